@@ -1,0 +1,168 @@
+"""Events, and their wire format: WHATWG HTML, section 9.2, server-sent events."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec.structs import force_setattr
+
+from ssepool.core.topics import check_topic, shown
+from ssepool.errors import InvalidEvent, InvalidTopic
+
+MAX_ID = 128
+"""Bytes of an event's id at most."""
+
+MAX_TYPE = 256
+"""Characters of an event's type at most."""
+
+MAX_RETRY = 2**31 - 1
+"""Milliseconds that `retry` may be at most: a JavaScript timer set to more fires at once."""
+
+OWN_TYPES = "ssepool."
+"""What the types of the hub's own events begin with."""
+
+_ID = re.compile(rf"[\x21-\x7e]{{1,{MAX_ID}}}")
+_BAD_IN_TYPE = re.compile(r"[\0\r\n\ud800-\udfff]")
+
+
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """What is published: checked when it is made, immutable, hashable.
+
+    `data` is a string, bytes that are UTF-8, or anything JSON can carry; the event keeps it as text. `id` is 1 to 128
+    visible ASCII characters: others break the reconnection of real clients. `retry` is in milliseconds. A `private`
+    event reaches only subscriptions with the right to private events.
+
+    Raises `InvalidEvent` or `InvalidTopic`, with a message that names the field, its value and what is allowed.
+    """
+
+    data: str
+    topics: tuple[str, ...] = ()
+    type: str | None = None
+    id: str | None = None
+    retry: int | None = None
+    private: bool = False
+
+    if TYPE_CHECKING:  # the fields hold less than what the constructor takes
+
+        def __init__(
+            self,
+            data: Any,
+            topics: Sequence[str] = (),
+            type: str | None = None,
+            id: str | None = None,
+            retry: int | None = None,
+            private: bool = False,
+        ) -> None: ...
+
+    def __post_init__(self) -> None:
+        if self.data.__class__ is not str or not self.data.isascii():
+            force_setattr(self, "data", _text(self.data))
+        if self.topics.__class__ is tuple:
+            for topic in self.topics:
+                check_topic(topic)
+        else:
+            force_setattr(self, "topics", _topics(self.topics))
+        if self.type is not None:
+            force_setattr(self, "type", check_type(self.type))
+        if self.id is not None:
+            force_setattr(self, "id", check_id(self.id))
+        if self.retry is not None:
+            check_retry(self.retry)
+        if self.private.__class__ is not bool:
+            raise InvalidEvent(f"private {shown(self.private)} is not allowed: it takes true or false")
+
+    def encode(self, id: str | None = None) -> bytes:
+        """The frame of this event, with `id` (trusted, not checked) in place of its own if one is given."""
+        return encode(self.data, type=self.type, id=self.id if id is None else id, retry=self.retry)
+
+
+def encode(data: str, *, type: str | None = None, id: str | None = None, retry: int | None = None) -> bytes:
+    """The frame of an event whose fields are trusted: nothing is checked. `retry` is in milliseconds.
+
+    CR, LF and CRLF in `data` all split lines, as a client's parser would; it joins them with LF.
+    """
+    if "\n" in data or "\r" in data:
+        data = data.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\ndata: ")
+    frame = f"data: {data}\n\n"
+    if retry is not None:
+        frame = f"retry: {retry}\n{frame}"
+    if type is not None:
+        frame = f"event: {type}\n{frame}"
+    if id is not None:
+        frame = f"id: {id}\n{frame}"
+    return frame.encode()
+
+
+def comment(text: str) -> bytes:
+    """A comment, which clients ignore: every line of `text` behind a colon of its own, one LF at the end.
+
+    There is no blank line, since one client takes a blank line after a comment for an empty message.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\n: ")
+    return f": {text}\n".encode(errors="replace")
+
+
+def check_type(type: str) -> str:
+    """Return `type` if an event may have it, or raise `InvalidEvent`."""
+    if not isinstance(type, str):
+        raise InvalidEvent(f"type {shown(type)} is not allowed: it takes a string, not {type.__class__.__name__}")
+    if not 0 < len(type) <= MAX_TYPE:
+        size = f"has {len(type)} characters" if type else "is empty"
+        raise InvalidEvent(f"type {shown(type)} {size}; it takes 1 to {MAX_TYPE}")
+    if bad := _BAD_IN_TYPE.search(type):
+        raise InvalidEvent(
+            f"type {shown(type)} is not allowed: U+{ord(bad[0]):04X} at position {bad.start()}; "
+            "it takes no NUL, CR, LF or lone surrogates"
+        )
+    if type.startswith(OWN_TYPES):
+        raise InvalidEvent(f"type {shown(type)} is not allowed: types under {OWN_TYPES!r} are the hub's own")
+    return str.__str__(type)
+
+
+def check_id(id: str) -> str:
+    """Return `id` if an event may have it, or raise `InvalidEvent`."""
+    if not isinstance(id, str) or not _ID.fullmatch(id):
+        raise InvalidEvent(f"id {shown(id)} is not allowed: it takes 1 to {MAX_ID} visible ASCII characters, no spaces")
+    return str.__str__(id)
+
+
+def check_retry(retry: int) -> None:
+    """Raise `InvalidEvent` unless `retry` is a whole number of milliseconds that clients understand."""
+    if retry.__class__ is not int or not 0 <= retry <= MAX_RETRY:
+        raise InvalidEvent(
+            f"retry {shown(retry)} is not allowed: it takes a whole number of milliseconds, 0 to {MAX_RETRY}"
+        )
+
+
+def _text(data: Any) -> str:
+    """Data as the text that goes on the wire."""
+    if isinstance(data, str):
+        try:
+            data.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidEvent(
+                f"data {shown(data)} is not allowed: U+{ord(data[error.start]):04X} at position {error.start}; "
+                "it takes text without lone surrogates"
+            ) from None
+        # A member of a string enumeration would go through f-strings as its name.
+        return str.__str__(data)
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        try:
+            return str(data, "utf-8")
+        except UnicodeDecodeError as error:
+            raise InvalidEvent(f"data {shown(bytes(data))} is not UTF-8: {error.reason} at {error.start}") from None
+    try:
+        return msgspec.json.encode(data).decode()
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidEvent(
+            f"data {shown(data)} is not allowed: {error}; it takes a string, UTF-8 bytes or what JSON can carry"
+        ) from error
+
+
+def _topics(topics: Any) -> tuple[str, ...]:
+    if not isinstance(topics, (tuple, list)):
+        raise InvalidTopic(f"topics {shown(topics)} is not allowed: it takes a tuple or a list of names")
+    return tuple(check_topic(topic) for topic in topics)
