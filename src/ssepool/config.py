@@ -1,0 +1,254 @@
+"""Settings: one frozen dataclass a section, checked once, named alike everywhere.
+
+A setting `max_waiting` of the section `pool` is `PoolConfig.max_waiting` in code, `--max-waiting` on the command
+line, `SSEPOOL_MAX_WAITING` in the environment and `max_waiting` under `[pool]` in `ssepool.toml`. Only `size`, too
+short a word to stand alone, is `--pool-size` and `SSEPOOL_POOL_SIZE`. The command line wins over the environment,
+which wins over the file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ssepool.errors import ConfigError
+
+OnFull = Literal["wait", "retry", "reject"]
+LagPolicy = Literal["skip", "latest", "disconnect"]
+LogLevel = Literal["critical", "error", "warning", "info", "debug"]
+
+KiB = 1024
+MiB = 1024 * KiB
+
+MOST_ACK_TIMEOUT = 2_000_000
+"""Seconds: the kernel takes the milliseconds of `TCP_USER_TIMEOUT` as a C int."""
+
+
+def setting(default: Any, help: str, *, least: float = 0, most: float = math.inf) -> Any:
+    """A field with its help text and, for numbers, the range that is allowed (both ends included)."""
+    return field(default=default, metadata={"help": help, "least": least, "most": most})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoolConfig:
+    """The pool: its size, its waiting queue, its limits and what the reaper does. Times in seconds."""
+
+    size: int = setting(1000, "slots in the pool", least=1, most=1_000_000)
+    max_waiting: int = setting(1000, "requests that may wait for a slot; 0 = none")
+    acquire_timeout: float = setting(30.0, "seconds that a request waits for a slot", least=0.001)
+    on_full: OnFull = setting("wait", "what a full pool does: wait, retry (200 and come back later) or reject (503)")
+    announce_queue: bool = setting(False, "tell waiting clients their position with ssepool.queued events")
+    heartbeat_interval: float = setting(15.0, "seconds between heartbeats on a quiet connection", least=0.01)
+    ack_timeout: float = setting(
+        30.0, "seconds without acknowledgement until a peer is dead", least=0.001, most=MOST_ACK_TIMEOUT
+    )
+    send_timeout: float = setting(20.0, "seconds that a socket buffer may stay full", least=0.001)
+    idle_timeout: float = setting(3600.0, "seconds without any event until a client is let go; 0 = never")
+    max_lifetime: float = setting(0.0, "seconds that a connection may last, less up to 5 % jitter; 0 = no limit")
+    reap_interval: float = setting(1.0, "seconds between two looks of the reaper", least=0.01)
+    max_per_ip: int | None = setting(None, "connections and waiters of one address at most", least=1)
+    max_per_user: int | None = setting(None, "connections and waiters of one user at most", least=1)
+    max_per_topic: int | None = setting(None, "connections and waiters of one topic or pattern at most", least=1)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HubConfig:
+    """The hub: its pool, what it keeps for replay, and how it treats clients that lag."""
+
+    pool: PoolConfig = field(default_factory=PoolConfig)
+    broker: str = setting("memory://", "where events are kept and shared: a URL")
+    history_events: int = setting(10_000, "events kept for replay")
+    history_bytes: int = setting(64 * MiB, "bytes of events kept for replay")
+    history_age: float = setting(3600.0, "seconds that events are kept for replay")
+    lag_policy: LagPolicy = setting("skip", "for a client too far behind: skip, latest (per topic) or disconnect")
+    lag_events: int = setting(10_000, "events that a client may be behind", least=1)
+    lag_bytes: int = setting(16 * MiB, "bytes of events that a client may be behind", least=1)
+    max_event_size: int = setting(MiB, "bytes of one event on the wire at most", least=128)
+    max_body: int = setting(8 * MiB, "bytes of a request's body at most", least=1)
+    retry: float = setting(3.0, "seconds after which a client that is sent away comes back, plus jitter", least=0.001)
+    detach: bool = setting(True, "take sockets over from the server where that is possible")
+    handle_signals: bool = setting(True, "end all streams on SIGTERM and SIGINT, before the server waits for them")
+    allow_origins: tuple[str, ...] = setting((), "origins of other sites that may connect; * = all")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerConfig:
+    """The stand-alone server around a hub."""
+
+    host: str = setting("127.0.0.1", "address to listen on")
+    port: int = setting(8000, "port to listen on; 0 = any that is free", most=65535)
+    insecure: bool = setting(False, "listen on other addresses than loopback although there is no access control")
+    backlog: int = setting(2048, "connections that the kernel holds until they are accepted", least=1, most=65535)
+    head_timeout: float = setting(10.0, "seconds that a client may take to send a request's head", least=0.01)
+    shutdown_timeout: float = setting(5.0, "seconds that shutting down may take", least=0.1)
+    log_level: LogLevel = setting("info", "how much is logged")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+SECTIONS: dict[str, type[Any]] = {"pool": PoolConfig, "hub": HubConfig, "server": ServerConfig}
+"""The tables of `ssepool.toml`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting as the command line, the environment and the file know it."""
+
+    section: str
+    name: str
+    type: Any
+    default: Any
+    help: str
+
+    @property
+    def key(self) -> str:
+        """The name outside its section, in snake case: `pool_size`, `max_waiting`."""
+        return "pool_size" if (self.section, self.name) == ("pool", "size") else self.name
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.key.replace("_", "-")
+
+    @property
+    def env(self) -> str:
+        return "SSEPOOL_" + self.key.upper()
+
+
+def settings() -> Iterator[Setting]:
+    """All settings, section by section, in the order in which they are declared."""
+    for section, cls in SECTIONS.items():
+        hints = typing.get_type_hints(cls)
+        for item in dataclasses.fields(cls):
+            if "help" in item.metadata:
+                yield Setting(section, item.name, hints[item.name], item.default, item.metadata["help"])
+
+
+def load(
+    *, file: Path | None = None, env: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None
+) -> tuple[HubConfig, ServerConfig]:
+    """Merge a file, the environment and flags (by `Setting.key`; `None` = not given) into checked configurations.
+
+    Raises `ConfigError` for an unreadable file, an unknown table or setting, or a value that is not allowed.
+    """
+    values: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    for section, table in _read(file).items():
+        if section not in SECTIONS or not isinstance(table, dict):
+            raise ConfigError(f"{file}: [{section}] is not a table of settings; there are {', '.join(SECTIONS)}")
+        known = [item.name for item in settings() if item.section == section]
+        if unknown := [name for name in table if name not in known]:
+            raise ConfigError(f"{file}: [{section}] has no setting {unknown[0]!r}; there are {', '.join(known)}")
+        values[section].update(table)
+    if unknown := sorted(set(flags or ()) - {item.key for item in settings()}):
+        raise ConfigError(f"there is no setting {unknown[0]!r}")
+    for item in settings():
+        if env and item.env in env:
+            values[item.section][item.name] = _parse(item, env[item.env])
+        if flags and flags.get(item.key) is not None:
+            values[item.section][item.name] = flags[item.key]
+    return HubConfig(pool=PoolConfig(**values["pool"]), **values["hub"]), ServerConfig(**values["server"])
+
+
+def check(config: Any) -> None:
+    """Raise `ConfigError` for the first field of a configuration that has a wrong type or is out of range."""
+    hints = typing.get_type_hints(type(config))
+    for item in dataclasses.fields(config):
+        value, hint = getattr(config, item.name), hints[item.name]
+        if hint is float and isinstance(value, int) and not isinstance(value, bool):
+            value = _as_float(value)
+            object.__setattr__(config, item.name, value)
+        if typing.get_origin(hint) is tuple and isinstance(value, list):
+            value = tuple(value)
+            object.__setattr__(config, item.name, value)
+        name = f"{type(config).__name__}.{item.name}"
+        if not _fits(value, hint):
+            raise ConfigError(f"{name} = {value!r} is not allowed; it takes {_describe(hint)}")
+        if isinstance(value, (int, float)) and "least" in item.metadata:
+            least, most = item.metadata["least"], item.metadata["most"]
+            if not least <= value <= most or value == math.inf:
+                limit = f"at least {least:.15g}" if math.isinf(most) else f"from {least:.15g} to {most:.15g}"
+                raise ConfigError(f"{name} = {value!r} is not allowed; it takes a number, {limit}")
+
+
+def _read(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, not TOML, or a number of thousands of digits
+        raise ConfigError(f"{file} cannot be read: {error}") from error
+
+
+def _parse(item: Setting, text: str) -> Any:
+    """A setting's value from the text of an environment variable."""
+    kinds = typing.get_args(item.type) if isinstance(item.type, types.UnionType) else (item.type,)
+    if type(None) in kinds and text.strip().lower() in ("", "none"):
+        return None
+    kind = kinds[0]
+    if kind is bool:
+        words = {
+            "1": True,
+            "true": True,
+            "yes": True,
+            "on": True,
+            "0": False,
+            "false": False,
+            "no": False,
+            "off": False,
+        }
+        if text.strip().lower() not in words:
+            raise ConfigError(f"{item.env}={text!r} is not allowed; it takes true or false")
+        return words[text.strip().lower()]
+    if kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            raise ConfigError(f"{item.env}={text!r} is not allowed; it takes {_describe(item.type)}") from None
+    if typing.get_origin(kind) is tuple:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    return text
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if isinstance(hint, types.UnionType):
+        return any(_fits(value, part) for part in typing.get_args(hint))
+    if typing.get_origin(hint) is Literal:
+        return value in typing.get_args(hint)
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(isinstance(part, str) for part in value)
+    if hint in (int, float) and isinstance(value, bool):
+        return False
+    if hint is str:
+        return isinstance(value, str) and value != ""
+    return isinstance(value, hint) and not (isinstance(value, float) and math.isnan(value))
+
+
+def _as_float(value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf  # which no setting takes
+
+
+def _describe(hint: Any) -> str:
+    if isinstance(hint, types.UnionType):
+        return " or ".join(_describe(part) for part in typing.get_args(hint))
+    if typing.get_origin(hint) is Literal:
+        return ", ".join(repr(choice) for choice in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return "a list of strings"
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "nothing"}
+    return names.get(hint, getattr(hint, "__name__", str(hint)))

@@ -1,0 +1,19 @@
+"""What holds for all tests: no setting of the developer's own shell, and hypothesis without deadlines."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import settings
+
+# Deadlines measure the machine, and CI's is shared; a failure there has to be one that can be run again from its log.
+settings.register_profile("ssepool", deadline=None, print_blob=True)
+settings.load_profile("ssepool")
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove all `SSEPOOL_*` variables, which the command line and `config.load` would obey."""
+    for name in [name for name in os.environ if name.startswith("SSEPOOL_")]:
+        monkeypatch.delenv(name)

@@ -1,0 +1,223 @@
+"""Who may import whom (docs/design): the table below is the rule, the tests hold the code against it."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "ssepool"
+
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    # A module or a package, and what of ours it may import. A package stands for all in it that has no line of its
+    # own; everything may import its own package. Imports inside functions and for types alone count too.
+    "errors": (),
+    "config": ("errors",),
+    "core": ("config", "errors"),
+    "brokers.base": ("core", "config", "errors"),
+    "brokers": ("brokers.base", "core", "config", "errors"),
+    "runtime": ("core", "brokers.base", "config", "errors"),
+    "http": ("runtime", "core", "config", "errors"),
+    "uvicorn": ("http", "runtime", "core", "config", "errors"),
+    "runtime.server": ("uvicorn", "http", "runtime", "core", "config", "errors"),
+    "client": ("core", "config", "errors"),
+    "cli": ("runtime.server", "client", "http", "core", "config", "errors"),
+    "__main__": ("cli",),
+    "__init__": ("http", "runtime", "client", "core", "config", "errors"),
+    "testing": ("__init__", "http", "runtime", "client", "brokers.base", "core", "config", "errors"),
+    "web": (),
+}
+
+NOT_IN_CORE = {
+    # The core is given the time, random numbers and bytes: it has no clock, socket, task or thread of its own.
+    *("asyncio", "anyio", "concurrent", "multiprocessing", "signal", "subprocess", "threading"),
+    *("datetime", "sched", "time"),
+    *("os", "random", "secrets", "uuid"),
+    *("io", "select", "selectors", "socket", "ssl"),
+}
+CORE_LIBRARIES = {"msgspec", "urlpattern"}
+MOST_LINES = 500
+
+
+class Import(NamedTuple):
+    """One import statement (or `import_module` with a literal name) in one of our modules."""
+
+    source: str
+    line: int
+    target: str
+    for_types: bool
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line} imports {self.target}"
+
+
+def modules() -> dict[str, Path]:
+    """All modules of the package by their full name."""
+    return {_module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def _module_name(path: Path) -> str:
+    parts = ["ssepool", *path.relative_to(PACKAGE).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(name: str, text: str, *, package: bool = False, known: frozenset[str] = frozenset()) -> Iterator[Import]:
+    """All imports of the module `name`. `known` tells modules from the names inside them."""
+    tree = ast.parse(text)
+    for_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        for target in _targets(node, name if package else name.rpartition(".")[0], known):
+            yield Import(name, node.lineno, target, id(node) in for_types)  # type: ignore[attr-defined]
+
+
+def _targets(node: ast.AST, package: str, known: frozenset[str]) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+        base = ".".join([*above, *([node.module] if node.module else [])])
+        for alias in node.names:
+            inner = f"{base}.{alias.name}"
+            yield inner if inner in known else base
+    elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__"):
+        yield from (str(name.value) for name in node.args[:1] if isinstance(name, ast.Constant))
+
+
+def layer(module: str) -> str:
+    """The line of the table that a module of ours falls under."""
+    parts = module.split(".")[1:] or ["__init__"]
+    lines = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
+    return next((line for line in lines if line in MAY_IMPORT), lines[0])
+
+
+def is_ours(module: str) -> bool:
+    return module.split(".")[0] == "ssepool"
+
+
+def violations(found: list[Import]) -> list[str]:
+    """What the table forbids among these imports."""
+    wrong = []
+    for item in found:
+        source, target = layer(item.source), layer(item.target)
+        if source not in MAY_IMPORT:
+            wrong.append(f"{item.source} has no line in MAY_IMPORT: say what it may import")
+        elif is_ours(item.target) and target != source and target not in MAY_IMPORT[source]:
+            wrong.append(f"{item}, which is not below it")
+        if source == "core" and not _is_fit_for_core(item.target):
+            wrong.append(f"{item}, which the core has no use for")
+    return wrong
+
+
+def _is_fit_for_core(target: str) -> bool:
+    root = target.split(".")[0]
+    allowed = CORE_LIBRARIES | (sys.stdlib_module_names - NOT_IN_CORE)
+    return is_ours(target) or root in allowed
+
+
+def cycle(found: list[Import]) -> list[str]:
+    """A cycle of modules that import each other when they run, or nothing."""
+    graph: dict[str, set[str]] = {}
+    for item in found:
+        if is_ours(item.target) and not item.for_types and item.target != item.source:
+            graph.setdefault(item.source, set()).add(item.target)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+@pytest.fixture(scope="module")
+def found() -> list[Import]:
+    """All imports of the package."""
+    known = frozenset(modules())
+    return [
+        item
+        for name, path in modules().items()
+        for item in imports(name, path.read_text("utf-8"), package=path.name == "__init__.py", known=known)
+    ]
+
+
+def test_modules_import_only_what_is_below_them(found: list[Import]) -> None:
+    assert violations(found) == []
+
+
+def test_modules_do_not_import_each_other_in_a_circle(found: list[Import]) -> None:
+    assert cycle(found) == []
+
+
+def test_the_table_names_only_layers_that_have_a_line() -> None:
+    assert {layer for layers in MAY_IMPORT.values() for layer in layers} <= set(MAY_IMPORT)
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    silent = [name for name, path in modules().items() if not ast.get_docstring(ast.parse(path.read_text("utf-8")))]
+    assert silent == []
+
+
+def test_no_module_is_too_long_to_be_about_one_thing() -> None:
+    lengths = {name: len(path.read_text("utf-8").splitlines()) for name, path in modules().items()}
+    assert {name: length for name, length in lengths.items() if length > MOST_LINES} == {}
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        ("ssepool.core.pool", "from ssepool.runtime.hub import Hub"),
+        ("ssepool.core.pool", "from ssepool import Hub"),
+        ("ssepool.core.pool", "from ..runtime import hub"),
+        ("ssepool.core.pool", "import asyncio"),
+        ("ssepool.core.pool", "def now():\n    from time import monotonic"),
+        ("ssepool.core.pool", "import starlette.requests"),
+        ("ssepool.runtime.hub", "from ssepool.http.app import App"),
+        ("ssepool.runtime.hub", "from ssepool.runtime import server"),
+        ("ssepool.runtime.hub", "import ssepool.brokers.memory"),
+        ("ssepool.runtime.hub", "from ssepool.brokers import memory"),
+        ("ssepool.runtime.hub", "import importlib\nimportlib.import_module('ssepool.brokers.redis')"),
+        ("ssepool.runtime.hub", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import ssepool.cli"),
+        ("ssepool.http.app", "from ssepool.testing import Client"),
+        ("ssepool.config", "from ssepool.core.topics import Pattern"),
+        ("ssepool.novelty", "import ssepool.errors"),
+    ],
+)
+def test_a_forbidden_import_is_found(module: str, text: str) -> None:
+    known = frozenset({*modules(), "ssepool.runtime.hub", "ssepool.runtime.server", "ssepool.brokers.memory"})
+    assert len(violations(list(imports(module, text, known=known)))) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        ("ssepool.core.pool", "import heapq\nimport msgspec\nfrom ssepool.core.slot import Slot"),
+        ("ssepool.core.pool", "from .slot import Slot\nfrom ..errors import PoolFull"),
+        ("ssepool.brokers.redis", "from ssepool.brokers.base import Broker\nimport redis"),
+        ("ssepool.runtime.hub", "from ssepool.brokers.base import Broker\nfrom ssepool.core.pool import Pool"),
+        ("ssepool.cli", "def serve():\n    from ssepool.runtime.server import Server"),
+        ("ssepool.testing", "from ssepool import Hub"),
+    ],
+)
+def test_an_import_from_below_is_not_forbidden(module: str, text: str) -> None:
+    assert violations(list(imports(module, text))) == []
+
+
+def test_a_circle_through_a_function_is_found() -> None:
+    there = imports("ssepool.core.a", "import ssepool.core.b")
+    back = imports("ssepool.core.b", "def late():\n    import ssepool.core.a")
+    assert set(cycle([*there, *back])) == {"ssepool.core.a", "ssepool.core.b"}
+
+
+def test_a_circle_for_types_alone_is_none() -> None:
+    there = imports("ssepool.core.a", "import ssepool.core.b")
+    back = imports("ssepool.core.b", "if TYPE_CHECKING:\n    import ssepool.core.a")
+    assert cycle([*there, *back]) == []

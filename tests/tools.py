@@ -1,0 +1,103 @@
+"""Programs that some tests drive and that not every machine has.
+
+A test calls `require("chromium")` and gets a path. Where the program is missing the test is skipped; with `CI=true`
+it fails, so that a green run has left nothing out. Run as a script, this module tells `scripts/test` what is missing:
+`tools.py packages` prints the names of Debian packages, `tools.py missing` a line for each program.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+NODE_MODULES = Path(__file__).parent / "node_modules"
+PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+
+CHROMIUM_FLAGS = (
+    "--no-sandbox",  # it does not start as root otherwise
+    "--disable-gpu",
+    # No talk to anything but the test's own server:
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-quic",
+    "--disable-sync",
+    "--no-first-run",
+)
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A program by the names or paths that it may have, its Debian package, and what is tested with it."""
+
+    names: tuple[str, ...]
+    package: str
+    tests: str
+    root: bool = False
+
+    def find(self) -> str | None:
+        """The program's path; `None` if it is not installed, or if this user may not use it."""
+        if self.root and os.geteuid() != 0:
+            return None
+        return next(filter(None, (shutil.which(name, path=PATH) for name in self.names)), None)
+
+
+TOOLS = {
+    "chromium": Tool(
+        (
+            "chromium",
+            "chromium-browser",
+            "google-chrome",
+            "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+            "/Applications/Chromium.app/Contents/MacOS/Chromium",
+        ),
+        "chromium",
+        "the demo and EventSource in a browser",
+    ),
+    "node": Tool(("node",), "nodejs", "the npm package eventsource"),
+    "npm": Tool(("npm",), "npm", "the npm package eventsource"),
+    "curl": Tool(("curl",), "curl", "curl -N"),
+    "ip": Tool(("ip",), "iproute2", "peers behind a dropped link (Linux, as root)", root=True),
+    "nft": Tool(("nft",), "nftables", "peers whose packets are dropped (Linux, as root)", root=True),
+}
+
+
+def missing() -> Iterator[tuple[str, Tool]]:
+    """The programs that are not here, by name."""
+    return ((name, tool) for name, tool in TOOLS.items() if tool.find() is None)
+
+
+def require(name: str) -> str:
+    """The path of a program of `TOOLS`, or of the folder of a package that `tests/package.json` names.
+
+    Where it is missing the test is skipped, or fails if `CI=true`.
+    """
+    if name in TOOLS:
+        found, how = TOOLS[name].find(), f"Debian package {TOOLS[name].package}"
+    else:
+        folder = NODE_MODULES / name
+        found, how = str(folder) if folder.is_dir() else None, "npm ci in tests/"
+    if found is not None:
+        return found
+    reason = f"{name} is not here ({how})"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def main(question: str) -> None:
+    """Answer `scripts/test`."""
+    if question == "packages":
+        print(" ".join(tool.package for _, tool in missing()))
+    else:
+        for name, tool in missing():
+            print(f"==> not here: {name}, without which these tests cannot run: {tool.tests}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
