@@ -38,8 +38,14 @@ _LITERAL = re.compile(r"[A-Za-z0-9_/~-]*")
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 100
-shown = _short.repr
-"""The repr of any value, short enough for a message."""
+
+
+def shown(value: object) -> str:
+    """The repr of any value, short enough for a message."""
+    try:
+        return _short.repr(value)
+    except ValueError:  # an int of more than 4300 digits, somewhere in it
+        return f"<{type(value).__name__}>"
 
 
 def check_topic(name: str) -> str:

@@ -1,0 +1,60 @@
+"""Limits by address, user and topic. All are checked in one step, then all are taken in the same step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ssepool.config import PoolConfig
+
+Keys = tuple[tuple[str, str], ...]
+
+
+class Limits:
+    """How many connections and waiters each address, user and topic has; nothing is counted that has no limit.
+
+    A waiter counts like a connection: whoever is granted a slot has been within the limits all along, so a limit
+    can never hold up the head of the queue.
+    """
+
+    def __init__(self, config: PoolConfig) -> None:
+        self._most = {
+            kind: most
+            for kind, most in (
+                ("ip", config.max_per_ip),
+                ("user", config.max_per_user),
+                ("topic", config.max_per_topic),
+            )
+            if most is not None
+        }
+        self._taken: dict[tuple[str, str], int] = {}
+
+    def keys(self, ip: str | None, user: str | None, topics: Iterable[str]) -> Keys:
+        """What a request counts under; empty if there are no limits."""
+        if not self._most:
+            return ()
+        found = [("ip", ip), ("user", user), *(("topic", topic) for topic in topics)]
+        return tuple((kind, name) for kind, name in found if name is not None and kind in self._most)
+
+    def exceeded(self, keys: Keys) -> str | None:
+        """A sentence about the first limit that one more request would exceed, or None."""
+        for key in keys:
+            kind, name = key
+            if self._taken.get(key, 0) >= self._most[kind]:
+                return f"max_per_{kind}={self._most[kind]} reached by {kind} {name!r}"
+        return None
+
+    def take(self, keys: Keys) -> None:
+        for key in keys:
+            self._taken[key] = self._taken.get(key, 0) + 1
+
+    def give(self, keys: Keys) -> None:
+        for key in keys:
+            left = self._taken[key] - 1
+            if left:
+                self._taken[key] = left
+            else:
+                del self._taken[key]
+
+    def taken(self) -> dict[tuple[str, str], int]:
+        """A copy of all counts, for tests and diagnosis."""
+        return dict(self._taken)

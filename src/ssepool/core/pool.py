@@ -1,0 +1,372 @@
+"""Pool: all slots, the waiting queue and the limits.
+
+The pool is a plain object without clock, lock, socket or task. Each call takes the time as `now` (seconds of any
+monotonic clock), does one whole step and returns what the caller has to do. Nothing awaits inside a step, so no
+other step can come between: a grant is synchronous and total, and there is no race to guard against.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from ssepool.config import PoolConfig
+from ssepool.core.limits import Limits
+from ssepool.core.slot import NEVER, Slot
+from ssepool.core.states import (
+    POOL_STEPS,
+    SLOT_STEPS,
+    PoolState,
+    Reason,
+    SlotState,
+    WaiterState,
+    check_step,
+)
+from ssepool.core.stats import PoolStats
+from ssepool.core.waiting import Applicant, Waiter, WaitingQueue
+from ssepool.errors import ConfigError, PoolClosed, PoolFull
+
+_LETTERS = {state: state.value[0] for state in SlotState}
+
+
+@dataclass(frozen=True, slots=True)
+class Reaped:
+    """What a look of the reaper found: slots to close, each with its reason, and slots whose closing is overdue."""
+
+    evict: list[tuple[Slot, Reason]]
+    overdue: list[Slot]
+    timed_out: int
+    """Waiters that were told that their time is up."""
+
+
+class Pool:
+    """A fixed number of slots, handed out first come, first served.
+
+    `jitter` returns a number from 0 to 1 and is what lifetimes are shortened by (up to 5 %), so that clients that
+    came together do not come back together.
+    """
+
+    def __init__(self, config: PoolConfig | None = None, *, jitter: Callable[[], float] = lambda: 0.0) -> None:
+        self.config = config or PoolConfig()
+        self.state = PoolState.NEW
+        self.waiting = WaitingQueue()
+        self.limits = Limits(self.config)
+        self.slots: list[Slot] = []
+        self._jitter = jitter
+        self._target = self.config.size
+        self._free: list[Slot] = []
+        self._count = dict.fromkeys(SlotState, 0)
+        self._beat_at: float | None = None
+        self._beat_index = 0.0
+        self._requests = self._queued = self._granted = self._timed_out = self._cancelled = self._refused = 0
+        self._wait_seconds = self._open_seconds = 0.0
+        self._released: dict[str, int] = {reason.value: 0 for reason in Reason}
+
+    # The pool as a whole.
+
+    def open(self) -> None:
+        """Make the slots and take requests from now on."""
+        self._become(PoolState.OPEN)
+        self._grow()
+
+    def resize(self, size: int, now: float) -> None:
+        """Change the number of slots. New ones go to waiters at once; surplus ones go as their clients leave.
+
+        Raises `ConfigError` for a size that `PoolConfig` would refuse and `PoolClosed` if the pool is not open.
+        """
+        PoolConfig(size=size)
+        if self.state is not PoolState.OPEN:
+            raise PoolClosed(f"a pool that is {self.state.value} cannot be resized ({self._numbers()})")
+        self._target = size
+        while self._free and len(self.slots) > size:
+            self._retire(self._free.pop())
+        self._grow()
+        self._grant(now)
+
+    def drain(self, now: float, seconds: float) -> None:
+        """Take no more requests, refuse all waiters, and have the clients leave one by one over `seconds`.
+
+        The reaper hands the slots out for closing, with the reason `drained`, at an even pace.
+        """
+        if not 0 <= seconds < NEVER:
+            raise ConfigError(f"a drain takes {seconds!r} seconds; it takes a number, at least 0")
+        self._become(PoolState.DRAINING)
+        self._refuse_waiters()
+        held = [slot for slot in self.slots if slot.state in (SlotState.OPEN, SlotState.RESERVED)]
+        for place, slot in enumerate(held):
+            slot.drain_at = now + seconds * place / len(held)
+            if slot.state is SlotState.OPEN:
+                slot.due = min(slot.due, slot.drain_at)
+
+    def close(self) -> list[Slot]:
+        """Take no more requests, refuse all waiters, and return the slots whose clients are to be sent away."""
+        if self.state is PoolState.CLOSED:
+            return []
+        self._become(PoolState.CLOSED)
+        self._refuse_waiters()
+        return [slot for slot in self.slots if slot.state is not SlotState.FREE]
+
+    # A request's way through the pool.
+
+    def acquire(
+        self,
+        now: float,
+        applicant: Applicant,
+        *,
+        ip: str | None = None,
+        user: str | None = None,
+        topics: Iterable[str] = (),
+    ) -> Slot | Waiter:
+        """A free slot, RESERVED for the caller, or a place in the queue for `applicant`.
+
+        Raises `PoolClosed` if the pool is not open, and `PoolFull` if a limit is reached or, with no slot free, the
+        queue is full or `on_full` is not `wait`.
+        """
+        self._requests += 1
+        if self.state is not PoolState.OPEN:
+            self._refused += 1
+            raise PoolClosed(f"the pool is {self.state.value} ({self._numbers()})")
+        keys = self.limits.keys(ip, user, topics)
+        if exceeded := self.limits.exceeded(keys):
+            self._refused += 1
+            raise PoolFull(f"{exceeded} ({self._numbers()})")
+        if self._free:  # then nobody waits: rule 2
+            self.limits.take(keys)
+            return self._reserve(keys, now)
+        if self.config.on_full != "wait" or len(self.waiting) >= self.config.max_waiting:
+            self._refused += 1
+            raise PoolFull(f"no slot is free ({self._numbers()})")
+        self.limits.take(keys)
+        self._queued += 1
+        waiter = Waiter(applicant, keys, now, now + self.config.acquire_timeout)
+        self.waiting.join(waiter)
+        return waiter
+
+    def leave(self, waiter: Waiter) -> None:
+        """The waiter's client has gone: take it out of the queue. Once it has ended, this does nothing."""
+        if waiter.state is WaiterState.WAITING:
+            self._end_waiter(waiter, WaiterState.CANCELLED)
+            self._cancelled += 1
+
+    def position(self, waiter: Waiter) -> int:
+        """The waiter's place in the queue, from 1; 0 if it does not wait. Walks the queue."""
+        for place, other in enumerate(self.waiting, 1):
+            if other is waiter:
+                return place
+        return 0
+
+    def start(self, slot: Slot, now: float) -> None:
+        """The stream of a RESERVED slot is open."""
+        self._move(slot, SlotState.OPEN)
+        slot.opened_at = now
+        if self.config.max_lifetime:
+            slot.expires_at = now + self.config.max_lifetime * (1 - 0.05 * self._jitter())
+        self.schedule(slot)
+
+    def block(self, slot: Slot, now: float) -> None:
+        """The client's socket buffer is full since `now`; `unblock` must follow within `send_timeout`."""
+        slot.blocked_at = now
+        slot.due = min(slot.due, now + self.config.send_timeout)
+
+    def unblock(self, slot: Slot) -> None:
+        slot.blocked_at = NEVER
+
+    def closing(self, slot: Slot, reason: Reason, now: float) -> None:
+        """The stream is being ended: what is left to write may take `send_timeout`. The first reason stays."""
+        self._move(slot, SlotState.CLOSING)
+        slot.reason = reason
+        slot.closing_at = now + self.config.send_timeout
+        slot.due = slot.closing_at
+
+    def release(self, slot: Slot, now: float, reason: Reason = Reason.CLIENT_CLOSED) -> None:
+        """The client has gone: free the slot and, in the same step, hand it to who has waited longest.
+
+        `reason` counts unless `closing` gave one before.
+        """
+        if slot.state is SlotState.OPEN:
+            self.closing(slot, reason, now)
+        if slot.state is SlotState.CLOSING:
+            self._open_seconds += now - slot.opened_at
+        self._released[(slot.reason or reason).value] += 1
+        self._move(slot, SlotState.FREE)
+        self.limits.give(slot.keys)
+        slot.generation += 1
+        slot.reset()
+        if len(self.slots) > self._target:
+            self._retire(slot)
+        else:
+            self._free.append(slot)
+        self._grant(now)
+
+    # The reaper's part.
+
+    def reap(self, now: float) -> Reaped:
+        """Time out waiters and find the slots to be freed. Looks closely only at slots where something is due."""
+        timed_out = 0
+        while self.waiting and self.waiting.first().deadline <= now:
+            waiter = self.waiting.first()
+            self._end_waiter(waiter, WaiterState.TIMED_OUT)
+            self._timed_out += 1
+            timed_out += 1
+            waiter.applicant.failed(WaiterState.TIMED_OUT)
+        evict: list[tuple[Slot, Reason]] = []
+        overdue: list[Slot] = []
+        for slot in [slot for slot in self.slots if slot.due <= now]:
+            if slot.state is SlotState.CLOSING:
+                overdue.append(slot)
+            elif reason := self._verdict(slot, now):
+                evict.append((slot, reason))
+            else:
+                self.schedule(slot)
+        return Reaped(evict, overdue, timed_out)
+
+    def schedule(self, slot: Slot) -> None:
+        """Set when the reaper has to look at an OPEN slot next. Activity only moves this later, so it may wait."""
+        slot.due = min(slot.expires_at, slot.drain_at, slot.blocked_at + self.config.send_timeout)
+        if self.config.idle_timeout:
+            slot.due = min(slot.due, slot.active_at() + self.config.idle_timeout)
+
+    def beat(self, now: float) -> list[Slot]:
+        """The OPEN slots whose turn for a heartbeat it is.
+
+        The turn goes round the slots once in `heartbeat_interval`: each call returns the share that the time since
+        the last call is worth, so a big pool never sends a burst. Who got an event meanwhile needs no heartbeat.
+        """
+        interval = self.config.heartbeat_interval
+        passed = 0.0 if self._beat_at is None else min(now - self._beat_at, interval)
+        self._beat_at = now
+        total = len(self.slots)
+        start = int(self._beat_index)
+        self._beat_index += total * passed / interval
+        turn = [self.slots[index % total] for index in range(start, min(int(self._beat_index), start + total))]
+        if self._beat_index >= total > 0:
+            self._beat_index %= total
+        return [slot for slot in turn if slot.state is SlotState.OPEN and slot.active_at() <= now - interval / 2]
+
+    # What it says of itself.
+
+    def slot(self, index: int) -> Slot | None:
+        """The slot of this index, if there is one."""
+        place = bisect_left(self.slots, index, key=lambda slot: slot.index)
+        return self.slots[place] if place < len(self.slots) and self.slots[place].index == index else None
+
+    def count(self, state: SlotState) -> int:
+        return self._count[state]
+
+    def stats(self) -> PoolStats:
+        """The pool's numbers at this moment, frozen."""
+        return PoolStats(
+            state=self.state.value,
+            size=len(self.slots),
+            free=self._count[SlotState.FREE],
+            reserved=self._count[SlotState.RESERVED],
+            open=self._count[SlotState.OPEN],
+            closing=self._count[SlotState.CLOSING],
+            waiting=len(self.waiting),
+            max_waiting=self.config.max_waiting,
+            requests=self._requests,
+            queued=self._queued,
+            granted=self._granted,
+            timed_out=self._timed_out,
+            cancelled=self._cancelled,
+            refused=self._refused,
+            wait_seconds=self._wait_seconds,
+            open_seconds=self._open_seconds,
+            released=dict(self._released),
+        )
+
+    def cells(self) -> str:
+        """One letter a slot, by index: f(ree), r(eserved), o(pen), c(losing)."""
+        return "".join([_LETTERS[slot.state] for slot in self.slots])
+
+    def __repr__(self) -> str:
+        return f"<Pool {self.state.value} {self._numbers()}>"
+
+    # Private: the steps that the public ones are made of.
+
+    def _numbers(self) -> str:
+        return f"size={len(self.slots)} open={self._count[SlotState.OPEN]} waiting={len(self.waiting)}"
+
+    def _become(self, state: PoolState) -> None:
+        try:
+            self.state = check_step(POOL_STEPS, self.state, state)
+        except RuntimeError as error:
+            raise PoolClosed(str(error)) from None
+
+    def _move(self, slot: Slot, state: SlotState) -> None:
+        old, slot.state = slot.state, check_step(SLOT_STEPS, slot.state, state)
+        self._count[old] -= 1
+        self._count[state] += 1
+
+    def _reserve(self, keys: tuple[tuple[str, str], ...], now: float) -> Slot:
+        slot = self._free.pop()
+        self._move(slot, SlotState.RESERVED)
+        slot.keys = keys
+        # Whoever reserves opens or releases at once; this bounds the harm of a caller that does neither.
+        slot.due = now + self.config.send_timeout
+        self._granted += 1
+        return slot
+
+    def _grant(self, now: float) -> None:
+        while self._free and self.waiting and self.state is PoolState.OPEN:
+            waiter = self.waiting.first()
+            self.waiting.leave(waiter)
+            slot = self._reserve(waiter.keys, now)
+            if waiter.applicant.granted(slot):
+                waiter.end(WaiterState.GRANTED)
+                self._wait_seconds += now - waiter.since
+                continue
+            # The client left in this very moment: on to the next.
+            waiter.end(WaiterState.CANCELLED)
+            self._granted -= 1
+            self._cancelled += 1
+            self.limits.give(slot.keys)
+            self._move(slot, SlotState.FREE)
+            slot.generation += 1
+            slot.reset()
+            self._free.append(slot)
+
+    def _end_waiter(self, waiter: Waiter, outcome: WaiterState) -> None:
+        waiter.end(outcome)
+        self.waiting.leave(waiter)
+        self.limits.give(waiter.keys)
+
+    def _refuse_waiters(self) -> None:
+        while self.waiting:
+            waiter = self.waiting.first()
+            self._end_waiter(waiter, WaiterState.REFUSED)
+            self._refused += 1
+            waiter.applicant.failed(WaiterState.REFUSED)
+
+    def _verdict(self, slot: Slot, now: float) -> Reason | None:
+        if slot.state is SlotState.RESERVED:
+            return Reason.ERROR
+        if slot.blocked_at + self.config.send_timeout <= now:
+            return Reason.SEND_TIMEOUT
+        if slot.drain_at <= now:
+            return Reason.DRAINED
+        if slot.expires_at <= now:
+            return Reason.LIFETIME
+        if self.config.idle_timeout and slot.active_at() + self.config.idle_timeout <= now:
+            return Reason.IDLE
+        return None
+
+    def _grow(self) -> None:
+        missing = self._target - len(self.slots)
+        if missing <= 0:
+            return
+        taken = {slot.index for slot in self.slots}
+        fresh: list[Slot] = []
+        index = 0
+        while len(fresh) < missing:
+            if index not in taken:
+                fresh.append(Slot(index))
+            index += 1
+        self.slots = sorted(self.slots + fresh, key=lambda slot: slot.index)
+        self._count[SlotState.FREE] += missing
+        self._free = fresh[::-1] + self._free  # the lowest index is handed out first
+
+    def _retire(self, slot: Slot) -> None:
+        self.slots.remove(slot)
+        self._count[SlotState.FREE] -= 1

@@ -1,0 +1,68 @@
+"""Slot: one pre-made connection object of the pool."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ssepool.core.feed import Feed
+from ssepool.core.states import Reason, SlotState
+
+NEVER = float("inf")
+
+
+class Slot:
+    """One place in the pool. Clients pass through it; index and object stay.
+
+    The pool alone changes `state`, `generation` and `reason`. While a client holds the slot, the runtime keeps in
+    it what delivery needs (`feed`, `cursor`, the counters and the times, in seconds of the clock that the pool is
+    driven by) and may hang an object of its own on `holder`.
+    """
+
+    __slots__ = (
+        "blocked_at",
+        "bytes",
+        "closing_at",
+        "cursor",
+        "drain_at",
+        "due",
+        "events",
+        "expires_at",
+        "feed",
+        "generation",
+        "holder",
+        "index",
+        "keys",
+        "opened_at",
+        "reason",
+        "received_at",
+        "sent_at",
+        "skipped",
+        "state",
+    )
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.generation = 0
+        self.state = SlotState.FREE
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the client that held the slot."""
+        self.holder: Any = None
+        self.feed: Feed | None = None
+        self.cursor = 0
+        self.keys: tuple[tuple[str, str], ...] = ()
+        self.reason: Reason | None = None
+        self.opened_at = self.received_at = self.sent_at = 0.0
+        self.expires_at = self.drain_at = self.blocked_at = self.closing_at = self.due = NEVER
+        self.events = self.bytes = self.skipped = 0
+
+    def active_at(self) -> float:
+        """When this client last got or sent anything; a client that is behind has not got what its feed holds."""
+        latest = max(self.opened_at, self.received_at, self.sent_at)
+        if self.feed is not None and self.cursor >= self.feed.head:
+            latest = max(latest, self.feed.appended_at)
+        return latest
+
+    def __repr__(self) -> str:
+        return f"<Slot {self.index} {self.state.value} generation={self.generation}>"

@@ -1,0 +1,98 @@
+"""The state machines of the pool. Every state and every legal step stands in this file and nowhere else.
+
+A slot goes round, a pool and a waiter go one way. A step that no table has is a defect of the caller: it raises
+`IllegalStep` and changes nothing.
+
+    slot     FREE -> RESERVED -> OPEN -> CLOSING -> FREE
+                     RESERVED ------------------> FREE      the client left before its stream opened
+    pool     NEW -> OPEN -> DRAINING -> CLOSED              (NEW and OPEN may close at once)
+    waiter   WAITING -> GRANTED | TIMED_OUT | CANCELLED | REFUSED
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TypeVar
+
+
+class SlotState(Enum):
+    """Where a slot stands. *Free* means that no client has it; a quiet client's slot is OPEN."""
+
+    FREE = "free"
+    RESERVED = "reserved"
+    OPEN = "open"
+    CLOSING = "closing"
+
+
+class PoolState(Enum):
+    NEW = "new"
+    OPEN = "open"
+    DRAINING = "draining"
+    CLOSED = "closed"
+
+
+class WaiterState(Enum):
+    """How a request in the waiting queue fares. All but WAITING are final."""
+
+    WAITING = "waiting"
+    GRANTED = "granted"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    REFUSED = "refused"
+
+
+class Reason(str, Enum):
+    """Why a slot was freed. The same words label logs, metrics, the `ssepool.close` event and the dashboard."""
+
+    CLIENT_CLOSED = "client_closed"
+    PEER_DEAD = "peer_dead"
+    SEND_TIMEOUT = "send_timeout"
+    IDLE = "idle"
+    LIFETIME = "lifetime"
+    LAGGED = "lagged"
+    TOKEN_EXPIRED = "token_expired"
+    KICKED = "kicked"
+    DRAINED = "drained"
+    SHUTDOWN = "shutdown"
+    COMPLETED = "completed"
+    ERROR = "error"
+
+
+SLOT_STEPS: dict[SlotState, frozenset[SlotState]] = {
+    SlotState.FREE: frozenset({SlotState.RESERVED}),
+    SlotState.RESERVED: frozenset({SlotState.OPEN, SlotState.FREE}),
+    SlotState.OPEN: frozenset({SlotState.CLOSING}),
+    SlotState.CLOSING: frozenset({SlotState.FREE}),
+}
+
+POOL_STEPS: dict[PoolState, frozenset[PoolState]] = {
+    PoolState.NEW: frozenset({PoolState.OPEN, PoolState.CLOSED}),
+    PoolState.OPEN: frozenset({PoolState.DRAINING, PoolState.CLOSED}),
+    PoolState.DRAINING: frozenset({PoolState.CLOSED}),
+    PoolState.CLOSED: frozenset(),
+}
+
+WAITER_STEPS: dict[WaiterState, frozenset[WaiterState]] = {
+    WaiterState.WAITING: frozenset(
+        {WaiterState.GRANTED, WaiterState.TIMED_OUT, WaiterState.CANCELLED, WaiterState.REFUSED}
+    ),
+    WaiterState.GRANTED: frozenset(),
+    WaiterState.TIMED_OUT: frozenset(),
+    WaiterState.CANCELLED: frozenset(),
+    WaiterState.REFUSED: frozenset(),
+}
+
+
+class IllegalStep(RuntimeError):
+    """A state was asked to become one that the tables do not lead to."""
+
+
+State = TypeVar("State", SlotState, PoolState, WaiterState)
+
+
+def check_step(steps: dict[State, frozenset[State]], old: State, new: State) -> State:
+    """Return `new` if the table leads there from `old`, else raise `IllegalStep`."""
+    if new not in steps[old]:
+        allowed = ", ".join(sorted(state.name for state in steps[old])) or "nothing"
+        raise IllegalStep(f"{type(old).__name__} {old.name} leads to {allowed}, not to {new.name}")
+    return new

@@ -1,0 +1,39 @@
+"""PoolStats: what the pool says of itself, frozen at one moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """Gauges first, then counters since the pool was made; `free + reserved + open + closing == size` always."""
+
+    state: str
+    """new, open, draining or closed."""
+    size: int
+    """Slots that exist. While a pool shrinks this falls as clients leave."""
+    free: int
+    reserved: int
+    open: int
+    closing: int
+    waiting: int
+    """Requests in the waiting queue, the living only."""
+    max_waiting: int
+    requests: int
+    """Requests for a slot, however they ended."""
+    queued: int
+    """Requests that had to wait."""
+    granted: int
+    """Requests that got a slot, at once or after waiting."""
+    timed_out: int
+    cancelled: int
+    """Waiters whose client left."""
+    refused: int
+    """Requests turned away at once: queue full, a limit, or the pool not open."""
+    wait_seconds: float
+    """Seconds that granted requests have waited, summed."""
+    open_seconds: float
+    """Seconds that released connections had been open, summed."""
+    released: dict[str, int]
+    """Slots freed, by reason; every reason is present."""

@@ -1,0 +1,68 @@
+"""The waiting queue: requests in the order in which they came."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Protocol
+
+from ssepool.core.slot import Slot
+from ssepool.core.states import WAITER_STEPS, WaiterState, check_step
+
+
+class Applicant(Protocol):
+    """Who waits. Both calls happen inside the pool's step and must neither block nor call the pool."""
+
+    def granted(self, slot: Slot) -> bool:
+        """A slot is reserved for you: return whether you are still there to take it."""
+
+    def failed(self, outcome: WaiterState) -> None:
+        """You will get none: TIMED_OUT or REFUSED."""
+
+
+class Waiter:
+    """A request in the waiting queue; ends in exactly one of GRANTED, TIMED_OUT, CANCELLED, REFUSED."""
+
+    __slots__ = ("applicant", "deadline", "keys", "since", "state")
+
+    def __init__(self, applicant: Applicant, keys: tuple[tuple[str, str], ...], since: float, deadline: float) -> None:
+        self.applicant = applicant
+        self.keys = keys
+        self.since = since
+        self.deadline = deadline
+        self.state = WaiterState.WAITING
+
+    def end(self, outcome: WaiterState) -> None:
+        self.state = check_step(WAITER_STEPS, self.state, outcome)
+
+    def __repr__(self) -> str:
+        return f"<Waiter {self.state.value} since={self.since:.3f}>"
+
+
+class WaitingQueue:
+    """First come, first served. Leaving is O(1) from any place, so the queue holds the living only.
+
+    An `OrderedDict`, because its first item is found in O(1) however many have left from the front; a plain dict
+    walks over the places of the removed ones each time.
+    """
+
+    def __init__(self) -> None:
+        self._waiters: OrderedDict[Waiter, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._waiters)
+
+    def __iter__(self) -> Iterator[Waiter]:
+        return iter(self._waiters)
+
+    def __contains__(self, waiter: Waiter) -> bool:
+        return waiter in self._waiters
+
+    def join(self, waiter: Waiter) -> None:
+        self._waiters[waiter] = None
+
+    def leave(self, waiter: Waiter) -> None:
+        del self._waiters[waiter]
+
+    def first(self) -> Waiter:
+        return next(iter(self._waiters))

@@ -1,0 +1,72 @@
+"""GET /events: the stream. The subscription stands in the query; see `Visit` for what resumes it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+import msgspec
+from starlette.requests import Request
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from ssepool.config import KiB
+from ssepool.http.errors import APIError
+
+if TYPE_CHECKING:
+    from ssepool.runtime.hub import Hub
+
+MOST_DATA = 2 * KiB
+"""Bytes of the client's own data at the most."""
+
+PARAMETERS = ("topic", "pattern", "last_event_id", "lastEventId", "data")
+
+
+def routes(hub: Hub) -> list[BaseRoute]:
+    """The route of this file."""
+    return [Route("/events", Subscribe(hub), methods=["GET", "HEAD"])]
+
+
+class Subscribe:
+    """An ASGI application, not a request handler: a subscription needs nothing that Starlette would wrap around it."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        query = read_subscription(scope["query_string"])
+        request = Request(scope)
+        response = self._hub.response(
+            request, topics=query["topic"], patterns=query["pattern"], data=query["data"], private=False
+        )
+        await response(scope, receive, send)
+
+
+def read_subscription(query_string: bytes) -> dict[str, Any]:
+    """Topics, patterns and data of a query. Raises `APIError`."""
+    found: dict[str, Any] = {"topic": [], "pattern": [], "data": None}
+    try:
+        pairs = parse_qsl(query_string.decode("ascii"), keep_blank_values=True, errors="strict")
+    except (UnicodeDecodeError, ValueError) as error:
+        raise APIError(400, "invalid_query", f"the query is not percent-encoded UTF-8: {error}") from error
+    for name, value in pairs:
+        if name not in PARAMETERS:
+            raise APIError(
+                400, "unknown_parameter", f"there is no parameter {name!r}; GET /events takes {', '.join(PARAMETERS)}"
+            )
+        if name == "data":
+            found["data"] = read_data(value)
+        elif name in found:
+            found[name].append(value)
+    return found
+
+
+def read_data(text: str) -> Any:
+    if len(text.encode()) > MOST_DATA:
+        raise APIError(
+            400, "data_too_large", f"data has {len(text.encode())} bytes; it takes JSON of at most {MOST_DATA}"
+        )
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise APIError(400, "invalid_json", f"data is not JSON: {error}") from error

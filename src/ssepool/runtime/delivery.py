@@ -1,0 +1,142 @@
+"""Delivery: one loop that brings every connection up to the head of its feed, in slices."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import OrderedDict
+from collections.abc import Iterator
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from ssepool.config import MiB, HubConfig
+from ssepool.core.feed import Entry, Feed
+from ssepool.core.states import Reason
+
+if TYPE_CHECKING:
+    from ssepool.runtime.link import Link
+
+logger = logging.getLogger("ssepool")
+
+SLICE = 0.002
+"""Seconds that delivery holds the event loop at a time."""
+
+WAKES = 64
+"""Tasks that a slice wakes at the most: their sends run in the loop's next turn, outside the slice's clock."""
+
+BACKLOG = 4 * MiB
+"""Bytes appended to feeds but not yet offered to all their connections, beyond which publishers wait."""
+
+
+class Delivery:
+    """Feeds with something new take turns. A turn visits the feed's connections; each writes what it lacks.
+
+    Events that are published meanwhile join in: connections that come later in the round get them with the same
+    write, the others in the next round.
+    """
+
+    def __init__(self, config: HubConfig) -> None:
+        self.config = config
+        self._loop = asyncio.get_running_loop()
+        self._rounds: OrderedDict[Feed, Iterator[int]] = OrderedDict()
+        self._scheduled = False
+        self._backlog = 0
+        self._room: asyncio.Future[None] | None = None
+
+    def append(self, feed: Feed, entry: Entry, now: float) -> None:
+        """Put an entry into a feed and have it delivered."""
+        feed.append(entry, now)
+        self._backlog += len(entry.frame)
+        if feed not in self._rounds:
+            self._rounds[feed] = self._round(feed)
+            self._schedule()
+
+    def again(self, link: Link) -> None:
+        """Flush a link in the loop's next turn."""
+        self._loop.call_soon(link.flush)
+
+    def caught_up(self, feed: Feed, link: Link) -> None:
+        """A connection has everything, or has gone: what only it still needed can be dropped."""
+        if link in feed.behind:
+            del feed.behind[link]
+            if not feed.behind and feed not in self._rounds:
+                feed.clear()
+
+    async def room(self) -> None:
+        """Wait while more is published than delivered."""
+        while self._backlog > BACKLOG:
+            if self._room is None:
+                self._room = self._loop.create_future()
+            await asyncio.shield(self._room)
+
+    def retry(self) -> int:
+        """Milliseconds for a `retry:` line, with jitter, so that clients sent away together do not come back so."""
+        return int(self.config.retry * 1000 * (1 + random.random()))
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._slice)
+
+    def _slice(self) -> None:
+        self._scheduled = False
+        deadline = perf_counter() + SLICE
+        visits = wakes = 0
+        while self._rounds:
+            feed, turn = next(iter(self._rounds.items()))
+            for weight in turn:
+                visits += 1
+                wakes += weight
+                if wakes >= WAKES or (not visits & 15 and perf_counter() >= deadline):
+                    if feed in self._rounds:
+                        self._rounds.move_to_end(feed)  # a big feed must not starve the small ones
+                    self._schedule()
+                    return
+            del self._rounds[feed]
+            # Small feeds end without reaching the check above.
+            if perf_counter() >= deadline and self._rounds:
+                self._schedule()
+                return
+        self._backlog = 0
+        if self._room is not None:
+            self._room.set_result(None)
+            self._room = None
+
+    def _round(self, feed: Feed) -> Iterator[int]:
+        while True:
+            reached = feed.head
+            for link in tuple(feed.members):
+                try:
+                    link.flush()
+                except Exception:  # one link's defect must not end delivery to all others
+                    logger.exception("a link failed while writing; its client is sent away")
+                    link.end(Reason.ERROR)
+                yield link.weight
+            self._settle(feed, reached)
+            if feed.head == reached:
+                return
+
+    def _settle(self, feed: Feed, reached: int) -> None:
+        """After a round everybody has what came before it, but for those that are behind."""
+        slowest = healthy = reached
+        for link in feed.behind:
+            cursor = link.slot.cursor
+            slowest = min(slowest, cursor)
+            if not link.stalled:
+                healthy = min(healthy, cursor)
+        if slowest == feed.head:
+            feed.clear()
+            return
+        config = self.config
+        feed.trim(
+            max(slowest, feed.first),
+            healthy,
+            most=config.lag_events,
+            most_bytes=config.lag_bytes,
+            keep_latest=config.lag_policy == "latest",
+        )
+        if config.lag_policy == "disconnect":
+            for link in tuple(feed.behind):
+                if link.slot.cursor < feed.first:
+                    link.close(Reason.LAGGED, retry=self.retry())

@@ -1,0 +1,112 @@
+"""Production: a generator's events on their way to the clients of `Hub.stream`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterable
+from typing import TYPE_CHECKING, Any
+
+from ssepool.brokers.base import EARLIEST
+from ssepool.core.event import Event
+from ssepool.core.states import Reason
+from ssepool.errors import ConnectionReleased
+
+if TYPE_CHECKING:
+    from ssepool.runtime.connection import Connection
+    from ssepool.runtime.hub import Hub
+    from ssepool.runtime.link import Link
+
+logger = logging.getLogger("ssepool")
+
+
+class Production:
+    """Runs one generator.
+
+    With a topic its events are published there: the generator goes on when clients leave, any number of them may
+    watch, and who comes back gets the rest, also after the generator's end. Without a topic its events go to the one
+    client that asked, at the pace at which that client takes them, and end with it.
+    """
+
+    def __init__(self, hub: Hub, source: AsyncIterable[Any], topic: str | None) -> None:
+        self._hub = hub
+        self._source = source
+        self._topic = topic
+        self._task: asyncio.Task[None] | None = None
+        self._viewers: set[Link] = set()
+        self._visits = 0
+        self.start = 0
+        """The broker's position before the first event."""
+        self._end: int | None = None
+        self._outcome: Reason | None = None
+        self.ended_at = 0.0
+
+    def expect(self) -> None:
+        """One more request is on its way in."""
+        self._visits += 1
+
+    async def left(self, spare: AsyncIterable[Any] | None) -> None:
+        """A request has been dealt with. Its generator is closed unused if another one runs, and this one if no
+        request for it got a slot."""
+        if spare is not None:
+            await _aclose(spare)
+        self._visits -= 1
+        if self._visits == 0 and self._task is None:
+            self._hub.forget(self._topic, self)
+            await _aclose(self._source)
+
+    def attend(self, connection: Connection, link: Link) -> None:
+        """A client has its slot: start the generator if it is the first, end its stream if it is too late."""
+        if self._task is None:
+            self.start = self._hub.position
+            self._task = asyncio.create_task(self._run(connection))
+        self._viewers.add(link)
+        if self._outcome is not None:
+            link.finishing = self._outcome
+
+    def unattend(self, link: Link) -> None:
+        """A client has left."""
+        self._viewers.discard(link)
+        if self._topic is None and self._task is not None:
+            self._task.cancel()
+
+    def is_over_for(self, last_event_id: str | None) -> bool:
+        """Whether a client that comes back with this id has all that there ever will be."""
+        if self._end is None or last_event_id is None or last_event_id == EARLIEST:
+            return False
+        found = self._hub.broker.find(last_event_id)
+        return found.complete and found.position >= self._end
+
+    async def _run(self, connection: Connection) -> None:
+        outcome = Reason.COMPLETED
+        try:
+            async for item in self._source:
+                event = item if isinstance(item, Event) else Event(item)
+                if self._topic is None:
+                    await connection.send(event)
+                else:
+                    named = Event(event.data, (self._topic,), event.type, event.id, event.retry, event.private)
+                    await self._hub.publish_many([named])
+        except ConnectionReleased:
+            return
+        except Exception:
+            logger.exception("a generator given to Hub.stream failed (topic %r)", self._topic)
+            outcome = Reason.ERROR
+        finally:
+            await _aclose(self._source)
+        self._end = self._hub.position
+        self._outcome = outcome
+        self.ended_at = self._hub.now()
+        for viewer in list(self._viewers):
+            viewer.finish(outcome)
+
+    def cancel(self) -> None:
+        """Stop the generator: the hub closes."""
+        if self._task is not None:
+            self._task.cancel()
+
+
+async def _aclose(source: AsyncIterable[Any]) -> None:
+    """Run a generator's `finally` blocks now, not when it happens to be collected."""
+    if (aclose := getattr(source, "aclose", None)) is not None:
+        await aclose()

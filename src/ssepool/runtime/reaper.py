@@ -1,0 +1,98 @@
+"""Reaper: looks at the pool on a timer. What is to be done the pure core says; here it is done."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from ssepool.core.states import Reason
+
+if TYPE_CHECKING:
+    from ssepool.runtime.hub import Hub
+
+logger = logging.getLogger("ssepool")
+
+LATE = 1.0
+"""Seconds beyond its interval after which a look counts as late: the event loop was held up."""
+
+
+class Reaper:
+    """Frees the slots of clients that are stalled, idle or expired, times waiters out and sends heartbeats.
+
+    It arms its timer before it works, so that a failure in one look does not end the looking.
+    """
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._loop = asyncio.get_running_loop()
+        config = hub.config.pool
+        # Heartbeats need a finer grain than the interval to be spread over it.
+        self._interval = min(config.reap_interval, config.heartbeat_interval / 4)
+        self._due = hub.now()
+        self._handle: asyncio.TimerHandle | None = None
+        self._short_of_files = False
+        self.runs = self.late = 0
+        self._arm()
+
+    def stop(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _arm(self) -> None:
+        self._due = self._hub.now() + self._interval
+        self._handle = self._loop.call_later(self._interval, self._run)
+
+    def _run(self) -> None:
+        late = self._hub.now() - self._due
+        self._arm()
+        self.runs += 1
+        if late > LATE:
+            self.late += 1
+            logger.warning("the reaper ran %.1f s late: something held the event loop up", late)
+        try:
+            self.look()
+        except Exception:
+            logger.exception("the reaper failed; it goes on")
+
+    def look(self) -> None:
+        """One look, now."""
+        hub = self._hub
+        now = hub.now()
+        reaped = hub.pool.reap(now)
+        for slot in reaped.overdue:
+            if slot.holder is not None:
+                slot.holder.end(slot.reason or Reason.ERROR)
+        for slot, reason in reaped.evict:
+            hub.evict(slot, reason)
+        for slot in hub.pool.beat(now):
+            slot.holder.beat()
+        if hub.config.pool.announce_queue:
+            waiting = len(hub.pool.waiting)
+            for position, waiter in enumerate(list(hub.pool.waiting), 1):
+                waiter.applicant.announce(position, waiting, now)  # type: ignore[attr-defined]
+        hub.expire(now)
+        self._probe_files()
+
+    def _probe_files(self) -> None:
+        """Say so when descriptors run out: the listening server drops new connections then, and may not say it."""
+        try:
+            os.close(os.open(os.devnull, os.O_RDONLY))
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                return
+            if not self._short_of_files:
+                logger.error(
+                    "no file descriptor is left (%s): new connections are dropped until some are free; "
+                    "raise the limit (ulimit -n) or lower the pool's size of %d",
+                    error.strerror,
+                    len(self._hub.pool.slots),
+                )
+            self._short_of_files = True
+        else:
+            if self._short_of_files:
+                logger.warning("file descriptors are free again")
+            self._short_of_files = False

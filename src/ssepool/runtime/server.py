@@ -1,0 +1,128 @@
+"""The stand-alone server: uvicorn around a hub's application, with what a hub needs of it."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import math
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from ssepool.config import ServerConfig
+from ssepool.errors import ConfigError
+from ssepool.runtime.hub import Hub
+from ssepool.runtime.streamer import set_ack_timeout
+from ssepool.uvicorn import protocol
+
+try:
+    import uvloop  # noqa: F401
+
+    LOOP = "uvloop"
+except ImportError:  # it has no Windows build
+    LOOP = "asyncio"
+
+
+class Server:
+    """Serves a hub until SIGTERM or SIGINT."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        app: Callable[..., object],
+        config: ServerConfig | None = None,
+        *,
+        on_started: Callable[[str], None] = lambda url: None,
+    ) -> None:
+        """`on_started` is called with the server's URL once it takes connections.
+
+        Raises `ConfigError` for an address other than loopback unless the configuration says `insecure`.
+        """
+        self.hub = hub
+        self.config = config or ServerConfig()
+        self._on_started = on_started
+        check_address(self.config)
+        self._uvicorn = _Uvicorn(
+            uvicorn.Config(
+                app,  # type: ignore[arg-type]
+                http=protocol(self.config.head_timeout),
+                loop=LOOP,  # type: ignore[arg-type]
+                lifespan="on",
+                ws="none",
+                log_level=self.config.log_level,
+                access_log=False,
+                backlog=self.config.backlog,
+                timeout_graceful_shutdown=math.ceil(self.config.shutdown_timeout),
+                server_header=False,
+            ),
+            self._started,
+        )
+
+    def run(self) -> None:
+        """Serve, and return when the server has been told to end. Raises `ConfigError` if it cannot listen."""
+        listeners = self._listen()
+        try:
+            self._uvicorn.run(sockets=listeners)
+        finally:
+            for listener in listeners:
+                listener.close()
+
+    def _started(self, url: str) -> None:
+        self._on_started(url)
+
+    def _listen(self) -> list[socket.socket]:
+        host, port = self.config.host, self.config.port
+        try:
+            family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            listener = socket.socket(family, kind, number)
+        except OSError as error:
+            raise ConfigError(f"ServerConfig.host = {host!r} is not an address to listen on: {error}") from error
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Accepted sockets inherit it, so a peer that is gone without a FIN is found on every path.
+            set_ack_timeout(listener, self.hub.config.pool.ack_timeout)
+            listener.bind(address)
+            listener.listen(self.config.backlog)
+            listener.setblocking(False)
+        except OSError as error:
+            listener.close()
+            raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
+        self._uvicorn.url = url_of(listener)
+        return [listener]
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn's server, which tells when it has started."""
+
+    url = ""
+
+    def __init__(self, config: uvicorn.Config, started: Callable[[str], None]) -> None:
+        super().__init__(config)
+        self._on_started = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            asyncio.get_running_loop().call_soon(self._on_started, self.url)
+
+
+def url_of(listener: socket.socket) -> str:
+    """The URL under which a listening socket is reached."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def check_address(config: ServerConfig) -> None:
+    """Raise `ConfigError` for an address that others can reach, unless `insecure` is set."""
+    if config.insecure or config.host == "localhost":
+        return
+    try:
+        loopback = ipaddress.ip_address(config.host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise ConfigError(
+            f"host {config.host!r} is not a loopback address, and the hub has no access control yet: whoever reaches "
+            "it may read and publish everything. Put a proxy in front, or say --insecure if that is what you want"
+        )

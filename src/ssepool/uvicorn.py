@@ -1,0 +1,194 @@
+"""The HTTP protocol class for uvicorn that lets streams go: `uvicorn app:app --http ssepool.uvicorn:Protocol`.
+
+It is uvicorn's own httptools protocol, with three additions: an ASGI extension that hands a request's socket over,
+a deadline for a request's head, and the reason for which a connection was lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
+
+from ssepool.runtime.asgi import DETACH
+from ssepool.runtime.streamer import AVAILABLE, Sink
+
+logger = logging.getLogger("ssepool")
+
+HEAD_TIMEOUT = 10.0
+"""Seconds that a client may take to send a request's head; `Protocol.head_timeout` changes it."""
+
+REQUEST_TIMEOUT = (
+    b"HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain; charset=utf-8\r\n"
+    b"content-length: 15\r\nconnection: close\r\n\r\nRequest Timeout"
+)
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's httptools protocol; offers `scope["extensions"]["ssepool.detach"]` where a socket can be detached."""
+
+    head_timeout = HEAD_TIMEOUT
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._app = self.app
+        self.app = self._serve  # type: ignore[assignment]
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_head_timer()
+        if self.cycle is not None and isinstance(exc, OSError):
+            self.cycle.scope["ssepool.errno"] = exc.errno or 0  # type: ignore[typeddict-unknown-key]
+        super().connection_lost(exc)
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._head_timer is None:
+            self._await_head()
+
+    def on_headers_complete(self) -> None:
+        self._stop_head_timer()
+        super().on_headers_complete()
+
+    def _await_head(self) -> None:
+        self._head_timer = self.loop.call_later(self.head_timeout, self._head_late)
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_late(self) -> None:
+        self._head_timer = None
+        if not self.transport.is_closing():
+            self.transport.write(REQUEST_TIMEOUT)
+            self.transport.close()
+
+    # What the application meets.
+
+    async def _serve(
+        self,
+        scope: dict[str, Any],
+        receive: Callable[[], Awaitable[dict[str, Any]]],
+        send: Callable[[dict[str, Any]], Awaitable[None]],
+    ) -> None:
+        exchange = Exchange(self, self.cycle, scope, receive, send)
+        if AVAILABLE and not self.config.is_ssl:
+            scope.setdefault("extensions", {})[DETACH] = exchange.detach
+        await self._app(scope, exchange.receive, exchange.send)  # type: ignore[arg-type]
+
+
+class Exchange:
+    """One request and its response, before and after its socket is detached. Also the handover of that socket."""
+
+    fd: int
+    sink: Sink | None = None
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        cycle: RequestResponseCycle,
+        scope: dict[str, Any],
+        receive: Callable[[], Awaitable[dict[str, Any]]],
+        send: Callable[[dict[str, Any]], Awaitable[None]],
+    ) -> None:
+        self._protocol = protocol
+        self._cycle = cycle
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._detached = False
+
+    def detach(self) -> Exchange | None:
+        """Take the socket away from the server; None where that cannot be done now, and plain `send` goes on.
+
+        Cannot be done when other requests wait behind this one, when bytes are still to be written, or when no file
+        descriptor is left for the duplicate.
+        """
+        protocol, cycle = self._protocol, self._cycle
+        transport = protocol.transport
+        sock = transport.get_extra_info("socket")
+        if (
+            sock is None
+            or transport.is_closing()
+            or transport.get_write_buffer_size()
+            or protocol.pipeline
+            or protocol.cycle is not cycle
+            or cycle.response_started
+        ):
+            return None
+        try:
+            self.fd = os.dup(sock.fileno())
+        except OSError as error:
+            logger.warning("a stream stays with the server, which costs more memory: %s", error)
+            return None
+        os.set_blocking(self.fd, False)
+        self._detached = True
+        # The server must neither complain that nothing was answered nor tell the application that the client left.
+        protocol.cycle = None  # type: ignore[assignment]
+        cycle.disconnected = True
+        protocol.server_state.total_requests += 1
+        transport.abort()
+        return self
+
+    def gone(self) -> None:
+        """The client of a detached socket has left."""
+        self._cycle.message_event.set()
+
+    async def receive(self) -> dict[str, Any]:
+        if self._detached:
+            await self._cycle.message_event.wait()
+            return {"type": "http.disconnect"}
+        message = await self._receive()
+        if message["type"] == "http.disconnect" and "ssepool.errno" in self._cycle.scope:
+            message = {**message, "ssepool.errno": self._cycle.scope["ssepool.errno"]}  # type: ignore[typeddict-item]
+        return message
+
+    async def send(self, message: dict[str, Any]) -> None:
+        if not self._detached:
+            await self._send(message)
+        elif self.sink is not None:
+            if message["type"] == "http.response.start":
+                self.sink.head(self._head(message["status"], message.get("headers", ())))
+            elif message["type"] == "http.response.body":
+                if message.get("body"):
+                    self.sink.body(message["body"])
+                if not message.get("more_body", False):
+                    self.sink.complete()
+
+    def _head(self, status: int, headers: Any) -> bytes:
+        """The response's head as the server would write it; the body ends with the connection (RFC 9112, 6.3)."""
+        if self._cycle.access_log:
+            self._cycle.access_logger.info(
+                '%s - "%s %s HTTP/%s" %d',
+                get_client_addr(self._scope),  # type: ignore[arg-type]
+                self._scope["method"],
+                get_path_with_query_string(self._scope),  # type: ignore[arg-type]
+                self._scope["http_version"],
+                status,
+            )
+        lines = [STATUS_LINE[status]]
+        for name, value in (*self._cycle.default_headers, *headers, (b"connection", b"close")):
+            if b"\n" in value or b"\r" in value or b"\n" in name or b"\r" in name:
+                raise RuntimeError(f"header {name!r} has a line break in its value {value!r}")
+            lines += (name, b": ", value, b"\r\n")
+        lines.append(b"\r\n")
+        return b"".join(lines)
+
+
+def protocol(head_timeout: float) -> type[Protocol]:
+    """The protocol class with another deadline for a request's head, in seconds."""
+    return type("Protocol", (Protocol,), {"head_timeout": head_timeout})
