@@ -1,0 +1,69 @@
+"""The command `ssepool`, a module a subcommand.
+
+What is heavy (the server, the client, rich) is imported by the function that needs it, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ssepool.cli import publish, serve, stats, subscribe
+from ssepool.cli.notes import fail
+from ssepool.errors import ConfigError, InvalidEvent, InvalidTopic, SSEPoolError
+
+
+class Commands(TyperGroup):
+    """Shows errors as one line and an exit code: 2 for what the user wrote, 1 for what went wrong."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (ConfigError, InvalidEvent, InvalidTopic) as error:
+            fail(str(error), 2)
+        except SSEPoolError as error:
+            fail(str(error))
+        except BrokenPipeError:
+            # The reader of a pipe left. What is buffered has nowhere to go, and must not fail again at the exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Server-Sent Events from one managed pool of connections.",
+    epilog="Example: [bold]ssepool serve[/bold], then open http://127.0.0.1:8000/demo",
+)
+app.command("serve", epilog=serve.EXAMPLES)(serve.command)
+app.command("publish", epilog=publish.EXAMPLES)(publish.command)
+app.command("subscribe", epilog=subscribe.EXAMPLES)(subscribe.command)
+app.command("stats", epilog=stats.EXAMPLES)(stats.command)
+
+
+def main() -> None:
+    """The entry point of the command."""
+    app(prog_name="ssepool")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"ssepool {version('ssepool')}")
+        except PackageNotFoundError:
+            print("ssepool, not installed but run from its source")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    pass

@@ -1,0 +1,139 @@
+"""`ssepool publish`: an event, or one for each line of standard input."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ssepool.cli.notes import LOCAL, Url, fail, hub, note
+from ssepool.config import MiB
+from ssepool.errors import InvalidEvent, SSEPoolError
+
+if TYPE_CHECKING:
+    from ssepool.client import Client, Event
+
+EXAMPLES = """\
+Example: [bold]ssepool publish chat 'hello everybody'[/bold]
+
+Example: [bold]tail -f access.log | ssepool publish --lines --quiet logs -[/bold]
+"""
+
+READ = 256 * 1024
+"""Bytes that are read from standard input at a time."""
+MOST_INPUT = 16 * MiB
+"""Bytes of one event from standard input at most; the hub's own bound is lower, unless it is told otherwise."""
+
+
+def command(
+    topic: Annotated[str, typer.Argument(help="The topic.", metavar="TOPIC")],
+    data: Annotated[
+        str, typer.Argument(help="The event's data; - reads it from standard input.", metavar="DATA")
+    ] = "-",
+    url: Url = LOCAL,
+    type: Annotated[str | None, typer.Option("--type", help="The event's type.")] = None,
+    id: Annotated[str | None, typer.Option("--id", help="The event's id, instead of one that the hub makes.")] = None,
+    retry: Annotated[
+        int | None, typer.Option("--retry", help="Milliseconds until clients reconnect after a break.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Only for those who may see private events.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The data is JSON: check it and send it as such.")] = False,
+    lines: Annotated[bool, typer.Option("--lines", help="Each line of standard input is an event.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not print the ids.")] = False,
+) -> None:
+    """Publish an event, or each line of standard input as an event, and print the ids.
+
+    Of data from standard input the last line end is left out. Bytes that are not UTF-8 become U+FFFD.
+    """
+    if lines and data != "-":
+        raise typer.BadParameter("it reads standard input, so the data must be - or left out", param_hint="--lines")
+    if lines and id is not None:
+        raise typer.BadParameter("several events cannot have one id", param_hint="--id")
+
+    from ssepool.client import Event
+
+    def event(text: str, name: str = "the data") -> Event:
+        return Event(_from_json(text, name) if as_json else text, (topic,), type, id, retry, private)
+
+    with hub(url) as client:
+        if lines:
+            _publish_lines(client, sys.stdin.buffer, event, skip_blank=as_json, quiet=quiet)
+        else:
+            _print_ids(client.publish_many([event(_read_all(sys.stdin.buffer) if data == "-" else data)]), quiet)
+
+
+def _publish_lines(
+    client: Client, stream: IO[bytes], event: Callable[[str, str], Event], *, skip_blank: bool, quiet: bool
+) -> None:
+    from ssepool.client import batches
+
+    count = 0
+    try:
+        with _progress(hidden=not quiet and sys.stdout.isatty()) as advance:
+            for lines in _lines(stream):
+                events = (event(text, f"line {number}") for number, text in lines if text.strip() or not skip_blank)
+                for batch in batches(events):
+                    ids = client.publish_many(batch)
+                    count += len(ids)
+                    _print_ids(ids, quiet)
+                    advance(len(ids))
+    except SSEPoolError:
+        note(f"{count} events were published, then:")
+        raise
+
+
+def _lines(stream: IO[bytes]) -> Iterator[list[tuple[int, str]]]:
+    """The numbered lines that are there, whenever some are; whoever is slow to take them gets more at once."""
+    number, rest = 1, b""
+    while chunk := stream.read1(READ):  # type: ignore[attr-defined]
+        *lines, rest = (rest + chunk).split(b"\n")
+        if len(rest) > MOST_INPUT:
+            fail(f"line {number + len(lines)} exceeds {MOST_INPUT} bytes")
+        if lines:
+            yield [(at, _text(line)) for at, line in enumerate(lines, number)]
+        number += len(lines)
+    if rest:
+        yield [(number, _text(rest))]
+
+
+def _text(line: bytes) -> str:
+    return line.removesuffix(b"\n").removesuffix(b"\r").decode(errors="replace")
+
+
+def _read_all(stream: IO[bytes]) -> str:
+    data = stream.read(MOST_INPUT + 1)
+    if len(data) > MOST_INPUT:
+        fail(f"standard input exceeds {MOST_INPUT} bytes; --lines makes an event of each line")
+    return _text(data)
+
+
+def _from_json(text: str, name: str) -> Any:
+    import msgspec
+
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        raise InvalidEvent(f"{name} is not JSON: {error}") from None
+
+
+def _print_ids(ids: list[str], quiet: bool) -> None:
+    if not quiet:
+        print("\n".join(ids), flush=True)
+
+
+@contextmanager
+def _progress(*, hidden: bool) -> Iterator[Callable[[int], None]]:
+    """A count on standard error, if that is a terminal."""
+    if hidden or not sys.stderr.isatty():
+        yield lambda events: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.completed:,} events"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("publishing", total=None)
+        yield lambda events: progress.advance(task, events)

@@ -1,0 +1,93 @@
+"""`ssepool serve`: its options are the settings."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ssepool import config
+
+EXAMPLES = """\
+Example: [bold]ssepool serve --pool-size 100 --max-waiting 20[/bold]
+
+A flag wins over the environment, which wins over the file: [bold]\\[pool] size = 100[/bold] in ssepool.toml.
+"""
+
+
+def with_settings(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each setting, beside its own parameters; it gets all by `Setting.key`."""
+    signature = inspect.signature(function, eval_str=True)
+    own = [item for item in signature.parameters.values() if item.kind is not item.VAR_KEYWORD]
+    function.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*own, *map(_option, config.settings())]
+    )
+    return function
+
+
+def _option(item: config.Setting) -> inspect.Parameter:
+    kind: Any = item.type
+    default = item.default
+    if typing.get_origin(kind) is tuple:
+        kind, default = list[str], list(default)
+    name = f"{item.flag}/--no-{item.flag.removeprefix('--')}" if kind is bool else item.flag
+    # typer is not told of the variable: what it read there would look like a flag, which wins over the file.
+    text = f"{item.help} [dim]\\[env: {item.env}][/dim]"
+    optional = isinstance(kind, types.UnionType)
+    option = typer.Option(
+        default, name, help=text, rich_help_panel=item.section.title(), show_default="none" if optional else True
+    )
+    return inspect.Parameter(item.key, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind)
+
+
+@with_settings
+def command(
+    ctx: typer.Context,
+    config_file: Annotated[
+        Path | None, typer.Option("--config", help="Settings. Default: ssepool.toml, if it is there.")
+    ] = None,
+    **settings: Any,
+) -> None:
+    """Run the hub: the pool, its HTTP interface and the demo."""
+    file = config_file or next(filter(Path.is_file, [Path("ssepool.toml")]), None)
+    flags = {key: value for key, value in settings.items() if _is_given(ctx, key)}
+    hub_config, server_config = config.load(file=file, env=os.environ, flags=flags)
+
+    from ssepool.http.app import Hub
+    from ssepool.runtime.server import Server
+
+    def announce(url: str) -> None:
+        _announce(url, hub_config.pool.size)
+
+    hub = Hub(hub_config)
+    Server(hub, hub.app, server_config, on_started=announce).run()
+
+
+def _is_given(ctx: typer.Context, key: str) -> bool:
+    source = ctx.get_parameter_source(key)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _announce(url: str, slots: int) -> None:
+    """Say where the hub is. The first line is for programs too: they read the port from it."""
+    url = url.rstrip("/")
+    lines = {"demo": f"{url}/demo", "stream": f"{url}/events?topic=TOPIC", "pool": f"{slots} slots, {url}/pool"}
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        console = Console(highlight=False)
+        console.print(f"ssepool is serving on [bold cyan]{url}[/]", soft_wrap=True)
+        for name, text in lines.items():
+            console.print(f"  [dim]{name:<7}[/]{text}", soft_wrap=True)
+    else:
+        print(f"ssepool is serving on {url}")
+        for name, text in lines.items():
+            print(f"  {name:<7}{text}")
+        sys.stdout.flush()

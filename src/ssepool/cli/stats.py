@@ -1,0 +1,87 @@
+"""`ssepool stats`: the numbers of a hub."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from ssepool.cli.notes import LOCAL, Url, hub
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+EXAMPLES = "Example: [bold]ssepool stats --watch 2[/bold]"
+
+T = TypeVar("T")
+
+
+def command(
+    url: Url = LOCAL,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the JSON of GET /pool, a line.")] = False,
+    watch: Annotated[float | None, typer.Option("--watch", min=0.1, help="Again every so many seconds.")] = None,
+) -> None:
+    """Print the numbers of a hub: a table on a terminal, else plain lines."""
+    with hub(url) as client:
+        if as_json or not sys.stdout.isatty():
+            for numbers in _again(client.stats, watch):
+                print(json.dumps(numbers) if as_json else _plain(numbers), flush=True)
+            return
+        from rich.live import Live
+
+        with Live(_table(client.stats()), auto_refresh=False) as live:
+            for numbers in _again(client.stats, watch):
+                live.update(_table(numbers), refresh=True)
+
+
+def _again(ask: Callable[[], T], seconds: float | None) -> Iterator[T]:
+    yield ask()
+    while seconds is not None:
+        time.sleep(seconds)
+        yield ask()
+
+
+def _rows(numbers: dict[str, Any], group: str = "hub") -> Iterator[tuple[str, str, Any]]:
+    """The numbers as group, name and value; what is nested makes a group of its own, behind the others."""
+    for name, value in numbers.items():
+        if not isinstance(value, dict):
+            yield group, name, value
+    for name, value in numbers.items():
+        if isinstance(value, dict):
+            yield from _rows(value, name)
+
+
+def _plain(numbers: dict[str, Any]) -> str:
+    rows = [(f"{group}.{name}", value) for group, name, value in _rows(numbers)]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _table(numbers: dict[str, Any]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    table.add_column(style="bold cyan")
+    table.add_column()
+    table.add_column(justify="right")
+    last = ""
+    for group, name, value in _rows(numbers):
+        if group == "released" and not value:
+            continue
+        table.add_row("" if group == last else group, name.replace("_", " "), _readable(name, value))
+        last = group
+    return table
+
+
+def _readable(name: str, value: Any) -> str:
+    """A number as people read it: sizes with units, times in seconds, separators between thousands."""
+    if "bytes" in name:
+        unit = min(3, max(0, int(value).bit_length() - 1) // 10)
+        return f"{value / 1024**unit:.1f} {('B', 'KiB', 'MiB', 'GiB')[unit]}" if unit else f"{value} B"
+    if isinstance(value, float):
+        return f"{value:,.1f} s"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,163 @@
+"""`ssepool subscribe`: prints events as they come."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ssepool.cli.notes import LOCAL, Url, fail, how_to_start, note
+
+if TYPE_CHECKING:
+    from ssepool.client import AsyncClient, Message, Unreachable
+
+EXAMPLES = """\
+Example: [bold]ssepool subscribe chat orders/42[/bold]
+
+Example: [bold]ssepool subscribe --pattern 'orders/:id' --last-event-id earliest --json --count 10[/bold]
+"""
+
+PATIENCE = 2.0
+"""Seconds without an answer after which the user is told of it."""
+
+
+def command(
+    topics: Annotated[list[str] | None, typer.Argument(help="Topics.", metavar="TOPIC")] = None,
+    patterns: Annotated[
+        list[str] | None, typer.Option("--pattern", help="A URL Pattern over topics; may be given several times.")
+    ] = None,
+    url: Url = LOCAL,
+    last_event_id: Annotated[
+        str, typer.Option("--last-event-id", help="Begin behind this event; earliest = with all that are kept.")
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object with type, data and id a line.")] = False,
+    count: Annotated[int | None, typer.Option("--count", min=1, help="End after so many events.")] = None,
+    timeout: Annotated[float | None, typer.Option("--timeout", min=0, help="End after so many seconds.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Print the hub's own events (ssepool.*) too.")] = False,
+) -> None:
+    """Print events as they come, reconnecting as a browser does.
+
+    A terminal shows id, type and data; a pipe or a file gets the data alone.
+
+    The exit code is 1 if fewer events came than --count.
+    """
+    if not topics and not patterns:
+        raise typer.BadParameter("name at least one, or give a --pattern", param_hint="TOPIC")
+
+    import asyncio
+
+    from ssepool.client import AsyncClient
+
+    show = _show_json if as_json else _show_in_colour() if sys.stdout.isatty() else _show_plain
+
+    async def run() -> int:
+        async with AsyncClient(url) as client:
+            follower = Follower(client, show, everything=everything, most=count)
+            try:
+                async with asyncio.timeout(timeout) as limit:
+                    await follower.follow(topics or [], patterns or [], last_event_id)
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+            return follower.seen
+
+    seen = asyncio.run(run())
+    if count and seen < count:
+        fail(f"{seen} of {count} events came")
+
+
+class Follower:
+    """Prints the events of a subscription, and notes about its connection."""
+
+    def __init__(
+        self, client: AsyncClient, show: Callable[[Message], None], *, everything: bool, most: int | None
+    ) -> None:
+        self.seen = 0
+        self._client = client
+        self._show = show
+        self._everything = everything
+        self._most = most
+        self._was_open = False
+
+    async def follow(self, topics: list[str], patterns: list[str], last_event_id: str) -> None:
+        """Return after `most` events, or when the hub ends the subscription for good."""
+        messages = self._client.subscribe(
+            topics, patterns=patterns, last_event_id=last_event_id, on_open=self._on_open, on_lost=self._on_lost
+        )
+        self._expect_head(0)
+        try:
+            async with aclosing(messages):
+                async for message in messages:
+                    own = message.type.startswith("ssepool.")
+                    if own:
+                        _explain(message)
+                    if not own or self._everything:
+                        self._show(message)
+                        self.seen += 1
+                    if self.seen == self._most:
+                        return
+        finally:
+            self._waiting.cancel()
+        note("the hub ended the subscription for good")
+
+    def _on_open(self) -> None:
+        self._was_open = True
+        self._waiting.cancel()
+
+    def _on_lost(self, error: Unreachable | None, seconds: float) -> None:
+        if error and not self._was_open:
+            fail(how_to_start(error))
+        note(f"{error or 'the hub ended the stream'}; reconnecting in {seconds:.1f} s")
+        self._expect_head(seconds)
+
+    def _expect_head(self, seconds: float) -> None:
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        self._waiting = loop.call_later(seconds + PATIENCE, note, "waiting for a free slot")
+
+
+def _explain(message: Message) -> None:
+    """Say in words what an event of the hub's own means to who reads the others."""
+    try:
+        data = json.loads(message.data)
+    except ValueError:
+        return
+    if message.type == "ssepool.queued":
+        note(f"waiting for a free slot: {data.get('position')} of {data.get('waiting')}")
+    elif message.type == "ssepool.gap":
+        note(f"events are missing after {data.get('requested')}: {data.get('reason')}")
+    elif message.type == "ssepool.close":
+        note(f"the hub closes the stream: {data.get('reason')}")
+
+
+def _show_plain(message: Message) -> None:
+    print(message.data, flush=True)
+
+
+def _show_json(message: Message) -> None:
+    fields = {"type": message.type, "data": message.data, "id": message.id}
+    print(json.dumps(fields, ensure_ascii=False), flush=True)
+
+
+def _show_in_colour() -> Callable[[Message], None]:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+
+    def show(message: Message) -> None:
+        kind = "" if message.type == "message" else _printable(message.type) + "  "
+        parts = ((_printable(message.id) + "  ", "dim"), (kind, "cyan"), _printable(message.data))
+        console.print(Text.assemble(*parts), soft_wrap=True)
+
+    return show
+
+
+def _printable(text: str) -> str:
+    """Text without the control characters with which an event could take over the terminal."""
+    return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)
