@@ -1,0 +1,164 @@
+"""Request bodies, read straight from an ASGI `receive` so that every chunk is the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+import pytest
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message
+
+from ssepool.http import body
+from ssepool.http.body import decode, media_type, read_body
+from ssepool.http.errors import APIError
+
+
+class Source:
+    """What a server would hand to `receive`: chunks, then nothing, a disconnect or the end of the body."""
+
+    def __init__(self, chunks: Iterable[bytes], then: str = "end") -> None:
+        self.chunks = list(chunks)
+        self.then = then
+        self.taken = 0
+
+    async def __call__(self) -> Message:
+        if self.taken < len(self.chunks):
+            self.taken += 1
+            more = self.taken < len(self.chunks) or self.then != "end"
+            return {"type": "http.request", "body": self.chunks[self.taken - 1], "more_body": more}
+        if self.then == "disconnect":
+            return {"type": "http.disconnect"}
+        return await asyncio.Future()
+
+
+def request(source: Source, http_version: str = "1.1", **headers: str) -> Request:
+    raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "method": "POST", "path": "/events", "query_string": b"", "headers": raw}
+    return Request({**scope, "http_version": http_version}, source)
+
+
+async def test_a_body_in_chunks_is_put_together() -> None:
+    assert await read_body(request(Source([b"ab", b"", b"c"])), 3) == b"abc"
+
+
+async def test_a_declared_length_over_the_bound_is_refused_before_anything_is_read() -> None:
+    source = Source([b"x" * 11])
+    with pytest.raises(APIError) as caught:
+        await read_body(request(source, content_length="11"), 10)
+    assert (caught.value.status_code, caught.value.code, source.taken) == (413, "body_too_large", 0)
+    assert "10 bytes" in caught.value.detail
+
+
+@pytest.mark.parametrize("declared", ["9" * 5000, "1" + "0" * 30])
+async def test_an_absurd_declared_length_is_refused(declared: str) -> None:
+    with pytest.raises(APIError, match="exceeds 10 bytes"):
+        await read_body(request(Source([]), content_length=declared), 10)
+
+
+@pytest.mark.parametrize("declared", ["", "abc", "-5", "\u00b2"])
+async def test_a_declared_length_that_is_no_number_is_not_relied_on(declared: str) -> None:
+    assert await read_body(request(Source([b"abc"]), content_length=declared), 10) == b"abc"
+
+
+async def test_received_bytes_over_the_bound_are_refused_at_once() -> None:
+    source = Source([b"x" * 6] * 100)
+    with pytest.raises(APIError) as caught:
+        await read_body(request(source), 10)
+    assert (caught.value.status_code, source.taken) == (413, 2)
+
+
+async def test_a_refused_upload_ends_the_connection_where_the_protocol_can_say_so() -> None:
+    for version, headers in (("1.1", {"Connection": "close"}), ("2", {})):
+        with pytest.raises(APIError) as caught:
+            await read_body(request(Source([b"xx"]), version), 1)
+        assert dict(caught.value.headers or {}) == headers
+
+
+async def test_a_client_that_leaves_half_way_is_told_apart_from_one_that_is_done() -> None:
+    with pytest.raises(ClientDisconnect):
+        await read_body(request(Source([b"ab"], then="disconnect"), content_length="4"), 10)
+
+
+async def test_a_client_that_pauses_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body, "PATIENCE", 0.01)
+    with pytest.raises(APIError) as caught:
+        await read_body(request(Source([b"ab"], then="silence")), 10)
+    assert (caught.value.status_code, caught.value.code) == (408, "request_timeout")
+    assert "after 2 bytes" in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["application/json", "Application/JSON", "application/json; charset=utf-8", 'application/json;charset="UTF-8"'],
+)
+def test_a_media_type_is_known_however_it_is_written(given: str) -> None:
+    assert media_type(request(Source([]), content_type=given), "application/json") == "application/json"
+
+
+@pytest.mark.parametrize("given", ["", "text/plain", "application/json; charset=latin-1", "application/jsonp", ";"])
+def test_another_media_type_or_charset_is_refused_with_what_is_taken(given: str) -> None:
+    with pytest.raises(APIError, match="it takes application/json, a/b, in UTF-8") as caught:
+        media_type(request(Source([]), content_type=given), "application/json", "a/b")
+    assert caught.value.status_code == 415
+
+
+def test_a_compressed_body_is_refused() -> None:
+    with pytest.raises(APIError, match="'gzip'") as caught:
+        media_type(request(Source([]), content_type="a/b", content_encoding="gzip"), "a/b")
+    assert caught.value.status_code == 415
+
+
+class Thing(msgspec.Struct, forbid_unknown_fields=True):
+    size: int
+    names: tuple[str, ...] = ()
+    type: str | None = None
+
+
+THINGS: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Thing | list[Thing])
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "message"),
+    [
+        (b"", "invalid_json", "thing is not JSON"),
+        (b'{"size": 1', "invalid_json", "thing is not JSON"),
+        (b'{"size": 1} 2', "invalid_json", "thing is not JSON"),
+        (b'{"type": "\xff", "size": 1}', "invalid_json", "thing is not JSON"),
+        (b'{"type": "\\ud800", "size": 1}', "invalid_json", "thing is not JSON"),
+        (b"[" * 100_000, "invalid_value", "things[0] is an array; it takes an object"),
+        (b"7", "invalid_value", "thing is a whole number; it takes an object or an array"),
+        (b'{"size": true}', "invalid_value", "thing.size is true or false; it takes a whole number"),
+        (b'{"size": 1.5}', "invalid_value", "thing.size is a number; it takes a whole number"),
+        (b"{}", "invalid_value", "thing.size is missing"),
+        (b'[{"size": 1}, {}]', "invalid_value", "things[1].size is missing"),
+        (
+            b'[{"size": 1, "names": ["a", 1]}]',
+            "invalid_value",
+            "things[0].names[1] is a whole number; it takes a string",
+        ),
+        (b'[{"size": 1, "type": []}]', "invalid_value", "things[0].type is an array; it takes a string or null"),
+        (b'{"size": 1, "sise": 1}', "unknown_field", "thing has the unknown field 'sise'; it takes size, names, type"),
+        (b'[{"a` - at `$[7]": 1}]', "unknown_field", "things[0] has the unknown field 'a` - at `$[7]'"),
+        (b'{"size": 1e999}', "invalid_value", "thing.size"),
+    ],
+)
+def test_an_error_of_the_decoder_names_the_place_and_what_is_allowed(text: bytes, code: str, message: str) -> None:
+    with pytest.raises(APIError) as caught:
+        decode(THINGS, text, root="thing", code="invalid_value", fields=Thing.__struct_fields__)
+    assert (caught.value.status_code, caught.value.code) == (400, code)
+    assert caught.value.detail.startswith(message)
+
+
+def test_json_nested_too_deep_is_refused() -> None:
+    anything: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+    with pytest.raises(APIError, match="too deep"):
+        decode(anything, b"[" * 100_000, root="it", code="invalid_value")
+
+
+def test_a_message_does_not_repeat_a_long_name_whole() -> None:
+    with pytest.raises(APIError) as caught:
+        decode(THINGS, b'{"' + b"x" * 100_000 + b'": 1}', root="thing", code="invalid_value")
+    assert len(caught.value.detail) < 300
