@@ -1,0 +1,85 @@
+"""GET /openapi.json against the routes of the application and against what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import httpx
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Mount, Route
+
+from ssepool import Hub
+from ssepool.http.openapi import DOCUMENT
+
+Subscribe = Callable[..., Awaitable[Any]]
+METHODS = ("get", "post", "put", "patch", "delete", "head", "options")
+
+
+def operations(routes: list[BaseRoute], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Methods and paths of routes. The files that make up the demo's page are its own affair."""
+    for route in routes:
+        if isinstance(route, Mount):
+            yield from operations(list(route.routes), prefix + route.path)
+        elif isinstance(route, Route) and not route.path.startswith("/demo/demo."):
+            yield from ((method.lower(), prefix + route.path) for method in (route.methods or set()) - {"HEAD"})
+
+
+def references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if "$ref" in node:
+            yield node["$ref"]
+        for value in node.values():
+            yield from references(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from references(value)
+
+
+def test_the_document_has_every_route_of_the_application_and_no_other(hub: Hub) -> None:
+    documented = {(method, path) for path, item in DOCUMENT["paths"].items() for method in item if method in METHODS}
+    assert documented == set(operations(list(hub.app.routes)))
+
+
+def test_every_reference_leads_somewhere() -> None:
+    for reference in references(DOCUMENT):
+        node: Any = DOCUMENT
+        for part in reference.removeprefix("#/").split("/"):
+            node = node[part]
+
+
+def test_operations_have_names_of_their_own_and_answers() -> None:
+    items = [item[method] for item in DOCUMENT["paths"].values() for method in METHODS if method in item]
+    assert len({item["operationId"] for item in items}) == len(items)
+    assert all(item["summary"] and item["responses"] for item in items)
+
+
+def test_path_parameters_are_declared() -> None:
+    for path, item in DOCUMENT["paths"].items():
+        declared = {parameter["name"] for parameter in item.get("parameters", ()) if parameter["in"] == "path"}
+        assert declared == {part.strip("{}") for part in path.split("/") if part.startswith("{")}
+
+
+async def test_answers_have_the_fields_that_the_document_tells(http: httpx.AsyncClient, subscribe: Subscribe) -> None:
+    await subscribe("topic=a")
+    schemas = (await http.get("/openapi.json")).json()["components"]["schemas"]
+    pool = (await http.get("/pool")).json()
+    assert sorted(pool) == sorted(schemas["Pool"]["properties"]) == sorted(schemas["Pool"]["required"])
+    for part in ("pool", "events", "history"):
+        assert sorted(pool[part]) == sorted(schemas["Pool"]["properties"][part]["properties"])
+    assert sorted(pool["pool"]["released"]) == sorted(
+        schemas["Pool"]["properties"]["pool"]["properties"]["released"]["properties"]
+    )
+    [connection] = (await http.get("/connections")).json()["connections"]
+    assert sorted(connection) == sorted(schemas["Connection"]["properties"])
+
+
+async def test_the_servers_url_is_where_the_surface_is_mounted(hub: Hub) -> None:
+    outer = Starlette()
+    outer.mount("/sse", hub.app)
+    for app, url in ((hub.app, "/"), (outer, "/sse")):
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://hub") as http:
+            prefix = "" if url == "/" else url
+            answer = await http.get(f"{prefix}/openapi.json")
+        assert answer.json()["openapi"] == "3.1.0"
+        assert answer.json()["servers"] == [{"url": url}]
