@@ -35,7 +35,7 @@ class Replay:
         subscription: Subscription,
         position: int,
         newest: Callable[[], int],
-        join: Callable[[Link], None],
+        join: Callable[[Link, Subscription], None],
     ) -> None:
         self._broker = broker
         self._newest = newest
@@ -52,7 +52,7 @@ class Replay:
         newest = self._newest()
         if self.position >= newest:
             link.replay = None
-            self._join(link)
+            self._join(link, self.subscription)
             return b""
         if self.position < self._broker.oldest:
             # A client so slow that what it was to get next is kept no longer.

@@ -1,0 +1,287 @@
+"""Real servers and raw clients for tests that need real sockets.
+
+`serve` starts a hub in a process of its own, on any of the ways that a stream can take:
+
+- `detached`: the stand-alone server, sockets taken over;
+- `plain`: the stand-alone server, every stream through ASGI's `send`;
+- `hypercorn`: another ASGI server.
+
+`Stream` is a client on a bare socket, so that a test decides what is read and when.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
+
+from ssepool.core.decoder import Decoder, Message
+
+PATHS = ("detached", "plain", "hypercorn")
+DEADLINE = 15.0
+"""Seconds that a condition may take to come true, on a machine that does other things too."""
+
+T = TypeVar("T")
+
+
+def wait_for(condition: Callable[[], T], *, seconds: float = DEADLINE, what: str = "") -> T:
+    """Look again and again until the condition is true, and return its value; fail after the deadline."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {what or condition}; last value {value!r}")
+        time.sleep(0.01)
+    return value
+
+
+class LiveServer:
+    """A hub in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+        self.process = process
+        self.url = url
+        self.port = urlsplit(url).port or 0
+        self.log: list[str] = []
+        threading.Thread(target=self._read_log, daemon=True).start()
+
+    def _read_log(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as output:
+            self.log.extend(iter(output.readline, ""))
+
+    def request(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, Any]:
+        """Status and decoded JSON (or text) of one request. `body` may be bytes or anything JSON can carry."""
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, headers or {}, method=method)
+        if data is not None and not isinstance(body, bytes):
+            request.add_header("Content-Type", "application/json")
+        try:
+            with urllib.request.urlopen(request, timeout=DEADLINE) as answer:
+                status, text = answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                status, text = error.code, error.read().decode()
+        try:
+            return status, json.loads(text)
+        except ValueError:
+            return status, text
+
+    def publish(self, topic: str, data: Any, **fields: Any) -> str:
+        status, answer = self.request("POST", "/events", {"topic": topic, "data": data, **fields})
+        assert status == 201, answer
+        return answer["ids"][0]
+
+    def pool(self) -> dict[str, Any]:
+        """The pool's part of GET /pool, whose sum is checked each time."""
+        pool: dict[str, Any] = self.request("GET", "/pool")[1]["pool"]
+        assert pool["free"] + pool["reserved"] + pool["open"] + pool["closing"] == pool["size"], pool
+        assert pool["free"] == 0 or pool["waiting"] == 0 or pool["state"] != "open", pool
+        return pool
+
+    def wait_pool(self, **numbers: Any) -> dict[str, Any]:
+        """Wait until the pool has these numbers; `released={"kicked": 1}` compares only the reasons given."""
+
+        def reached() -> dict[str, Any] | None:
+            pool = self.pool()
+            released = numbers.get("released", {})
+            same = all(pool[name] == value for name, value in numbers.items() if name != "released")
+            return pool if same and all(pool["released"][why] == n for why, n in released.items()) else None
+
+        try:
+            return wait_for(reached, what=f"pool {numbers}")  # type: ignore[return-value]
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.pool()}") from None
+
+    def descriptors(self) -> int:
+        """How many file descriptors the server has open (Linux)."""
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def stop(self, number: int = signal.SIGTERM, *, seconds: float = DEADLINE) -> int:
+        """Send a signal and wait for the end; returns the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(seconds)
+
+
+@contextlib.contextmanager
+def serve(path: str = "detached", *, port: int = 0, limit_files: int = 0, **settings: Any) -> Iterator[LiveServer]:
+    """A running hub. `settings` are those of PoolConfig, HubConfig and ServerConfig by their names."""
+    command = [sys.executable, str(Path(__file__).with_name("live_hub.py")), path, str(port), json.dumps(settings)]
+    if limit_files:
+        command = ["bash", "-c", f'ulimit -n {limit_files} && exec "$@"', "bash", *command]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    seen: list[str] = []
+    try:
+        for line in process.stdout:
+            seen.append(line)
+            if line.startswith("ready "):
+                break
+        else:
+            raise AssertionError("the server did not start:\n" + "".join(seen))
+        server = LiveServer(process, line.split()[1])
+        try:
+            yield server
+        except BaseException:
+            print("".join(server.log))  # pytest shows it with the failure
+            raise
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(10)
+
+
+class Stream:
+    """A client of GET /events on a bare socket. Reads only when it is asked to."""
+
+    def __init__(
+        self,
+        server: LiveServer | str,
+        *topics: str,
+        patterns: tuple[str, ...] = (),
+        last_event_id: str | None = None,
+        data: Any = None,
+        path: str = "/events",
+        headers: dict[str, str] | None = None,
+        receive_buffer: int = 0,
+    ) -> None:
+        url = urlsplit(server if isinstance(server, str) else server.url)
+        query = [("topic", topic) for topic in topics] + [("pattern", pattern) for pattern in patterns]
+        if data is not None:
+            query.append(("data", json.dumps(data)))
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        if receive_buffer:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.settimeout(DEADLINE)
+        self.socket.connect((url.hostname, url.port))
+        lines = [f"GET {path}{'?' if query else ''}{urlencode(query, quote_via=quote)} HTTP/1.1", f"Host: {url.netloc}"]
+        if last_event_id is not None:
+            lines.append(f"Last-Event-ID: {last_event_id}")
+        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+        self.socket.sendall("\r\n".join([*lines, "", ""]).encode())
+        self.status = 0
+        """0 until the head has been read."""
+        self.headers: dict[str, str] = {}
+        self.events: list[Message] = []
+        self.comments: list[str] = []
+        self.raw = b""
+        """The body as far as it has been read, without chunk framing."""
+        self.ended = False
+        self._decoder = Decoder(on_comment=self.comments.append)
+        self._buffer = b""
+
+    @property
+    def last_event_id(self) -> str:
+        return self._decoder.last_event_id
+
+    @property
+    def retry(self) -> int | None:
+        return self._decoder.retry
+
+    def read(self, seconds: float = DEADLINE) -> bool:
+        """Read what is there, waiting for something; False if nothing came in time or the stream has ended."""
+        self.socket.settimeout(seconds)
+        try:
+            data = self.socket.recv(1 << 20)
+        except (TimeoutError, BlockingIOError):
+            return False
+        except ConnectionError:
+            data = b""
+        if not data:
+            self.ended = True
+            return False
+        self._buffer += data
+        if not self.status and b"\r\n\r\n" in self._buffer:
+            head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+            first, *lines = head.decode().split("\r\n")
+            self.status = int(first.split()[1])
+            self.headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
+        if self.status:
+            self._body()
+        return True
+
+    def _body(self) -> None:
+        if self.headers.get("transfer-encoding") != "chunked":
+            self._take(self._buffer)
+            self._buffer = b""
+            return
+        while True:
+            size, newline, rest = self._buffer.partition(b"\r\n")
+            if not newline or len(rest) < (length := int(size, 16)) + 2:
+                return
+            self._take(rest[:length])
+            self._buffer = rest[length + 2 :]
+            if not length:
+                self.ended = True
+                return
+
+    def _take(self, data: bytes) -> None:
+        self.raw += data
+        self.events += self._decoder.feed(data)
+
+    def until(self, condition: Callable[[Stream], object], *, seconds: float = DEADLINE) -> Stream:
+        """Read until the condition holds; fail if it does not in time."""
+        deadline = time.monotonic() + seconds
+        while not condition(self):
+            left = deadline - time.monotonic()
+            if left <= 0 or not (self.read(left) or condition(self)):
+                raise AssertionError(
+                    f"status={self.status} ended={self.ended} events={self.events[-5:]} {self.raw[-200:]!r}"
+                )
+        return self
+
+    def opened(self) -> Stream:
+        """Wait for `ssepool.open`."""
+        return self.until(lambda s: any(event.type == "ssepool.open" for event in s.events))
+
+    def to_end(self) -> Stream:
+        """Wait until the server has ended the stream."""
+        return self.until(lambda s: s.ended)
+
+    def of_type(self, type: str) -> list[Any]:
+        """The data, as JSON, of the events of one type."""
+        return [json.loads(event.data) for event in self.events if event.type == type]
+
+    @property
+    def data(self) -> list[str]:
+        """The data of all events that were published."""
+        return [event.data for event in self.events if not event.type.startswith("ssepool.")]
+
+    def wait_data(self, *expected: str) -> Stream:
+        """Wait until exactly this has been published to us, in this order."""
+        self.until(lambda s: len(s.data) >= len(expected))
+        assert self.data == list(expected)
+        return self
+
+    @property
+    def connection(self) -> str:
+        return self.of_type("ssepool.open")[0]["connection"]
+
+    def close(self, *, reset: bool = False) -> None:
+        """Leave, with FIN or with RST."""
+        if reset:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.socket.close()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

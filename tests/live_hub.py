@@ -1,0 +1,51 @@
+"""The process behind `live.serve`: `live_hub.py PATH PORT SETTINGS-AS-JSON`. Prints `ready URL` when it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+from ssepool import Hub, HubConfig, PoolConfig, ServerConfig
+from ssepool.config import settings
+from ssepool.runtime.server import Server
+
+
+def main(path: str, port: int, values: dict[str, Any]) -> None:
+    sections: dict[str, dict[str, Any]] = {"pool": {}, "hub": {}, "server": {}}
+    known = {item.name: item.section for item in settings()}
+    for name, value in values.items():
+        sections[known[name]][name] = value
+    if path != "detached":
+        sections["hub"]["detach"] = False
+    hub = Hub(HubConfig(pool=PoolConfig(**sections["pool"]), **sections["hub"]))
+    if path == "hypercorn":
+        asyncio.run(hypercorn(hub, port))
+    else:
+        Server(hub, hub.app, ServerConfig(port=port, **sections["server"]), on_started=ready).run()
+
+
+async def hypercorn(hub: Hub, port: int) -> None:
+    import socket
+
+    from hypercorn.asyncio import serve
+    from hypercorn.config import Config
+
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    listener.listen(2048)
+    config = Config()
+    config.bind = [f"fd://{listener.fileno()}"]
+    config.graceful_timeout = 3
+    asyncio.get_running_loop().call_later(0.3, ready, f"http://127.0.0.1:{listener.getsockname()[1]}")
+    await serve(hub.app, config)  # type: ignore[arg-type]
+
+
+def ready(url: str) -> None:
+    print("ready", url, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3]))
