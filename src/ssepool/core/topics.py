@@ -26,6 +26,9 @@ MAX_WILDCARDS = 32
 MAX_CACHED_TOPICS = 4096
 """Topics for which a `TopicIndex` remembers the patterns that match them."""
 
+OWN_TOPICS = "ssepool/"
+"""What the names of the hub's own topics begin with. No pattern matches them: who wants them says so by name."""
+
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 # What a URL parser takes for "." and ".." (URL standard, "single-dot" and "double-dot URL path segment"). It resolves
@@ -109,6 +112,8 @@ class Pattern:
 
     def matches(self, topic: str) -> bool:
         """Whether the pattern matches this topic (a name that `check_topic` has passed)."""
+        if topic.startswith(OWN_TOPICS):
+            return False
         if self._prefix is None:
             return ":" in topic and self._compiled.test(topic)
         # A look at the beginning costs a fiftieth of a run. URL parsing turns backslashes into slashes.
