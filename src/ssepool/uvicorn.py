@@ -37,7 +37,7 @@ class Protocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._app = self.app
-        self.app = self._serve  # type: ignore[assignment]
+        self.app = self._serve
         self._head_timer: asyncio.TimerHandle | None = None
 
     # What asyncio calls.
@@ -88,7 +88,7 @@ class Protocol(HttpToolsProtocol):
         exchange = Exchange(self, self.cycle, scope, receive, send)
         if AVAILABLE and not self.config.is_ssl:
             scope.setdefault("extensions", {})[DETACH] = exchange.detach
-        await self._app(scope, exchange.receive, exchange.send)  # type: ignore[arg-type]
+        await self._app(scope, exchange.receive, exchange.send)
 
 
 class Exchange:

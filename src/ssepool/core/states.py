@@ -11,7 +11,7 @@ A slot goes round, a pool and a waiter go one way. A step that no table has is a
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import TypeVar
 
 
@@ -41,7 +41,7 @@ class WaiterState(Enum):
     REFUSED = "refused"
 
 
-class Reason(str, Enum):
+class Reason(StrEnum):
     """Why a slot was freed. The same words label logs, metrics, the `ssepool.close` event and the dashboard."""
 
     CLIENT_CLOSED = "client_closed"

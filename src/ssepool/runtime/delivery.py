@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from ssepool.config import MiB, HubConfig
+from ssepool.config import HubConfig, MiB
 from ssepool.core.feed import Entry, Feed
 from ssepool.core.states import Reason
 

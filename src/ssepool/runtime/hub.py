@@ -165,7 +165,7 @@ class Hub:
         if threading.current_thread() is not threading.main_thread():
             return []
         loop = asyncio.get_running_loop()
-        chained = []
+        chained: list[tuple[int, Any, Any]] = []
         for number in (signal.SIGTERM, signal.SIGINT):
             theirs = signal.getsignal(number)
             if not callable(theirs):

@@ -172,10 +172,9 @@ class Link(ABC):
                 if data:
                     slot.events += self.replay.taken
                     return data, -1
-                if self.replay is not None:  # there is more to look through, in a later turn of the loop
-                    if not self.outbox:
-                        self.delivery.again(self)
-                        return None
+                if self.replay is not None and not self.outbox:  # it has more to look through, in a later turn
+                    self.delivery.again(self)
+                    return None
                 continue
             feed = self.feed
             if feed is not None:

@@ -45,9 +45,9 @@ class Server:
         check_address(self.config)
         self._uvicorn = _Uvicorn(
             uvicorn.Config(
-                app,  # type: ignore[arg-type]
+                app,
                 http=protocol(self.config.head_timeout),
-                loop=LOOP,  # type: ignore[arg-type]
+                loop=LOOP,
                 lifespan="on",
                 ws="none",
                 log_level=self.config.log_level,

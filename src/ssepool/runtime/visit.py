@@ -55,7 +55,8 @@ class Visit(msgspec.Struct, kw_only=True):
 def last_event_id(scope: Scope) -> str | None:
     """The id that a request resumes from: the header `Last-Event-ID`, else the query's `last_event_id` or
     `lastEventId` (two polyfills and fresh pages can send no header); None if there is none or it is empty."""
-    for name, value in scope["headers"]:
+    headers: list[tuple[bytes, bytes]] = scope["headers"]
+    for name, value in headers:
         if name == b"last-event-id":
             return value.decode("utf-8", "replace")[:MAX_LAST_EVENT_ID] or None
     query = scope.get("query_string", b"")
