@@ -1,19 +1,22 @@
 """Programs that some tests drive and that not every machine has.
 
-A test calls `require("chromium")` and gets a path. Where the program is missing the test is skipped; with `CI=true`
-it fails, so that a green run has left nothing out. Run as a script, this module tells `scripts/test` what is missing:
-`tools.py packages` prints the names of Debian packages, `tools.py missing` a line for each program.
+A test calls `require("chromium")` and gets a path (and `require("playwright")`, if that drives it). Where the program is
+missing the test is skipped; with `CI=true` it fails, so that a green run has left nothing out. Run as a script, this
+module tells `scripts/test` what is missing: `tools.py packages` prints the names of Debian packages, `tools.py missing` a
+line for each program.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import playwright
 import pytest
 
 NODE_MODULES = Path(__file__).parent / "node_modules"
@@ -33,18 +36,22 @@ CHROMIUM_FLAGS = (
 
 @dataclass(frozen=True)
 class Tool:
-    """A program by the names or paths that it may have, its Debian package, and what is tested with it."""
+    """A program by the names or paths that it may have, the Debian package that brings it, what is tested with it."""
 
     names: tuple[str, ...]
     package: str
     tests: str
     root: bool = False
+    answers: bool = False  # it may be there and lack a library: it has to answer `--version`
 
     def find(self) -> str | None:
         """The program's path; `None` if it is not installed, or if this user may not use it."""
         if self.root and os.geteuid() != 0:
             return None
-        return next(filter(None, (shutil.which(name, path=PATH) for name in self.names)), None)
+        found = next(filter(None, (shutil.which(name, path=PATH) for name in self.names)), None)
+        if found and self.answers and subprocess.run([found, "--version"], capture_output=True).returncode != 0:
+            return None
+        return found
 
 
 TOOLS = {
@@ -58,6 +65,12 @@ TOOLS = {
         ),
         "chromium",
         "the demo and EventSource in a browser",
+    ),
+    "playwright": Tool(
+        (str(Path(playwright.__file__).parent / "driver" / "node"),),
+        "libatomic1",  # which the Node.js inside the Python package needs
+        "the demo and EventSource in a browser",
+        answers=True,
     ),
     "node": Tool(("node",), "nodejs", "the npm package eventsource"),
     "npm": Tool(("npm",), "npm", "the npm package eventsource"),
