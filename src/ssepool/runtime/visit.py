@@ -62,9 +62,9 @@ def last_event_id(scope: Scope) -> str | None:
     query = scope.get("query_string", b"")
     if b"ast_event_id=" in query or b"astEventId=" in query:
         values = parse_qs(query.decode("utf-8", "replace"))
-        for name in ("last_event_id", "lastEventId"):
-            if name in values:
-                return values[name][-1][:MAX_LAST_EVENT_ID]
+        for parameter in ("last_event_id", "lastEventId"):
+            if parameter in values:
+                return values[parameter][-1][:MAX_LAST_EVENT_ID] or None
     return None
 
 
