@@ -15,13 +15,15 @@ PACKAGE = Path(__file__).parents[1] / "src" / "ssepool"
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # A module or a package, and what of ours it may import. A package stands for all in it that has no line of its
-    # own; everything may import its own package. Imports inside functions and for types alone count too.
+    # own, `package.*` for all in it but not for itself. What shares a line may import each other. Imports inside
+    # functions and for types alone count too.
     "errors": (),
     "config": ("errors",),
     "core": ("config", "errors"),
     "brokers.base": ("core", "config", "errors"),
-    "brokers": ("brokers.base", "core", "config", "errors"),
-    "runtime": ("core", "brokers.base", "config", "errors"),
+    "brokers": ("brokers.base", "config", "errors"),  # finds the one that a URL names
+    "brokers.*": ("brokers.base", "core", "config", "errors"),  # nobody imports these by name
+    "runtime": ("core", "brokers", "brokers.base", "config", "errors"),
     "http": ("runtime", "core", "config", "errors"),
     "uvicorn": ("http", "runtime", "core", "config", "errors"),
     "runtime.server": ("uvicorn", "http", "runtime", "core", "config", "errors"),
@@ -97,8 +99,9 @@ def _targets(node: ast.AST, package: str, known: frozenset[str]) -> Iterator[str
 def layer(module: str) -> str:
     """The line of the table that a module of ours falls under."""
     parts = module.split(".")[1:] or ["__init__"]
-    lines = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
-    return next((line for line in lines if line in MAY_IMPORT), lines[0])
+    names = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
+    lines = [names[0], *(line for name in names[1:] for line in (f"{name}.*", name))]
+    return next((line for line in lines if line in MAY_IMPORT), names[0])
 
 
 def is_ours(module: str) -> bool:
@@ -203,6 +206,7 @@ def test_a_forbidden_import_is_found(module: str, text: str) -> None:
         ("ssepool.core.pool", "from .slot import Slot\nfrom ..errors import PoolFull"),
         ("ssepool.brokers.redis", "from ssepool.brokers.base import Broker\nimport redis"),
         ("ssepool.runtime.hub", "from ssepool.brokers.base import Broker\nfrom ssepool.core.pool import Pool"),
+        ("ssepool.runtime.hub", "from ssepool.brokers import connect"),
         ("ssepool.cli", "def serve():\n    from ssepool.runtime.server import Server"),
         ("ssepool.testing", "from ssepool import Hub"),
     ],

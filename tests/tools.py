@@ -1,9 +1,8 @@
 """Programs that some tests drive and that not every machine has.
 
-A test calls `require("chromium")` and gets a path (and `require("playwright")`, if that drives it). Where the program is
-missing the test is skipped; with `CI=true` it fails, so that a green run has left nothing out. Run as a script, this
-module tells `scripts/test` what is missing: `tools.py packages` prints the names of Debian packages, `tools.py missing` a
-line for each program.
+A test calls `require("chromium")` and gets a path. Where the program is missing the test is skipped; with `CI=true`
+it fails, so that a green run has left nothing out. Run as a script, this module tells `scripts/test` what is missing:
+`tools.py packages` prints the names of Debian packages, `tools.py missing` a line for each program.
 """
 
 from __future__ import annotations
@@ -43,6 +42,7 @@ class Tool:
     tests: str
     root: bool = False
     answers: bool = False  # it may be there and lack a library: it has to answer `--version`
+    driver: str | None = None  # another tool, without which this one is of no use
 
     def find(self) -> str | None:
         """The program's path; `None` if it is not installed, or if this user may not use it."""
@@ -65,6 +65,7 @@ TOOLS = {
         ),
         "chromium",
         "the demo and EventSource in a browser",
+        driver="playwright",
     ),
     "playwright": Tool(
         (str(Path(playwright.__file__).parent / "driver" / "node"),),
@@ -91,6 +92,8 @@ def require(name: str) -> str:
     Where it is missing the test is skipped, or fails if `CI=true`.
     """
     if name in TOOLS:
+        if driver := TOOLS[name].driver:
+            require(driver)
         found, how = TOOLS[name].find(), f"Debian package {TOOLS[name].package}"
     else:
         folder = NODE_MODULES / name
