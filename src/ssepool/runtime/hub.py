@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
-import logging
 import secrets
-import signal
-import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from random import random
 from time import monotonic
-from types import FrameType
 from typing import Any, TypeVar
 
 import msgspec
@@ -31,16 +26,16 @@ from ssepool.runtime import frames
 from ssepool.runtime.asgi import EventStream
 from ssepool.runtime.connection import Connection
 from ssepool.runtime.delivery import Delivery
+from ssepool.runtime.hooks import Hooks
 from ssepool.runtime.link import Link
 from ssepool.runtime.monitor import Monitor
 from ssepool.runtime.production import Production
 from ssepool.runtime.reaper import Reaper
 from ssepool.runtime.replay import Replay
+from ssepool.runtime.signals import before_others
 from ssepool.runtime.stats import HubStats
 from ssepool.runtime.streamer import AVAILABLE, Streamer
 from ssepool.runtime.visit import Visit, ip_of, last_event_id
-
-logger = logging.getLogger("ssepool")
 
 Hook = TypeVar("Hook", bound=Callable[..., Any])
 
@@ -73,8 +68,7 @@ class Hub:
         self._monitor: Monitor | None = None
         self._index: TopicIndex[Feed] = TopicIndex()
         self._feeds: dict[Subscription, Feed] = {}
-        self._hooks: dict[str, list[Callable[..., Any]]] = {"connect": [], "disconnect": [], "message": []}
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._hooks = Hooks()
         self._bans: dict[Any, float] = {}
         self._productions: dict[str, Production] = {}
         self._emptied: asyncio.Event
@@ -113,10 +107,7 @@ class Hub:
         if self.streamer is not None:
             self.streamer.close()
             self.streamer = None
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=GOODBYE)
-        for task in self._tasks:
-            task.cancel()
+        await self._hooks.close(GOODBYE)
         await self.broker.close()
 
     def shutdown(self) -> None:
@@ -148,36 +139,15 @@ class Hub:
     async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
         """Open the hub for the life of an application: `FastAPI(lifespan=hub.lifespan)`.
 
-        Servers end the lifespan only after all connections have ended, which streams never do by themselves. So
-        SIGTERM and SIGINT also go to the hub, before the handlers that are already there (`handle_signals`).
+        SIGTERM and SIGINT also go to the hub, before the server's own handlers (`handle_signals`).
         """
+        chained = before_others(self.shutdown) if self.config.handle_signals else contextlib.nullcontext()
         await self.open()
-        restore = self._chain_signals() if self.config.handle_signals else []
         try:
-            yield
+            with chained:
+                yield
         finally:
-            for number, ours, theirs in restore:
-                if signal.getsignal(number) is ours:
-                    signal.signal(number, theirs)
             await self.close()
-
-    def _chain_signals(self) -> list[tuple[int, Any, Any]]:
-        if threading.current_thread() is not threading.main_thread():
-            return []
-        loop = asyncio.get_running_loop()
-        chained: list[tuple[int, Any, Any]] = []
-        for number in (signal.SIGTERM, signal.SIGINT):
-            theirs = signal.getsignal(number)
-            if not callable(theirs):
-                continue  # SIG_DFL ends the process anyway; SIG_IGN is somebody's wish
-
-            def ours(number: int, frame: FrameType | None, theirs: Callable[..., Any] = theirs) -> None:
-                loop.call_soon_threadsafe(self.shutdown)
-                theirs(number, frame)
-
-            signal.signal(number, ours)
-            chained.append((number, ours, theirs))
-        return chained
 
     def check_open(self) -> None:
         """Raise `PoolClosed` if the hub was never opened: a mistake in the program, not a state of operation."""
@@ -338,7 +308,7 @@ class Hub:
             self.evict(link.slot, Reason.DRAINED if self.pool.state is PoolState.DRAINING else Reason.SHUTDOWN)
             return
         link.push(frames.opened(connection.id, connection.token, self.node))
-        await self._run_hooks("connect", connection)
+        await self._hooks.run("connect", connection)
         if link.ended or link.ending:
             return
         production = visit.production
@@ -389,7 +359,7 @@ class Hub:
             visit.production.unattend(link)
         self.pool.release(slot, self.now(), reason)
         if was_open:
-            self._start_hooks("disconnect", connection, reason.value)
+            self._hooks.start("disconnect", connection, reason.value)
         if self.pool.count(SlotState.FREE) == len(self.pool.slots):
             self._emptied.set()
 
@@ -460,38 +430,23 @@ class Hub:
 
     def on_connect(self, hook: Hook) -> Hook:
         """Call `hook(connection)` when a stream has opened, before its first event. A decorator."""
-        self._hooks["connect"].append(hook)
+        self._hooks.add("connect", hook)
         return hook
 
     def on_disconnect(self, hook: Hook) -> Hook:
         """Call `hook(connection, reason)` when a client has gone; only `connection.id` is left then. A decorator."""
-        self._hooks["disconnect"].append(hook)
+        self._hooks.add("disconnect", hook)
         return hook
 
     def on_message(self, hook: Hook) -> Hook:
         """Call `hook(connection, data)` for what a client sends while its stream is open. A decorator."""
-        self._hooks["message"].append(hook)
+        self._hooks.add("message", hook)
         return hook
 
     async def receive(self, connection: Connection, data: Any) -> None:
         """Hand a client's own data to the `on_message` hooks. Raises `ConnectionReleased`."""
         connection.touch(self.now())
-        await self._run_hooks("message", connection, data)
-
-    async def _run_hooks(self, name: str, *args: Any) -> None:
-        for hook in self._hooks[name]:
-            try:
-                result = hook(*args)
-                if inspect.isawaitable(result):
-                    await result
-            except Exception:
-                logger.exception("an on_%s hook failed: %r", name, hook)
-
-    def _start_hooks(self, name: str, *args: Any) -> None:
-        if self._hooks[name]:
-            task = asyncio.get_running_loop().create_task(self._run_hooks(name, *args))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        await self._hooks.run("message", connection, data)
 
     # What it says of itself.
 
