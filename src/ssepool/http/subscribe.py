@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from ssepool.config import KiB
+from ssepool.core.topics import shown
 from ssepool.http.errors import APIError
 
 if TYPE_CHECKING:
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 
 MOST_DATA = 2 * KiB
 """Bytes of the client's own data at the most."""
+
+MOST_PATTERNS = 10
+MOST_REGEXP = 64
+"""Patterns of a subscription from outside, and characters of one that has a regular expression in it: compiling
+`(\\w{100})` takes 80 ms and 20 MB, which a stranger must not be able to ask for again and again."""
 
 PARAMETERS = ("topic", "pattern", "last_event_id", "lastEventId", "data")
 
@@ -58,7 +64,22 @@ def read_subscription(query_string: bytes) -> dict[str, Any]:
             found["data"] = read_data(value)
         elif name in found:
             found[name].append(value)
+    check_patterns(found["pattern"])
     return found
+
+
+def check_patterns(patterns: list[str]) -> None:
+    """Raise `APIError` for patterns that would cost too much."""
+    if len(patterns) > MOST_PATTERNS:
+        raise APIError(400, "invalid_topic", f"{len(patterns)} patterns; GET /events takes {MOST_PATTERNS} at most")
+    for pattern in patterns:
+        if "(" in pattern and (len(pattern) > MOST_REGEXP or "{" in pattern):
+            raise APIError(
+                400,
+                "invalid_topic",
+                f"pattern {shown(pattern)} is not allowed: with a regular expression in it, a pattern takes "
+                f"{MOST_REGEXP} characters at most and no braces",
+            )
 
 
 def read_data(text: str) -> Any:
