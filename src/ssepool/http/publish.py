@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from ssepool.core.event import Event
-from ssepool.core.topics import shown
+from ssepool.core.topics import OWN_TOPICS, shown
 from ssepool.errors import EventTooLarge, InvalidEvent, InvalidTopic, SSEPoolError
 from ssepool.http.body import JSON, decode, media_type, read_body
 from ssepool.http.errors import APIError, translate
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 NDJSON = "application/x-ndjson"
 FORM = "application/x-www-form-urlencoded"
 
-OWN_TOPICS = "ssepool/"
-"""How the hub's own topics begin, which nobody else publishes to."""
 MOST_EVENTS = 10_000
 """Events of a batch: they enter the hub in one step, which holds the event loop for so long."""
 SLICE = 500
