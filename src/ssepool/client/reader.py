@@ -53,7 +53,8 @@ class Reader:
             "Accept-Encoding": b"identity",
         }
         if self.last_event_id:
-            headers["Last-Event-ID"] = self.last_event_id.encode()
+            # A header's value has no white space at its ends: a browser takes it off, h11 refuses to send it.
+            headers["Last-Event-ID"] = self.last_event_id.encode().strip(b" \t")
         return headers
 
     def opened(self, url: str, status: int, content_type: str, answer: bytes = b"") -> bool:
