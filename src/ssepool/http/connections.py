@@ -28,7 +28,7 @@ PAGE = 100
 """Connections in an answer, unless `limit` says otherwise."""
 MOST_PAGE = 1000
 STATES = ("open", "closing")
-SLICE = 2000
+SLICE = 250
 """Connections that are looked at in one go; other work of the event loop gets its turn in between."""
 KICK = 30.0
 """Seconds that a kicked client stays away, unless `seconds` says otherwise."""
