@@ -6,6 +6,7 @@
 - `plain`: the stand-alone server, every stream through ASGI's `send`;
 - `hypercorn`: another ASGI server.
 
+`serve_app` starts an application that a hub is part of under uvicorn, `running` anything that announces its URL.
 `Stream` is a client on a bare socket, so that a test decides what is read and when.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -28,6 +30,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from ssepool.core.decoder import Decoder, Message
 
+ROOT = Path(__file__).parent.parent
 PATHS = ("detached", "plain", "hypercorn")
 DEADLINE = 15.0
 """Seconds that a condition may take to come true, on a machine that does other things too."""
@@ -122,17 +125,39 @@ def serve(path: str = "detached", *, port: int = 0, limit_files: int = 0, **sett
     command = [sys.executable, str(Path(__file__).with_name("live_hub.py")), path, str(port), json.dumps(settings)]
     if limit_files:
         command = ["bash", "-c", f'ulimit -n {limit_files} && exec "$@"', "bash", *command]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with running(command, "^ready (http.*)") as server:
+        yield server
+
+
+def serve_app(
+    app: str, *, http: str = "ssepool.uvicorn:Protocol", **options: Any
+) -> contextlib.AbstractContextManager[LiveServer]:
+    """An application, `module:name`, under `uvicorn --http ...`, in the folder of the repository."""
+    command = [sys.executable, "-m", "uvicorn", app, "--port", "0", "--http", http]
+    return running(command, "running on (http[^ ]*)", **options)
+
+
+@contextlib.contextmanager
+def running(command: list[str], announces: str, *, env: dict[str, str] | None = None) -> Iterator[LiveServer]:
+    """A server in a process of its own; ready when a line of its output matches, whose first group is its URL."""
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
+    )
     assert process.stdout is not None
     seen: list[str] = []
     try:
         for line in process.stdout:
             seen.append(line)
-            if line.startswith("ready "):
+            if found := re.search(announces, line):
                 break
         else:
             raise AssertionError("the server did not start:\n" + "".join(seen))
-        server = LiveServer(process, line.split()[1])
+        server = LiveServer(process, found[1])
         try:
             yield server
         except BaseException:
