@@ -263,7 +263,9 @@ class Hub:
         asks again gets the rest (with `Last-Event-ID`) or everything (without), from the same run; its own `source`
         is then closed unused. Once the generator has ended and `history_age` has passed, the topic may be used anew.
         """
-        visit = self._visit(request, Subscription.of([topic]) if topic else None, user, data, None)
+        # The application has let this client in, so private events are for it too.
+        subscription = Subscription.of([topic], private=True) if topic else None
+        visit = self._visit(request, subscription, user, data, None)
         production = self._productions.get(topic) if topic else None
         if production is None:
             production = Production(self, source, topic)
