@@ -53,7 +53,7 @@ def routes(hub: Hub) -> list[BaseRoute]:
         limit = number("limit", query.get("limit", str(PAGE)), least=1, most=MOST_PAGE)
         wanted = _filter(query)
         found: list[dict[str, Any]] = []
-        for place, connection in enumerate(list(hub.connections)):
+        for place, connection in enumerate(hub.connections):
             if place % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
             if connection.is_open and wanted(connection):
