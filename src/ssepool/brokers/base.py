@@ -10,9 +10,6 @@ from ssepool.config import HubConfig
 from ssepool.core.event import Event
 from ssepool.core.feed import Entry
 
-EARLIEST = "earliest"
-"""The `Last-Event-ID` that asks for everything that is kept."""
-
 
 class Found(NamedTuple):
     """Where a client that was last at some id goes on."""

@@ -7,9 +7,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from ssepool.brokers.base import EARLIEST, Broker, Found, History
+from ssepool.brokers.base import Broker, Found, History
 from ssepool.config import HubConfig
-from ssepool.core.event import Event
+from ssepool.core.event import EARLIEST, Event
 from ssepool.core.feed import Entry
 from ssepool.errors import EventTooLarge
 
@@ -29,6 +29,7 @@ class MemoryBroker(Broker):
         self._entries: dict[int, Entry] = {}
         self._times: deque[float] = deque()
         self._chosen: dict[str, int] = {}
+        self._dropped: tuple[str | None, int] = (None, 0)
         self._bytes = 0
         self._newest = 0
         self._listener: Callable[[Sequence[Entry]], None] = lambda entries: None
@@ -109,5 +110,7 @@ class MemoryBroker(Broker):
         entry = self._entries.pop(self.oldest + 1)
         self._times.popleft()
         self._bytes -= len(entry.frame)
-        if entry.id is not None and self._chosen.get(entry.id) == entry.position:
-            del self._chosen[entry.id]
+        # The id of the one dropped last is still good to go on from: all that came after it is kept.
+        (id, position), self._dropped = self._dropped, (entry.id, entry.position)
+        if id is not None and self._chosen.get(id) == position:
+            del self._chosen[id]

@@ -21,6 +21,9 @@ MAX_TYPE = 256
 MAX_RETRY = 2**31 - 1
 """Milliseconds that `retry` may be at most: a JavaScript timer set to more fires at once."""
 
+EARLIEST = "earliest"
+"""The `Last-Event-ID` that asks for everything that is kept; no event can have it."""
+
 OWN_TYPES = "ssepool."
 """What the types of the hub's own events begin with."""
 
@@ -107,6 +110,9 @@ def comment(text: str) -> bytes:
 
 def check_type(type: str) -> str:
     """Return `type` if an event may have it, or raise `InvalidEvent`."""
+    # Nearly all types end here: what is printable holds neither line ends nor surrogates.
+    if type.__class__ is str and 0 < len(type) <= MAX_TYPE and type.isprintable() and not type.startswith(OWN_TYPES):
+        return type
     if not isinstance(type, str):
         raise InvalidEvent(f"type {shown(type)} is not allowed: it takes a string, not {type.__class__.__name__}")
     if not 0 < len(type) <= MAX_TYPE:
@@ -126,6 +132,8 @@ def check_id(id: str) -> str:
     """Return `id` if an event may have it, or raise `InvalidEvent`."""
     if not isinstance(id, str) or not _ID.fullmatch(id):
         raise InvalidEvent(f"id {shown(id)} is not allowed: it takes 1 to {MAX_ID} visible ASCII characters, no spaces")
+    if id == EARLIEST:
+        raise InvalidEvent(f"id {shown(id)} is not allowed: a client that resumes with it asks for all that is kept")
     return str.__str__(id)
 
 

@@ -89,5 +89,5 @@ def read_data(text: str) -> Any:
         )
     try:
         return msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise APIError(400, "invalid_json", f"data is not JSON: {error}") from error

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from random import random
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import msgspec
 from starlette.requests import HTTPConnection
@@ -128,7 +128,7 @@ class Hub:
             if slot.holder is not None:
                 slot.holder.end(Reason.SHUTDOWN)
 
-    async def __aenter__(self) -> Hub:
+    async def __aenter__(self) -> Self:
         await self.open()
         return self
 
@@ -306,6 +306,8 @@ class Hub:
         """Open the stream: the first event, the hooks, what the client missed, and then what is live."""
         assert link.slot is not None
         self.pool.start(link.slot, self.now())
+        if link.stalled:  # already before it had a slot to be judged by
+            self.pool.block(link.slot, self.now())
         if self.pool.state is not PoolState.OPEN:  # it began to drain or close while the head was on its way
             self.evict(link.slot, Reason.DRAINED if self.pool.state is PoolState.DRAINING else Reason.SHUTDOWN)
             return

@@ -7,8 +7,7 @@ import logging
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any
 
-from ssepool.brokers.base import EARLIEST
-from ssepool.core.event import Event
+from ssepool.core.event import EARLIEST, Event
 from ssepool.core.states import Reason
 from ssepool.errors import ConnectionReleased
 

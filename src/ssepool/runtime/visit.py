@@ -42,7 +42,7 @@ class Visit(msgspec.Struct, kw_only=True):
     @property
     def likeness(self) -> Hashable:
         """What a client that was kicked is recognised by when it comes back."""
-        return (self.ip, self.user, self.subscription, msgspec.json.encode(self.data))
+        return (self.ip, self.user, self.subscription, repr(self.data))
 
     @property
     def has_everything(self) -> bool:
