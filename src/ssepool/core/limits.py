@@ -29,10 +29,10 @@ class Limits:
         self._taken: dict[tuple[str, str], int] = {}
 
     def keys(self, ip: str | None, user: str | None, topics: Iterable[str]) -> Keys:
-        """What a request counts under; empty if there are no limits."""
+        """What a request counts under, each once; empty if there are no limits."""
         if not self._most:
             return ()
-        found = [("ip", ip), ("user", user), *(("topic", topic) for topic in topics)]
+        found = [("ip", ip), ("user", user), *(("topic", topic) for topic in dict.fromkeys(topics))]
         return tuple((kind, name) for kind, name in found if name is not None and kind in self._most)
 
     def exceeded(self, keys: Keys) -> str | None:

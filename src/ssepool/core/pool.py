@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 
 from ssepool.config import PoolConfig
 from ssepool.core.limits import Limits
@@ -17,6 +18,7 @@ from ssepool.core.slot import NEVER, Slot
 from ssepool.core.states import (
     POOL_STEPS,
     SLOT_STEPS,
+    IllegalStep,
     PoolState,
     Reason,
     SlotState,
@@ -28,6 +30,7 @@ from ssepool.core.waiting import Applicant, Waiter, WaitingQueue
 from ssepool.errors import ConfigError, PoolClosed, PoolFull
 
 _LETTERS = {state: state.value[0] for state in SlotState}
+_index = attrgetter("index")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class Pool:
         self._jitter = jitter
         self._target = self.config.size
         self._free: list[Slot] = []
+        self._generation = 0
         self._count = dict.fromkeys(SlotState, 0)
         self._beat_at: float | None = None
         self._beat_index = 0.0
@@ -79,8 +83,11 @@ class Pool:
         if self.state is not PoolState.OPEN:
             raise PoolClosed(f"a pool that is {self.state.value} cannot be resized ({self._numbers()})")
         self._target = size
-        while self._free and len(self.slots) > size:
-            self._retire(self._free.pop())
+        self._free.sort(key=_index, reverse=True)  # the highest go, the lowest is handed out first
+        surplus = max(0, min(len(self._free), len(self.slots) - size))
+        for slot in self._free[:surplus]:
+            self._retire(slot)
+        del self._free[:surplus]
         self._grow()
         self._grant(now)
 
@@ -133,6 +140,7 @@ class Pool:
             raise PoolFull(f"{exceeded} ({self._numbers()})")
         if self._free:  # then nobody waits: rule 2
             self.limits.take(keys)
+            self._granted += 1
             return self._reserve(keys, now)
         if self.config.on_full != "wait" or len(self.waiting) >= self.config.max_waiting:
             self._refused += 1
@@ -176,8 +184,7 @@ class Pool:
         """The stream is being ended: what is left to write may take `send_timeout`. The first reason stays."""
         self._move(slot, SlotState.CLOSING)
         slot.reason = reason
-        slot.closing_at = now + self.config.send_timeout
-        slot.due = slot.closing_at
+        slot.due = now + self.config.send_timeout
 
     def release(self, slot: Slot, now: float, reason: Reason = Reason.CLIENT_CLOSED) -> None:
         """The client has gone: free the slot and, in the same step, hand it to who has waited longest.
@@ -186,13 +193,11 @@ class Pool:
         """
         if slot.state is SlotState.OPEN:
             self.closing(slot, reason, now)
-        if slot.state is SlotState.CLOSING:
-            self._open_seconds += now - slot.opened_at
-        self._released[(slot.reason or reason).value] += 1
-        self._move(slot, SlotState.FREE)
-        self.limits.give(slot.keys)
-        slot.generation += 1
-        slot.reset()
+        was_open, opened_at, reason = slot.state is SlotState.CLOSING, slot.opened_at, slot.reason or reason
+        self._vacate(slot)
+        self._released[reason.value] += 1
+        if was_open:
+            self._open_seconds += now - opened_at
         if len(self.slots) > self._target:
             self._retire(slot)
         else:
@@ -228,27 +233,32 @@ class Pool:
             slot.due = min(slot.due, slot.active_at() + self.config.idle_timeout)
 
     def beat(self, now: float) -> list[Slot]:
-        """The OPEN slots whose turn for a heartbeat it is.
+        """The OPEN slots whose turn for a heartbeat it is: the clients that got no byte since their turn before.
 
-        The turn goes round the slots once in `heartbeat_interval`: each call returns the share that the time since
-        the last call is worth, so a big pool never sends a burst. Who got an event meanwhile needs no heartbeat.
+        The turn goes round the slots twice in `heartbeat_interval`: each call returns the share that the time since
+        the last call is worth, so a big pool never sends a burst. Because a heartbeat is bytes too, a quiet client
+        gets one at every other turn; and whoever got its last byte just after one turn, and so is passed over in the
+        next, is reached by the one after that. So no stream is silent for longer than the interval.
         """
-        interval = self.config.heartbeat_interval
-        passed = 0.0 if self._beat_at is None else min(now - self._beat_at, interval)
+        circle = self.config.heartbeat_interval / 2
+        passed = 0.0 if self._beat_at is None else min(now - self._beat_at, circle)
         self._beat_at = now
         total = len(self.slots)
         start = int(self._beat_index)
-        self._beat_index += total * passed / interval
+        self._beat_index += total * passed / circle
         turn = [self.slots[index % total] for index in range(start, min(int(self._beat_index), start + total))]
         if self._beat_index >= total > 0:
             self._beat_index %= total
-        return [slot for slot in turn if slot.state is SlotState.OPEN and slot.active_at() <= now - interval / 2]
+        quiet = [slot for slot in turn if slot.state is SlotState.OPEN and slot.bytes == slot.beat_bytes]
+        for slot in turn:
+            slot.beat_bytes = slot.bytes
+        return quiet
 
     # What it says of itself.
 
     def slot(self, index: int) -> Slot | None:
         """The slot of this index, if there is one."""
-        place = bisect_left(self.slots, index, key=lambda slot: slot.index)
+        place = bisect_left(self.slots, index, key=_index)
         return self.slots[place] if place < len(self.slots) and self.slots[place].index == index else None
 
     def count(self, state: SlotState) -> int:
@@ -286,13 +296,16 @@ class Pool:
     # Private: the steps that the public ones are made of.
 
     def _numbers(self) -> str:
-        return f"size={len(self.slots)} open={self._count[SlotState.OPEN]} waiting={len(self.waiting)}"
+        passing = (SlotState.RESERVED, SlotState.CLOSING)
+        some = "".join([f" {state.value}={self._count[state]}" for state in passing if self._count[state]])
+        return f"size={len(self.slots)} open={self._count[SlotState.OPEN]}{some} waiting={len(self.waiting)}"
 
     def _become(self, state: PoolState) -> None:
         try:
             self.state = check_step(POOL_STEPS, self.state, state)
-        except RuntimeError as error:
-            raise PoolClosed(str(error)) from None
+        except IllegalStep:
+            numbers = self._numbers()
+            raise PoolClosed(f"a pool that is {self.state.value} cannot become {state.value} ({numbers})") from None
 
     def _move(self, slot: Slot, state: SlotState) -> None:
         old, slot.state = slot.state, check_step(SLOT_STEPS, slot.state, state)
@@ -305,8 +318,13 @@ class Pool:
         slot.keys = keys
         # Whoever reserves opens or releases at once; this bounds the harm of a caller that does neither.
         slot.due = now + self.config.send_timeout
-        self._granted += 1
         return slot
+
+    def _vacate(self, slot: Slot) -> None:
+        self._move(slot, SlotState.FREE)
+        self.limits.give(slot.keys)
+        slot.generation += 1
+        slot.reset()
 
     def _grant(self, now: float) -> None:
         while self._free and self.waiting and self.state is PoolState.OPEN:
@@ -315,17 +333,13 @@ class Pool:
             slot = self._reserve(waiter.keys, now)
             if waiter.applicant.granted(slot):
                 waiter.end(WaiterState.GRANTED)
+                self._granted += 1
                 self._wait_seconds += now - waiter.since
-                continue
-            # The client left in this very moment: on to the next.
-            waiter.end(WaiterState.CANCELLED)
-            self._granted -= 1
-            self._cancelled += 1
-            self.limits.give(slot.keys)
-            self._move(slot, SlotState.FREE)
-            slot.generation += 1
-            slot.reset()
-            self._free.append(slot)
+            else:  # the client left in this very moment: on to the next
+                waiter.end(WaiterState.CANCELLED)
+                self._cancelled += 1
+                self._vacate(slot)
+                self._free.append(slot)
 
     def _end_waiter(self, waiter: Waiter, outcome: WaiterState) -> None:
         waiter.end(outcome)
@@ -361,12 +375,15 @@ class Pool:
         index = 0
         while len(fresh) < missing:
             if index not in taken:
-                fresh.append(Slot(index))
+                fresh.append(Slot(index, self._generation))
             index += 1
-        self.slots = sorted(self.slots + fresh, key=lambda slot: slot.index)
+        self.slots = sorted(self.slots + fresh, key=_index)
         self._count[SlotState.FREE] += missing
         self._free = fresh[::-1] + self._free  # the lowest index is handed out first
 
     def _retire(self, slot: Slot) -> None:
-        self.slots.remove(slot)
+        """Take a FREE slot out of the pool."""
+        del self.slots[bisect_left(self.slots, slot.index, key=_index)]
         self._count[SlotState.FREE] -= 1
+        # A later slot of the same index must not repeat a generation: connection ids are made of the two.
+        self._generation = max(self._generation, slot.generation)

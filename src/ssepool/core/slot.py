@@ -19,9 +19,9 @@ class Slot:
     """
 
     __slots__ = (
+        "beat_bytes",
         "blocked_at",
         "bytes",
-        "closing_at",
         "cursor",
         "drain_at",
         "due",
@@ -40,9 +40,9 @@ class Slot:
         "state",
     )
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, generation: int = 0) -> None:
         self.index = index
-        self.generation = 0
+        self.generation = generation
         self.state = SlotState.FREE
         self.reset()
 
@@ -54,15 +54,17 @@ class Slot:
         self.keys: tuple[tuple[str, str], ...] = ()
         self.reason: Reason | None = None
         self.opened_at = self.received_at = self.sent_at = 0.0
-        self.expires_at = self.drain_at = self.blocked_at = self.closing_at = self.due = NEVER
-        self.events = self.bytes = self.skipped = 0
+        self.expires_at = self.drain_at = self.blocked_at = self.due = NEVER
+        self.events = self.bytes = self.skipped = self.beat_bytes = 0
 
     def active_at(self) -> float:
-        """When this client last got or sent anything; a client that is behind has not got what its feed holds."""
+        """When this client last sent anything or was last given anything.
+
+        What its feed was given counts although the client may not have it yet: it has a turn in the delivery that is
+        going on, or it is stalled, which is judged by another time-out than idleness.
+        """
         latest = max(self.opened_at, self.received_at, self.sent_at)
-        if self.feed is not None and self.cursor >= self.feed.head:
-            latest = max(latest, self.feed.appended_at)
-        return latest
+        return latest if self.feed is None else max(latest, self.feed.appended_at)
 
     def __repr__(self) -> str:
         return f"<Slot {self.index} {self.state.value} generation={self.generation}>"

@@ -30,7 +30,7 @@ class PoolStats:
     cancelled: int
     """Waiters whose client left."""
     refused: int
-    """Requests turned away at once: queue full, a limit, or the pool not open."""
+    """Requests turned away: queue full, a limit, or the pool not open (waiters too, when it drains or closes)."""
     wait_seconds: float
     """Seconds that granted requests have waited, summed."""
     open_seconds: float
