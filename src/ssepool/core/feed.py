@@ -7,7 +7,7 @@ memory of its own: its cursor lags, that is all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ssepool.config import KiB
@@ -15,6 +15,9 @@ from ssepool.core.topics import Subscription
 
 JOIN_BYTES = 256 * KiB
 """One read joins about this much: more than a socket buffer takes, little enough that a join is quick."""
+
+JOINS = 16
+"""Joins that a feed keeps: clients that lag do so at cursors of their own, and share little."""
 
 
 class Entry(NamedTuple):
@@ -37,11 +40,11 @@ class Feed:
     """
 
     __slots__ = (
+        "_cut",
         "_joined",
         "_size",
         "appended_at",
         "behind",
-        "cut_latest",
         "entries",
         "head",
         "members",
@@ -55,8 +58,8 @@ class Feed:
         self.entries: list[Entry] = []
         self.head = 0
         self.appended_at = float("-inf")
-        self.cut_latest: dict[str, Entry] = {}
-        """The newest entry of each topic among those cut off the tail while somebody lagged (policy `latest`)."""
+        self._cut: dict[str, tuple[int, Entry]] = {}
+        """The newest of each topic, with its cursor, among the entries cut off although somebody needed them."""
         self._size = 0
         self._joined: dict[int, tuple[bytes, int]] = {}
 
@@ -78,44 +81,51 @@ class Feed:
             self._joined.clear()
 
     def read(self, cursor: int) -> tuple[bytes, int]:
-        """Frames from `cursor` on, joined, and the cursor after them. The join is shared by all who read there."""
+        """Frames from `cursor` on, joined, and the cursor after them. The join is shared by all who read there.
+
+        Raises `IndexError` for a cursor that is not from `first` to `head`.
+        """
         joined = self._joined.get(cursor)
         if joined is None:
-            joined = self._joined[cursor] = self._join(cursor)
+            joined = self._join(cursor)
+            if len(self._joined) >= JOINS:
+                self._joined.clear()
+            self._joined[cursor] = joined
         return joined
 
     def split(self, cursor: int, written: int) -> tuple[int, memoryview]:
         """After only `written` bytes of `read(cursor)` went out: the cursor behind the frame that was cut in two,
         and the rest of that frame. Where a frame ended exactly there, the rest is empty."""
-        for entry in self.entries[cursor - self.first :]:
-            if written == 0:
-                break
+        while written:
+            frame = self.entries[cursor - self.first].frame
             cursor += 1
-            if written < len(entry.frame):
-                return cursor, memoryview(entry.frame)[written:]
-            written -= len(entry.frame)
+            if written < len(frame):
+                return cursor, memoryview(frame)[written:]
+            written -= len(frame)
         return cursor, memoryview(b"")
 
     def trim(self, slowest: int, healthy: int, *, most: int, most_bytes: int, keep_latest: bool = False) -> None:
         """Drop what no cursor needs, and what the bounds forbid.
 
-        All before `slowest` goes. Of the rest the oldest goes while there are more than `most` entries or
-        `most_bytes` bytes, but nothing from `healthy` on: the cursor of the slowest connection that is not stalled,
-        only waiting for its turn. With `keep_latest`, the newest entry of each topic that was cut is remembered.
+        All before `slowest` goes; that cursor may have fallen off already. Of the rest the oldest goes while there are
+        more than `most` entries or `most_bytes` bytes, but nothing from `healthy` on: the cursor of the slowest
+        connection that is not stalled, only waiting for its turn. With `keep_latest`, the newest entry of each topic
+        that was cut is remembered, for as long as some cursor has fallen off.
         """
         entries, first = self.entries, self.first
-        drop = slowest - first
+        if slowest >= first:
+            self._cut.clear()
+        drop = needed = max(0, slowest - first)
         size = self._size - sum([len(entry.frame) for entry in entries[:drop]])
-        needed = drop
         while drop < healthy - first and (len(entries) - drop > most or size > most_bytes):
             size -= len(entries[drop].frame)
             drop += 1
-        if drop <= 0:
+        if not drop:
             return
         if keep_latest:
-            for entry in entries[needed:drop]:
-                for topic in entry.topics:
-                    self.cut_latest[topic] = entry
+            for place in range(needed, drop):
+                for topic in entries[place].topics:
+                    self._cut[topic] = (first + place, entries[place])
         del entries[:drop]
         self._size = size
         self._joined.clear()
@@ -126,36 +136,34 @@ class Feed:
             self.entries = []
             self._size = 0
             self._joined.clear()
-        if self.cut_latest:
-            self.cut_latest = {}
+        self._cut.clear()
 
     def newest(self) -> int:
         """Where a client that lagged too far goes on under the policy `skip`: at the newest entry that is kept."""
         return max(self.head - 1, self.first)
 
-    def latest(self) -> list[Entry]:
-        """What a client that lagged too far is given under the policy `latest`: each topic's newest, in order."""
-        newest = dict(self.cut_latest)
-        for entry in self.entries:
-            for topic in entry.topics:
-                newest[topic] = entry
-        kept = {id(entry): place for place, entry in enumerate(self.entries)}
-        chosen = {id(entry): entry for entry in newest.values()}
-        return sorted(chosen.values(), key=lambda entry: (kept.get(id(entry), -1), entry.position))
+    def latest(self, cursor: int) -> list[Entry]:
+        """What a client at `cursor` is given under the policy `latest`: of all that it lacks each topic's newest, in
+        order. What it has already it does not get again, also if that was cut from under somebody slower."""
+        newest = {topic: found for topic, found in self._cut.items() if found[0] >= cursor}
+        first = self.first
+        for place in range(max(0, cursor - first), len(self.entries)):
+            for topic in self.entries[place].topics:
+                newest[topic] = (first + place, self.entries[place])
+        chosen = dict(newest.values())  # an event of several topics once
+        return [chosen[number] for number in sorted(chosen)]
 
     def _join(self, cursor: int) -> tuple[bytes, int]:
-        start = cursor - self.first
-        entries: Sequence[Entry] = self.entries[start:] if start else self.entries
+        entries, start = self.entries, cursor - self.first
+        if not 0 <= start <= len(entries):
+            raise IndexError(f"cursor {cursor} is not from {self.first} to {self.head}")
         if self._size <= JOIN_BYTES:
-            return b"".join([entry.frame for entry in entries]), self.head
-        frames: list[bytes] = []
-        size = 0
-        for entry in entries:
-            if frames and size + len(entry.frame) > JOIN_BYTES:
-                break
-            frames.append(entry.frame)
-            size += len(entry.frame)
-        return b"".join(frames), cursor + len(frames)
+            return b"".join([entry.frame for entry in (entries[start:] if start else entries)]), self.head
+        end, size = start, 0
+        while end < len(entries) and (end == start or size + len(entries[end].frame) <= JOIN_BYTES):
+            size += len(entries[end].frame)
+            end += 1
+        return b"".join([entry.frame for entry in entries[start:end]]), self.first + end
 
     def __repr__(self) -> str:
         return f"<Feed head={self.head} kept={len(self.entries)} members={len(self.members)}>"

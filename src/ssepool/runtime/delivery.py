@@ -130,7 +130,7 @@ class Delivery:
             return
         config = self.config
         feed.trim(
-            max(slowest, feed.first),
+            slowest,
             healthy,
             most=config.lag_events,
             most_bytes=config.lag_bytes,

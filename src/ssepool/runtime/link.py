@@ -93,6 +93,8 @@ class Link(ABC):
         self.feed = self.slot.feed = feed
         self.slot.cursor = feed.head
         feed.members[self] = None
+        if self.stalled:  # no flush will say so: without this the feed would keep nothing for it
+            feed.behind[self] = None
 
     def beat(self) -> None:
         """Write a heartbeat, if nothing else is about to be written."""
@@ -171,6 +173,7 @@ class Link(ABC):
                 data = self.replay.next(self)
                 if data:
                     slot.events += self.replay.taken
+                    slot.sent_at = monotonic()
                     return data, -1
                 if self.replay is not None and not self.outbox:  # it has more to look through, in a later turn
                     self.delivery.again(self)
@@ -214,7 +217,7 @@ class Link(ABC):
             return
         missed = feed.head - slot.cursor
         if policy == "latest":
-            entries = feed.latest()
+            entries = feed.latest(slot.cursor)
             slot.cursor = feed.head
         else:
             slot.cursor = feed.newest()
