@@ -81,7 +81,7 @@ def _publish_lines(
                     _print_ids(ids, quiet)
                     advance(len(ids))
     except SSEPoolError:
-        note(f"{count} events were published, then:")
+        note(f"events published before the error: {count}")
         raise
 
 

@@ -1,0 +1,386 @@
+"""The command line without a hub: options, configuration, errors, and what is read from standard input."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import socket
+import subprocess
+import sys
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from client.scripted import ScriptedServer
+from ssepool.cli import app, publish
+from ssepool.config import HubConfig, ServerConfig, Setting, settings
+from ssepool.runtime import server as runtime_server
+
+COMMANDS = ("serve", "publish", "subscribe", "stats")
+SETTINGS = tuple(settings())
+NOBODY = "http://127.0.0.1:1"
+
+
+def run(*args: str, input: str | bytes | None = None, env: dict[str, str] | None = None) -> Result:
+    # Wide, so that no word is broken over two lines.
+    return CliRunner().invoke(app, args, input=input, env={"COLUMNS": "300", **(env or {})}, prog_name="ssepool")
+
+
+def error_of(result: Result, code: int) -> str:
+    """The one line that a command ended with."""
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    [line] = result.stderr.splitlines()
+    assert line.startswith("ssepool: ")
+    return line.removeprefix("ssepool: ")
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No ssepool.toml of the developer's own."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[HubConfig, ServerConfig]]:
+    """What `serve` would have run with."""
+    runs: list[tuple[HubConfig, ServerConfig]] = []
+
+    class Server:
+        def __init__(self, hub: Any, app: Any, config: ServerConfig, *, on_started: Callable[[str], None]) -> None:
+            self.configs = hub.config, config
+            self.on_started = on_started
+
+        def run(self) -> None:
+            runs.append(self.configs)
+            self.on_started("http://127.0.0.1:1234")
+
+    monkeypatch.setattr(runtime_server, "Server", Server)
+    return runs
+
+
+@pytest.fixture
+def scripted() -> Iterator[ScriptedServer]:
+    made = ScriptedServer()
+    yield made
+    made.stop()
+
+
+def created(*ids: str) -> bytes:
+    body = json.dumps({"ids": ids}).encode()
+    return b"HTTP/1.1 201 Created\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body
+
+
+# Help
+
+
+@pytest.mark.parametrize("command", [(), *[(command,) for command in COMMANDS]])
+def test_help_has_an_example(command: tuple[str, ...]) -> None:
+    result = run(*command, "--help")
+    assert result.exit_code == 0
+    assert "Example: ssepool" in result.stdout or "| ssepool" in result.stdout
+
+
+def test_help_lists_the_commands() -> None:
+    assert all(command in run("--help").stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("item", SETTINGS, ids=lambda item: item.key)
+def test_help_shows_each_setting_with_its_variable(item: Setting) -> None:
+    text = run("serve", "--help").stdout
+    [line] = [line for line in text.splitlines() if line.startswith(f"│ {item.flag} ")]
+    assert item.help in line
+    assert f"[env: {item.env}]" in line
+
+
+def test_help_has_a_panel_for_each_section() -> None:
+    text = run("serve", "--help").stdout
+    assert [word for word in ("Pool", "Hub", "Server") if f"─ {word} ─" in text] == ["Pool", "Hub", "Server"]
+
+
+def test_the_version_is_shown() -> None:
+    result = run("--version")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("ssepool")
+
+
+def test_help_loads_nothing_of_the_server_or_the_client() -> None:
+    # Those of `ssepool` itself are loaded before the command line begins, so only what it adds is looked at.
+    code = (
+        "import sys, ssepool; before = set(sys.modules)\n"
+        "from ssepool.cli import app\n"
+        "app(['--help'], standalone_mode=False)\n"
+        "print(sorted({name.split('.')[0] for name in set(sys.modules) - before}), file=sys.stderr)"
+    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    assert not {"'uvicorn'", "'httpx2'", "'pydantic'", "'uvloop'"} & set(done.stderr.strip("[]\n").split(", "))
+
+
+# serve
+
+
+def value_for(item: Setting) -> Any:
+    """An allowed value that is not the default."""
+    kind = typing.get_args(item.type)[0] if type(None) in typing.get_args(item.type) else item.type
+    if typing.get_origin(kind) is typing.Literal:
+        return next(choice for choice in typing.get_args(kind) if choice != item.default)
+    if typing.get_origin(kind) is tuple:
+        return ("https://a.example", "https://b.example")
+    return {bool: not item.default, int: 4321, float: 43.25, str: "127.0.0.2"}[kind]
+
+
+@pytest.mark.parametrize("item", [item for item in SETTINGS if item.key != "broker"], ids=lambda item: item.key)
+def test_each_setting_is_an_option(item: Setting, served: list[Any]) -> None:
+    value = value_for(item)
+    if isinstance(value, bool):
+        args = [item.flag if value else "--no-" + item.flag.removeprefix("--")]
+    elif isinstance(value, tuple):
+        args = [part for one in value for part in (item.flag, one)]
+    else:
+        args = [item.flag, str(value)]
+    result = run("serve", *args)
+    assert result.exit_code == 0, result.output
+    hub, server = served[0]
+    section = {"pool": hub.pool, "hub": hub, "server": server}[item.section]
+    assert getattr(section, item.name) == value
+
+
+def test_without_options_the_defaults_hold(served: list[Any]) -> None:
+    assert run("serve").exit_code == 0
+    assert served == [(HubConfig(), ServerConfig())]
+
+
+def test_a_flag_wins_over_the_environment_and_that_over_the_file(served: list[Any]) -> None:
+    Path("ssepool.toml").write_text("[pool]\nsize = 1\nmax_waiting = 1\nmax_per_ip = 1\n")
+    env = {"SSEPOOL_POOL_SIZE": "2", "SSEPOOL_MAX_WAITING": "2"}
+    run("serve", "--pool-size", "1000", env=env)  # a flag that happens to be the default is a flag
+    pool = served[0][0].pool
+    assert (pool.size, pool.max_waiting, pool.max_per_ip) == (1000, 2, 1)
+
+
+def test_another_file_may_be_named(served: list[Any]) -> None:
+    Path("ssepool.toml").write_text("[pool]\nsize = 1\n")
+    Path("other.toml").write_text("[pool]\nsize = 3\n")
+    run("serve", "--config", "other.toml")
+    assert served[0][0].pool.size == 3
+
+
+def test_a_start_is_told_in_lines_that_programs_can_read(served: list[Any]) -> None:
+    lines = run("serve", "--pool-size", "7").stdout.splitlines()
+    assert lines[0] == "ssepool is serving on http://127.0.0.1:1234"
+    assert [line.split() for line in lines[1:]] == [
+        ["demo", "http://127.0.0.1:1234/demo"],
+        ["stream", "http://127.0.0.1:1234/events?topic=TOPIC"],
+        ["pool", "7", "slots,", "http://127.0.0.1:1234/pool"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("args", "env", "message"),
+    [
+        (("--pool-size", "0"), {}, "PoolConfig.size = 0 is not allowed; it takes a number, from 1 to 1000000"),
+        (("--ack-timeout", "nan"), {}, "PoolConfig.ack_timeout = nan is not allowed"),
+        ((), {"SSEPOOL_POOL_SIZE": "many"}, "SSEPOOL_POOL_SIZE='many' is not allowed; it takes a whole number"),
+        ((), {"SSEPOOL_ON_FULL": "explode"}, "PoolConfig.on_full = 'explode' is not allowed; it takes 'wait', 'retry'"),
+        (("--config", "nowhere.toml"), {}, "nowhere.toml cannot be read: "),
+        (("--host", "0.0.0.0"), {}, "--insecure"),
+        (("--host", "::"), {}, "--insecure"),
+        (("--broker", "carrier-pigeon://"), {}, "carrier-pigeon"),
+    ],
+)
+def test_a_bad_setting_is_one_line_and_the_code_2(args: tuple[str, ...], env: dict[str, str], message: str) -> None:
+    assert message in error_of(run("serve", *args, env=env), 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[pool]\nsiez = 1\n", "[pool] has no setting 'siez'; there are size, "),
+        ("[puddle]\nsize = 1\n", "[puddle] is not a table of settings; there are pool, hub, server"),
+        ("size = 1\n", "[size] is not a table of settings"),
+        ("[pool\n", "ssepool.toml cannot be read: "),
+        ("[pool]\nsize = '1'\n", "PoolConfig.size = '1' is not allowed; it takes a whole number"),
+    ],
+)
+def test_a_bad_file_is_one_line_and_the_code_2(text: str, message: str) -> None:
+    Path("ssepool.toml").write_text(text)
+    assert message in error_of(run("serve"), 2)
+
+
+def test_a_port_in_use_is_one_line_and_the_code_2() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert f"cannot listen on 127.0.0.1 port {port}" in error_of(run("serve", "--port", port), 2)
+
+
+@pytest.mark.parametrize(
+    ("args", "name"),
+    [
+        (("serve", "--pool-size", "many"), "--pool-size"),
+        (("serve", "--on-full", "explode"), "--on-full"),
+        (("serve", "--puddle-size", "1"), "--puddle-size"),
+        (("serve", "extra"), "extra"),
+        (("publish",), "TOPIC"),
+        (("publish", "t", "x", "--retry", "soon"), "--retry"),
+        (("publish", "t", "x", "--lines"), "--lines"),
+        (("publish", "t", "-", "--lines", "--id", "a"), "--id"),
+        (("subscribe",), "TOPIC"),
+        (("subscribe", "t", "--count", "0"), "--count"),
+        (("subscribe", "t", "--timeout", "-1"), "--timeout"),
+        (("stats", "--watch", "0"), "--watch"),
+        (("dance",), "dance"),
+    ],
+)
+def test_a_bad_command_line_names_what_is_bad(args: tuple[str, ...], name: str) -> None:
+    result = run(*args)
+    assert result.exit_code == 2
+    assert name in result.stderr
+    assert "Traceback" not in result.output
+
+
+# The hub that is asked
+
+
+@pytest.mark.parametrize("args", [("publish", "t", "x"), ("subscribe", "t"), ("stats",), ("stats", "--json")])
+def test_nobody_there_is_one_line_with_the_url_and_how_to_start_a_hub(args: tuple[str, ...]) -> None:
+    line = error_of(run(*args, "--url", NOBODY), 1)
+    assert line.startswith(f"no hub answers at {NOBODY}: ")
+    assert "`ssepool serve`" in line
+
+
+@pytest.mark.parametrize("args", [("publish", "t", "x"), ("subscribe", "t"), ("stats",)])
+def test_a_bad_url_is_one_line(args: tuple[str, ...]) -> None:
+    assert "'localhost' is not the URL of a hub" in error_of(run(*args, "--url", "localhost"), 1)
+
+
+def test_the_url_may_come_from_the_environment(scripted: ScriptedServer) -> None:
+    scripted.play(created("a-1"))
+    assert run("publish", "t", "x", env={"SSEPOOL_URL": scripted.url}).stdout == "a-1\n"
+
+
+@pytest.mark.parametrize("args", [("publish", "t", "x"), ("stats",), ("subscribe", "t")])
+def test_a_missing_library_is_one_line_that_says_how_to_get_it(
+    args: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "httpx2", None)
+    assert error_of(run(*args), 1) == "the client needs httpx2: pip install 'ssepool[client]'"
+
+
+def test_a_refusal_is_the_hubs_own_message(scripted: ScriptedServer) -> None:
+    body = b'{"error": {"code": "invalid_topic", "message": "topic \'x\' is bad"}}'
+    scripted.play(b"HTTP/1.1 400 Bad\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(body), body))
+    assert error_of(run("publish", "t", "x", "--url", scripted.url), 1) == "topic 'x' is bad"
+
+
+# publish
+
+
+def published(
+    server: ScriptedServer, *args: str, input: str | bytes | None = None, answer: bytes = created("1")
+) -> Any:
+    """The events of the one request that a command makes."""
+    server.play(answer)
+    result = run("publish", "--url", server.url, *args, input=input)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == ("" if "--quiet" in args else "1\n")
+    return [json.loads(line) for line in server.requests[0].body.splitlines()]
+
+
+def test_an_event_is_published_with_all_its_fields(scripted: ScriptedServer) -> None:
+    args = ("t", "x", "--type", "update", "--id", "i-1", "--retry", "5", "--private", "--quiet")
+    fields = {"topics": ["t"], "data": "x", "type": "update", "id": "i-1", "retry": 5, "private": True}
+    assert published(scripted, *args) == [fields]
+
+
+@pytest.mark.parametrize(
+    ("input", "text"),
+    [
+        ("a\nb\n", "a\nb"),
+        (b"a\r\n", "a"),
+        ("a\n\n", "a\n"),
+        ("", ""),
+        (b"caf\xe9", "caf\ufffd"),
+    ],
+)
+@pytest.mark.parametrize("args", [("t",), ("t", "-")])
+def test_standard_input_is_one_event(
+    scripted: ScriptedServer, args: tuple[str, ...], input: str | bytes, text: str
+) -> None:
+    assert published(scripted, *args, input=input)[0]["data"] == text
+
+
+def test_json_is_checked_and_sent_as_json(scripted: ScriptedServer) -> None:
+    [event] = published(scripted, "t", ' {"a": [1, 2.5, null], "b": 12345678901234567890} ', "--json")
+    assert event["data"] == '{"a":[1,2.5,null],"b":12345678901234567890}'
+
+
+@pytest.mark.parametrize("text", ["{", "", "nope", "{'a': 1}", "NaN", "1 2"])
+def test_what_is_not_json_is_not_published_as_json(text: str) -> None:
+    assert "the data is not JSON: " in error_of(run("publish", "t", text, "--json", "--url", NOBODY), 2)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("", "x"), "topic"),
+        (("t", "x", "--id", "a b"), "id 'a b' is not allowed"),
+        (("t", "x", "--type", "ssepool.x"), "type 'ssepool.x' is not allowed"),
+        (("t", "x", "--retry", "-1"), "retry -1 is not allowed"),
+    ],
+)
+def test_a_bad_event_is_one_line_and_the_code_2(args: tuple[str, ...], message: str) -> None:
+    assert message in error_of(run("publish", "--url", NOBODY, *args), 2)
+
+
+def test_each_line_is_an_event(scripted: ScriptedServer) -> None:
+    events = published(scripted, "t", "--lines", input="a\n\nb\r\n")
+    assert [event["data"] for event in events] == ["a", "", "b"]
+
+
+def test_the_last_line_needs_no_end(scripted: ScriptedServer) -> None:
+    [event] = published(scripted, "t", "--lines", input="a")
+    assert event["data"] == "a"
+
+
+def test_blank_lines_are_no_json(scripted: ScriptedServer) -> None:
+    events = published(scripted, "t", "--lines", "--json", input='1\n\n"b"\n')
+    assert [event["data"] for event in events] == ["1", "b"]
+
+
+def test_many_lines_go_in_requests_of_bounded_size(scripted: ScriptedServer) -> None:
+    scripted.play(*[created("x")] * 4)
+    assert run("publish", "--lines", "t", "--url", scripted.url, input="a\n" * 1300).stdout == "x\n" * 3
+    assert [request.body.count(b"\n") for request in scripted.requests] == [500, 500, 300]
+
+
+def test_a_bad_line_is_named_and_what_went_before_it_counted(scripted: ScriptedServer) -> None:
+    scripted.play(created(*["x"] * 500))
+    result = run("publish", "--lines", "--json", "-q", "t", "--url", scripted.url, input="1\n" * 600 + "{\n")
+    assert result.exit_code == 2
+    told, error = result.stderr.splitlines()
+    assert told == "ssepool: events published before the error: 500"
+    assert error.startswith("ssepool: line 601 is not JSON: ")
+
+
+def test_a_line_without_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "MOST_INPUT", 1000)
+    args = ("publish", "--lines", "t", "--url", NOBODY)
+    assert error_of(run(*args, input="x" * 1001), 1) == "line 1 exceeds 1000 bytes"
+
+
+def test_too_much_for_one_event_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "MOST_INPUT", 1000)
+    line = error_of(run("publish", "t", "--url", NOBODY, input="x" * 1001), 1)
+    assert line.startswith("standard input exceeds 1000 bytes")
+
+
+def test_the_settings_of_the_server_fit_on_the_command_line() -> None:
+    keys = [item.key for item in settings()]
+    assert len(keys) == len(set(keys))
+    assert not {"ctx", "config_file", "config", "help"} & set(keys)
+    assert all(dataclasses.is_dataclass(section) for section in (HubConfig, ServerConfig))
