@@ -6,9 +6,13 @@ import asyncio
 import errno
 import logging
 import os
+from collections.abc import Iterator
+from time import perf_counter
 from typing import TYPE_CHECKING
 
-from ssepool.core.states import Reason
+from ssepool.core.slot import Slot
+from ssepool.core.states import Reason, SlotState
+from ssepool.runtime.delivery import SLICE
 
 if TYPE_CHECKING:
     from ssepool.runtime.hub import Hub
@@ -29,8 +33,8 @@ class Reaper:
         self._hub = hub
         self._loop = asyncio.get_running_loop()
         config = hub.config.pool
-        # Heartbeats need a finer grain than the interval to be spread over it.
-        self._interval = min(config.reap_interval, config.heartbeat_interval / 4)
+        # Heartbeats need a finer grain than the interval to be spread over it, and to keep to it.
+        self._interval = min(config.reap_interval, config.heartbeat_interval / 16)
         self._due = hub.now()
         self._handle: asyncio.TimerHandle | None = None
         self._short_of_files = False
@@ -68,14 +72,23 @@ class Reaper:
                 slot.holder.end(slot.reason or Reason.ERROR)
         for slot, reason in reaped.evict:
             hub.evict(slot, reason)
-        for slot in hub.pool.beat(now):
-            slot.holder.beat()
+        self._beat(iter(hub.pool.beat(now)))
         if hub.config.pool.announce_queue:
             waiting = len(hub.pool.waiting)
             for position, waiter in enumerate(list(hub.pool.waiting), 1):
                 waiter.applicant.announce(position, waiting, now)  # type: ignore[attr-defined]
         hub.expire(now)
         self._probe_files()
+
+    def _beat(self, slots: Iterator[Slot]) -> None:
+        """Send heartbeats, in slices as delivery does it: a look's share of a big pool is thousands of writes."""
+        deadline = perf_counter() + SLICE
+        for slot in slots:
+            if slot.state is SlotState.OPEN:  # it may have changed hands since the last slice
+                slot.holder.beat()
+            if perf_counter() >= deadline:
+                self._loop.call_soon(self._beat, slots)
+                return
 
     def _probe_files(self) -> None:
         """Say so when descriptors run out: the listening server drops new connections then, and may not say it."""
