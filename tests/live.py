@@ -55,6 +55,8 @@ class LiveServer:
         self.process = process
         self.url = url
         self.port = urlsplit(url).port or 0
+        self.descriptors_at_rest = 0
+        """How many it had open before its first client came, for tests that note it."""
         self.log: list[str] = []
         threading.Thread(target=self._read_log, daemon=True).start()
 
@@ -183,20 +185,28 @@ class Stream:
         patterns: tuple[str, ...] = (),
         last_event_id: str | None = None,
         data: Any = None,
+        query: dict[str, str] | None = None,
+        method: str = "GET",
         path: str = "/events",
         headers: dict[str, str] | None = None,
         receive_buffer: int = 0,
+        source: str = "",
     ) -> None:
+        """`query` are further parameters, `source` is the address to come from."""
         url = urlsplit(server if isinstance(server, str) else server.url)
-        query = [("topic", topic) for topic in topics] + [("pattern", pattern) for pattern in patterns]
+        pairs = [("topic", topic) for topic in topics] + [("pattern", pattern) for pattern in patterns]
         if data is not None:
-            query.append(("data", json.dumps(data)))
+            pairs.append(("data", json.dumps(data)))
+        pairs += (query or {}).items()
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(DEADLINE)
+        if source:
+            self.socket.bind((source, 0))
         self.socket.connect((url.hostname, url.port))
-        lines = [f"GET {path}{'?' if query else ''}{urlencode(query, quote_via=quote)} HTTP/1.1", f"Host: {url.netloc}"]
+        target = f"{path}{'?' if pairs else ''}{urlencode(pairs, quote_via=quote)}"
+        lines = [f"{method} {target} HTTP/1.1", f"Host: {url.netloc}"]
         if last_event_id is not None:
             lines.append(f"Last-Event-ID: {last_event_id}")
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
@@ -279,6 +289,10 @@ class Stream:
     def to_end(self) -> Stream:
         """Wait until the server has ended the stream."""
         return self.until(lambda s: s.ended)
+
+    def quiet(self) -> bool:
+        """Whether nothing at all has come since the last look; reads what has."""
+        return not self.read(0) and not self.ended
 
     def of_type(self, type: str) -> list[Any]:
         """The data, as JSON, of the events of one type."""

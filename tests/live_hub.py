@@ -39,6 +39,7 @@ async def hypercorn(hub: Hub, port: int) -> None:
     config = Config()
     config.bind = [f"fd://{listener.fileno()}"]
     config.graceful_timeout = 3
+    config.keep_alive_timeout = 1
     asyncio.get_running_loop().call_later(0.3, ready, f"http://127.0.0.1:{listener.getsockname()[1]}")
     await serve(hub.app, config)  # type: ignore[arg-type]
 

@@ -181,7 +181,8 @@ class Exchange:
                 status,
             )
         lines = [STATUS_LINE[status]]
-        for name, value in (*self._cycle.default_headers, *headers, (b"connection", b"close")):
+        kept = [(name, value) for name, value in headers if name.lower() != b"connection"]
+        for name, value in (*self._cycle.default_headers, *kept, (b"connection", b"close")):
             if b"\n" in value or b"\r" in value or b"\n" in name or b"\r" in name:
                 raise RuntimeError(f"header {name!r} has a line break in its value {value!r}")
             lines += (name, b": ", value, b"\r\n")

@@ -53,6 +53,8 @@ class Application:
         """Wait for the slot. Raises `PoolTimeout`, `PoolClosed`, or `ClientGone` when the link ends meanwhile."""
         self._link = link
         link.owner = self
+        if self._waiter is not None and link.started:
+            self._announce_at_once(self._waiter)
         if self._slot is None and not link.ended:
             await self._outcome
         if self._error is not None:
@@ -86,6 +88,13 @@ class Application:
             return
         self._announced, self._announced_at = position, now
         link.flush()
+
+    def _announce_at_once(self, waiter: Waiter) -> None:
+        # The next look of the reaper, which tells of changes, may be a second away, and until then nothing at all
+        # would be on the wire: the head goes out with the first announcement.
+        pool = self._hub.pool
+        if position := pool.position(waiter):
+            self.announce(position, len(pool.waiting), self._hub.now())
 
     # What the pool calls.
 

@@ -125,7 +125,7 @@ class EventStream(Response):
         try:
             application = Application(hub, visit)
         except SSEPoolError as error:
-            await _respond(send, *refusal(hub, error))
+            await self._turn_away(scope, send, error)
             return
         link: Link | None = None
         runner: asyncio.Task[None] | None = None
@@ -138,7 +138,10 @@ class EventStream(Response):
             try:
                 await application.slot(link)
             except SSEPoolError as error:
-                await self._refuse(link, send, error)
+                if link.started:
+                    link.part(frames.closed(word(error), retry=hub.delivery.retry()))
+                else:
+                    await self._turn_away(scope, send, error)
                 if runner is not None:
                     await runner
                 return
@@ -178,11 +181,12 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": True})
         await link.wait_started()
 
-    async def _refuse(self, link: Link, send: Send, error: SSEPoolError) -> None:
-        if link.started:
-            link.part(frames.closed(word(error), retry=self.hub.delivery.retry()))
-        else:
-            await _respond(send, *refusal(self.hub, error))
+    async def _turn_away(self, scope: Scope, send: Send, error: SSEPoolError) -> None:
+        status, headers, body = refusal(self.hub, error)
+        if scope.get("http_version", "1.1").startswith("1"):  # HTTP/2 has no such header (RFC 9113, 8.2.2)
+            # Else the server holds the connection of a client that is to come back in seconds, and its descriptor.
+            headers = [*headers, (b"connection", b"close")]
+        await _respond(send, status, headers, body)
 
 
 async def _respond(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
