@@ -13,7 +13,7 @@ import typer
 from ssepool.cli.notes import LOCAL, Url, hub
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.columns import Columns
 
 EXAMPLES = "Example: [bold]ssepool stats --watch 2[/bold]"
 
@@ -31,11 +31,15 @@ def command(
             for numbers in _again(client.stats, watch):
                 print(json.dumps(numbers) if as_json else _plain(numbers), flush=True)
             return
+        from rich.console import Console
         from rich.live import Live
 
-        with Live(_table(client.stats()), auto_refresh=False) as live:
+        if watch is None:
+            Console().print(_tables(client.stats()))
+            return
+        with Live(auto_refresh=False) as live:
             for numbers in _again(client.stats, watch):
-                live.update(_table(numbers), refresh=True)
+                live.update(_tables(numbers), refresh=True)
 
 
 def _again(ask: Callable[[], T], seconds: float | None) -> Iterator[T]:
@@ -61,20 +65,20 @@ def _plain(numbers: dict[str, Any]) -> str:
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
-def _table(numbers: dict[str, Any]) -> Table:
+def _tables(numbers: dict[str, Any]) -> Columns:
+    """A table for each group, beside each other to fit on a screen; reasons that never occurred are left out."""
+    from rich.columns import Columns
     from rich.table import Table
 
-    table = Table(box=None, show_header=False, padding=(0, 2))
-    table.add_column(style="bold cyan")
-    table.add_column()
-    table.add_column(justify="right")
-    last = ""
+    tables: dict[str, Table] = {}
     for group, name, value in _rows(numbers):
-        if group == "released" and not value:
-            continue
-        table.add_row("" if group == last else group, name.replace("_", " "), _readable(name, value))
-        last = group
-    return table
+        if group not in tables:
+            tables[group] = Table(title=group, box=None, show_header=False, title_style="bold cyan", min_width=24)
+            tables[group].add_column()
+            tables[group].add_column(justify="right")
+        if group != "released" or value:
+            tables[group].add_row(name.replace("_", " "), _readable(name, value))
+    return Columns(tables.values(), padding=(1, 4))
 
 
 def _readable(name: str, value: Any) -> str:
