@@ -28,9 +28,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
+from ssepool import config
 from ssepool.core.decoder import Decoder, Message
 
-ROOT = Path(__file__).parent.parent
+TESTS = Path(__file__).parent
 PATHS = ("detached", "plain", "hypercorn")
 DEADLINE = 15.0
 """Seconds that a condition may take to come true, on a machine that does other things too."""
@@ -124,31 +125,33 @@ class LiveServer:
 @contextlib.contextmanager
 def serve(path: str = "detached", *, port: int = 0, limit_files: int = 0, **settings: Any) -> Iterator[LiveServer]:
     """A running hub. `settings` are those of PoolConfig, HubConfig and ServerConfig by their names."""
-    command = [sys.executable, str(Path(__file__).with_name("live_hub.py")), path, str(port), json.dumps(settings)]
+    command = [sys.executable, str(TESTS / "live_hub.py"), path, str(port), json.dumps(settings)]
     if limit_files:
         command = ["bash", "-c", f'ulimit -n {limit_files} && exec "$@"', "bash", *command]
     with running(command, "^ready (http.*)") as server:
         yield server
 
 
-def serve_app(
-    app: str, *, http: str = "ssepool.uvicorn:Protocol", **options: Any
-) -> contextlib.AbstractContextManager[LiveServer]:
-    """An application, `module:name`, under `uvicorn --http ...`, in the folder of the repository."""
-    command = [sys.executable, "-m", "uvicorn", app, "--port", "0", "--http", http]
-    return running(command, "running on (http[^ ]*)", **options)
+def serve_app(app: str, path: str = "detached", **settings: Any) -> contextlib.AbstractContextManager[LiveServer]:
+    """An application, `module:name`, from the folder of the repository or of the tests. `settings` are put into the
+    environment, for applications that look there."""
+    commands = {
+        "detached": ["uvicorn", "--port", "0", "--http", "ssepool.uvicorn:Protocol", app],
+        "plain": ["uvicorn", "--port", "0", "--http", "httptools", app],
+        "hypercorn": ["hypercorn", "--workers", "0", "--bind", "127.0.0.1:0", app],
+    }
+    env = {item.env: str(settings.pop(item.name)) for item in config.settings() if item.name in settings}
+    assert not settings, f"there are no settings {settings}"
+    return running([sys.executable, "-m", *commands[path]], r"[Rr]unning on (http\S*)", env)
 
 
 @contextlib.contextmanager
-def running(command: list[str], announces: str, *, env: dict[str, str] | None = None) -> Iterator[LiveServer]:
+def running(command: list[str], announces: str, env: dict[str, str] | None = None) -> Iterator[LiveServer]:
     """A server in a process of its own; ready when a line of its output matches, whose first group is its URL."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
     process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=TESTS.parent, env=environment
     )
     assert process.stdout is not None
     seen: list[str] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,11 @@ from urllib.parse import urlencode
 
 import pytest
 
-from live import ROOT, LiveServer, Stream, running, serve_app, wait_for
+from live import TESTS, LiveServer, Stream, serve_app, wait_for
 
-EXAMPLES = ROOT / "examples"
+EXAMPLES = TESTS.parent / "examples"
 FILES = sorted(EXAMPLES.glob("*.py"))
-PROTOCOLS = ("ssepool.uvicorn:Protocol", "httptools")
+PATHS = ("detached", "plain")
 STREAMS = {
     "django_app": ("/sse/events?topic=articles", {}),
     "fastapi_app": ("/orders/17/events", {"X-User": "ann"}),
@@ -27,8 +26,8 @@ STREAMS = {
 """A stream of each, by path and headers."""
 
 
-@pytest.fixture(params=PROTOCOLS)
-def http(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=PATHS)
+def path(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
@@ -56,10 +55,11 @@ def test_every_example_is_in_the_table_and_in_these_tests() -> None:
     assert sorted(STREAMS) == names
 
 
-@pytest.mark.parametrize("example", STREAMS)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_server_while_streams_are_open(example: str, number: signal.Signals, http: str) -> None:
-    with serve_app(f"examples.{example}:app", http=http) as server:
+@pytest.mark.parametrize(
+    "example, number", [*((example, signal.SIGTERM) for example in STREAMS), ("fastapi_app", signal.SIGINT)]
+)
+def test_a_signal_ends_the_server_while_streams_are_open(example: str, number: signal.Signals, path: str) -> None:
+    with serve_app(f"examples.{example}:app", path) as server:
         streams = [listen(server, example) for _ in range(3)]
         began = time.monotonic()
         server.stop(number)
@@ -70,8 +70,8 @@ def test_a_signal_ends_the_server_while_streams_are_open(example: str, number: s
     assert "Application shutdown complete" in "".join(server.log)
 
 
-def test_fastapi_sends_what_a_route_publishes_to_those_who_may_see_it(http: str) -> None:
-    with serve_app("examples.fastapi_app:app", http=http) as server, listen(server, "fastapi_app") as stream:
+def test_fastapi_sends_what_a_route_publishes_to_those_who_may_see_it(path: str) -> None:
+    with serve_app("examples.fastapi_app:app", path) as server, listen(server, "fastapi_app") as stream:
         for headers, status in ({"X-User": "ben"}, 404), ({}, 422):
             with Stream(server, path="/orders/17/events", headers=headers) as refused:
                 assert refused.until(lambda s: s.status).status == status
@@ -81,9 +81,9 @@ def test_fastapi_sends_what_a_route_publishes_to_those_who_may_see_it(http: str)
         assert (stream.events[-1].type, stream.last_event_id) == ("status", answer["id"])
 
 
-def test_fastapi_streams_keep_no_database_connection(http: str) -> None:
+def test_fastapi_streams_keep_no_database_connection(path: str) -> None:
     # The example's database has one connection, for which the second request would wait for ever.
-    with serve_app("examples.fastapi_app:app", http=http) as server:
+    with serve_app("examples.fastapi_app:app", path) as server:
         streams = [listen(server, "fastapi_app") for _ in range(3)]
         assert server.request("POST", "/orders/17/status", "shipped", {"X-User": "ann"})[0] == 200
         for stream in streams:
@@ -91,25 +91,25 @@ def test_fastapi_streams_keep_no_database_connection(http: str) -> None:
                 stream.wait_data('{"status":"shipped","by":"ann"}')
 
 
-def test_starlette_chat_tells_who_is_here_and_what_they_say(http: str) -> None:
-    with serve_app("examples.starlette_app:app", http=http) as server:
+def test_starlette_chat_tells_who_is_here_and_what_they_say(path: str) -> None:
+    with serve_app("examples.starlette_app:app", path) as server:
         events = "/sse/events?topic=rooms/1"
         with Stream(server, path=f"{events}&data=%7B%22name%22:%22Ann%22%7D").opened() as ann:
             ben = Stream(server, path=f"{events}&data=%7B%22name%22:%22Ben%22%7D").opened()
             ann.until(lambda s: "Ben is here" in s.data)
             opened = ben.of_type("ssepool.open")[0]
-            path = f"/sse/connections/{opened['connection']}/messages"
-            assert server.request("POST", f"{path}?token={opened['token']}", "Hello!")[0] == 202
+            messages = f"/sse/connections/{opened['connection']}/messages?token="
+            assert server.request("POST", messages + opened["token"], "Hello!")[0] == 202
             for stream in (ann, ben):
                 stream.until(lambda s: '{"from":"Ben","text":"Hello!"}' in s.data)
-            assert server.request("POST", f"{path}?token=wrong", "Hello!")[0] == 401
+            assert server.request("POST", messages + "wrong", "Hello!")[0] == 401
             ben.close()
             ann.until(lambda s: s.data and s.data[-1] == "Ben has left")
             assert [event.type for event in ann.events[-3:]] == ["presence", "said", "presence"]
 
 
-def test_django_publishes_from_sync_views_and_counts_in_async_ones(http: str) -> None:
-    with serve_app("examples.django_app:app", http=http) as server, listen(server, "django_app") as stream:
+def test_django_publishes_from_sync_views_and_counts_in_async_ones(path: str) -> None:
+    with serve_app("examples.django_app:app", path) as server, listen(server, "django_app") as stream:
         assert server.request("GET", "/articles/readers") == (200, {"readers": 1})
         status, answer = form(server, "/articles", title="News")
         assert status == 201
@@ -118,14 +118,13 @@ def test_django_publishes_from_sync_views_and_counts_in_async_ones(http: str) ->
         assert server.request("GET", "/sse/pool")[1]["pool"]["open"] == 1
 
 
-def test_litestar_notifies_one_user_or_everybody(http: str) -> None:
-    with serve_app("examples.litestar_app:app", http=http) as server:
+def test_litestar_notifies_one_user_or_everybody(path: str) -> None:
+    with serve_app("examples.litestar_app:app", path) as server:
         notify_one_user_or_everybody(server)
 
 
 def test_litestar_works_under_another_server_and_its_streams_end_with_it() -> None:
-    command = [sys.executable, "-m", "hypercorn", "--bind", "127.0.0.1:0", "examples.litestar_app:app"]
-    with running(command, r"Running on (http\S*)") as server:
+    with serve_app("examples.litestar_app:app", "hypercorn") as server:
         notify_one_user_or_everybody(server)
         with listen(server, "litestar_app") as stream:
             server.stop()
@@ -142,8 +141,8 @@ def notify_one_user_or_everybody(server: LiveServer) -> None:
             ben.wait_data('{"text":"for all"}')
 
 
-def test_token_stream_can_be_left_and_resumed(http: str) -> None:
-    with serve_app("examples.token_stream:app", http=http) as server:
+def test_token_stream_can_be_left_and_resumed(path: str) -> None:
+    with serve_app("examples.token_stream:app", path) as server:
         with listen(server, "token_stream") as first:
             first.until(lambda s: len(s.data) == 2)
         with listen(server, "token_stream", last_event_id=first.last_event_id) as second:
@@ -157,8 +156,8 @@ def test_token_stream_can_be_left_and_resumed(http: str) -> None:
             assert done.to_end().status == 204
 
 
-def test_token_stream_goes_on_while_nobody_watches(http: str) -> None:
-    with serve_app("examples.token_stream:app", http=http) as server:
+def test_token_stream_goes_on_while_nobody_watches(path: str) -> None:
+    with serve_app("examples.token_stream:app", path) as server:
         with listen(server, "token_stream") as first:
             first.until(lambda s: s.data)
 
