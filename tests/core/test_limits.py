@@ -1,0 +1,106 @@
+"""Limits by address, user and topic: what counts, what is exceeded, and that nothing is left over."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ssepool.config import PoolConfig
+from ssepool.core.limits import Limits
+
+ALL = PoolConfig(max_per_ip=2, max_per_user=3, max_per_topic=4)
+
+
+def test_without_limits_nothing_is_counted() -> None:
+    limits = Limits(PoolConfig())
+    assert limits.keys("::1", "ann", ["news"]) == ()
+    limits.take(())
+    assert limits.taken() == {}
+
+
+def test_only_kinds_that_have_a_limit_are_counted() -> None:
+    assert Limits(PoolConfig(max_per_user=1)).keys("::1", "ann", ["a", "b"]) == (("user", "ann"),)
+    assert Limits(PoolConfig(max_per_ip=1)).keys("::1", "ann", ["a", "b"]) == (("ip", "::1"),)
+    assert Limits(PoolConfig(max_per_topic=1)).keys("::1", "ann", ["a", "b"]) == (("topic", "a"), ("topic", "b"))
+
+
+def test_who_has_no_address_or_no_user_is_not_counted_there() -> None:
+    assert Limits(ALL).keys(None, None, ["a"]) == (("topic", "a"),)
+    assert Limits(ALL).keys(None, None, []) == ()
+
+
+def test_an_empty_user_name_is_a_name() -> None:
+    assert Limits(ALL).keys(None, "", []) == (("user", ""),)
+
+
+def test_a_topic_named_twice_counts_once() -> None:
+    assert Limits(ALL).keys(None, None, ["a", "b", "a"]) == (("topic", "a"), ("topic", "b"))
+
+
+def test_address_user_and_topic_of_one_name_are_counted_apart() -> None:
+    limits = Limits(PoolConfig(max_per_ip=1, max_per_user=1, max_per_topic=1))
+    limits.take(limits.keys("x", None, []))
+    assert limits.exceeded(limits.keys(None, "x", ["x"])) is None
+
+
+@pytest.mark.parametrize(
+    ("ip", "user", "topics", "sentence"),
+    [
+        ("::1", None, [], "max_per_ip=2 reached by ip '::1'"),
+        (None, "ann", [], "max_per_user=3 reached by user 'ann'"),
+        (None, None, ["quiet", "news"], "max_per_topic=4 reached by topic 'news'"),
+    ],
+)
+def test_the_sentence_names_setting_value_and_who(
+    ip: str | None, user: str | None, topics: list[str], sentence: str
+) -> None:
+    limits, most = Limits(ALL), {"ip": 2, "user": 3, "topic": 4}
+    key = next(key for key in reversed(limits.keys(ip, user, topics)))
+    for _ in range(most[key[0]]):
+        assert limits.exceeded(limits.keys(ip, user, topics)) is None
+        limits.take((key,))
+    assert limits.exceeded(limits.keys(ip, user, topics)) == sentence
+    limits.give((key,))
+    assert limits.exceeded(limits.keys(ip, user, topics)) is None
+
+
+def test_looking_takes_nothing() -> None:
+    limits = Limits(ALL)
+    for _ in range(10):
+        assert limits.exceeded(limits.keys("::1", "ann", ["news"])) is None
+    assert limits.taken() == {}
+
+
+def test_what_was_given_back_leaves_no_trace() -> None:
+    limits = Limits(ALL)
+    keys = limits.keys("::1", "ann", ["a", "b"])
+    limits.take(keys)
+    limits.take(keys)
+    assert limits.taken() == dict.fromkeys(keys, 2)
+    limits.give(keys)
+    limits.give(keys)
+    assert limits.taken() == {}
+
+
+def test_the_counts_handed_out_are_a_copy() -> None:
+    limits = Limits(ALL)
+    limits.taken()["ip", "::1"] = 99
+    assert limits.taken() == {}
+
+
+@given(st.lists(st.tuples(st.sampled_from("pq"), st.sampled_from("uv"), st.sets(st.sampled_from("ab"))), max_size=30))
+def test_nobody_exceeds_a_limit_and_the_counts_are_those_of_the_admitted(
+    requests: list[tuple[str, str, set[str]]],
+) -> None:
+    limits, admitted = Limits(ALL), []
+    for ip, user, topics in requests:
+        keys = limits.keys(ip, user, sorted(topics))
+        if limits.exceeded(keys) is None:
+            limits.take(keys)
+            admitted.append(keys)
+        count = Counter(key for keys in admitted for key in keys)
+        assert limits.taken() == dict(count)
+        assert all(taken <= {"ip": 2, "user": 3, "topic": 4}[kind] for (kind, _), taken in count.items())
