@@ -1,0 +1,218 @@
+/**
+ * The browser client of ssepool: an ES module, no build step, no dependency.
+ *
+ *     import { SSEPool } from "/ssepool.js";
+ *
+ *     const pool = new SSEPool();                        // the hub that this file came from; or new SSEPool("/sse/")
+ *     const feed = pool.subscribe({
+ *       topics: ["orders/42"],                           // exact names
+ *       patterns: ["orders/:id"],                        // WHATWG URL Patterns over topic names
+ *       lastEventId: "earliest",                         // where to begin; without it: at the next event
+ *       data: { page: 3 },                               // this client's own data, at most 2 KiB of JSON
+ *     });
+ *     const off = feed.on("update", (data, event) => {}) // data: parsed if it is JSON, else text; event.data: the text
+ *     feed.on("ssepool.state", (state) => {});           // whenever feed.state changes, or what belongs to it
+ *     await feed.send({ typing: true });                 // to the server, over POST, while the state is "open"
+ *     await pool.publish("orders/42", { paid: true }, { type: "update", id: "41-7" });
+ *     feed.close();                                      // for good; feed.reconnect() undoes it
+ *
+ * feed.state is one of
+ *     "connecting"    the request is under way (a full pool may hold it back without a word)
+ *     "waiting"       in the queue for a slot, at feed.position (only where the hub announces its queue)
+ *     "open"          a slot is ours: feed.connectionId
+ *     "reconnecting"  the connection ended; feed.reason says why if the hub did; the browser or this client comes back
+ *     "closed"        it stays so: feed.reason is "client_closed" (close() was called) or "kicked"
+ *
+ * feed.lastEventId is the id up to which events have been handed out. Keep it to go on after a reload.
+ *
+ * A browser's EventSource comes back by itself after a lost connection, but gives up for good at any answer other
+ * than 200, and does not tell which it was. This client then makes a new one, after a pause that doubles up to 30 s
+ * and is spread at random, with one exception: a client that was told `ssepool.close` with reason `kicked` and is
+ * then turned away (the hub answers 204) stays away. send() and publish() reject with a HubError.
+ */
+
+const FIRST_PAUSE = 1_000; // milliseconds
+const LONGEST_PAUSE = 30_000;
+const POST_TIMEOUT = 15_000;
+const OWN_EVENTS = ["ssepool.open", "ssepool.queued", "ssepool.close"];
+
+/** A request that the hub refused: `status` (HTTP) and `code` (a word such as `invalid_topic`) beside the message. */
+export class HubError extends Error {
+  constructor(message, status = 0, code = "") {
+    super(message);
+    this.name = "HubError";
+    this.status = status;
+    this.code = code;
+  }
+}
+
+/** One hub, at the URL `base`. */
+export class SSEPool {
+  constructor(base = new URL(".", import.meta.url)) {
+    this.base = new URL(base, document.baseURI);
+    if (!this.base.pathname.endsWith("/")) this.base.pathname += "/";
+  }
+
+  /** Open a stream of events. `topics` or `patterns` must name something. */
+  subscribe(options) {
+    return new Subscription(this, options);
+  }
+
+  /** Publish one event; resolves to its id. */
+  async publish(topic, data, { type, id } = {}) {
+    return (await this.post("events", { topic, type, id, data })).ids[0];
+  }
+
+  /** POST JSON to a path below the base; resolves to the JSON that comes back, rejects with HubError. */
+  async post(path, body, headers = {}) {
+    let response;
+    try {
+      response = await fetch(new URL(path, this.base), {
+        method: "POST",
+        headers: { "Content-Type": "application/json", ...headers },
+        body: JSON.stringify(body),
+        signal: AbortSignal.timeout(POST_TIMEOUT),
+      });
+    } catch (error) {
+      throw new HubError(`the hub cannot be reached: ${error.message}`);
+    }
+    const answer = parse(await response.text());
+    if (response.ok) return answer;
+    const { code = "", message = response.statusText } = answer?.error ?? {};
+    throw new HubError(message, response.status, code);
+  }
+}
+
+class Subscription {
+  #pool;
+  #options;
+  #source = null;
+  #listening = new Set(); // types that the source knows of
+  #handlers = new Map(); // type -> Set of functions
+  #token = null;
+  #failures = 0;
+  #timer = null;
+  #comeBack = () => this.#timer !== null && this.reconnect();
+
+  constructor(pool, { topics = [], patterns = [], lastEventId = "", data } = {}) {
+    this.#pool = pool;
+    this.#options = { topics, patterns, data };
+    this.lastEventId = lastEventId;
+    this.connectionId = null;
+    this.position = null;
+    this.reason = null;
+    this.state = "closed";
+    this.reconnect();
+  }
+
+  /** Call `handler(data, event)` for each event of a type ("message": those without one). Returns a function that undoes it. */
+  on(type, handler) {
+    if (!this.#handlers.has(type)) {
+      this.#handlers.set(type, new Set());
+      this.#listen(type);
+    }
+    this.#handlers.get(type).add(handler);
+    return () => this.#handlers.get(type).delete(handler);
+  }
+
+  /** Send this client's own data to the server; it reaches the application's `on_message`. */
+  async send(data) {
+    if (this.state !== "open") throw new HubError(`not connected: the state is ${this.state}`);
+    const path = `connections/${encodeURIComponent(this.connectionId)}/messages`;
+    return this.#pool.post(path, data, { Authorization: `Bearer ${this.#token}` });
+  }
+
+  /** Leave for good. No handler is called afterwards but that of the state. */
+  close() {
+    this.#disconnect();
+    this.#become("closed", { reason: "client_closed" });
+  }
+
+  /** Connect now, whatever the state: after close(), after a kick, or to cut a pause short. */
+  reconnect() {
+    this.#disconnect();
+    const url = new URL("events", this.#pool.base);
+    for (const topic of this.#options.topics) url.searchParams.append("topic", topic);
+    for (const pattern of this.#options.patterns) url.searchParams.append("pattern", pattern);
+    if (this.#options.data !== undefined) url.searchParams.set("data", JSON.stringify(this.#options.data));
+    if (this.lastEventId) url.searchParams.set("last_event_id", this.lastEventId);
+    this.#source = new EventSource(url);
+    this.#source.onerror = (event) => {
+      if (!(event instanceof MessageEvent)) this.#lost();
+    };
+    for (const type of [...OWN_EVENTS, ...this.#handlers.keys()]) this.#listen(type);
+    addEventListener("online", this.#comeBack);
+    this.#become("connecting");
+  }
+
+  #disconnect() {
+    clearTimeout(this.#timer);
+    this.#timer = null;
+    removeEventListener("online", this.#comeBack);
+    this.#source?.close();
+    this.#source = null;
+    this.#listening.clear();
+  }
+
+  #listen(type) {
+    const source = this.#source;
+    if (source === null || this.#listening.has(type)) return;
+    this.#listening.add(type);
+    source.addEventListener(type, (event) => {
+      // An event of type "open" or "error" must not be taken for EventSource's own, nor the other way round.
+      if (source !== this.#source || !(event instanceof MessageEvent)) return;
+      if (event.lastEventId) this.lastEventId = event.lastEventId;
+      const data = parse(event.data);
+      this.#own(type, data);
+      this.#hand(type, data, event);
+    });
+  }
+
+  #own(type, data) {
+    if (type === "ssepool.open") {
+      this.#failures = 0;
+      this.#token = data.token;
+      this.#become("open", { connectionId: data.connection });
+    } else if (type === "ssepool.queued") {
+      this.#become("waiting", { position: data.position });
+    } else if (type === "ssepool.close") {
+      this.reason = data.reason;
+    }
+  }
+
+  #lost() {
+    const reason = this.reason;
+    if (this.#source.readyState !== EventSource.CLOSED) return this.#become("reconnecting", { reason });
+    if (reason === "kicked") {
+      this.#disconnect();
+      return this.#become("closed", { reason });
+    }
+    const pause = Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** this.#failures++) * (0.5 + Math.random() / 2);
+    this.#timer = setTimeout(() => this.reconnect(), pause);
+    this.#become("reconnecting", { reason });
+  }
+
+  #become(state, { connectionId = null, position = null, reason = null } = {}) {
+    Object.assign(this, { state, connectionId, position, reason });
+    if (state !== "open") this.#token = null;
+    this.#hand("ssepool.state", state, null);
+  }
+
+  #hand(type, data, event) {
+    for (const handler of this.#handlers.get(type) ?? []) {
+      try {
+        handler(data, event);
+      } catch (error) {
+        reportError(error); // one handler's fault must not keep the event from the others
+      }
+    }
+  }
+}
+
+function parse(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
