@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
 from live import PATHS, LiveServer, Stream, serve, wait_for
 
 TROUBLE = ("Traceback", "ERROR", "never retrieved", "was destroyed but it is pending")

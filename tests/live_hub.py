@@ -1,4 +1,7 @@
-"""The process behind `live.serve`: `live_hub.py PATH PORT SETTINGS-AS-JSON`. Prints `ready URL` when it serves."""
+"""The process behind `live.serve`: `live_hub.py PATH PORT SETTINGS-AS-JSON`. Prints `ready URL` when it serves.
+
+With the setting `app` the hub is part of the application of `live_app`.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,14 @@ import json
 import sys
 from typing import Any
 
+import live_app
 from ssepool import Hub, HubConfig, PoolConfig, ServerConfig
 from ssepool.config import settings
 from ssepool.runtime.server import Server
 
 
 def main(path: str, port: int, values: dict[str, Any]) -> None:
+    with_app = values.pop("app", False)
     sections: dict[str, dict[str, Any]] = {"pool": {}, "hub": {}, "server": {}}
     known = {item.name: item.section for item in settings()}
     for name, value in values.items():
@@ -20,13 +25,14 @@ def main(path: str, port: int, values: dict[str, Any]) -> None:
     if path != "detached":
         sections["hub"]["detach"] = False
     hub = Hub(HubConfig(pool=PoolConfig(**sections["pool"]), **sections["hub"]))
+    app: Any = live_app.build(hub) if with_app else hub.app
     if path == "hypercorn":
-        asyncio.run(hypercorn(hub, port))
+        asyncio.run(hypercorn(hub, app, port))
     else:
-        Server(hub, hub.app, ServerConfig(port=port, **sections["server"]), on_started=ready).run()
+        Server(hub, app, ServerConfig(port=port, **sections["server"]), on_started=ready).run()
 
 
-async def hypercorn(hub: Hub, port: int) -> None:
+async def hypercorn(hub: Hub, app: Any, port: int) -> None:
     import socket
 
     from hypercorn.asyncio import serve
@@ -41,7 +47,7 @@ async def hypercorn(hub: Hub, port: int) -> None:
     config.graceful_timeout = 3
     config.keep_alive_timeout = 1
     asyncio.get_running_loop().call_later(0.3, ready, f"http://127.0.0.1:{listener.getsockname()[1]}")
-    await serve(hub.app, config)  # type: ignore[arg-type]
+    await serve(app, config)
 
 
 def ready(url: str) -> None:

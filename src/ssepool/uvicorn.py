@@ -1,7 +1,7 @@
 """The HTTP protocol class for uvicorn that lets streams go: `uvicorn app:app --http ssepool.uvicorn:Protocol`.
 
-It is uvicorn's own httptools protocol, with three additions: an ASGI extension that hands a request's socket over,
-a deadline for a request's head, and the reason for which a connection was lost.
+It is uvicorn's own httptools protocol, with these additions: ASGI extensions that hand a request's socket over and
+that drop a connection, a deadline for a request's head, and the reason for which a connection was lost.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 
-from ssepool.runtime.asgi import DETACH
+from ssepool.runtime.asgi import ABORT, DETACH
 from ssepool.runtime.streamer import AVAILABLE, Sink
 
 logger = logging.getLogger("ssepool")
@@ -86,8 +86,10 @@ class Protocol(HttpToolsProtocol):
         send: Callable[[dict[str, Any]], Awaitable[None]],
     ) -> None:
         exchange = Exchange(self, self.cycle, scope, receive, send)
+        extensions = scope.setdefault("extensions", {})
+        extensions[ABORT] = exchange.abort
         if AVAILABLE and not self.config.is_ssl:
-            scope.setdefault("extensions", {})[DETACH] = exchange.detach
+            extensions[DETACH] = exchange.detach
         await self._app(scope, exchange.receive, exchange.send)
 
 
@@ -143,6 +145,11 @@ class Exchange:
         protocol.server_state.total_requests += 1
         transport.abort()
         return self
+
+    def abort(self) -> None:
+        """Drop the connection with all that is still to be written."""
+        self._cycle.disconnected = True  # else the server complains that the response is not complete
+        self._protocol.transport.abort()
 
     def gone(self) -> None:
         """The client of a detached socket has left."""

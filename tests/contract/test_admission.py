@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from live import LiveServer, Stream
 from live_fixtures import Connect, Start
 

@@ -7,6 +7,7 @@ elsewhere a task for each connection writes through plain `send`. Both are links
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
@@ -28,17 +29,24 @@ if TYPE_CHECKING:
 DETACH = "ssepool.detach"
 """The extension under `scope["extensions"]` by which a server hands its socket over."""
 
+ABORT = "ssepool.abort"
+"""The extension by which a server drops a connection with all that is still to be written."""
+
 
 class AsgiLink(Link):
     """A link over ASGI's `receive` and `send`."""
 
-    __slots__ = ("_receiver", "_send", "_wake", "_writer")
+    __slots__ = ("_abort", "_complete", "_receiver", "_send", "_wake", "_writer")
 
     weight = 1
 
-    def __init__(self, pool: Pool, delivery: Delivery, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, pool: Pool, delivery: Delivery, receive: Receive, send: Send, abort: Callable[[], None] | None
+    ) -> None:
         super().__init__(pool, delivery)
         self._send = send
+        self._abort = abort
+        self._complete = False
         self._writer: asyncio.Task[Any] | None = None
         """The task that is inside `send`, where it may have to be cancelled."""
         self._wake: asyncio.Future[None] | None = None
@@ -54,6 +62,9 @@ class AsgiLink(Link):
         self._receiver.cancel()
         if self._writer is not None:
             self._writer.cancel()
+        if self._abort is not None and self.started and not self._complete:
+            # A server that only closes waits for the client to take what is buffered, also if it takes nothing.
+            self._abort()
         self.flush()
 
     async def run(self) -> None:
@@ -67,6 +78,7 @@ class AsgiLink(Link):
                     self.slot.bytes += len(data)
             elif self.ending:
                 await self._write({"type": "http.response.body", "body": b"", "more_body": False})
+                self._complete = True
                 self.end(Reason.COMPLETED)
             else:
                 self._wake = asyncio.get_running_loop().create_future()
@@ -167,12 +179,13 @@ class EventStream(Response):
 
     def _open_link(self, scope: Scope, receive: Receive, send: Send) -> Link:
         hub = self.hub
-        detach = scope.get("extensions", {}).get(DETACH)
+        extensions = scope.get("extensions", {})
+        detach = extensions.get(DETACH)
         if detach is not None and hub.streamer is not None:
             handover: Handover | None = detach()
             if handover is not None:
                 return SocketLink(hub.pool, hub.delivery, hub.streamer, handover)
-        return AsgiLink(hub.pool, hub.delivery, receive, send)
+        return AsgiLink(hub.pool, hub.delivery, receive, send, extensions.get(ABORT))
 
     async def _start(self, link: Link, send: Send) -> None:
         """Send the response's head through the application's middleware, on either path."""

@@ -32,7 +32,7 @@ class Link(ABC):
     """Writes to one client: its outbox, then its replay, then its feed; never inside a half-written frame.
 
     A link lives from the moment a request is taken over until its client is gone. It has no slot while the request
-    waits in the queue. `on_end` is called exactly once, with the reason, when the transport is done with.
+    waits in the queue. `owner.link_ended` is called exactly once, with the reason, when the transport is done with.
     """
 
     __slots__ = (
@@ -134,6 +134,8 @@ class Link(ABC):
         self.hang_up()
         if self.owner is not None:
             self.owner.link_ended(reason)
+        # It may serve another client from here on, whose numbers a write that is still under way must not touch.
+        self.slot = None
 
     def leave_feed(self) -> None:
         if self.feed is not None:
