@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 from collections.abc import Callable
 from typing import Any
+
+from ssepool.runtime.tasks import Tasks
 
 logger = logging.getLogger("ssepool")
 
@@ -14,12 +15,16 @@ logger = logging.getLogger("ssepool")
 class Hooks:
     """Functions by the name of what happened, plain or async. A failing one is logged and stops nobody else."""
 
-    def __init__(self) -> None:
+    def __init__(self, tasks: Tasks) -> None:
         self._hooks: dict[str, list[Callable[..., Any]]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = tasks
 
     def add(self, name: str, hook: Callable[..., Any]) -> None:
         self._hooks.setdefault(name, []).append(hook)
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is any hook of this name."""
+        return name in self._hooks
 
     async def run(self, name: str, *args: Any) -> None:
         """Call all hooks of a name, one after the other, and return when they are done."""
@@ -34,13 +39,4 @@ class Hooks:
     def start(self, name: str, *args: Any) -> None:
         """Have all hooks of a name called soon."""
         if name in self._hooks:
-            task = asyncio.get_running_loop().create_task(self.run(name, *args))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def close(self, seconds: float) -> None:
-        """Let those that run come to their end, but not for longer than this."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=seconds)
-        for task in self._tasks:
-            task.cancel()
+            self._tasks.start(self.run(name, *args))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from random import random
 from time import monotonic
 from typing import Any, Self, TypeVar
@@ -35,6 +35,7 @@ from ssepool.runtime.replay import Replay
 from ssepool.runtime.signals import before_others
 from ssepool.runtime.stats import HubStats
 from ssepool.runtime.streamer import AVAILABLE, Streamer
+from ssepool.runtime.tasks import Tasks
 from ssepool.runtime.visit import Visit, ip_of, last_event_id
 
 Hook = TypeVar("Hook", bound=Callable[..., Any])
@@ -68,7 +69,8 @@ class Hub:
         self._monitor: Monitor | None = None
         self._index: TopicIndex[Feed] = TopicIndex()
         self._feeds: dict[Subscription, Feed] = {}
-        self._hooks = Hooks()
+        self.tasks = Tasks()
+        self._hooks = Hooks(self.tasks)
         self._bans: dict[Any, float] = {}
         self._productions: dict[str, Production] = {}
         self._emptied: asyncio.Event
@@ -107,7 +109,7 @@ class Hub:
         if self.streamer is not None:
             self.streamer.close()
             self.streamer = None
-        await self._hooks.close(GOODBYE)
+        await self.tasks.close(GOODBYE)
         await self.broker.close()
 
     def shutdown(self) -> None:
@@ -294,6 +296,10 @@ class Hub:
             last_event_id=last_id or last_event_id(scope),
         )
 
+    def recognise(self, scope: Mapping[str, Any]) -> Visit | None:
+        """What a plain GET asks for, if it is a subscription to this hub that needs nothing but a slot."""
+        return None
+
     def connect(self, slot: Slot, link: Link, visit: Visit) -> Connection:
         """Bind a reserved slot, a link and a request together. The slot is freed when the link ends."""
         connection = Connection(self, slot, link, visit)
@@ -304,15 +310,29 @@ class Hub:
 
     async def welcome(self, connection: Connection, link: Link, visit: Visit) -> None:
         """Open the stream: the first event, the hooks, what the client missed, and then what is live."""
+        if self._begin(connection, link):
+            await self._hooks.run("connect", connection)
+            self._go_on(connection, link, visit)
+
+    def welcome_now(self, connection: Connection, link: Link, visit: Visit) -> None:
+        """As `welcome`, for callers that cannot wait: a task is made only if there are hooks to wait for."""
+        if "connect" in self._hooks:
+            self._tasks.start(self.welcome(connection, link, visit))
+        elif self._begin(connection, link):
+            self._go_on(connection, link, visit)
+
+    def _begin(self, connection: Connection, link: Link) -> bool:
         assert link.slot is not None
         self.pool.start(link.slot, self.now())
         if link.stalled:  # already before it had a slot to be judged by
             self.pool.block(link.slot, self.now())
         if self.pool.state is not PoolState.OPEN:  # it began to drain or close while the head was on its way
             self.evict(link.slot, Reason.DRAINED if self.pool.state is PoolState.DRAINING else Reason.SHUTDOWN)
-            return
+            return False
         link.push(frames.opened(connection.id, connection.token, self.node))
-        await self._hooks.run("connect", connection)
+        return True
+
+    def _go_on(self, connection: Connection, link: Link, visit: Visit) -> None:
         if link.ended or link.ending:
             return
         production = visit.production

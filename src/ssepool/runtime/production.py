@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterable
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from ssepool.core.event import EARLIEST, Event
 from ssepool.core.states import Reason
 from ssepool.errors import ConnectionReleased
+from ssepool.runtime.delivery import SLICE
 
 if TYPE_CHECKING:
     from ssepool.runtime.connection import Connection
@@ -37,6 +39,7 @@ class Production:
         self.start = 0
         """The broker's position before the first event."""
         self._end: int | None = None
+        """Its position after the last event, once it has ended."""
         self._outcome: Reason | None = None
         self.ended_at = 0.0
 
@@ -58,7 +61,7 @@ class Production:
         """A client has its slot: start the generator if it is the first, end its stream if it is too late."""
         if self._task is None:
             self.start = self._hub.position
-            self._task = asyncio.create_task(self._run(connection))
+            self._task = self._hub.tasks.start(self._run(connection))
         self._viewers.add(link)
         if self._outcome is not None:
             link.finishing = self._outcome
@@ -66,8 +69,8 @@ class Production:
     def unattend(self, link: Link) -> None:
         """A client has left."""
         self._viewers.discard(link)
-        if self._topic is None and self._task is not None:
-            self._task.cancel()
+        if self._topic is None:
+            self.cancel()
 
     def is_over_for(self, last_event_id: str | None) -> bool:
         """Whether a client that comes back with this id has all that there ever will be."""
@@ -78,6 +81,8 @@ class Production:
 
     async def _run(self, connection: Connection) -> None:
         outcome = Reason.COMPLETED
+        last_id = None
+        paused_at = perf_counter()
         try:
             async for item in self._source:
                 event = item if isinstance(item, Event) else Event(item)
@@ -85,7 +90,10 @@ class Production:
                     await connection.send(event)
                 else:
                     named = Event(event.data, (self._topic,), event.type, event.id, event.retry, event.private)
-                    await self._hub.publish_many([named])
+                    [last_id] = await self._hub.publish_many([named])
+                if perf_counter() - paused_at > SLICE:  # neither the generator nor we may have waited for anything
+                    await asyncio.sleep(0)
+                    paused_at = perf_counter()
         except ConnectionReleased:
             return
         except Exception:
@@ -93,15 +101,15 @@ class Production:
             outcome = Reason.ERROR
         finally:
             await _aclose(self._source)
-        self._end = self._hub.position
+        self._end = self.start if last_id is None else self._hub.broker.find(last_id).position
         self._outcome = outcome
         self.ended_at = self._hub.now()
         for viewer in list(self._viewers):
             viewer.finish(outcome)
 
     def cancel(self) -> None:
-        """Stop the generator: the hub closes."""
-        if self._task is not None:
+        """Stop the generator: its one client has left, or the hub closes."""
+        if self._task is not None and not self._task.cancelling():  # a second time would hit its cleaning up
             self._task.cancel()
 
 
