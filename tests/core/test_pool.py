@@ -738,6 +738,8 @@ def test_the_reaper_looks_closely_only_at_slots_where_something_is_due(monkeypat
     assert looked == []
     pool.block(slots[7], 900.0)
     pool.unblock(slots[7])
+    pool.reap(919.0)
+    assert looked == []
     pool.reap(920.0)
     pool.reap(921.0)
     assert looked == [slots[7]]  # once: then it is due again when it is idle
@@ -838,6 +840,22 @@ def test_growing_fills_gaps_and_keeps_the_slots_in_the_order_of_their_index() ->
     assert [slot.index for slot in pool.slots] == [0, 1, 2, 3, 4, 5]
     assert pool.cells() == "foffof"
     assert [slot_of(pool).index for _ in range(4)] == [0, 2, 3, 5]
+
+
+def test_a_slot_that_was_taken_out_is_handed_out_no_more() -> None:
+    pool = pool_of(5)
+    pool.resize(2, 0.0)
+    assert {slot_of(pool), slot_of(pool)} == set(pool.slots)
+    wait(pool)
+
+
+def test_slots_that_stay_are_the_same_objects() -> None:
+    pool = pool_of(6)
+    slots = list(pool.slots)
+    stream_of(pool)
+    for size in (6, 4, 3, 3, 5):
+        pool.resize(size, 0.0)
+        assert pool.slots[:3] == slots[:3]
 
 
 def test_the_same_size_changes_nothing() -> None:
