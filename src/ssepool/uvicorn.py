@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -33,6 +33,8 @@ class Protocol(HttpToolsProtocol):
     """uvicorn's httptools protocol; offers `scope["extensions"]["ssepool.detach"]` where a socket can be detached."""
 
     head_timeout = HEAD_TIMEOUT
+    early = b""
+    """What has been read of the connection before it became this protocol's."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -45,6 +47,8 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._await_head()
+        if self.early:
+            self.data_received(self.early)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
@@ -177,7 +181,7 @@ class Exchange:
                     self.sink.complete()
 
     def _head(self, status: int, headers: Any) -> bytes:
-        """The response's head as the server would write it; the body ends with the connection (RFC 9112, 6.3)."""
+        """The response's head as the server would write it, which also logs the access."""
         if self._cycle.access_log:
             self._cycle.access_logger.info(
                 '%s - "%s %s HTTP/%s" %d',
@@ -187,14 +191,19 @@ class Exchange:
                 self._scope["http_version"],
                 status,
             )
-        lines = [STATUS_LINE[status]]
-        kept = [(name, value) for name, value in headers if name.lower() != b"connection"]
-        for name, value in (*self._cycle.default_headers, *kept, (b"connection", b"close")):
-            if b"\n" in value or b"\r" in value or b"\n" in name or b"\r" in name:
-                raise RuntimeError(f"header {name!r} has a line break in its value {value!r}")
-            lines += (name, b": ", value, b"\r\n")
-        lines.append(b"\r\n")
-        return b"".join(lines)
+        return render_head(status, [*self._cycle.default_headers, *headers])
+
+
+def render_head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """A response's head in its wire format. The body ends with the connection (RFC 9112, 6.3)."""
+    lines = [STATUS_LINE[status]]
+    kept = [(name, value) for name, value in headers if name.lower() != b"connection"]
+    for name, value in (*kept, (b"connection", b"close")):
+        if b"\n" in value or b"\r" in value or b"\n" in name or b"\r" in name:
+            raise RuntimeError(f"header {name!r} has a line break in its value {value!r}")
+        lines += (name, b": ", value, b"\r\n")
+    lines.append(b"\r\n")
+    return b"".join(lines)
 
 
 def protocol(head_timeout: float) -> type[Protocol]:

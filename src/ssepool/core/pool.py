@@ -151,6 +151,10 @@ class Pool:
         self.waiting.join(waiter)
         return waiter
 
+    def exceeds(self, ip: str | None, user: str | None, topics: Iterable[str]) -> bool:
+        """Whether one more request would exceed a limit."""
+        return self.limits.exceeded(self.limits.keys(ip, user, topics)) is not None
+
     def leave(self, waiter: Waiter) -> None:
         """The waiter's client has gone: take it out of the queue. Once it has ended, this does nothing."""
         if waiter.state is WaiterState.WAITING:

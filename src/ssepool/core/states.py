@@ -23,6 +23,9 @@ class SlotState(Enum):
     OPEN = "open"
     CLOSING = "closing"
 
+    # Enum's own is a Python function that hashes the name; each step of a slot looks it up several times.
+    __hash__ = object.__hash__
+
 
 class PoolState(Enum):
     NEW = "new"

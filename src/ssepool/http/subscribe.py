@@ -6,16 +6,19 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 import msgspec
-from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from ssepool.config import KiB
-from ssepool.core.topics import shown
+from ssepool.core.topics import Subscription, shown
 from ssepool.http.errors import APIError
+from ssepool.runtime.asgi import EventStream
+from ssepool.runtime.visit import Visit, ip_of, last_event_id
 
 if TYPE_CHECKING:
     from ssepool.runtime.hub import Hub
+
+PATH = "/events"
 
 MOST_DATA = 2 * KiB
 """Bytes of the client's own data at the most."""
@@ -30,7 +33,7 @@ PARAMETERS = ("topic", "pattern", "last_event_id", "lastEventId", "data")
 
 def routes(hub: Hub) -> list[BaseRoute]:
     """The route of this file."""
-    return [Route("/events", Subscribe(hub), methods=["GET", "HEAD"])]
+    return [Route(PATH, Subscribe(hub), methods=["GET", "HEAD"])]
 
 
 class Subscribe:
@@ -40,12 +43,21 @@ class Subscribe:
         self._hub = hub
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        query = read_subscription(scope["query_string"])
-        request = Request(scope)
-        response = self._hub.response(
-            request, topics=query["topic"], patterns=query["pattern"], data=query["data"], private=False
-        )
-        await response(scope, receive, send)
+        await EventStream(self._hub, read_visit(scope))(scope, receive, send)
+
+
+def read_visit(scope: Scope) -> Visit:
+    """What a request for the stream asks for. Raises `APIError` or `InvalidTopic`.
+
+    A stranger has no right to private events.
+    """
+    query = read_subscription(scope["query_string"])
+    return Visit(
+        subscription=Subscription.of(query["topic"], query["pattern"], private=False),
+        ip=ip_of(scope),
+        data=query["data"],
+        last_event_id=last_event_id(scope),
+    )
 
 
 def read_subscription(query_string: bytes) -> dict[str, Any]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from ssepool.core.slot import Slot
-from ssepool.core.states import Reason, WaiterState
+from ssepool.core.states import PoolState, Reason, SlotState, WaiterState
 from ssepool.core.waiting import Waiter
 from ssepool.errors import PoolClosed, PoolFull, PoolTimeout, SSEPoolError
 from ssepool.runtime import frames
+from ssepool.runtime.streamer import Handover, SocketLink
 
 if TYPE_CHECKING:
     from ssepool.runtime.hub import Hub
@@ -123,6 +125,43 @@ class Application:
         if not self._outcome.done():
             self._error = error
             self._outcome.set_result(None)
+
+
+class Nobody:
+    """The applicant of a request that does not wait."""
+
+    def granted(self, slot: Slot) -> bool:
+        return False
+
+    def failed(self, outcome: WaiterState) -> None:
+        pass
+
+
+NOBODY = Nobody()
+
+
+def admit_at_once(hub: Hub, visit: Visit, handover: Handover, head: Callable[[], bytes]) -> bool:
+    """Stream to a client whose socket no server holds, if a slot is free and nothing is out of the ordinary.
+
+    False if it must take the longer way: the pool is full or not open, or the client is to be told to stay away. Then
+    nothing has been done.
+    """
+    pool = hub.pool
+    if (
+        hub.streamer is None
+        or pool.state is not PoolState.OPEN
+        or not pool.count(SlotState.FREE)
+        or visit.has_everything
+        or hub.is_banned(visit)
+        or pool.exceeds(visit.ip, visit.user, visit.limited)
+    ):
+        return False
+    slot = pool.acquire(hub.now(), NOBODY, ip=visit.ip, user=visit.user, topics=visit.limited)
+    assert isinstance(slot, Slot)
+    link = SocketLink(pool, hub.delivery, hub.streamer, handover)
+    link.start(head())
+    hub.welcome_now(hub.connect(slot, link, visit), link, visit)
+    return True
 
 
 def word(error: SSEPoolError) -> str:

@@ -203,7 +203,7 @@ class EventStream(Response):
 
 
 async def _respond(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-    if status != 204 and body:
+    if body and (b"content-type", b"text/event-stream") not in headers:  # a stream has no length, however short
         headers = [*headers, (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -317,7 +317,7 @@ class Hub:
     def welcome_now(self, connection: Connection, link: Link, visit: Visit) -> None:
         """As `welcome`, for callers that cannot wait: a task is made only if there are hooks to wait for."""
         if "connect" in self._hooks:
-            self._tasks.start(self.welcome(connection, link, visit))
+            self.tasks.start(self.welcome(connection, link, visit))
         elif self._begin(connection, link):
             self._go_on(connection, link, visit)
 

@@ -12,9 +12,12 @@ import uvicorn
 
 from ssepool.config import ServerConfig
 from ssepool.errors import ConfigError
+from ssepool.runtime.frames import STREAM_HEADERS
 from ssepool.runtime.hub import Hub
-from ssepool.runtime.streamer import set_ack_timeout
-from ssepool.uvicorn import protocol
+from ssepool.runtime.listener import Listener
+from ssepool.runtime.streamer import AVAILABLE, set_ack_timeout
+from ssepool.runtime.tasks import Tasks
+from ssepool.uvicorn import protocol, render_head
 
 try:
     import uvloop  # noqa: F401
@@ -41,7 +44,6 @@ class Server:
         """
         self.hub = hub
         self.config = config or ServerConfig()
-        self._on_started = on_started
         check_address(self.config)
         self._uvicorn = _Uvicorn(
             uvicorn.Config(
@@ -56,7 +58,8 @@ class Server:
                 timeout_graceful_shutdown=math.ceil(self.config.shutdown_timeout),
                 server_header=False,
             ),
-            self._started,
+            hub,
+            on_started,
         )
 
     def run(self) -> None:
@@ -67,9 +70,6 @@ class Server:
         finally:
             for listener in listeners:
                 listener.close()
-
-    def _started(self, url: str) -> None:
-        self._on_started(url)
 
     def _listen(self) -> list[socket.socket]:
         host, port = self.config.host, self.config.port
@@ -82,6 +82,7 @@ class Server:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             # Accepted sockets inherit it, so a peer that is gone without a FIN is found on every path.
             set_ack_timeout(listener, self.hub.config.pool.ack_timeout)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             listener.bind(address)
             listener.listen(self.config.backlog)
             listener.setblocking(False)
@@ -93,18 +94,58 @@ class Server:
 
 
 class _Uvicorn(uvicorn.Server):
-    """uvicorn's server, which tells when it has started."""
+    """uvicorn's server with a listener of ours, which takes subscriptions before a protocol is made for them."""
 
     url = ""
 
-    def __init__(self, config: uvicorn.Config, started: Callable[[str], None]) -> None:
+    def __init__(self, config: uvicorn.Config, hub: Hub, started: Callable[[str], None]) -> None:
         super().__init__(config)
+        self._hub = hub
         self._on_started = started
+        self._listeners: list[Listener] = []
+        self._tasks = Tasks()
+        self._head = b""
+        self._head_of: list[tuple[bytes, bytes]] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            asyncio.get_running_loop().call_soon(self._on_started, self.url)
+        listens = AVAILABLE and self._hub.config.detach
+        await super().startup([] if listens else sockets)
+        if not self.started:
+            return
+        if listens:
+            timeout = self.config.http_protocol_class.head_timeout  # type: ignore[attr-defined]
+            self._listeners = [
+                Listener(sock, self._hub, self._hand_on, self._stream_head, timeout) for sock in sockets or ()
+            ]
+        asyncio.get_running_loop().call_soon(self._on_started, self.url)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for listener in self._listeners:
+            listener.close()
+        await super().shutdown(sockets)
+
+    def _hand_on(self, conn: socket.socket, data: bytes) -> None:
+        self._tasks.start(self._serve_connection(conn, data))
+
+    async def _serve_connection(self, conn: socket.socket, data: bytes) -> None:
+        def make() -> asyncio.Protocol:
+            made = self.config.http_protocol_class(  # type: ignore[call-arg]
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+            made.early = data  # type: ignore[attr-defined]
+            return made
+
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(make, conn)
+        except OSError:
+            conn.close()  # the client was faster
+
+    def _stream_head(self) -> bytes:
+        """The head of every stream, rendered anew when uvicorn changes the date in its default headers."""
+        if self._head_of is not self.server_state.default_headers:
+            self._head_of = self.server_state.default_headers
+            self._head = render_head(200, [*self._head_of, *STREAM_HEADERS])
+        return self._head
 
 
 def url_of(listener: socket.socket) -> str:

@@ -112,6 +112,11 @@ class SocketLink(Link):
         self.ending = True
         self.flush()
 
+    def start(self, head: bytes) -> None:
+        """Begin with this head, where there is no application that would send one."""
+        self.head(head)
+        self._let_go()
+
     async def wait_started(self) -> None:
         if not self.started and not self.ended:
             self._begun = asyncio.get_running_loop().create_future()

@@ -1,0 +1,191 @@
+"""Listener: accepts connections and recognises subscriptions in their first packet.
+
+A subscription that arrives whole, and can have a slot at once, goes straight to admission: no transport, protocol
+object, task or middleware is made for it. Everything else, with the bytes already read, is handed on to the server's
+HTTP protocol, which comes to the same admission by a longer way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import httptools
+
+from ssepool.runtime.admission import admit_at_once
+
+if TYPE_CHECKING:
+    from ssepool.runtime.hub import Hub
+    from ssepool.runtime.streamer import Sink
+
+logger = logging.getLogger("ssepool")
+
+BURST = 64
+"""Connections accepted in one turn of the event loop."""
+
+FIRST_READ = 16 * 1024
+"""Bytes read of a connection before it is decided whose it is."""
+
+PAUSE = 1.0
+"""Seconds without accepting after the system refused another descriptor."""
+
+OUT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Listener:
+    """Accepts on one listening socket until it is closed."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        hub: Hub,
+        hand_on: Callable[[socket.socket, bytes], None],
+        head: Callable[[], bytes],
+        head_timeout: float,
+    ) -> None:
+        """`hand_on` takes a connection and what was read of it; `head` gives the head of a stream's response."""
+        self._loop = asyncio.get_running_loop()
+        self._sock = sock
+        self._hub = hub
+        self._hand_on = hand_on
+        self._head = head
+        self._head_timeout = head_timeout
+        self._silent: dict[socket.socket, asyncio.TimerHandle] = {}
+        """Connections that have sent nothing yet, and the end of our patience with each."""
+        self._resume: asyncio.TimerHandle | None = None
+        self._loop.add_reader(sock, self._accept)
+
+    def close(self) -> None:
+        """Accept no more, and close what has not said anything yet."""
+        if self._resume is not None:
+            self._resume.cancel()
+        self._loop.remove_reader(self._sock)
+        self._sock.close()
+        for conn in list(self._silent):
+            self._forget(conn)
+            conn.close()
+
+    def _accept(self) -> None:
+        for _ in range(BURST):
+            try:
+                conn, address = self._sock.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in OUT_OF_FILES:
+                    raise
+                self._pause(error)
+                return
+            conn.setblocking(False)
+            self._read(conn, address)
+
+    def _pause(self, error: OSError) -> None:
+        logger.error(
+            "cannot accept a connection: %s; trying again every %g s. Those that are open go on, new ones wait; raise "
+            "the limit (ulimit -n) or lower the pool's size",
+            error.strerror,
+            PAUSE,
+        )
+        self._loop.remove_reader(self._sock)
+        self._resume = self._loop.call_later(PAUSE, self._loop.add_reader, self._sock, self._accept)
+
+    def _read(self, conn: socket.socket, address: Any) -> None:
+        try:
+            data = conn.recv(FIRST_READ)
+        except BlockingIOError:
+            if conn not in self._silent:
+                self._silent[conn] = self._loop.call_later(self._head_timeout, self._give_up, conn)
+                self._loop.add_reader(conn, self._read, conn, address)
+            return
+        except OSError:
+            data = b""
+        self._forget(conn)
+        if not data:
+            conn.close()
+        elif not self._admit(conn, address, data):
+            self._hand_on(conn, data)
+
+    def _admit(self, conn: socket.socket, address: Any, data: bytes) -> bool:
+        scope = subscription_scope(data, address)
+        visit = self._hub.recognise(scope) if scope is not None else None
+        if visit is None or not admit_at_once(self._hub, visit, accepted := Accepted(conn.fileno()), self._head):
+            return False
+        assert accepted.fd >= 0
+        conn.detach()
+        return True
+
+    def _give_up(self, conn: socket.socket) -> None:
+        self._forget(conn)
+        conn.close()
+
+    def _forget(self, conn: socket.socket) -> None:
+        timer = self._silent.pop(conn, None)
+        if timer is not None:
+            timer.cancel()
+            self._loop.remove_reader(conn)
+
+
+class Accepted:
+    """The handover of a socket that no server has ever held."""
+
+    __slots__ = ("fd", "sink")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.sink: Sink | None = None
+
+    def gone(self) -> None:
+        """There is nobody to tell."""
+
+
+class _Head:
+    """What httptools tells about a request."""
+
+    def __init__(self) -> None:
+        self.url = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.complete = False
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+
+
+NOT_PLAIN = frozenset({b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
+"""Headers of requests that are more than a plain GET."""
+
+
+def subscription_scope(data: bytes, address: Any) -> dict[str, Any] | None:
+    """The ASGI scope of a plain GET that these bytes hold whole and alone, or None."""
+    if not data.startswith(b"GET ") or not data.endswith(b"\r\n\r\n"):
+        return None
+    head = _Head()
+    parser = httptools.HttpRequestParser(head)
+    try:
+        parser.feed_data(data)
+        url = httptools.parse_url(head.url)
+    except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        return None
+    if not head.complete or parser.get_http_version() != "1.1" or data.count(b"\r\n\r\n") != 1:
+        return None
+    for name, _ in head.headers:
+        if name in NOT_PLAIN:
+            return None
+    return {
+        "type": "http",
+        "method": "GET",
+        "http_version": "1.1",
+        "path": url.path.decode("ascii") if url.path else "",
+        "query_string": url.query or b"",
+        "headers": head.headers,
+        "client": address[:2],
+    }
