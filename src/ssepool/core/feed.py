@@ -80,14 +80,16 @@ class Feed:
         if self._joined:
             self._joined.clear()
 
-    def read(self, cursor: int) -> tuple[bytes, int]:
+    def read(self, cursor: int, until: int | None = None) -> tuple[bytes, int]:
         """Frames from `cursor` on, joined, and the cursor after them. The join is shared by all who read there.
 
-        Raises `IndexError` for a cursor that is not from `first` to `head`.
+        With `until`, no further than that cursor. Raises `IndexError` for a cursor that is not from `first` to `head`.
         """
+        if until is not None and until < self.head:
+            return self._join(cursor, until)
         joined = self._joined.get(cursor)
         if joined is None:
-            joined = self._join(cursor)
+            joined = self._join(cursor, self.head)
             if len(self._joined) >= JOINS:
                 self._joined.clear()
             self._joined[cursor] = joined
@@ -153,14 +155,14 @@ class Feed:
         chosen = dict(newest.values())  # an event of several topics once
         return [chosen[number] for number in sorted(chosen)]
 
-    def _join(self, cursor: int) -> tuple[bytes, int]:
-        entries, start = self.entries, cursor - self.first
+    def _join(self, cursor: int, until: int) -> tuple[bytes, int]:
+        entries, start, stop = self.entries, cursor - self.first, until - self.first
         if not 0 <= start <= len(entries):
             raise IndexError(f"cursor {cursor} is not from {self.first} to {self.head}")
         if self._size <= JOIN_BYTES:
-            return b"".join([entry.frame for entry in (entries[start:] if start else entries)]), self.head
+            return b"".join([entry.frame for entry in entries[start:stop]]), until
         end, size = start, 0
-        while end < len(entries) and (end == start or size + len(entries[end].frame) <= JOIN_BYTES):
+        while end < stop and (end == start or size + len(entries[end].frame) <= JOIN_BYTES):
             size += len(entries[end].frame)
             end += 1
         return b"".join([entry.frame for entry in entries[start:end]]), self.first + end

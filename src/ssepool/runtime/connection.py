@@ -116,8 +116,9 @@ class Connection:
     ) -> None:
         """Send an event to this client alone; it is kept nowhere. `retry` is in milliseconds.
 
-        Waits while the client's outbox is full. Raises `InvalidEvent`, and `ConnectionReleased` if the client leaves
-        before there is room.
+        It comes behind all that was published before, unless the client is still being given what it missed. Waits
+        while the client's outbox is full. Raises `InvalidEvent`, and `ConnectionReleased` if the client leaves before
+        there is room.
         """
         event = data if isinstance(data, Event) else Event(data, type=type, id=id, retry=retry)
         self._check()
@@ -126,8 +127,7 @@ class Connection:
             self._check()
         self._slot.events += 1
         self._slot.sent_at = time.monotonic()
-        self._link.push(event.encode())
-        self._link.flush()
+        self._link.send(event.encode())
 
     def close(self, reason: str = "kicked") -> None:
         """End the stream now, after what is already half-written; the client is told the reason.

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
+from ssepool.config import MiB
 from ssepool.core.feed import Feed, joined
 from ssepool.core.slot import Slot
 from ssepool.core.states import Reason, SlotState
@@ -20,6 +21,9 @@ Bytes = bytes | memoryview
 
 OUTBOX_FRAMES = 256
 """Frames for one connection alone that may wait to be written; senders wait while there are more."""
+
+OUTBOX_BYTES = MiB
+"""Their bytes, likewise."""
 
 
 class Owner(Protocol):
@@ -41,6 +45,7 @@ class Link(ABC):
         "ending",
         "feed",
         "finishing",
+        "held",
         "outbox",
         "owner",
         "pool",
@@ -61,6 +66,8 @@ class Link(ABC):
         self.feed: Feed | None = None
         self.replay: Replay | None = None
         self.outbox: list[bytes] | None = None
+        self.held: list[tuple[int, bytes]] | None = None
+        """Events of this client's own that wait until its cursor has come to their place in the feed."""
         self.rest: Bytes | None = None
         self.started = False
         """The response's head is out (or first in the outbox)."""
@@ -82,10 +89,21 @@ class Link(ABC):
         else:
             self.outbox.append(frame)
 
+    def send(self, frame: bytes) -> None:
+        """Write an event of this client's own, behind everything that was published before it."""
+        feed = self.feed
+        if feed is not None and self.slot is not None and (self.held or self.slot.cursor < feed.head):
+            self.held = self.held or []
+            self.held.append((feed.head, frame))
+        else:
+            self.push(frame)
+        self.flush()
+
     @property
     def full(self) -> bool:
-        """Whether the outbox holds as much as it may."""
-        return self.outbox is not None and len(self.outbox) >= OUTBOX_FRAMES
+        """Whether there is as much for this client alone as there may be."""
+        waiting = [*(self.outbox or ()), *(frame for _, frame in self.held or ())]
+        return len(waiting) >= OUTBOX_FRAMES or sum(map(len, waiting)) >= OUTBOX_BYTES
 
     def follow(self, feed: Feed) -> None:
         """Join a feed at its head: everything published from now on."""
@@ -113,6 +131,7 @@ class Link(ABC):
     def part(self, frame: bytes) -> None:
         """Write one last frame, and end when it is out."""
         self.ending = True
+        self._let_out()
         self.leave_feed()
         self.replay = None
         self.push(frame)
@@ -130,7 +149,7 @@ class Link(ABC):
             return
         self.ended = True
         self.leave_feed()
-        self.replay = self.rest = self.outbox = None
+        self.replay = self.rest = self.outbox = self.held = None
         self.hang_up()
         if self.owner is not None:
             self.owner.link_ended(reason)
@@ -183,12 +202,15 @@ class Link(ABC):
                 continue
             feed = self.feed
             if feed is not None:
-                cursor = slot.cursor
+                cursor, held = slot.cursor, self.held
+                if held and held[0][0] <= cursor:
+                    self._let_out(cursor)
+                    continue
                 if cursor < feed.head:
                     if cursor < feed.first:
                         self._lagged(feed, slot)
                         continue
-                    data, slot.cursor = feed.read(cursor)
+                    data, slot.cursor = feed.read(cursor, held[0][0] if held else None)
                     slot.events += slot.cursor - cursor
                     return data, cursor
                 if self in feed.behind:
@@ -210,6 +232,11 @@ class Link(ABC):
         self.stalled = False
         if self.slot is not None:
             self.pool.unblock(self.slot)
+
+    def _let_out(self, cursor: int | None = None) -> None:
+        """Put the events whose place is reached into the outbox; without a cursor, all."""
+        while self.held and (cursor is None or self.held[0][0] <= cursor):
+            self.push(self.held.pop(0)[1])
 
     def _lagged(self, feed: Feed, slot: Slot) -> None:
         """The cursor fell off the feed's tail: do what the lag policy says."""
