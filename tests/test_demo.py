@@ -157,6 +157,18 @@ async def test_a_new_window_sees_what_was_said_before(server: LiveServer, window
 
 
 @browser_test
+async def test_a_long_history_shows_its_end_and_pops_nothing_up(server: LiveServer, windows: Windows) -> None:
+    said = [{"topic": "demo/chat", "type": "chat", "data": {"text": f"number {n}"}} for n in range(2000)]
+    noticed = [{"topic": "demo/notifications", "type": "notification", "data": "old news"} for _ in range(100)]
+    assert server.request("POST", "/events", noticed + said)[0] == 201
+    page = await windows.open(server.url)
+    await hears(page, "number 1999")
+    await expect(page.locator(".said")).to_have_count(100)
+    await expect(page.locator(".notice")).to_have_count(30)
+    await expect(page.locator(".toast")).to_have_count(0)
+
+
+@browser_test
 async def test_a_page_that_comes_back_asks_only_for_what_is_new(server: LiveServer, windows: Windows) -> None:
     one, two = await windows.open(server.url), await windows.open(server.url)
     await say(one, "before")

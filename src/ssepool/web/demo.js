@@ -42,13 +42,13 @@ function moment(at) {
    one value, so that neither can be ahead of the other. */
 
 const KEY = "ssepool.demo";
-const memory = { tab: randomId(), sender: randomId(), name: "", lastEventId: "", chat: [], notices: [], job: null, gaps: 0 };
+const memory = { tab: randomId(), sender: randomId(), name: "", lastEventId: "" };
+Object.assign(memory, { chat: [], notices: [], job: null, gaps: 0 });
 try {
   Object.assign(memory, JSON.parse(sessionStorage.getItem(KEY)));
 } catch (error) {
   console.info("nothing can be remembered here:", error.message);
 }
-const cameBackAt = memory.lastEventId;
 let saving = null;
 
 function save() {
@@ -62,11 +62,34 @@ function save() {
   }
 }
 
-function remember(list, item) {
-  if (item.id && list.some((known) => known.id === item.id)) return false;
-  list.push(item);
-  if (list.length > MOST[list === memory.chat ? "chat" : "notices"]) list.shift();
+/* What was received but is not on the page yet: a replay of thousands of events must not lay the page out for each. */
+
+const unseen = { chat: [...memory.chat], notices: [...memory.notices] };
+let rendering = null;
+
+/** Keep a message or a notification, unless it is here already; true if it was not. */
+function remember(kind, item) {
+  if (item.id && memory[kind].some((known) => known.id === item.id)) return false;
+  for (const list of [memory[kind], unseen[kind]]) {
+    list.push(item);
+    if (list.length > MOST[kind]) list.shift();
+  }
   return true;
+}
+
+/** To be called after each event: shows and stores what it changed, soon. */
+function changed() {
+  rendering ??= setTimeout(render, 16);
+  saving ??= setTimeout(save, 250);
+}
+
+function render() {
+  rendering = null;
+  showChat(unseen.chat.splice(0));
+  unseen.notices.splice(0).forEach(showNotice);
+  $("last-event-id").textContent = feed.lastEventId === "earliest" ? "none" : feed.lastEventId;
+  $("gaps").textContent = memory.gaps;
+  $("gaps-fact").hidden = memory.gaps === 0;
 }
 
 addEventListener("pagehide", save);
@@ -98,30 +121,30 @@ function showState() {
   clearTimeout(hinting);
   hinting = state === "open" || state === "closed" ? null : setTimeout(showHint, POLL);
   if (hinting === null) $("hint").hidden = true;
+  if (state === "open") for (const error of document.querySelectorAll(".error")) error.hidden = true;
+  showCell();
 }
+
+const HINTS = {
+  waiting: "Every slot is taken. This window is let in as soon as one comes free, in order.",
+  connecting:
+    "No answer yet. The pool may be full, or this browser has six connections to this host already, " +
+    "which is the most that it makes over HTTP/1.1.",
+  reconnecting: "The server does not answer. This page goes on trying, and asks for what it missed when it is back.",
+};
 
 function showHint() {
+  $("hint").textContent = HINTS[feed.state];
   $("hint").hidden = false;
-  $("hint").textContent =
-    feed.state === "waiting"
-      ? "Every slot is taken. This window is let in as soon as one comes free, in order."
-      : feed.state === "connecting"
-        ? "No answer yet. The pool may be full, or this browser has six connections to this host already, which is the most that HTTP/1.1 gets."
-        : "The server does not answer. The browser goes on trying, and asks for what it missed when it is back.";
-}
-
-function showPosition() {
-  if (saving === null) saving = setTimeout(save, 250);
-  $("last-event-id").textContent = feed.lastEventId === "earliest" ? "none" : feed.lastEventId;
-  $("gaps").textContent = memory.gaps;
-  $("gaps-fact").hidden = memory.gaps === 0;
 }
 
 feed.on("ssepool.state", showState);
 feed.on("ssepool.gap", ({ requested, resumed, reason }) => {
   memory.gaps += 1;
   const on = resumed ? `went on at ${clip(resumed, 128)}` : "went on with what comes next";
-  addChat({ gap: `Events are missing here: asked to go on after ${clip(requested, 128)}, ${on} (${clip(reason, 64)}).` });
+  const asked = `asked to go on after ${clip(requested, 128)}`;
+  remember("chat", { gap: `Events are missing here: ${asked}, ${on} (${clip(reason, 64)}).` });
+  changed();
 });
 $("leave").addEventListener("click", () => (feed.state === "closed" ? feed.reconnect() : feed.close()));
 
@@ -144,25 +167,22 @@ async function attempt(control, error, action) {
 const SWIMMERS = ["Otter", "Heron", "Newt", "Pike", "Teal", "Carp", "Swan", "Crab", "Seal", "Tern"];
 const sentAt = new Map(); // our own messages under way -> performance.now()
 
-function showChat(item) {
+function showChat(items) {
+  if (!items.length) return;
   const log = $("chat-log");
-  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
-  if (item.gap) {
-    log.append(element("li", { class: "gap" }, item.gap));
-  } else {
-    const time = element("time", { datetime: new Date(item.at).toISOString() }, clock.format(item.at));
-    const who = element("div", { class: "who" }, element("b", {}, item.name), time);
-    if (item.took !== undefined) who.append(element("span", { title: "from sending to receiving" }, `${item.took} ms`));
-    const own = item.from === memory.sender ? "said own" : "said";
-    log.append(element("li", { class: own }, who, element("p", {}, item.text)));
-  }
+  const follows = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
+  log.append(...items.map(makeMessage));
   while (log.childElementCount > MOST.chat) log.firstElementChild.remove();
-  if (atEnd || item.from === memory.sender) log.scrollTop = log.scrollHeight;
+  if (follows || items.some((item) => item.from === memory.sender)) log.scrollTop = log.scrollHeight;
 }
 
-function addChat(item) {
-  if (remember(memory.chat, item)) showChat(item);
-  showPosition();
+function makeMessage(item) {
+  if (item.gap) return element("p", { class: "gap" }, item.gap);
+  const time = element("time", { datetime: new Date(item.at).toISOString() }, clock.format(item.at));
+  const who = element("div", { class: "who" }, element("b", {}, item.name), time);
+  if (item.took !== undefined) who.append(element("span", { title: "from sending to receiving" }, `${item.took} ms`));
+  const own = item.from === memory.sender ? "said own" : "said";
+  return element("div", { class: own }, who, element("p", {}, item.text));
 }
 
 function heard(data, event) {
@@ -173,7 +193,8 @@ function heard(data, event) {
     item.took = Math.round(performance.now() - sentAt.get(said.n));
     sentAt.delete(said.n);
   }
-  addChat(item);
+  remember("chat", item);
+  changed();
 }
 feed.on("chat", heard);
 feed.on("message", heard);
@@ -182,7 +203,7 @@ memory.name ||= `${SWIMMERS[Math.floor(Math.random() * SWIMMERS.length)]} ${10 +
 $("chat-name").value = memory.name;
 $("chat-name").addEventListener("input", (event) => {
   memory.name = event.target.value;
-  showPosition();
+  changed();
 });
 $("chat-form").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -213,18 +234,22 @@ const pageAt = Date.now();
 let resumed = isRunning();
 
 function showJob() {
-  const { percent, step, done } = memory.job ?? { percent: 0, step: 0, done: false };
+  const percent = memory.job?.percent ?? 0;
   $("job-bar").setAttribute("aria-valuenow", percent);
   $("job-bar").style.setProperty("--percent", percent);
   $("job-start").disabled = isRunning() && !isStalled();
   $("job-start").textContent = memory.job === null || isRunning() ? "Start the job" : "Start again";
-  $("job-text").textContent = !memory.job
-    ? "Not started"
-    : done
-      ? "Done: 100 %"
-      : isStalled()
-        ? `No news since ${percent} %. Was the server restarted?`
-        : `${percent} %, step ${step}${resumed ? ", resumed after the reload" : ""}`;
+  // The bar tells its value itself; to have each step read out as well would leave no time for anything else.
+  $("job-text").setAttribute("aria-live", $("job-start").disabled ? "off" : "polite");
+  $("job-text").textContent = describeJob();
+}
+
+function describeJob() {
+  if (!memory.job) return "Not started";
+  const { percent, step, done } = memory.job;
+  if (done) return "Done: 100 %";
+  if (isStalled()) return `No news since ${percent} %. Was the server restarted?`;
+  return `${percent} %, step ${step}${resumed ? ", resumed after the reload" : ""}`;
 }
 
 feed.on("progress", ({ job, percent, step, done }) => {
@@ -232,7 +257,7 @@ feed.on("progress", ({ job, percent, step, done }) => {
   memory.job = { id: clip(job, 64), percent: value, step: Math.round(step) || 0, done: done === true, at: Date.now() };
   if (memory.job.done) resumed = false;
   showJob();
-  showPosition();
+  changed();
 });
 $("job-start").addEventListener("click", (event) => {
   attempt(event.target, $("job-error"), async () => {
@@ -256,7 +281,8 @@ function showNotice({ text, level, at }) {
 }
 
 function showToast({ text, level }) {
-  const close = element("button", { type: "button", class: "quiet", "aria-label": "Dismiss" }, "\u00d7");
+  const cross = element("span", { "aria-hidden": "true" }, "\u00d7");
+  const close = element("button", { type: "button", class: "quiet", "aria-label": "Dismiss" }, cross);
   const title = element("span", { class: `level ${level}` }, LEVELS[level]);
   const toast = element("div", { class: `toast ${level}` }, title, element("p", {}, text), close);
   let timer;
@@ -274,9 +300,8 @@ feed.on("notification", (data, event) => {
   const sent = fields(data, event);
   const level = Object.hasOwn(LEVELS, sent.level) ? sent.level : "info";
   const notice = { id: event.lastEventId, text: clip(sent.text, 500), level, at: moment(sent.at) };
-  showPosition();
-  if (!remember(memory.notices, notice)) return;
-  showNotice(notice);
+  changed();
+  if (!remember("notices", notice)) return;
   // History is listed, but must not pop up again. Who sent no time is taken for new once history has had time to come.
   const isNew = sent.at === undefined ? performance.now() - openedAt > 1_000 : Date.now() - notice.at < FRESH;
   if (isNew) showToast(notice);
@@ -318,9 +343,9 @@ class Mosaic {
     const before = this.#cells;
     this.#cells = cells;
     if (before.length !== cells.length) return this.#lay();
-    const now = performance.now();
+    const since = flash && motion.matches ? performance.now() : LONG_AGO;
     for (let slot = 0; slot < cells.length; slot += 1) {
-      if (before[slot] !== cells[slot]) this.#flashing.set(Math.floor(slot / this.#group), flash && motion.matches ? now : LONG_AGO);
+      if (before[slot] !== cells[slot]) this.#flashing.set(Math.floor(slot / this.#group), since);
     }
     this.#ask();
   }
@@ -433,30 +458,30 @@ function showPool(news) {
   $("n-delivered").textContent = number.format(events.delivered);
   const made = () => "ocrf".replace(/./g, (kind) => kind.repeat(now[STATES[kind]]));
   mosaic.show(news.cells ?? made(), "cells" in news);
-  $("cells").setAttribute("aria-label", `${now.size} slots: ${Object.values(STATES).map((name) => `${now[name]} ${name}`).join(", ")}`);
+  const counts = Object.values(STATES).map((name) => `${now[name]} ${name}`);
+  $("cells").setAttribute("aria-label", `${now.size} slots: ${counts.join(", ")}`);
   showCell();
   const dots = Array.from({ length: Math.min(now.waiting, MOST_DOTS) }, () => element("i"));
   const more = now.waiting > MOST_DOTS ? [`and ${number.format(now.waiting - MOST_DOTS)} more`] : [];
   $("queue").replaceChildren(...(dots.length ? [...dots, ...more] : ["nobody"]));
   const reasons = Object.entries(now.released).sort(([a, n], [b, m]) => m - n || a.localeCompare(b));
-  $("released").replaceChildren(
-    ...reasons.map(([reason, count]) =>
-      element("div", count ? {} : { class: "none" }, element("dt", {}, reason), element("dd", {}, number.format(count))),
-    ),
-  );
+  const rows = reasons.map(([reason, count]) => {
+    const cells = [element("dt", {}, reason), element("dd", {}, number.format(count))];
+    return element("div", count ? {} : { class: "none" }, ...cells);
+  });
+  $("released").replaceChildren(...rows);
 }
 
 function showCell() {
-  const cells = latest?.cells;
-  $("cell-text").textContent = !latest
-    ? "No news from the pool yet"
-    : !cells
-      ? `Not live: asked for every ${POLL / 1000} s while this window has no slot`
-      : pointed >= 0 && mosaic.group === 1
-        ? `Slot ${number.format(pointed)} is ${STATES[cells[pointed]]}`
-        : mosaic.group > 1
-          ? `One tile is ${mosaic.group} slots`
-          : "One tile is one slot";
+  $("cell-text").textContent = describeCells();
+}
+
+function describeCells() {
+  if (!latest) return "No news from the pool yet";
+  if (!latest.cells) return `Not live: asked for every ${POLL / 1000} s while this window has no slot`;
+  if (feed.state !== "open") return "Not live: this is how it was when the connection ended";
+  if (mosaic.group > 1) return `One tile is ${mosaic.group} slots`;
+  return pointed < 0 ? "One tile is one slot" : `Slot ${number.format(pointed)} is ${STATES[latest.cells[pointed]]}`;
 }
 
 feed.on("ssepool.pool", showPool);
@@ -488,7 +513,8 @@ $("curl-publish").textContent =
   `curl ${hub}events -H 'Content-Type: application/json' ` +
   `-d '{"topic": "demo/chat", "type": "chat", "data": {"name": "curl", "text": "Hello from a terminal"}}'`;
 $("curl-many").textContent =
-  `for i in $(seq 50); do curl -sN -m $((RANDOM % 15 + 5)) -o /dev/null '${hub}events?topic=demo/chat' & sleep 0.1; done; wait`;
+  "for i in $(seq 50); do curl -sN -m $((RANDOM % 15 + 5)) -o /dev/null " +
+  `'${hub}events?topic=demo/chat' & sleep 0.1; done; wait`;
 for (const button of document.querySelectorAll("[data-copy]")) {
   button.hidden = !navigator.clipboard; // there is none on plain HTTP from another machine
   button.addEventListener("click", async () => {
@@ -501,10 +527,8 @@ for (const button of document.querySelectorAll("[data-copy]")) {
 $("job-topic").textContent = `demo/jobs/${memory.tab}`;
 $("chat-log").dataset.empty = "Nobody has said anything yet. Open a second window and talk to yourself.";
 $("notice-list").dataset.empty = "None so far.";
-memory.chat.forEach(showChat);
-memory.notices.forEach(showNotice);
 showJob();
 showState();
-showPosition();
+render();
 // Replayed messages are not read out one by one; those that come later are.
 setTimeout(() => $("chat-log").setAttribute("aria-live", "polite"), 1_500);

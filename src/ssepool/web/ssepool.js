@@ -105,7 +105,10 @@ class Subscription {
     this.reconnect();
   }
 
-  /** Call `handler(data, event)` for each event of a type ("message": those without one). Returns a function that undoes it. */
+  /**
+   * Call `handler(data, event)` for each event of a type; those without one are of type "message". Returns a function
+   * that undoes it.
+   */
   on(type, handler) {
     if (!this.#handlers.has(type)) {
       this.#handlers.set(type, new Set());
