@@ -83,8 +83,9 @@ def test_a_read_joins_all_frames_from_the_cursor_to_the_head(cursor: int) -> Non
 
 def test_readers_at_one_cursor_share_one_join() -> None:
     feed = feed_of(5)
-    assert feed.read(2)[0] is feed.read(2)[0]
-    assert feed.read(0)[0] is feed.read(0)[0]
+    first, second = feed.read(2), feed.read(0)
+    assert feed.read(2)[0] is first[0]
+    assert feed.read(0)[0] is second[0]
 
 
 def test_a_single_frame_is_joined_without_a_copy() -> None:
@@ -115,6 +116,14 @@ def test_a_frame_above_the_bound_is_read_alone_and_without_a_copy() -> None:
     feed = feed_of(3, size=JOIN_BYTES + 1)
     assert feed.read(1) == (feed.entries[1].frame, 2)
     assert feed.read(1)[0] is feed.entries[1].frame
+
+
+@pytest.mark.parametrize("until", range(2, 7))
+def test_a_read_may_end_at_a_cursor_and_then_leaves_shared_joins_alone(until: int) -> None:
+    feed = feed_of(5)
+    shared = feed.read(2)
+    assert feed.read(2, until) == (joined(feed.entries[2:until]), min(until, 5))
+    assert feed.read(2) is shared
 
 
 def test_a_feed_keeps_a_bounded_number_of_joins() -> None:
@@ -214,6 +223,14 @@ def test_nothing_is_cut_from_under_a_client_that_only_waits_for_its_turn(healthy
     trim(feed, 0, healthy, most=0, most_bytes=0)
     assert feed.first == healthy
     assert feed.read(healthy)[1] == 5
+
+
+@pytest.mark.parametrize("healthy", range(3, 11))
+def test_nothing_is_cut_from_under_it_in_a_feed_that_has_been_trimmed_before(healthy: int) -> None:
+    feed = feed_of(10)
+    trim(feed, 3)
+    trim(feed, 3, healthy, most=1)
+    assert feed.first == min(healthy, 9)
 
 
 def test_a_cursor_that_has_fallen_off_keeps_nothing() -> None:
