@@ -167,6 +167,7 @@ def running(command: list[str], announces: str, env: dict[str, str] | None = Non
             if found := re.search(announces, line):
                 break
         else:
+            process.stdout.close()
             raise AssertionError("the server did not start:\n" + "".join(seen))
         server = LiveServer(process, found[1])
         try:
