@@ -622,6 +622,17 @@ def test_a_buffer_with_room_again_is_no_send_timeout() -> None:
     assert pool.reap(50.0).evict == [(slot, Reason.SEND_TIMEOUT)]
 
 
+def test_a_slot_that_is_looked_at_for_another_cause_is_judged_by_no_deadline_that_is_still_to_come() -> None:
+    pool, (slot,) = full_pool(1, send_timeout=20, idle_timeout=10, max_lifetime=100)
+    pool.block(slot, 5.0)
+    slot.received_at = 8.0
+    pool.drain(0.0, 0.0)
+    slot.drain_at = 15.0
+    for now in (0.0, 10.0, 14.9):
+        slot.due = now
+        assert pool.reap(now).evict == []
+
+
 def test_nothing_delivered_and_nothing_received_is_idle() -> None:
     pool, (slot,) = full_pool(1, idle_timeout=60)
     assert pool.reap(59.9).evict == []
