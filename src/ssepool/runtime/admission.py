@@ -152,7 +152,7 @@ def admit_at_once(hub: Hub, visit: Visit, handover: Handover, head: Callable[[],
         or pool.state is not PoolState.OPEN
         or not pool.count(SlotState.FREE)
         or visit.has_everything
-        or hub.is_banned(visit)
+        or hub.bans.cover(visit, hub.now())
         or pool.exceeds(visit.ip, visit.user, visit.limited)
     ):
         return False

@@ -122,7 +122,7 @@ class EventStream(Response):
         try:
             if scope["method"] == "HEAD":
                 await _respond(send, 200, self.raw_headers, b"")
-            elif visit.has_everything or hub.is_banned(visit):
+            elif visit.has_everything or hub.bans.cover(visit, hub.now()):
                 # 204 ends an EventSource for good (WHATWG HTML, 9.2.3).
                 await _respond(send, 204, [], b"")
             else:

@@ -24,12 +24,13 @@ from ssepool.core.topics import Subscription, TopicIndex, check_topic
 from ssepool.errors import InvalidTopic, PoolClosed
 from ssepool.runtime import frames
 from ssepool.runtime.asgi import EventStream
+from ssepool.runtime.bans import Bans
 from ssepool.runtime.connection import Connection
 from ssepool.runtime.delivery import Delivery
 from ssepool.runtime.hooks import Hooks
 from ssepool.runtime.link import Link
 from ssepool.runtime.monitor import Monitor
-from ssepool.runtime.production import Production
+from ssepool.runtime.production import Production, Productions
 from ssepool.runtime.reaper import Reaper
 from ssepool.runtime.replay import Replay
 from ssepool.runtime.signals import before_others
@@ -71,8 +72,8 @@ class Hub:
         self._feeds: dict[Subscription, Feed] = {}
         self.tasks = Tasks()
         self._hooks = Hooks(self.tasks)
-        self._bans: dict[Any, float] = {}
-        self._productions: dict[str, Production] = {}
+        self.bans = Bans()
+        self._productions = Productions(self)
         self._emptied: asyncio.Event
         self._opened_at = 0.0
         self._published = self._delivered = self._bytes = self._skipped = 0
@@ -114,8 +115,7 @@ class Hub:
 
     def shutdown(self) -> None:
         """Begin to close: refuse waiters, say goodbye on every stream. Returns at once; `close` does the rest."""
-        for production in list(self._productions.values()):
-            production.cancel()
+        self._productions.cancel()
         if self.pool.state is PoolState.CLOSED:
             return
         for slot in self.pool.close():
@@ -268,15 +268,7 @@ class Hub:
         # The application has let this client in, so private events are for it too.
         subscription = Subscription.of([topic], private=True) if topic else None
         visit = self._visit(request, subscription, user, data, None)
-        production = self._productions.get(topic) if topic else None
-        if production is None:
-            production = Production(self, source, topic)
-            if topic:
-                self._productions[topic] = production
-        else:
-            visit.spare = source
-        production.expect()
-        visit.production = production
+        self._productions.give(visit, source, topic)
         return EventStream(self, visit)
 
     def _visit(
@@ -411,11 +403,8 @@ class Hub:
     def kick(self, connection: Connection, seconds: float = KICK_SECONDS) -> None:
         """Send a client away. One that looks like it and comes back within `seconds` is told to stay away (204)."""
         if seconds > 0:
-            self._bans[connection.visit.likeness] = self.now() + seconds
+            self.bans.add(connection.visit, self.now() + seconds)
         connection.close(Reason.KICKED.value)
-
-    def is_banned(self, visit: Visit) -> bool:
-        return bool(self._bans) and self._bans.get(visit.likeness, 0.0) > self.now()
 
     def resize(self, size: int) -> None:
         """Change the pool's size; see `Pool.resize`."""
@@ -440,15 +429,8 @@ class Hub:
     def expire(self, now: float) -> None:
         """Forget what is too old. The reaper calls this."""
         self.broker.expire()
-        self._bans = {key: until for key, until in self._bans.items() if until > now} if self._bans else self._bans
-        for topic, production in list(self._productions.items()):
-            if production.ended_at and production.ended_at + self.config.history_age <= now:
-                del self._productions[topic]
-
-    def forget(self, topic: str | None, production: Production) -> None:
-        """A production that never began gives its topic free."""
-        if topic is not None and self._productions.get(topic) is production:
-            del self._productions[topic]
+        self.bans.expire(now)
+        self._productions.expire(now)
 
     # Hooks.
 

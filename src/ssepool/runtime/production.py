@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ssepool.runtime.connection import Connection
     from ssepool.runtime.hub import Hub
     from ssepool.runtime.link import Link
+    from ssepool.runtime.visit import Visit
 
 logger = logging.getLogger("ssepool")
 
@@ -29,8 +30,11 @@ class Production:
     client that asked, at the pace at which that client takes them, and end with it.
     """
 
-    def __init__(self, hub: Hub, source: AsyncIterable[Any], topic: str | None) -> None:
+    def __init__(
+        self, hub: Hub, source: AsyncIterable[Any], topic: str | None, forget: Callable[[Production], None]
+    ) -> None:
         self._hub = hub
+        self._forget = forget
         self._source = source
         self._topic = topic
         self._task: asyncio.Task[None] | None = None
@@ -54,7 +58,7 @@ class Production:
             await _aclose(spare)
         self._visits -= 1
         if self._visits == 0 and self._task is None:
-            self._hub.forget(self._topic, self)
+            self._forget(self)
             await _aclose(self._source)
 
     def attend(self, connection: Connection, link: Link) -> None:
@@ -111,6 +115,41 @@ class Production:
         """Stop the generator: its one client has left, or the hub closes."""
         if self._task is not None and not self._task.cancelling():  # a second time would hit its cleaning up
             self._task.cancel()
+
+
+class Productions:
+    """The productions that have a topic, by it."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._by_topic: dict[str, Production] = {}
+
+    def give(self, visit: Visit, source: AsyncIterable[Any], topic: str | None) -> None:
+        """Give the visit a production of `source`, or the one that its topic has already."""
+        production = self._by_topic.get(topic) if topic else None
+        if production is None:
+            production = Production(self._hub, source, topic, self._forget)
+            if topic:
+                self._by_topic[topic] = production
+        else:
+            visit.spare = source
+        production.expect()
+        visit.production = production
+
+    def expire(self, now: float) -> None:
+        """Give the topics free whose events are kept no longer."""
+        oldest = now - self._hub.config.history_age
+        for topic, production in list(self._by_topic.items()):
+            if production.ended_at and production.ended_at <= oldest:
+                del self._by_topic[topic]
+
+    def cancel(self) -> None:
+        """Stop all: the hub closes."""
+        for production in list(self._by_topic.values()):
+            production.cancel()
+
+    def _forget(self, unused: Production) -> None:
+        self._by_topic = {topic: known for topic, known in self._by_topic.items() if known is not unused}
 
 
 async def _aclose(source: AsyncIterable[Any]) -> None:
