@@ -626,8 +626,7 @@ def test_a_slot_that_is_looked_at_for_another_cause_is_judged_by_no_deadline_tha
     pool, (slot,) = full_pool(1, send_timeout=20, idle_timeout=10, max_lifetime=100)
     pool.block(slot, 5.0)
     slot.received_at = 8.0
-    pool.drain(0.0, 0.0)
-    slot.drain_at = 15.0
+    pool.drain(15.0, 0.0)
     for now in (0.0, 10.0, 14.9):
         slot.due = now
         assert pool.reap(now).evict == []
