@@ -12,6 +12,7 @@ import uvicorn
 
 from ssepool.config import ServerConfig
 from ssepool.errors import ConfigError
+from ssepool.runtime.files import raise_limit
 from ssepool.runtime.frames import STREAM_HEADERS
 from ssepool.runtime.hub import Hub
 from ssepool.runtime.listener import Listener
@@ -64,6 +65,8 @@ class Server:
 
     def run(self) -> None:
         """Serve, and return when the server has been told to end. Raises `ConfigError` if it cannot listen."""
+        pool = self.hub.config.pool
+        raise_limit(pool.size + pool.max_waiting)
         listeners = self._listen()
         try:
             self._uvicorn.run(sockets=listeners)
