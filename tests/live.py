@@ -6,7 +6,8 @@
 - `plain`: the stand-alone server, every stream through ASGI's `send`;
 - `hypercorn`: another ASGI server.
 
-`serve_app` starts an application that a hub is part of under uvicorn, `running` anything that announces its URL.
+`serve_command` starts `ssepool serve`, `serve_app` an application that a hub is part of, and `running` anything that
+announces its URL.
 `Stream` is a client on a bare socket, so that a test decides what is read and when.
 """
 
@@ -149,6 +150,12 @@ def serve_app(app: str, path: str = "detached", **settings: Any) -> contextlib.A
     env = {item.env: str(settings.pop(item.name)) for item in config.settings() if item.name in settings}
     assert not settings, f"there are no settings {settings}"
     return running([sys.executable, "-m", *commands[path]], r"[Rr]unning on (http\S*)", env)
+
+
+def serve_command(*flags: str, port: int = 0) -> contextlib.AbstractContextManager[LiveServer]:
+    """`ssepool serve`, as a user starts it."""
+    command = [sys.executable, "-m", "ssepool", "serve", "--port", str(port), *flags]
+    return running(command, r"serving on (http\S*)")
 
 
 @contextlib.contextmanager
