@@ -1,7 +1,8 @@
 """Fixtures of the tests that run on every path. Each test leaves a pool without clients, no descriptor and a clean log.
 
 A module that shares one server among its tests names its settings in `SETTINGS` and takes `server`; a test that needs
-a server of its own takes `start`. Both run once for each of the module's `PATHS` (all of `live.PATHS` by default).
+a server of its own takes `start`. Both run on each path, or only on those of the mark `paths`. There is one more path
+than servers have: `protocol`, on which a request is not recognised at `accept` and is detached by uvicorn's protocol.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from typing import Any
 
 import pytest
 
-from live import PATHS, LiveServer, Stream, serve, wait_for
+from live import PATHS as SERVERS
+from live import LiveServer, Stream, serve, wait_for
+
+PATHS = ("protocol", *SERVERS)
 
 TROUBLE = ("Traceback", "ERROR", "never retrieved", "was destroyed but it is pending")
 """What a log must not have, unless a test expects it (`expected_trouble`)."""
@@ -21,15 +25,20 @@ Start = Callable[..., LiveServer]
 Connect = Callable[..., Stream]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "paths(*names): the only paths on which this holds")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "path" in metafunc.fixturenames:
-        metafunc.parametrize("path", getattr(metafunc.module, "PATHS", PATHS), scope="module")
+        marker = metafunc.definition.get_closest_marker("paths")
+        metafunc.parametrize("path", marker.args if marker else PATHS, scope="module")
 
 
 @pytest.fixture(scope="module")
 def shared(path: str, request: pytest.FixtureRequest) -> Iterator[LiveServer]:
     """The module's server."""
-    with serve(path, **request.module.SETTINGS) as server:
+    with serve(served(path), **request.module.SETTINGS) as server:
         server.descriptors_at_rest = server.descriptors()
         yield server
 
@@ -59,7 +68,7 @@ def start(path: str, streams: list[Stream], expected_trouble: list[str]) -> Iter
     with contextlib.ExitStack() as stack:
 
         def start(**settings: Any) -> LiveServer:
-            server = stack.enter_context(serve(path, **settings))
+            server = stack.enter_context(serve(served(path), **settings))
             server.descriptors_at_rest = server.descriptors()
             stack.callback(at_rest, server, streams, expected_trouble)
             return server
@@ -67,11 +76,18 @@ def start(path: str, streams: list[Stream], expected_trouble: list[str]) -> Iter
         yield start
 
 
+def served(path: str) -> str:
+    """The server of a path."""
+    return "detached" if path == "protocol" else path
+
+
 @pytest.fixture
-def connect(streams: list[Stream]) -> Connect:
+def connect(path: str, streams: list[Stream]) -> Connect:
     """`connect(server, *topics, ...)` is a `Stream` that is closed at the end of the test."""
 
     def connect(*args: Any, **kwargs: Any) -> Stream:
+        if path == "protocol":
+            kwargs["headers"] = {"Content-Length": "0", **kwargs.get("headers", {})}
         streams.append(Stream(*args, **kwargs))
         return streams[-1]
 

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 DETACH = "ssepool.detach"
 """The extension under `scope["extensions"]` by which a server hands its socket over."""
 
+ALONE = "ssepool.alone"
+"""The extension by which a server keeps a connection for one response, and reads on to see its client leave."""
+
 ABORT = "ssepool.abort"
 """The extension by which a server drops a connection with all that is still to be written."""
 
@@ -185,6 +188,8 @@ class EventStream(Response):
             handover: Handover | None = detach()
             if handover is not None:
                 return SocketLink(hub.pool, hub.delivery, hub.streamer, handover)
+        if ALONE in extensions:
+            extensions[ALONE]()
         return AsgiLink(hub.pool, hub.delivery, receive, send, extensions.get(ABORT))
 
     async def _start(self, link: Link, send: Send) -> None:
