@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from live import DEADLINE, LiveServer, running
-from ssepool.http import demo
+from ssepool.http import demo, pages
 from ssepool.http.errors import handlers
 from tools import CHROMIUM_FLAGS, require
 
@@ -452,7 +452,7 @@ class Quiet:
 
 @pytest.fixture
 def client() -> Iterator[TestClient]:
-    app = Starlette(routes=demo.routes(Quiet()), exception_handlers=handlers)  # type: ignore[arg-type]
+    app = Starlette(routes=[*pages.routes(Quiet()), *demo.routes(Quiet())], exception_handlers=handlers)  # type: ignore[arg-type]
     with TestClient(app) as client:
         yield client
 
@@ -463,6 +463,7 @@ def client() -> Iterator[TestClient]:
         ("/demo", "text/html; charset=utf-8"),
         ("/demo/demo.css", "text/css; charset=utf-8"),
         ("/demo/demo.js", "text/javascript; charset=utf-8"),
+        ("/web/base.css", "text/css; charset=utf-8"),
         ("/ssepool.js", "text/javascript; charset=utf-8"),
     ],
 )

@@ -13,15 +13,16 @@ from ssepool import Hub
 from ssepool.http.openapi import DOCUMENT
 
 Subscribe = Callable[..., Awaitable[Any]]
+PARTS_OF_PAGES = ("/demo/demo.", "/dashboard/", "/web/")
 METHODS = ("get", "post", "put", "patch", "delete", "head", "options")
 
 
 def operations(routes: list[BaseRoute], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Methods and paths of routes. The files that make up the demo's page are its own affair."""
+    """Methods and paths of routes. The files that make up the pages are their own affair."""
     for route in routes:
         if isinstance(route, Mount):
             yield from operations(list(route.routes), prefix + route.path)
-        elif isinstance(route, Route) and not route.path.startswith("/demo/demo."):
+        elif isinstance(route, Route) and not route.path.startswith(PARTS_OF_PAGES):
             yield from ((method.lower(), prefix + route.path) for method in (route.methods or set()) - {"HEAD"})
 
 

@@ -8,7 +8,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from ssepool.http import connections, demo, errors, health, metrics, openapi, publish, subscribe
+from ssepool.http import connections, dashboard, demo, errors, health, metrics, openapi, pages, publish, subscribe
 from ssepool.http import pool as pool_routes
 from ssepool.http.origin import SameOrigin
 from ssepool.http.query import QueryLimit
@@ -21,7 +21,7 @@ class Hub(hub.Hub):
     @cached_property
     def app(self) -> Starlette:
         """The whole HTTP surface as an ASGI application, to be mounted at any prefix or served alone."""
-        subjects = (subscribe, publish, connections, pool_routes, metrics, health, openapi, demo)
+        subjects = (subscribe, publish, connections, pool_routes, metrics, health, openapi, pages, demo, dashboard)
         origins = self.config.allow_origins
         middleware = [Middleware(QueryLimit), Middleware(SameOrigin, allow_origins=origins)]
         if origins:

@@ -6,20 +6,19 @@ import asyncio
 import logging
 import re
 import secrets
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
-from starlette.staticfiles import StaticFiles
 
 from ssepool.config import KiB
 from ssepool.core.topics import shown
 from ssepool.errors import SSEPoolError
 from ssepool.http.body import JSON, decode, media_type, read_body
 from ssepool.http.errors import APIError
+from ssepool.http.pages import file_route
 from ssepool.http.query import read_query
 from ssepool.http.reply import JSONReply
 
@@ -27,25 +26,6 @@ if TYPE_CHECKING:
     from ssepool.runtime.hub import Hub
 
 logger = logging.getLogger("ssepool.http")
-
-WEB = Path(__file__).parent.parent / "web"
-FILES = {
-    "/demo": ("demo.html", "text/html; charset=utf-8"),
-    "/demo/demo.css": ("demo.css", "text/css; charset=utf-8"),
-    "/demo/demo.js": ("demo.js", "text/javascript; charset=utf-8"),
-    "/ssepool.js": ("ssepool.js", "text/javascript; charset=utf-8"),
-}
-HEADERS = {
-    # The page loads nothing from elsewhere and has no script or style of its own in it, so that text from
-    # strangers could do no harm even if it ended up as markup.
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
-    ),
-    "Cache-Control": "no-cache",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
 
 STEPS = 60
 PAUSE = 0.2
@@ -65,20 +45,8 @@ START = msgspec.json.Decoder(Start)
 
 
 def routes(hub: Hub) -> list[BaseRoute]:
-    """The routes of the demo: its page and files, the browser client, and `POST /demo/jobs`."""
-    files = StaticFiles(directory=WEB)
+    """The routes of the demo: its page and files, and `POST /demo/jobs`."""
     jobs = Jobs(hub)
-
-    def file(path: str, name: str, content_type: str) -> Route:
-        async def get(request: Request) -> Response:
-            response = await files.get_response(name, request.scope)
-            response.headers.update(HEADERS)
-            if response.status_code == 200:
-                # A platform's table of types may call .js something that browsers refuse to run as a module.
-                response.headers["Content-Type"] = content_type
-            return response
-
-        return Route(path, get, methods=["GET"])
 
     async def start(request: Request) -> Response:
         read_query(request)
@@ -91,7 +59,12 @@ def routes(hub: Hub) -> list[BaseRoute]:
         job, is_new = jobs.start(order.tab)
         return JSONReply({"job": job}, 202 if is_new else 200)
 
-    return [*(file(path, *what) for path, what in FILES.items()), Route("/demo/jobs", start, methods=["POST"])]
+    return [
+        file_route("/demo", "demo.html"),
+        file_route("/demo/demo.css", "demo.css"),
+        file_route("/demo/demo.js", "demo.js"),
+        Route("/demo/jobs", start, methods=["POST"]),
+    ]
 
 
 class Jobs:

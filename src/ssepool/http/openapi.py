@@ -362,6 +362,13 @@ PATHS: Schema = {
             "responses": answers(200, "The document.", content("application/json", {"type": "object"})),
         }
     },
+    "/dashboard": {
+        "get": {
+            "operationId": "getDashboard",
+            "summary": "The operator's page: the pool live, its connections, resize, drain",
+            "responses": answers(200, "The page.", content("text/html", TEXT)),
+        }
+    },
     "/demo": {
         "get": {
             "operationId": "getDemo",

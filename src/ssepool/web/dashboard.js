@@ -172,6 +172,7 @@ function showPool() {
   say($("taken"), number.format(taken));
   $("meter").setAttribute("aria-valuenow", percent);
   for (const part of $("meter").children) part.style.setProperty("--share", pool[part.className] / Math.max(1, pool.size));
+  say($("connected"), `${number.format(pool.open + pool.closing)} in all`);
   const state = poolState(pool);
   const isFull = state === "open" && pool.free === 0;
   say($("pool-state"), isFull ? "full" : state);
@@ -237,7 +238,11 @@ function showNumbers() {
   say($("node"), clip(latest.node, 32));
 }
 
-const span = (time) => (time < 1 ? `${Math.round(time * 1000)} ms` : time < 60 ? `${decimal.format(time)} s` : duration(time));
+/** A mean time: one number and its unit. */
+function span(time) {
+  const [unit, size] = [["d", 86_400], ["h", 3600], ["min", 60], ["s", 1], ["ms", 0.001]].find(([, size]) => time >= size) ?? ["ms", 0.001];
+  return `${unit === "ms" ? Math.round(time / size) : decimal.format(time / size)} ${unit}`;
+}
 
 /* Reasons */
 

@@ -1,34 +1,16 @@
 /* The demo: a chat room, a long job, notifications and the pool itself, all over one stream. */
 
 import { SSEPool } from "../ssepool.js";
+import { $, attempt, clip, clock, element, number } from "../web/page.js";
+import { PoolView } from "../web/pool.js";
 
 const MOST = { chat: 100, notices: 30, toasts: 3 };
 const TOAST_TIME = 6_000; // milliseconds, as all times here
 const FRESH = 15_000;
 const STALLED = 10_000;
 const POLL = 3_000;
-const FLASH_TIME = 600;
-const LONG_AGO = -Infinity; // performance.now() begins at 0
 
-const $ = (id) => document.getElementById(id);
-const number = new Intl.NumberFormat("en");
-const clock = new Intl.DateTimeFormat("en", { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
-const motion = matchMedia("(prefers-reduced-motion: no-preference)");
 const randomId = () => crypto.getRandomValues(new Uint32Array(3)).reduce((id, n) => id + n.toString(36), "");
-
-/** An element; strings among its children become text, so nothing that others sent is ever read as markup. */
-function element(name, attributes = {}, ...children) {
-  const node = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  node.append(...children);
-  return node;
-}
-
-/** Text from somebody else's data, whatever that holds, cut to a length. */
-function clip(value, most) {
-  const text = typeof value === "object" && value !== null ? JSON.stringify(value) : String(value ?? "");
-  return text.slice(0, most);
-}
 
 /** What somebody published as an object: `{text: ...}` where it was a text or a number. */
 const fields = (data, event) => (typeof data === "object" && data !== null ? data : { text: event.data });
@@ -122,7 +104,7 @@ function showState() {
   hinting = state === "open" || state === "closed" ? null : setTimeout(showHint, POLL);
   if (hinting === null) $("hint").hidden = true;
   if (state === "open") for (const error of document.querySelectorAll(".error")) error.hidden = true;
-  showCell();
+  showWhy();
 }
 
 const HINTS = {
@@ -147,20 +129,6 @@ feed.on("ssepool.gap", ({ requested, resumed, reason }) => {
   changed();
 });
 $("leave").addEventListener("click", () => (feed.state === "closed" ? feed.reconnect() : feed.close()));
-
-/** Run a form's or a button's request; show under it what went wrong. */
-async function attempt(control, error, action) {
-  control.disabled = true;
-  error.hidden = true;
-  try {
-    await action();
-  } catch (problem) {
-    error.textContent = `That did not work: ${problem.message}`;
-    error.hidden = false;
-  } finally {
-    control.disabled = false;
-  }
-}
 
 /* Chat */
 
@@ -316,155 +284,17 @@ $("notice-form").addEventListener("submit", (event) => {
 
 /* The pool */
 
-/** The slots as tiles on a canvas, each as large as fits; where there are too many, one tile stands for several. */
-class Mosaic {
-  #canvas;
-  #cells = "";
-  #group = 1;
-  #width = 0;
-  #columns = 1;
-  #pitch = 4;
-  #left = 0;
-  #flashing = new Map(); // tile -> when its state changed
-  #colours = {};
-  #frame = null;
-
-  constructor(canvas) {
-    this.#canvas = canvas;
-    new ResizeObserver(() => canvas.clientWidth !== this.#width && this.#lay()).observe(canvas.parentElement);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#lay());
-  }
-
-  get group() {
-    return this.#group;
-  }
-
-  show(cells, flash = true) {
-    const before = this.#cells;
-    this.#cells = cells;
-    if (before.length !== cells.length) return this.#lay();
-    const since = flash && motion.matches ? performance.now() : LONG_AGO;
-    for (let slot = 0; slot < cells.length; slot += 1) {
-      if (before[slot] !== cells[slot]) this.#flashing.set(Math.floor(slot / this.#group), since);
-    }
-    this.#ask();
-  }
-
-  /** The slot under a point of the page, or -1. */
-  slotAt(x, y) {
-    const box = this.#canvas.getBoundingClientRect();
-    const column = Math.floor((x - box.left - this.#left) / this.#pitch);
-    if (column < 0 || column >= this.#columns) return -1;
-    const slot = (Math.floor((y - box.top) / this.#pitch) * this.#columns + column) * this.#group;
-    return slot >= 0 && slot < this.#cells.length ? slot : -1;
-  }
-
-  #lay() {
-    const slots = Math.max(1, this.#cells.length);
-    this.#width = this.#canvas.clientWidth;
-    const width = Math.max(60, this.#width);
-    const highest = slots > 4_000 ? 440 : 340;
-    const fits = (pitch, tiles) => Math.ceil(tiles / Math.floor(width / pitch)) * pitch <= highest;
-    let pitch = 36;
-    while (pitch > 3 && !fits(pitch, slots)) pitch -= 1;
-    this.#group = Math.ceil(slots / (Math.floor(width / pitch) * Math.floor(highest / pitch)));
-    const tiles = Math.ceil(slots / this.#group);
-    this.#pitch = pitch;
-    this.#columns = Math.floor(width / pitch);
-    this.#left = Math.floor((width - Math.min(this.#columns, tiles) * pitch + this.#gap) / 2);
-    const height = Math.ceil(tiles / this.#columns) * pitch - this.#gap;
-    this.#canvas.width = width * devicePixelRatio;
-    this.#canvas.height = height * devicePixelRatio;
-    this.#canvas.style.height = `${height}px`;
-    const style = getComputedStyle(document.documentElement);
-    const names = { f: "free", r: "reserved", o: "open", c: "closing", flash: "flash", mark: "card" };
-    for (const [key, name] of Object.entries(names)) this.#colours[key] = style.getPropertyValue(`--${name}`);
-    this.#flashing.clear();
-    for (let tile = 0; tile < tiles; tile += 1) this.#flashing.set(tile, LONG_AGO);
-    this.#draw(performance.now()); // at once: setting its size has wiped the canvas
-  }
-
-  get #gap() {
-    return this.#pitch >= 20 ? 3 : this.#pitch >= 9 ? 2 : 1;
-  }
-
-  #ask() {
-    this.#frame ??= requestAnimationFrame((now) => this.#draw(now));
-  }
-
-  #draw(now) {
-    cancelAnimationFrame(this.#frame);
-    this.#frame = null;
-    const pen = this.#canvas.getContext("2d");
-    pen.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
-    for (const [tile, since] of this.#flashing) {
-      const rest = 1 - (now - since) / FLASH_TIME;
-      this.#drawTile(pen, tile, Math.min(1, Math.max(0, rest)));
-      if (rest <= 0) this.#flashing.delete(tile);
-    }
-    if (this.#flashing.size) this.#ask();
-  }
-
-  #drawTile(pen, tile, flash) {
-    const size = this.#pitch - this.#gap;
-    const x = this.#left + (tile % this.#columns) * this.#pitch;
-    const y = Math.floor(tile / this.#columns) * this.#pitch;
-    const fill = (colour, alpha = 1) => {
-      pen.fillStyle = colour;
-      pen.globalAlpha = alpha;
-      if (size > 7) {
-        pen.beginPath();
-        pen.roundRect(x, y, size, size, Math.min(4, size / 5));
-        pen.fill();
-      } else {
-        pen.fillRect(x, y, size, size);
-      }
-      pen.globalAlpha = 1;
-    };
-    const slots = this.#cells.slice(tile * this.#group, (tile + 1) * this.#group);
-    const state = slots.length > 1 ? "f" : slots;
-    pen.clearRect(x, y, size, size);
-    fill(this.#colours[state === "c" && size > 4 ? "f" : state] ?? this.#colours.f);
-    if (slots.length > 1) {
-      for (const kind of "ocr") fill(this.#colours[kind], (slots.split(kind).length - 1) / slots.length);
-    } else if (state === "r" && size > 4) {
-      pen.fillStyle = this.#colours.mark;
-      pen.fillRect(x + size / 3, y + size / 3, size / 3, size / 3);
-    } else if (state === "c" && size > 4) {
-      pen.fillStyle = this.#colours.c;
-      pen.beginPath();
-      pen.moveTo(x, y);
-      pen.lineTo(x + size, y);
-      pen.lineTo(x, y + size);
-      pen.fill();
-    }
-    if (flash > 0) fill(this.#colours.flash, flash);
-  }
-}
-
-const mosaic = new Mosaic($("cells"));
-const STATES = { f: "free", r: "reserved", o: "open", c: "closing" };
-const MOST_DOTS = 48;
+const view = new PoolView();
 let latest = null;
-let pointed = -1;
 
 function showPool(news) {
   latest = news;
-  const { pool: now, events } = news;
-  for (const name of ["free", "reserved", "open", "closing", "waiting", "size", "granted"]) {
-    $(`n-${name}`).textContent = number.format(now[name]);
-  }
-  $("n-published").textContent = number.format(events.published);
-  $("n-delivered").textContent = number.format(events.delivered);
-  const made = () => "ocrf".replace(/./g, (kind) => kind.repeat(now[STATES[kind]]));
-  mosaic.show(news.cells ?? made(), "cells" in news);
-  const counts = Object.values(STATES).map((name) => `${now[name]} ${name}`);
-  $("cells").setAttribute("aria-label", `${now.size} slots: ${counts.join(", ")}`);
-  showCell();
-  const dots = Array.from({ length: Math.min(now.waiting, MOST_DOTS) }, () => element("i"));
-  const more = now.waiting > MOST_DOTS ? [`and ${number.format(now.waiting - MOST_DOTS)} more`] : [];
-  $("queue").replaceChildren(...(dots.length ? [...dots, ...more] : ["nobody"]));
-  const reasons = Object.entries(now.released).sort(([a, n], [b, m]) => m - n || a.localeCompare(b));
+  view.show(news);
+  showWhy();
+  $("n-granted").textContent = number.format(news.pool.granted);
+  $("n-published").textContent = number.format(news.events.published);
+  $("n-delivered").textContent = number.format(news.events.delivered);
+  const reasons = Object.entries(news.pool.released).sort(([a, n], [b, m]) => m - n || a.localeCompare(b));
   const rows = reasons.map(([reason, count]) => {
     const cells = [element("dt", {}, reason), element("dd", {}, number.format(count))];
     return element("div", count ? {} : { class: "none" }, ...cells);
@@ -472,27 +302,13 @@ function showPool(news) {
   $("released").replaceChildren(...rows);
 }
 
-function showCell() {
-  $("cell-text").textContent = describeCells();
-}
-
-function describeCells() {
-  if (!latest) return "No news from the pool yet";
-  if (!latest.cells) return `Not live: asked for every ${POLL / 1000} s while this window has no slot`;
-  if (feed.state !== "open") return "Not live: this is how it was when the connection ended";
-  if (mosaic.group > 1) return `One tile is ${mosaic.group} slots`;
-  return pointed < 0 ? "One tile is one slot" : `Slot ${number.format(pointed)} is ${STATES[latest.cells[pointed]]}`;
+/** Why the picture of the pool is not live, if it is not. */
+function showWhy() {
+  if (latest && !latest.cells) return view.explain(`Not live: asked for every ${POLL / 1000} s while this window has no slot`);
+  view.explain(feed.state === "open" ? "" : "Not live: this is how it was when the connection ended");
 }
 
 feed.on("ssepool.pool", showPool);
-$("cells").addEventListener("pointermove", (event) => {
-  pointed = mosaic.slotAt(event.clientX, event.clientY);
-  showCell();
-});
-$("cells").addEventListener("pointerleave", () => {
-  pointed = -1;
-  showCell();
-});
 async function poll() {
   if (feed.state === "open") return;
   try {

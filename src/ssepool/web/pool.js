@@ -94,9 +94,9 @@ class Mosaic {
     const before = this.#cells;
     this.#cells = cells;
     if (before.length !== cells.length) return this.#lay();
-    const now = performance.now();
+    const since = flash && motion.matches ? performance.now() : LONG_AGO;
     for (let slot = 0; slot < cells.length; slot += 1) {
-      if (before[slot] !== cells[slot]) this.#flashing.set(Math.floor(slot / this.#group), flash && motion.matches ? now : LONG_AGO);
+      if (before[slot] !== cells[slot]) this.#flashing.set(Math.floor(slot / this.#group), since);
     }
     this.#ask();
   }
