@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
+from ssepool.errors import SSEPoolError
 from ssepool.http import connections, dashboard, demo, errors, health, metrics, openapi, pages, publish, subscribe
 from ssepool.http import pool as pool_routes
 from ssepool.http.origin import SameOrigin
-from ssepool.http.query import QueryLimit
+from ssepool.http.query import MOST_QUERY, QueryLimit
 from ssepool.runtime import hub
+from ssepool.runtime.visit import Visit
 
 
 class Hub(hub.Hub):
@@ -39,3 +43,14 @@ class Hub(hub.Hub):
             exception_handlers=errors.handlers,
             lifespan=self.lifespan,
         )
+
+    def recognise(self, scope: Mapping[str, Any]) -> Visit | None:
+        """A subscription without errors, from a page of our own: all else needs what stands around the routes."""
+        if scope["path"] != subscribe.PATH or len(scope["query_string"]) > MOST_QUERY:
+            return None
+        if self.config.allow_origins and any(name == b"origin" for name, _ in scope["headers"]):
+            return None
+        try:
+            return subscribe.read_visit(dict(scope))
+        except (errors.APIError, SSEPoolError):
+            return None
