@@ -6,6 +6,7 @@ With the setting `app` the hub is part of the application of `live_app`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 from typing import Any
@@ -55,4 +56,5 @@ def ready(url: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3]))
+    with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises again once it has ended
+        main(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3]))

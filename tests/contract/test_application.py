@@ -7,8 +7,8 @@ import threading
 from typing import Any
 
 import pytest
-import wire
 
+import wire
 from live import LiveServer, Stream, wait_for
 from live_fixtures import Connect, Start
 
