@@ -21,6 +21,8 @@ from ssepool.core.states import Reason, SlotState, WaiterState
 from ssepool.core.waiting import Waiter
 from ssepool.errors import PoolClosed, PoolFull
 
+pytestmark = pytest.mark.timeout(360)  # it takes seconds; a failure may take minutes to be made short
+
 ACQUIRE, SEND, IDLE, LIFETIME = 8.0, 5.0, 20.0, 45.0
 
 HOLDS = ("reserved", "open", "closing")
