@@ -566,6 +566,16 @@ def test_each_limit_turns_away_although_slots_are_free(limit: str, who: dict[str
     stream_of(pool, **who)
 
 
+def test_whether_a_limit_would_be_exceeded_is_told_without_asking_for_a_slot() -> None:
+    pool = pool_of(5, max_per_ip=1, max_per_topic=1)
+    stream_of(pool, ip="::1", topics=["news"])
+    before = (pool.stats(), pool.limits.taken())
+    assert pool.exceeds("::1", None, [])
+    assert pool.exceeds(None, None, ["sport", "news"])
+    assert not pool.exceeds("::2", "ann", ["sport"])
+    assert (pool.stats(), pool.limits.taken()) == before
+
+
 def test_a_waiter_counts_towards_the_limits_until_it_ends() -> None:
     pool, (slot,) = full_pool(1, max_per_ip=1, acquire_timeout=5)
     leaver = wait(pool, ip="a")
