@@ -1,4 +1,4 @@
-"""What holds for all tests: no setting of the developer's own shell, and hypothesis without deadlines."""
+"""What holds for all tests: no setting of the developer's own shell, hypothesis without deadlines, and a browser."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 
 import pytest
 from hypothesis import settings
+
+from windows import browser, windows  # noqa: F401 the fixtures of tests in a browser
 
 # Deadlines measure the machine, and CI's is shared; a failure there has to be one that can be run again from its log.
 settings.register_profile("ssepool", deadline=None, print_blob=True)
