@@ -58,6 +58,10 @@ class Source:
             raise StopAsyncIteration
         if item == FAIL:
             raise RuntimeError(f"the source {self.name} failed")
+        if item == "RELEASED":  # what a generator meets that sends to another client, which has left
+            raise ConnectionReleased(f"the source {self.name} met a released connection")
+        if item == "CANCELLED":  # something that it waits for was cancelled
+            raise asyncio.CancelledError
         self.counts["pulled"] += 1
         return Event(**item) if isinstance(item, dict) else item
 

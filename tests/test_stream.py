@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 
 from live import PATHS, LiveServer, Stream, serve_app, wait_for
+from ssepool import Hub, InvalidTopic
 
 END, FAIL = "END", "FAIL"
 """What ends a source of `stream_app`, or has it fail."""
@@ -227,6 +229,34 @@ def test_a_named_generator_that_fails_ends_with_an_error_for_all_now_and_later(s
     source.wait(begun=1)
 
 
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("item", ["RELEASED", "CANCELLED"])
+def test_a_generator_that_fails_in_an_unusual_way_fails_all_the_same(
+    server: LiveServer, item: str, named: bool
+) -> None:
+    source = Source(server, named=named)
+    with source.ask().opened() as stream:
+        source.feed("one", item)
+        assert stream.to_end().data == ["one"]
+        assert stream.of_type("ssepool.close") == ERROR
+    source.wait(closed=1)
+
+
+def test_a_topic_may_be_used_anew_once_its_events_are_kept_no_longer(path: str) -> None:
+    with serve_app("stream_app:app", path, history_age=0.2, reap_interval=0.05) as server:
+        source = Source(server, named=True)
+        source.feed("one", END, "two", END)
+        with source.ask() as first:
+            assert first.to_end().data == ["one"]
+
+        def again() -> list[str]:
+            with source.ask() as stream:
+                return stream.to_end().data
+
+        wait_for(lambda: again() == ["two"])
+        source.wait(begun=2)
+
+
 def test_a_named_generators_private_events_go_to_its_viewers_and_to_nobody_else_outside(server: LiveServer) -> None:
     source = Source(server, named=True)
     topic = f"answers/{source.name}"
@@ -241,6 +271,28 @@ def test_viewers_of_a_named_generator_also_get_what_others_publish_there(server:
     with source.ask().opened() as viewer:
         server.publish(f"answers/{source.name}", "by the way")
         viewer.wait_data("by the way")
+
+
+# What is refused at once.
+
+
+async def numbers() -> AsyncIterator[int]:
+    yield 1
+
+
+REQUEST = Request({"type": "http", "method": "GET", "headers": [], "query_string": b"", "path": "/"})
+
+
+@pytest.mark.parametrize("source", [numbers, [1, 2], iter("ab"), None])
+def test_a_source_that_is_not_asynchronous_is_refused_at_once(source: Any) -> None:
+    with pytest.raises(TypeError, match="async for"):
+        Hub().stream(REQUEST, source)
+
+
+@pytest.mark.parametrize("topic", ["", "a\nb"])
+def test_a_topic_that_is_none_is_refused_at_once(topic: str) -> None:
+    with pytest.raises(InvalidTopic):
+        Hub().stream(REQUEST, numbers(), topic=topic)
 
 
 # A full pool.

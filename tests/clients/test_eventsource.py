@@ -9,15 +9,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from live import LiveServer, serve_command, wait_for
+from live import LiveServer, serve_app, serve_command, wait_for
 from tools import CHROMIUM_FLAGS, require
 
 SCRIPT = Path(__file__).with_name("eventsource.mjs")
-TYPES = ("update", "ssepool.open", "ssepool.gap", "ssepool.close")
+TYPES = ("update", "token", "ssepool.open", "ssepool.gap", "ssepool.close")
 
 
 class EventSource(ABC):
@@ -35,7 +36,7 @@ class EventSource(ABC):
 
     @property
     def data(self) -> list[str]:
-        return [entry["data"] for entry in self.log if entry.get("type") in ("message", "update")]
+        return [entry["data"] for entry in self.log if entry.get("type") in ("message", "update", "token")]
 
     @property
     def states(self) -> list[str]:
@@ -69,7 +70,7 @@ class OfChromium(EventSource):
 
     def __init__(self, browser: Browser, url: str) -> None:
         self._page = browser.new_page()
-        self._page.goto(url[: url.index("/events")] + "/health/live")
+        self._page.goto(urljoin(url, "/health/live"))  # in some tests not found, which is a page as well
         # The log stays there: it is read from time to time, because here nothing runs beside a test.
         self._page.evaluate(
             """([url, types]) => {
@@ -120,8 +121,8 @@ def listen(
 ) -> Iterator[Listen]:
     sources: list[EventSource] = []
 
-    def listen(server: LiveServer, query: str = "topic=news") -> EventSource:
-        url = f"{server.url}/events?{query}"
+    def listen(server: LiveServer, path: str = "/events?topic=news") -> EventSource:
+        url = server.url + path
         sources.append(OfNpm(start, url) if request.param == "npm" else OfChromium(browsers(), url))
         return sources[-1]
 
@@ -184,6 +185,16 @@ def test_it_finds_a_server_that_was_restarted_and_is_told_of_the_gap(listen: Lis
         source.wait(lambda s: s.data == ["before", "after"])
         gap = json.loads(source.of_type("ssepool.gap")[0]["data"])
         assert (gap["requested"], gap["resumed"], gap["reason"]) == (last, None, "unknown_id")
+
+
+@pytest.mark.parametrize("path", ["detached", "plain"])
+def test_it_stops_at_the_end_of_a_generator_and_has_all_of_it_once(listen: Listen, path: str) -> None:
+    with serve_app("examples.token_stream:app", path) as server:
+        source = listen(server, "/answers/17?question=Why")
+        source.wait(lambda s: s.states[-1:] == ["closed"])
+        assert "".join(source.data) == "You ask: Why? Because it is so, and was never otherwise. "
+        assert source.states == ["open", "connecting", "closed"]
+        assert source.of_type("ssepool.close")[0]["lastEventId"] == "ssepool.completed"
 
 
 def test_it_stops_for_good_when_it_was_kicked(server: LiveServer, listen: Listen) -> None:

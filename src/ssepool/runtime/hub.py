@@ -11,7 +11,6 @@ from time import monotonic
 from typing import Any, Self, TypeVar
 
 import msgspec
-from starlette.requests import HTTPConnection
 
 from ssepool.brokers import connect
 from ssepool.config import HubConfig
@@ -37,7 +36,7 @@ from ssepool.runtime.signals import before_others
 from ssepool.runtime.stats import HubStats
 from ssepool.runtime.streamer import AVAILABLE, Streamer
 from ssepool.runtime.tasks import Tasks
-from ssepool.runtime.visit import Visit, ip_of, last_event_id
+from ssepool.runtime.visit import Request, Visit, ip_of, last_event_id
 
 Hook = TypeVar("Hook", bound=Callable[..., Any])
 
@@ -233,7 +232,7 @@ class Hub:
 
     def response(
         self,
-        request: HTTPConnection,
+        request: Request,
         *,
         topics: Iterable[str] = (),
         patterns: Iterable[str] = (),
@@ -252,7 +251,7 @@ class Hub:
 
     def stream(
         self,
-        request: HTTPConnection,
+        request: Request,
         source: AsyncIterable[Any],
         *,
         topic: str | None = None,
@@ -264,16 +263,21 @@ class Hub:
         With `topic` the events are published there as well, and the generator goes on if the client leaves: whoever
         asks again gets the rest (with `Last-Event-ID`) or everything (without), from the same run; its own `source`
         is then closed unused. Once the generator has ended and `history_age` has passed, the topic may be used anew.
+        Raises `InvalidTopic`, and `TypeError` for a source that is not asynchronous.
         """
+        if not hasattr(source, "__aiter__"):
+            raise TypeError(
+                f"source {source!r} cannot be iterated with `async for`; it takes an asynchronous generator"
+            )
         # The application has let this client in, so private events are for it too.
-        subscription = Subscription.of([topic], private=True) if topic else None
+        subscription = Subscription.of([topic], private=True) if topic is not None else None
         visit = self._visit(request, subscription, user, data, None)
         self._productions.give(visit, source, topic)
         return EventStream(self, visit)
 
     def _visit(
         self,
-        request: HTTPConnection,
+        request: Request,
         subscription: Subscription | None,
         user: str | None,
         data: Any,

@@ -91,6 +91,8 @@ class Link(ABC):
 
     def send(self, frame: bytes) -> None:
         """Write an event of this client's own, behind everything that was published before it."""
+        if self.ending:
+            return  # the client has been told that this is the end
         feed = self.feed
         if feed is not None and self.slot is not None and (self.held or self.slot.cursor < feed.head):
             self.held = self.held or []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterable, Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -31,21 +32,23 @@ class Production:
     """
 
     def __init__(
-        self, hub: Hub, source: AsyncIterable[Any], topic: str | None, forget: Callable[[Production], None]
+        self, hub: Hub, source: AsyncIterable[Any], topic: str | None, over: Callable[[Production], None]
     ) -> None:
+        """`over` is called once, when the generator has ended or will never begin."""
         self._hub = hub
-        self._forget = forget
+        self._over = over
         self._source = source
-        self._topic = topic
+        self.topic = topic
         self._task: asyncio.Task[None] | None = None
         self._viewers: set[Link] = set()
         self._visits = 0
         self.start = 0
         """The broker's position before the first event."""
+        self._last_id: str | None = None
         self._end: int | None = None
         """Its position after the last event, once it has ended."""
         self._outcome: Reason | None = None
-        self.ended_at = 0.0
+        self.ended_at: float | None = None
 
     def expect(self) -> None:
         """One more request is on its way in."""
@@ -54,11 +57,11 @@ class Production:
     async def left(self, spare: AsyncIterable[Any] | None) -> None:
         """A request has been dealt with. Its generator is closed unused if another one runs, and this one if no
         request for it got a slot."""
-        if spare is not None:
+        if spare is not None and spare is not self._source:
             await _aclose(spare)
         self._visits -= 1
         if self._visits == 0 and self._task is None:
-            self._forget(self)
+            self._over(self)
             await _aclose(self._source)
 
     def attend(self, connection: Connection, link: Link) -> None:
@@ -73,7 +76,7 @@ class Production:
     def unattend(self, link: Link) -> None:
         """A client has left."""
         self._viewers.discard(link)
-        if self._topic is None:
+        if self.topic is None:
             self.cancel()
 
     def is_over_for(self, last_event_id: str | None) -> bool:
@@ -85,31 +88,38 @@ class Production:
 
     async def _run(self, connection: Connection) -> None:
         outcome = Reason.COMPLETED
-        last_id = None
-        paused_at = perf_counter()
         try:
-            async for item in self._source:
-                event = item if isinstance(item, Event) else Event(item)
-                if self._topic is None:
-                    await connection.send(event)
-                else:
-                    named = Event(event.data, (self._topic,), event.type, event.id, event.retry, event.private)
-                    [last_id] = await self._hub.publish_many([named])
-                if perf_counter() - paused_at > SLICE:  # neither the generator nor we may have waited for anything
-                    await asyncio.sleep(0)
-                    paused_at = perf_counter()
-        except ConnectionReleased:
-            return
-        except Exception:
-            logger.exception("a generator given to Hub.stream failed (topic %r)", self._topic)
+            await self._pass_on(connection)
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # we are to end; if not, something that the generator waits for was cancelled
+            logger.exception("a generator given to Hub.stream failed (topic %r)", self.topic)
             outcome = Reason.ERROR
         finally:
             await _aclose(self._source)
-        self._end = self.start if last_id is None else self._hub.broker.find(last_id).position
+        self._end = self.start if self._last_id is None else self._hub.broker.find(self._last_id).position
         self._outcome = outcome
         self.ended_at = self._hub.now()
+        self._over(self)
         for viewer in list(self._viewers):
             viewer.finish(outcome)
+
+    async def _pass_on(self, connection: Connection) -> None:
+        paused_at = perf_counter()
+        async for item in self._source:
+            event = item if isinstance(item, Event) else Event(item)
+            if self.topic is not None:
+                named = Event(event.data, (self.topic,), event.type, event.id, event.retry, event.private)
+                [self._last_id] = await self._hub.publish_many([named])
+            else:
+                try:
+                    await connection.send(event)
+                except ConnectionReleased:
+                    return
+            if perf_counter() - paused_at > SLICE:  # neither the generator nor we may have waited for anything
+                await asyncio.sleep(0)
+                paused_at = perf_counter()
 
     def cancel(self) -> None:
         """Stop the generator: its one client has left, or the hub closes."""
@@ -123,13 +133,14 @@ class Productions:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._by_topic: dict[str, Production] = {}
+        self._ended: deque[Production] = deque()
 
     def give(self, visit: Visit, source: AsyncIterable[Any], topic: str | None) -> None:
         """Give the visit a production of `source`, or the one that its topic has already."""
-        production = self._by_topic.get(topic) if topic else None
+        production = self._by_topic.get(topic) if topic is not None else None
         if production is None:
-            production = Production(self._hub, source, topic, self._forget)
-            if topic:
+            production = Production(self._hub, source, topic, self._over)
+            if topic is not None:
                 self._by_topic[topic] = production
         else:
             visit.spare = source
@@ -139,20 +150,29 @@ class Productions:
     def expire(self, now: float) -> None:
         """Give the topics free whose events are kept no longer."""
         oldest = now - self._hub.config.history_age
-        for topic, production in list(self._by_topic.items()):
-            if production.ended_at and production.ended_at <= oldest:
-                del self._by_topic[topic]
+        while self._ended and (self._ended[0].ended_at or 0.0) <= oldest:
+            self._forget(self._ended.popleft())
 
     def cancel(self) -> None:
         """Stop all: the hub closes."""
         for production in list(self._by_topic.values()):
             production.cancel()
 
-    def _forget(self, unused: Production) -> None:
-        self._by_topic = {topic: known for topic, known in self._by_topic.items() if known is not unused}
+    def _over(self, production: Production) -> None:
+        if production.topic is not None and production.ended_at is not None:
+            self._ended.append(production)
+        else:
+            self._forget(production)
+
+    def _forget(self, production: Production) -> None:
+        if production.topic is not None and self._by_topic.get(production.topic) is production:
+            del self._by_topic[production.topic]
 
 
 async def _aclose(source: AsyncIterable[Any]) -> None:
     """Run a generator's `finally` blocks now, not when it happens to be collected."""
     if (aclose := getattr(source, "aclose", None)) is not None:
-        await aclose()
+        try:
+            await aclose()
+        except Exception:
+            logger.exception("a generator given to Hub.stream failed while it was closed")

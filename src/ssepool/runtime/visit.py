@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Hashable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qs
 
 import msgspec
@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 
 MAX_LAST_EVENT_ID = 1024
 """Characters of a `Last-Event-ID` that are looked at; longer ones cannot be ours."""
+
+
+class Request(Protocol):
+    """A request of whatever framework: Starlette's, FastAPI's, Litestar's."""
+
+    @property
+    def scope(self) -> Any:
+        """The ASGI scope."""
 
 
 class Visit(msgspec.Struct, kw_only=True):
