@@ -170,7 +170,7 @@ async def test_the_pool_is_resized(server: LiveServer, windows: Windows) -> None
         await page.fill("#size", "1")
         await page.press("#size", "Enter")
         await expect(page.locator("#resize-note")).to_have_text("Shrinking to 1: 2 more go as their clients leave.")
-    await expect(page.locator("#resize-note")).to_have_text("The pool has 1 slots now.")
+    await expect(page.locator("#resize-note")).to_have_text("The pool has 1 slot now.")
     await page.fill("#size", "2000000")
     await page.press("#size", "Enter")
     await expect(page.locator("#resize-error")).to_contain_text("2000000")

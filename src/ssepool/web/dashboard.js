@@ -352,7 +352,7 @@ let wanted = null; // slots that a resize asked for and that are not there yet
 
 function tellSize() {
   const { size } = latest.pool;
-  const note = size > wanted ? `Shrinking to ${number.format(wanted)}: ${number.format(size - wanted)} more go as their clients leave.` : `The pool has ${number.format(size)} slots now.`;
+  const note = size > wanted ? `Shrinking to ${number.format(wanted)}: ${number.format(size - wanted)} more go as their clients leave.` : `The pool has ${number.format(size)} ${size === 1 ? "slot" : "slots"} now.`;
   say($("resize-note"), note);
   if (size <= wanted) wanted = null;
 }
