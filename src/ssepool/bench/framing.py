@@ -1,0 +1,174 @@
+"""HTTP/1.1 as far as a load tool reads it: heads, chunks, whole answers, and the whole blocks of an event stream.
+
+Everything here is a pure function from bytes. What has come of something unfinished is kept as bytes that, with what
+comes next behind them, can be given to the same function again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ssepool.config import KiB, MiB
+from ssepool.errors import SSEPoolError
+
+MOST_HEAD = 64 * KiB
+MOST_UNFINISHED = 64 * MiB
+"""Bytes of an event or an answer that may come without an end."""
+MOST_SIZE_LINE = 4 * KiB
+"""Bytes of the line with a chunk's size, extensions included."""
+
+_CR = 0x0D
+_CRLF = b"\r\n"
+
+
+class BadFraming(SSEPoolError):
+    """What a server sent is not HTTP/1.1, or has no end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The head of an answer."""
+
+    status: int
+    length: int | None
+    """Bytes of the body; `None`: it is chunked, or ends with the connection."""
+    chunked: bool
+    keep_alive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer."""
+
+    status: int
+    body: bytes
+    keep_alive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What is in chunked bytes: their content, and how they end."""
+
+    content: bytes
+    left: int
+    """Bytes that the last chunk lacks, with its line end; 0 between two chunks."""
+    tail: bytes
+    """The start of the next chunk's size."""
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """An event stream cut after its last whole block."""
+
+    blocks: bytes
+    """Without chunk framing, line ends as LF."""
+    rest: bytes
+    """What the next bytes belong behind."""
+    ended: bool
+
+
+def read_head(raw: bytes) -> tuple[Head, bytes] | None:
+    """The head and what came behind it; `None` while it is unfinished. Raises `BadFraming`."""
+    text, end, rest = raw.partition(b"\r\n\r\n")
+    if not end:
+        if len(raw) > MOST_HEAD:
+            raise BadFraming(f"a head of more than {MOST_HEAD} bytes")
+        return None
+    first, *lines = text.split(_CRLF)
+    version, _, status = first.partition(b" ")
+    if not version.startswith(b"HTTP/1.") or not status[:3].isdigit():
+        raise BadFraming(f"{first[:80]!r} is not the first line of an HTTP/1.1 answer")
+    fields: dict[bytes, bytes] = {}
+    for line in lines:
+        name, _, value = line.partition(b":")
+        fields[name.lower()] = value.strip().lower()
+    length = fields.get(b"content-length", b"")
+    chunked = fields.get(b"transfer-encoding", b"").endswith(b"chunked")
+    connection = fields.get(b"connection", b"")
+    keep_alive = b"close" not in connection and (version != b"HTTP/1.0" or b"keep-alive" in connection)
+    return Head(int(status[:3]), int(length) if length.isdigit() and not chunked else None, chunked, keep_alive), rest
+
+
+def read_answer(raw: bytes, ended: bool) -> Answer | None:
+    """The answer to one request of which these bytes have come; `ended`: there come no more.
+
+    `None` while it is unfinished. Raises `BadFraming`.
+    """
+    while (parsed := read_head(raw)) and 100 <= parsed[0].status < 200:
+        raw = parsed[1]
+    if parsed is None:
+        return None
+    head, body = parsed
+    if head.status in (204, 304):
+        return Answer(head.status, b"", head.keep_alive)
+    if head.chunked:
+        unchunked = unchunk(body)
+        return Answer(head.status, unchunked.content, head.keep_alive) if unchunked.ended else None
+    if head.length is None:
+        return Answer(head.status, body, False) if ended else None
+    return Answer(head.status, body[: head.length], head.keep_alive) if len(body) >= head.length else None
+
+
+def unchunk(raw: bytes) -> Body:
+    """Take chunks apart (RFC 9112, section 7.1). Raises `BadFraming`."""
+    parts: list[bytes] = []
+    at = 0
+    while (end := raw.find(_CRLF, at)) >= 0:
+        try:
+            size = int(raw[at:end].partition(b";")[0], 16)
+        except ValueError:
+            size = -1
+        if size < 0:
+            raise BadFraming(f"{raw[at : end + 2][:40]!r} is not the size of a chunk")
+        if size == 0:
+            return Body(b"".join(parts), 0, b"", True)
+        start = end + 2
+        parts.append(raw[start : start + size])
+        at = start + size + 2
+        if at > len(raw):
+            return Body(b"".join(parts), at - len(raw), b"", False)
+    if len(raw) - at > MOST_SIZE_LINE:
+        raise BadFraming(f"{raw[at:][:40]!r}... is not the size of a chunk")
+    return Body(b"".join(parts), 0, raw[at:], False)
+
+
+def cut(raw: bytes, chunked: bool) -> Cut:
+    """Cut an event stream after its last blank line (WHATWG HTML, section 9.2.5). Raises `BadFraming`."""
+    if not chunked:
+        blocks, rest = _cut_text(raw)
+        return Cut(blocks, _bounded(rest), False)
+    body = unchunk(raw)
+    blocks, rest = _cut_text(body.content)
+    return Cut(blocks, _bounded(b"" if body.ended else _chunk_again(rest, body)), body.ended)
+
+
+def _cut_text(text: bytes) -> tuple[bytes, bytes]:
+    if _CR not in text:
+        end = text.rfind(b"\n\n") + 2 if b"\n\n" in text else 0
+        return text[:end], text[end:]
+    lines = text.replace(_CRLF, b"\n").replace(b"\r", b"\n")
+    end = lines.rfind(b"\n\n") + 2 if b"\n\n" in lines else 0
+    rest = lines[end:]
+    # A CR at the end of an unfinished block may be half a line end: it has to stay what it is. One that ends the last
+    # block is a line end by itself, and if an LF follows, that is one more blank line, which means nothing.
+    if rest and text[-1] == _CR:
+        rest = rest[:-1] + b"\r"
+    return lines[:end], rest
+
+
+def _chunk_again(rest: bytes, body: Body) -> bytes:
+    """The unfinished block as the content of one chunk, which lacks what the last one lacked."""
+    if body.left > 2:
+        return b"%x\r\n%b" % (len(rest) + body.left - 2, rest)
+    if body.left:
+        # Only the chunk's line end is missing, and a chunk may not be empty. A blank line more means nothing here.
+        rest = rest or b"\n"
+        return b"%x\r\n%b%b" % (len(rest), rest, _CRLF[: 2 - body.left])
+    return (b"%x\r\n%b\r\n" % (len(rest), rest) if rest else b"") + body.tail
+
+
+def _bounded(rest: bytes) -> bytes:
+    if len(rest) > MOST_UNFINISHED:
+        raise BadFraming(f"an event of more than {MOST_UNFINISHED} bytes")
+    return rest

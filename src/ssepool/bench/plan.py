@@ -1,0 +1,112 @@
+"""What is to be measured: one frozen object, checked once. The command line's options are made of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+from ssepool.bench.target import Template
+from ssepool.config import MiB, setting
+from ssepool.errors import ConfigError
+
+MOST_SUBSCRIBERS = 1_000_000
+MOST_SECONDS = 86_400.0
+HUB = "http://127.0.0.1:8000"
+JSON, LINES = "application/json", "application/x-ndjson"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """A measurement. The defaults are for a hub of ours on this machine.
+
+    Raises `ConfigError` for a value that is not allowed, and for those that do not go together.
+    """
+
+    subscribe: str = setting(f"{HUB}/events?topic=bench-{{i}}", "URL of the stream; {i} = number of the topic")
+    subscribe_headers: tuple[str, ...] = setting((), "header field of a subscriber's request, 'Name: value'")
+    subscribers: int = setting(100, "how many there are", least=1, most=MOST_SUBSCRIBERS)
+    connect_rate: float = setting(0.0, "subscribers that come a second; 0 = all at once")
+    connect_timeout: float = setting(30.0, "seconds that the server may take to answer", most=MOST_SECONDS)
+    topics: int = setting(1, "topics, shared out among subscribers; 0 = one each", most=MOST_SUBSCRIBERS)
+    stall: float = setting(0.0, "share of the subscribers that stop reading once they are connected", most=1)
+    last_event_id: str = setting("", "Last-Event-ID that subscribers send; in a replay, instead of one that is learnt")
+
+    publish: str = setting(f"{HUB}/events", "URL that takes events; may have the blanks of --body")
+    method: str = setting("POST", "method of the request that publishes")
+    headers: tuple[str, ...] = setting((), "header field of the request that publishes, 'Name: value'")
+    body: str = setting(
+        '{"topic":"bench-{i}","data":"{data}"}',
+        "one event; {data} = what it has to carry, {i} = number of its topic, chosen by chance, "
+        "{n} = its own number there, {t} = the time it is due, in microseconds",
+    )
+    size: int = setting(100, "bytes of {data}; the least that it takes is about 30", most=16 * MiB)
+    batch: int = setting(1, "events of a request", least=1, most=100_000)
+    batch_start: str = setting("", "text before the events of a batch")
+    batch_join: str = setting("\n", "text between them")
+    batch_end: str = setting("", "text behind them")
+    rate: float = setting(50.0, "events a second; 0 = flat out")
+    lanes: int = setting(1, "connections to publish on", least=1, most=64)
+    window: float = setting(0.0, "flat out: events that may be on their way to the average subscriber; 0 = any number")
+
+    warmup: float = setting(1.0, "seconds of publishing of which only losses are counted", most=MOST_SECONDS)
+    seconds: float = setting(10.0, "seconds of publishing thereafter", most=MOST_SECONDS)
+    events: int = setting(0, "events after which that ends earlier; 0 = any number")
+    idle: bool = setting(False, "publish nothing, only hold the connections")
+    replay: int = setting(0, "events that are published before the subscribers come, who then fetch them")
+    settle: float = setting(1.0, "seconds from the last connection until memory is read", most=MOST_SECONDS)
+    drain: float = setting(
+        10.0, "seconds that events on their way are waited for, once all are sent", most=MOST_SECONDS
+    )
+    seed: int = setting(1, "what chance begins with", least=-math.inf)
+
+    pids: tuple[int, ...] = setting((), "process of the server, whose cost is measured with that of all its children")
+    remote: bool = setting(False, "allow servers on other machines")
+
+    def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                least, most = item.metadata["least"], item.metadata["most"]
+                if not least <= value <= most or not math.isfinite(value):
+                    limit = f"at least {least:g}" if math.isinf(most) else f"from {least:g} to {most:g}"
+                    raise ConfigError(f"Plan.{item.name} = {value} is not allowed; it takes a number, {limit}")
+        self._check_heads()
+        if self.idle and self.replay:
+            raise ConfigError("a measurement is either idle or a replay")
+        if not self.idle:
+            self._check_body()
+        if self.replay and (self.topic_count > 1 or self.lanes > 1 or self.stall):
+            raise ConfigError("a replay is of one topic, published on one lane, and nobody stalls")
+
+    @property
+    def topic_count(self) -> int:
+        """How many topics there are."""
+        return self.topics or self.subscribers
+
+    @property
+    def publish_headers(self) -> tuple[str, ...]:
+        """`headers`, and a media type if they name none."""
+        if any(field.lower().startswith("content-type:") for field in self.headers):
+            return self.headers
+        lines = self.batch > 1 and not self.batch_start and self.batch_join == "\n"
+        return (*self.headers, f"Content-Type: {LINES if lines else JSON}")
+
+    def _check_heads(self) -> None:
+        for text in (self.subscribe, *self.subscribe_headers):
+            if not Template(text).blanks <= {"{i}"}:
+                raise ConfigError(f"{text!r} has a blank that is for events alone; it takes {{i}}")
+        for field in (*self.subscribe_headers, *self.headers):
+            if not field.partition(":")[2] or not field.isprintable():
+                raise ConfigError(f"{field!r} is not a header field; it takes 'Name: value'")
+        if not self.last_event_id.isprintable():
+            raise ConfigError(f"the last event id {self.last_event_id!r} cannot stand in a request")
+        if not self.method.isascii() or not self.method.isalpha():
+            raise ConfigError(f"{self.method!r} is not a method")
+
+    def _check_body(self) -> None:
+        in_body, in_url = ("{data}" in Template(text).blanks for text in (self.body, self.publish))
+        if not in_body and not in_url:
+            raise ConfigError(f"neither the body {self.body!r} nor the URL has {{data}}, which each event has to carry")
+        if not in_body and self.batch > 1:
+            raise ConfigError(f"the body {self.body!r} has no {{data}}, so there are no batches")

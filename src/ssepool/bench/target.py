@@ -1,0 +1,89 @@
+"""Where requests go, and requests with blanks to fill in."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from ssepool.errors import ConfigError
+
+SOURCES = tuple(f"127.0.0.{last}" for last in range(1, 9))
+"""The addresses that connections within this machine come from: one alone has too few ports for 20,000 of them."""
+
+_BLANK = re.compile(r"(\{(?:n|t|i|data)\})")
+
+
+class Template:
+    """Text with the blanks `{n}`, `{t}`, `{i}` and `{data}`."""
+
+    def __init__(self, text: str) -> None:
+        self._parts = [part.encode() for part in _BLANK.split(text)]
+        self._blanks = [(at, self._parts[at].decode()) for at in range(1, len(self._parts), 2)]
+
+    @property
+    def blanks(self) -> frozenset[str]:
+        """The names of its blanks, with the braces."""
+        return frozenset(name for _, name in self._blanks)
+
+    def fill(self, values: Mapping[str, bytes]) -> bytes:
+        """The text with all its blanks filled in."""
+        if not self._blanks:
+            return self._parts[0]
+        parts = self._parts.copy()
+        for at, name in self._blanks:
+            parts[at] = values[name]
+        return b"".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A server's address and what is asked for there."""
+
+    family: socket.AddressFamily
+    address: tuple[str, int]
+    host: str
+    """As the header `Host` has it."""
+    path: str
+    """With the query; may have blanks."""
+    is_loopback: bool
+
+    @classmethod
+    def of(cls, url: str, *, remote: bool) -> Target:
+        """Take a URL apart and look its host up.
+
+        Raises `ConfigError` for what is not an `http` URL, for an unknown host, and for one that is not this machine
+        unless `remote` allows it.
+        """
+        parts = urlsplit(url)
+        try:
+            port = parts.port or 80
+        except ValueError:
+            port = 0
+        if parts.scheme != "http" or not parts.hostname or not port or not url.isprintable() or " " in url:
+            raise ConfigError(f"{url!r} is not a URL to measure; it takes http://host:port/path, without TLS")
+        try:
+            found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise ConfigError(f"{parts.hostname} of {url!r} is not known: {error.strerror}") from None
+        # A name of this machine often has an address of each family, and servers often listen on the older one alone.
+        family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+        is_loopback = ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback
+        if not is_loopback and not remote:
+            raise ConfigError(f"{address[0]} of {url!r} is not this machine; --remote allows it")
+        path = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
+        netloc = parts.netloc.rpartition("@")[2]
+        return cls(family, (str(address[0]), port), netloc, path, is_loopback)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The addresses to come from; empty = let the kernel choose."""
+        return SOURCES if self.is_loopback and self.family == socket.AF_INET and sys.platform == "linux" else ()
+
+    def head(self, method: str, fields: Sequence[str]) -> str:
+        """The head of a request without its last line end, so that more fields can follow; may have blanks."""
+        return "\r\n".join([f"{method} {self.path} HTTP/1.1", f"Host: {self.host}", *fields, ""])
