@@ -113,13 +113,13 @@ class LiveServer:
             raise AssertionError(f"{error}: {self.pool()}") from None
 
     def descriptors(self) -> int:
-        """How many file descriptors the server has open (Linux), but for those of /dev/null: libuv opens one with its
-        first connection and keeps it in reserve."""
+        """How many file descriptors the server has open (Linux), but for libuv's reserve: one of /dev/null from the first
+        connection on, of / once there was none left for another one."""
         folder = f"/proc/{self.process.pid}/fd"
         found = 0
         for name in os.listdir(folder):
             with contextlib.suppress(FileNotFoundError):  # closed since it was listed
-                found += os.readlink(f"{folder}/{name}") != os.devnull
+                found += os.readlink(f"{folder}/{name}") not in (os.devnull, "/")
         return found
 
     def stop(self, number: int = signal.SIGTERM, *, seconds: float = DEADLINE) -> int:
