@@ -113,8 +113,8 @@ class LiveServer:
             raise AssertionError(f"{error}: {self.pool()}") from None
 
     def descriptors(self) -> int:
-        """How many file descriptors the server has open (Linux), but for libuv's reserve: one of /dev/null from the first
-        connection on, of / once there was none left for another one."""
+        """How many file descriptors the server has open (Linux), but for libuv's reserve: one of /dev/null from its
+        first connection on, of / once there was none left for another connection."""
         folder = f"/proc/{self.process.pid}/fd"
         found = 0
         for name in os.listdir(folder):
