@@ -1,4 +1,4 @@
-"""Peers that vanish without a word: a link that is cut, packets that are dropped. The kernel and heartbeats find them."""
+"""Peers that vanish without a word, behind a cut link or dropped packets, are found by the kernel and heartbeats."""
 
 from __future__ import annotations
 
