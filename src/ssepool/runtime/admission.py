@@ -140,11 +140,11 @@ class Nobody:
 NOBODY = Nobody()
 
 
-def admit_at_once(hub: Hub, visit: Visit, handover: Handover, head: Callable[[], bytes]) -> bool:
+def admit_at_once(hub: Hub, visit: Visit, take: Callable[[], Handover], head: Callable[[], bytes]) -> bool:
     """Stream to a client whose socket no server holds, if a slot is free and nothing is out of the ordinary.
 
     False if it must take the longer way: the pool is full or not open, or the client is to be told to stay away. Then
-    nothing has been done.
+    nothing has been done, and the socket, which `take` takes, is still the caller's.
     """
     pool = hub.pool
     if (
@@ -158,7 +158,7 @@ def admit_at_once(hub: Hub, visit: Visit, handover: Handover, head: Callable[[],
         return False
     slot = pool.acquire(hub.now(), NOBODY, ip=visit.ip, user=visit.user, topics=visit.limited)
     assert isinstance(slot, Slot)
-    link = SocketLink(pool, hub.delivery, hub.streamer, handover)
+    link = SocketLink(pool, hub.delivery, hub.streamer, take())
     link.start(head())
     hub.welcome_now(hub.connect(slot, link, visit), link, visit)
     return True

@@ -110,13 +110,16 @@ class Listener:
             self._hand_on(conn, data)
 
     def _admit(self, conn: socket.socket, address: Any, data: bytes) -> bool:
-        scope = subscription_scope(data, address)
-        visit = self._hub.recognise(scope) if scope is not None else None
-        if visit is None or not admit_at_once(self._hub, visit, accepted := Accepted(conn.fileno()), self._head):
-            return False
-        assert accepted.fd >= 0
-        conn.detach()
-        return True
+        try:
+            scope = subscription_scope(data, address)
+            visit = self._hub.recognise(scope) if scope is not None else None
+            if visit is None:
+                return False
+            return admit_at_once(self._hub, visit, lambda: Accepted(conn.detach()), self._head)
+        except Exception:  # a defect that one request meets must not end accepting
+            logger.exception("a subscription could not be admitted; its client is sent away")
+            conn.close()
+            return True
 
     def _give_up(self, conn: socket.socket) -> None:
         self._forget(conn)
@@ -184,7 +187,7 @@ def subscription_scope(data: bytes, address: Any) -> dict[str, Any] | None:
         "type": "http",
         "method": "GET",
         "http_version": "1.1",
-        "path": url.path.decode("ascii") if url.path else "",
+        "path": url.path.decode("latin-1") if url.path else "",
         "query_string": url.query or b"",
         "headers": head.headers,
         "client": address[:2],
