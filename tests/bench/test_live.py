@@ -78,6 +78,14 @@ def test_those_who_stall_harm_nobody(hub: LiveServer) -> None:
     assert report.stalled == 4
 
 
+def test_those_whom_the_hub_lets_go_because_they_stall_are_counted() -> None:
+    with serve(send_timeout=0.3, reap_interval=0.05) as server:
+        report = measured(server, subscribers=4, stall=0.5, rate=100, size=100_000, events=120)
+        assert whole(report, 2 * 120)
+        assert (report.stalled, report.cut_off) == (2, 2)
+        server.wait_pool(released={"send_timeout": 2})
+
+
 def test_a_replay_is_fetched_by_all(hub: LiveServer) -> None:
     report = measured(hub, subscribers=20, replay=300, batch=50)
     assert whole(report, 20 * 300)

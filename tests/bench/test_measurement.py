@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,11 @@ import pytest
 
 from bench.faulty import Fault, FaultyServer, doubling, faithful, losing, swapping
 from ssepool.bench import BenchError, Plan, Progress, Report, run
+from ssepool.bench.poller import Poller, Selector
 from ssepool.errors import ConfigError
+
+if sys.platform == "linux":
+    from ssepool.bench.poller import Epoll
 
 QUICK: dict[str, Any] = {"warmup": 0, "settle": 0, "seconds": 20, "rate": 0, "body": "{data}"}
 TWENTY = {**QUICK, "subscribers": 5, "events": 20}
@@ -94,6 +99,7 @@ def test_a_stream_that_ends_misses_what_comes_thereafter() -> None:
         report = measured(server)
         assert counts(report) == expected(60, missed=40)
         assert report.connecting.ended == {"closed by the server": 5}
+        assert any("5 streams ended" in note for note in report.notes)
 
 
 # Publishing
@@ -200,6 +206,14 @@ def test_the_window_bounds_what_is_on_its_way() -> None:
         assert report.publishing and 2 <= report.publishing.events <= 4
 
 
+def test_events_that_still_come_when_the_wait_ends_are_told_of() -> None:
+    with FaultyServer(lambda: losing(1)) as server:
+        report = measured(server, drain=0)
+        assert any("events were still coming 0 s after" in note for note in report.notes)
+        report = measured(server, drain=5)
+        assert not any("still coming" in note for note in report.notes)
+
+
 # Subscribing
 
 
@@ -230,10 +244,17 @@ def test_those_who_stall_are_evenly_spread_and_not_counted() -> None:
         assert counts(report) == expected(15 * 20)
 
 
-@pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="asks the kernel")
+@pytest.mark.skipif(sys.platform != "linux", reason="buffers are larger elsewhere")
+def test_those_who_stall_soon_hold_up_a_server_that_waits_for_them() -> None:
+    with FaultyServer() as server:
+        # Whoever publishes waits for this server, and this server for those who stall.
+        report = measured(server, subscribers=4, stall=0.5, size=200_000, events=0, seconds=0.5, connect_timeout=0.3)
+        assert report.publishing and set(report.publishing.failed) == {"no answer within 0.3 s"}
+
+
 def test_those_who_stall_and_are_let_go_are_counted() -> None:
     with FaultyServer(closes_after=20) as server:
-        report = measured(server, subscribers=10, stall=0.5, drain=1)
+        report = measured(server, subscribers=10, stall=0.5, size=5000)
         assert (report.stalled, report.cut_off) == (5, 5)
 
 
@@ -278,6 +299,14 @@ def test_without_ids_a_replay_has_no_beginning() -> None:
 # The measurement itself
 
 
+@pytest.mark.parametrize("poller", [Selector, *([Epoll] if sys.platform == "linux" else [])])
+def test_every_poller_serves(poller: Callable[[], Poller], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssepool.bench.loop.best", poller)
+    with FaultyServer(lambda: swapping(3)) as server:
+        assert counts(measured(server, rate=500, lanes=2)) == expected(100, reordered=5)
+        assert measured(server, stall=0.2, size=100_000, connect_rate=500).connecting.open == 5
+
+
 def test_everything_is_closed_in_the_end() -> None:
     before = os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else []
     with FaultyServer() as server:
@@ -304,7 +333,8 @@ def test_it_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_report_can_be_json() -> None:
     with FaultyServer() as server:
-        report = measured(server, pids=(os.getpid(),))
+        report = measured(server, pids=(os.getpid(),), headers=("Authorization: secret",))
+        assert "secret" not in json.dumps(report.as_dict())
         again = json.loads(json.dumps(report.as_dict()))
         assert again["delivering"]["lost"] == 0
         assert again["plan"]["subscribers"] == 5

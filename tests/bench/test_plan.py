@@ -77,7 +77,15 @@ def test_a_url_is_taken_apart() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["https://127.0.0.1/", "127.0.0.1:80", "http:///a", "http://127.0.0.1:x/", "http://127.0.0.1/a b", "http://a\r\n/"],
+    [
+        "http://me:secret@127.0.0.1/",
+        "https://127.0.0.1/",
+        "127.0.0.1:80",
+        "http:///a",
+        "http://127.0.0.1:x/",
+        "http://127.0.0.1/a b",
+        "http://a\r\n/",
+    ],
 )
 def test_what_is_not_a_url_to_measure_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="is not a URL to measure"):
@@ -114,6 +122,12 @@ def test_within_this_machine_there_are_several_addresses_to_come_from(monkeypatc
     assert Target.of("http://127.0.0.1/", remote=False).sources == SOURCES
     monkeypatch.setattr("sys.platform", "darwin")
     assert Target.of("http://127.0.0.1/", remote=False).sources == ()
+
+
+def test_an_address_may_be_of_the_newer_family() -> None:
+    target = Target.of("http://[::1]:8000/a", remote=False)
+    assert (target.family, target.address, target.host) == (socket.AF_INET6, ("::1", 8000), "[::1]:8000")
+    assert target.sources == ()
 
 
 # Blanks

@@ -17,6 +17,8 @@ from ssepool.bench.target import Target, Template
 
 MOST_AT_ONCE = 32
 """Connections begun in a turn: those before them are to be read in between."""
+SMALL_BUFFER = 4096
+"""Bytes that the kernel takes in for those who stall, so that the server soon notices that they do."""
 IP_BIND_ADDRESS_NO_PORT = 24
 """Linux: choose the port when it is known where the connection goes, so that ports are shared between targets."""
 
@@ -141,9 +143,7 @@ class Crowd:
         self.opened_last = clock()
         self.head.record(self.opened_last - handshake.began)
         del self._waiting[handshake.fd]
-        number, share = handshake.number, self._plan.stall
-        stalls = int((number + 1) * share) > int(number * share)  # evenly spread
-        topic = number % self._plan.topic_count
+        topic, stalls = handshake.number % self._plan.topic_count, self._stalls(handshake.number)
         self._subscribers.add(handshake.fd, topic, handshake.began, body, chunked=chunked, stalls=stalls)
 
     def failed(self, handshake: Handshake, why: str) -> None:
@@ -178,11 +178,18 @@ class Crowd:
         if sources := self._target.sources:
             connection.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
             connection.bind((sources[handshake.number % len(sources)], 0))
+        if self._stalls(handshake.number):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
         status = connection.connect_ex(self._target.address)
         if status not in (0, errno.EINPROGRESS):
             raise OSError(status, "")
         # On loopback the other side's kernel has accepted by now, or never will.
         return handshake.send()
+
+    def _stalls(self, number: int) -> bool:
+        """Whether this one is of those who stall, who are spread evenly."""
+        share = self._plan.stall
+        return int((number + 1) * share) > int(number * share)
 
 
 def _name(error: OSError) -> str:

@@ -57,9 +57,14 @@ class Sockets:
         self._poller.modify(fd, mask)
 
     def ignore(self, fd: int) -> None:
-        """Keep a socket open and never look at it again."""
+        """Keep a socket open and do not look at it."""
         self._poller.unregister(fd)
         del self.peers[fd]
+
+    def heed(self, fd: int, peer: Peer) -> None:
+        """Look at a socket again."""
+        self._poller.register(fd, READ)
+        self.peers[fd] = peer
 
     def drop(self, fd: int) -> None:
         """Close a socket."""
@@ -70,11 +75,6 @@ class Sockets:
     def ready(self, seconds: float) -> list[tuple[int, int]]:
         """Sockets that are ready, after at most so long."""
         return self._poller.poll(min(seconds, LONGEST_WAIT), MOST_READY)
-
-    def state(self, fd: int) -> int:
-        """The kernel's state of a TCP connection, 1 = established; 0 if it does not tell."""
-        option = getattr(socket, "TCP_INFO", None)
-        return self._sockets[fd].getsockopt(socket.IPPROTO_TCP, option, 1)[0] if option is not None else 0
 
     def close(self) -> None:
         """Close them all."""

@@ -25,6 +25,8 @@ from ssepool.errors import ConfigError
 
 QUIET = 2.0
 """Seconds without any delivery after which no more are waited for."""
+SILENCE = 0.5
+"""Seconds without anything for those who stalled after which the rest of them is taken for alive."""
 TELL = 0.5
 """Seconds between two tellings of how far it is."""
 SPARE_FILES = 64
@@ -95,6 +97,7 @@ class Measurement:
         goal = plan.replay + primer if plan.replay else 0
         self._subscribers = Subscribers(sockets, self._ledger, self._id, plan.lanes, start=primer, goal=goal)
         self._crowd = Crowd(plan, self._stream, sockets, self._subscribers)
+        self._was_cut_short = False
         self._processes = Processes(plan.pids)
         if missing := set(plan.pids) - self._processes.pids():
             raise ConfigError(f"there is no process {min(missing)}, or this system does not tell what it uses")
@@ -123,6 +126,7 @@ class Measurement:
             self._wait_for_the_rest()
         end = self._moment()
         memory.append(self._processes.memory())
+        self._look_at_the_stalled()
         active = subscribers.last_delivery if subscribers.last_delivery > start.time else end.time
         load = _load(start, end, active)
         return Report(
@@ -186,10 +190,22 @@ class Measurement:
         """Wait until all has come, or nothing comes any more."""
         began, subscribers = clock(), self._subscribers
 
-        def is_quiet() -> bool:
-            return clock() - max(began, subscribers.last_delivery) > QUIET * 1e6
+        def is_over() -> bool:
+            return subscribers.is_complete or clock() - max(began, subscribers.last_delivery) > QUIET * 1e6
 
-        self._turns("waiting", lambda: subscribers.is_complete or is_quiet(), seconds=self._plan.drain)
+        self._turns("waiting", is_over, seconds=self._plan.drain)
+        self._was_cut_short = not is_over()
+
+    def _look_at_the_stalled(self) -> None:
+        """Find out who of them was let go: that is behind all that had been sent to them before."""
+        subscribers = self._subscribers
+        subscribers.wake()
+
+        def is_over() -> bool:
+            waits = subscribers.cut_off < len(subscribers.stalled)
+            return not waits or clock() - subscribers.last_look > SILENCE * 1e6
+
+        self._turns("stalled", is_over, seconds=self._plan.drain)
 
     @property
     def _is_published(self) -> bool:
@@ -303,6 +319,8 @@ class Measurement:
         plan, publisher, crowd = self._plan, self._publisher, self._crowd
         if crowd.open < plan.subscribers:
             yield f"{plan.subscribers - crowd.open} of {plan.subscribers} subscribers have no stream"
+        if ended := self._subscribers.ended.total():
+            yield f"{ended} streams ended before the measurement did; what they missed is not counted as lost"
         if load.was_bottleneck:
             yield (
                 f"this side was the bottleneck: it used {load.used:.0%} of a core and waited for one in "
@@ -310,6 +328,8 @@ class Measurement:
             )
         if publisher and not plan.replay and publisher.failed_by:
             yield f"{publisher.failed_by.total()} requests to publish failed; their events are not counted as lost"
+        if self._was_cut_short:
+            yield f"events were still coming {plan.drain:g} s after the last was published; those count as lost"
         if publisher and plan.rate and not plan.replay and not plan.events:
             rate = publisher.events / plan.seconds if plan.seconds else 0.0
             if rate < TOO_SLOW * plan.rate:

@@ -160,8 +160,10 @@ class Report:
     """What has to be known to judge the figures."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as JSON can carry it."""
+        """The report as JSON can carry it. Of header fields there are only the names: the values may be secrets."""
         found = dataclasses.asdict(self)
+        for fields in ("headers", "subscribe_headers"):
+            found["plan"][fields] = [field.partition(":")[0] for field in found["plan"][fields]]
         for phase, load in (("connecting", self.client.connecting), ("delivering", self.client.delivering)):
             found["client"][phase]["was_bottleneck"] = load.was_bottleneck
         return found

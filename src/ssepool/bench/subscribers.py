@@ -18,7 +18,6 @@ from ssepool.bench.sequence import Sequence
 READ_SIZE = 64 * 1024
 MOST_LAST = 100_000
 """Times of events whose last delivery is remembered."""
-ESTABLISHED = 1
 
 
 class Subscriber:
@@ -47,7 +46,9 @@ class Subscriber:
 
     def ready(self, mask: int) -> None:
         """Read for the first time."""
-        if data := self._home.read(self):
+        if self.is_stalled:
+            self._home.look_at(self)
+        elif data := self._home.read(self):
             self.take_first(data)
 
     def take_first(self, data: bytes) -> None:
@@ -95,6 +96,10 @@ class Subscribers:
         self.ended: Counter[str] = Counter()
         """Streams that ended, by how."""
         self.stalled: list[Subscriber] = []
+        self.cut_off = 0
+        """Of those who stalled, how many the server had let go: they find the end when they read again."""
+        self.last_look = 0
+        """When something came for one of them."""
         self._reading: dict[int, Subscriber] = {}
         self._left: list[Subscriber] = []
         self._sockets = sockets
@@ -199,10 +204,24 @@ class Subscribers:
             reordered=sum(sequence.reordered for sequence in sequences),
         )
 
-    @property
-    def cut_off(self) -> int:
-        """Those who stall and whose connection the server has given up."""
-        return sum(self._sockets.state(subscriber.fd) not in (0, ESTABLISHED) for subscriber in self.stalled)
+    def wake(self) -> None:
+        """Have those who stalled read what there is for them, down to the end if there is one."""
+        self.last_look = clock()
+        for subscriber in self.stalled:
+            self._sockets.heed(subscriber.fd, subscriber)
+
+    def look_at(self, subscriber: Subscriber) -> None:
+        """Read for one who stalled, and count nothing but the end."""
+        try:
+            data = os.read(subscriber.fd, READ_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self.last_look = clock()
+        if not data:
+            self.cut_off += 1
+            self._sockets.drop(subscriber.fd)
 
     def _lost(self, subscriber: Subscriber) -> int:
         topic, ledger = subscriber.topic, self._ledger

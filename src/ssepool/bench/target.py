@@ -64,7 +64,8 @@ class Target:
             port = parts.port or 80
         except ValueError:
             port = 0
-        if parts.scheme != "http" or not parts.hostname or not port or not url.isprintable() or " " in url:
+        is_usable = parts.scheme == "http" and parts.hostname and port and "@" not in parts.netloc
+        if not is_usable or not url.isprintable() or " " in url:
             raise ConfigError(f"{url!r} is not a URL to measure; it takes http://host:port/path, without TLS")
         try:
             found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
@@ -76,8 +77,7 @@ class Target:
         if not is_loopback and not remote:
             raise ConfigError(f"{address[0]} of {url!r} is not this machine; --remote allows it")
         path = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
-        netloc = parts.netloc.rpartition("@")[2]
-        return cls(family, (str(address[0]), port), netloc, path, is_loopback)
+        return cls(family, (str(address[0]), port), parts.netloc, path, is_loopback)
 
     @property
     def sources(self) -> tuple[str, ...]:
