@@ -176,7 +176,7 @@ def test_a_start_is_told_in_lines_that_programs_can_read(served: list[Any]) -> N
     assert [line.split() for line in lines[1:]] == [
         ["demo", "http://127.0.0.1:1234/demo"],
         ["stream", "http://127.0.0.1:1234/events?topic=TOPIC"],
-        ["pool", "7", "slots,", "http://127.0.0.1:1234/pool"],
+        ["pool", "7", "slots,", "http://127.0.0.1:1234/dashboard"],
     ]
 
 

@@ -78,7 +78,11 @@ def _is_given(ctx: typer.Context, key: str) -> bool:
 def _announce(url: str, slots: int) -> None:
     """Say where the hub is. The first line is for programs too: they read the port from it."""
     url = url.rstrip("/")
-    lines = {"demo": f"{url}/demo", "stream": f"{url}/events?topic=TOPIC", "pool": f"{slots} slots, {url}/pool"}
+    lines = {
+        "demo": f"{url}/demo",
+        "stream": f"{url}/events?topic=TOPIC",
+        "pool": f"{slots} slots, {url}/dashboard",
+    }
     if sys.stdout.isatty():
         from rich.console import Console
 
