@@ -1,0 +1,172 @@
+"""The table, the targets and the plots of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.scenarios import BETTER, NCHAN, OURS, PLAIN, STARLETTE
+
+Run = dict[str, Any]
+Value = float | None
+
+
+def write(found: dict[str, Any], folder: Path) -> None:
+    """Write `results.json`, `results.md` and the plots into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(found, indent=1) + "\n")
+    text = "\n".join(_markdown(found)) + "\n"
+    (folder / "results.md").write_text(text)
+    try:
+        from benchmarks import plots
+    except ImportError as error:
+        print(f"no plots: {error}")
+    else:
+        plots.write(found["runs"], folder)
+    print(f"\n{text}\nwritten to {folder}")
+
+
+def value(run: Run, *path: str) -> Value:
+    """A figure of a run, by its path; `None` if there is none."""
+    at: Any = run
+    for name in path:
+        at = at.get(name) if isinstance(at, dict) else None
+    return at
+
+
+def cpu(run: Run) -> Value:
+    """Microseconds of server CPU per delivery."""
+    return value(run, "server", "cpu_per_delivery")
+
+
+def cpu_per_subscription(run: Run) -> Value:
+    """Microseconds of server CPU per subscription."""
+    return value(run, "server", "cpu_per_subscription")
+
+
+def memory(run: Run) -> Value:
+    """KiB of process memory per connection."""
+    found = value(run, "server", "memory_per_connection")
+    return None if found is None else found / 1024
+
+
+def rate(run: Run) -> Value:
+    """Deliveries a second."""
+    return value(run, "delivering", "per_second")
+
+
+def p99(run: Run) -> Value:
+    """Milliseconds from the time an event was due until it was read."""
+    return value(run, "delivering", "latency", "p99")
+
+
+def to_last(run: Run) -> Value:
+    """Milliseconds from the time an event was due until the last subscriber had it: the median event's."""
+    return value(run, "delivering", "time_to_last", "p50")
+
+
+def line(run: Run) -> str:
+    """A run in a line."""
+    return ", ".join(f"{name} {text}" for name, text in _cells(run).items() if text)
+
+
+def _cells(run: Run) -> dict[str, str]:
+    if "error" in run:
+        return {"failed": run["error"]}
+    lost = [f"{value(run, 'delivering', name) or 0:,}" for name in ("lost", "missed", "doubled", "reordered")]
+    used = value(run, "client", "delivering", "used")
+    waited = value(run, "client", "delivering", "waited")
+    return {
+        "CPU/delivery us": _number(cpu(run), 2),
+        "deliveries/s": _number(rate(run), 0),
+        "events/s": _number(value(run, "publishing", "per_second"), 0),
+        "p50 ms": _number(value(run, "delivering", "latency", "p50"), 1),
+        "p99 ms": _number(p99(run), 1),
+        "to last ms": _number(to_last(run), 1),
+        "answer max ms": _number(value(run, "publishing", "answer", "max"), 1),
+        "CPU/subscription us": _number(cpu_per_subscription(run), 0),
+        "connects/s": _number(value(run, "connecting", "per_second"), 0),
+        "memory KiB": _number(memory(run), 2),
+        "lost/missed/doubled/reordered": "/".join(lost) if run["delivering"] else "",
+        "let go": f"{run['cut_off']} of {run['stalled']}" if run["stalled"] else "",
+        "client's core": f"{used:.0%}+{waited:.0%}" + (" (*)" if run["client"]["delivering"]["was_bottleneck"] else ""),
+    }
+
+
+def _number(found: Value, digits: int) -> str:
+    return "" if found is None else f"{found:,.{digits}f}"
+
+
+def _markdown(found: dict[str, Any]) -> Iterator[str]:
+    machine = found["machine"]
+    yield (
+        f"{machine['cores']} cores ({machine['cpu']}), {machine['system']}, Python {machine['python']}, loopback, "
+        f"{machine['date']}; load when it began: {machine['load']:.2f}."
+    )
+    for name, why in found["left_out"].items():
+        yield f"Left out: {name}, because {why}."
+    targets = list(_targets(found["runs"]))
+    if targets:
+        yield "\n## Targets\n"
+        yield "| | ours | other | ratio | target | |"
+        yield "| --- | ---: | ---: | ---: | --- | --- |"
+        yield from targets
+    titles = dict.fromkeys((run["scenario"], run["title"]) for run in found["runs"])
+    for scenario, title in titles:
+        runs = [run for run in found["runs"] if run["scenario"] == scenario]
+        cells = [_cells(run) for run in runs]
+        names = [name for name in dict.fromkeys(n for row in cells for n in row) if any(row.get(name) for row in cells)]
+        yield f"\n### ({scenario}) {title}\n"
+        yield f"| | {' | '.join(names)} |"
+        yield f"| --- |{' ---: |' * len(names)}"
+        for run, row in zip(runs, cells, strict=True):
+            yield f"| {run['peer']} | {' | '.join(row.get(name, '') for name in names)} |"
+
+
+def _targets(runs: list[Run]) -> Iterator[str]:
+    by_name = {(run["scenario"], run["peer"]): run for run in runs}
+
+    def at(figure: Callable[[Run], Value], scenario: str, peer: str) -> Value:
+        return figure(by_name.get((scenario, peer), {}))
+
+    def row(
+        what: str, ours: Value, other: Value, limit: float, *, least: bool = False, digits: int = 2
+    ) -> Iterator[str]:
+        if ours is None or not other:
+            return
+        ratio = ours / other
+        met = ratio >= limit if least else ratio <= limit
+        sign = ">=" if least else "<="
+        cells = (_number(ours, digits), _number(other, digits), f"{ratio:.2f}", f"{sign} {limit:g}")
+        yield f"| {what} | {' | '.join(cells)} | {'met' if met else '**missed**'} |"
+
+    def bound(what: str, ours: Value, limit: float, unit: str) -> Iterator[str]:
+        if ours is not None:
+            met = "met" if ours <= limit else "**missed**"
+            yield f"| {what} | {_number(ours, 2)} | | | <= {limit:g} {unit} | {met} |"
+
+    yield from row("(a) CPU per delivery, us; nchan", at(cpu, "a 50", OURS), at(cpu, "a 50", NCHAN), 0.75)
+    yield from row("(a) at 5 events/s; sse-starlette", at(cpu, "a 5", OURS), at(cpu, "a 5", STARLETTE), 0.15)
+    batch, single = at(rate, "b batch", OURS), at(rate, "b single", NCHAN)
+    yield from row("(b) batches, deliveries/s; nchan", batch, single, 15, least=True, digits=0)
+    yield from row("(b) batches, p99, ms; nchan", at(p99, "b batch", OURS), at(p99, "b single", NCHAN), 1)
+    yield from bound("(b) batches, CPU per delivery", at(cpu, "b batch", OURS), 0.6, "us")
+    ours, nchan = at(rate, "b single", OURS), at(rate, "b single", NCHAN)
+    yield from row("(b) one event a request, deliveries/s; nchan", ours, nchan, 1, least=True, digits=0)
+    stall = value(by_name.get(("b single", OURS), {}), "publishing", "answer", "max")
+    yield from bound("(b) one event a request, longest answer, which bounds the loop's longest stall", stall, 10, "ms")
+    yield from row("(c) time to last, ms; nchan", at(to_last, "cf", OURS), at(to_last, "cf", NCHAN), 0.8, digits=1)
+    few, many = at(cpu, "d 100", OURS), at(cpu, "d 10000", OURS)
+    yield from row("(d) CPU per event, us; 10,000 topics to 100", many, few, 1.2)
+    yield from bound("(e) process memory per idle connection", at(memory, "e", OURS), 1, "KiB")
+    ours, nchan = at(cpu_per_subscription, "cf", OURS), at(cpu_per_subscription, "cf", NCHAN)
+    yield from row("(f) CPU per subscription, us; nchan", ours, nchan, 0.9, digits=0)
+    few, many = at(cpu, "i 1000", OURS), at(cpu, "i 10000", OURS)
+    yield from row("(i) CPU per delivery, us; 10,000 to 1,000", many, few, 1.4)
+    yield from row(
+        "plain ASGI: CPU per delivery, us; sse-starlette", at(cpu, "a 5", PLAIN), at(cpu, "a 5", STARLETTE), 0.4
+    )
+    yield from row("plain ASGI: memory, KiB; sse-starlette", at(memory, "e", PLAIN), at(memory, "e", STARLETTE), 0.4)
+    yield from row("better-sse for comparison: CPU per delivery, us", at(cpu, "a 50", OURS), at(cpu, "a 50", BETTER), 1)
