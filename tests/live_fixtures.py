@@ -106,4 +106,4 @@ def at_rest(server: LiveServer, streams: list[Stream], expected_trouble: list[st
         )
     trouble = [line for line in server.log if any(word in line for word in TROUBLE)]
     unexpected = [line for line in trouble if not any(part in line for part in expected_trouble)]
-    assert not unexpected, "".join(server.log)
+    assert not unexpected, "".join(server.log[-100:])

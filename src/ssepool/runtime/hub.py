@@ -298,6 +298,8 @@ class Hub:
 
     def connect(self, slot: Slot, link: Link, visit: Visit) -> Connection:
         """Bind a reserved slot, a link and a request together. The slot is freed when the link ends."""
+        if visit.subscription is not None and (feed := self._feeds.get(visit.subscription)):
+            visit.subscription = feed.subscription  # equal, but one object for all instead of one for each
         connection = Connection(self, slot, link, visit)
         slot.holder = link
         link.slot = slot
@@ -306,7 +308,7 @@ class Hub:
 
     async def welcome(self, connection: Connection, link: Link, visit: Visit) -> None:
         """Open the stream: the first event, the hooks, what the client missed, and then what is live."""
-        if self._begin(connection, link):
+        if not link.ended and self._begin(connection, link):  # a task that was made for this may come too late
             await self._hooks.run("connect", connection)
             self._go_on(connection, link, visit)
 
