@@ -155,6 +155,7 @@ class Link(ABC):
         self.hang_up()
         if self.owner is not None:
             self.owner.link_ended(reason)
+            self.owner = None  # which holds this link: a cycle would be left to the garbage collector
         # It may serve another client from here on, whose numbers a write that is still under way must not touch.
         self.slot = None
 

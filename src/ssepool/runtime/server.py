@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ipaddress
 import math
 import socket
@@ -120,6 +121,10 @@ class _Uvicorn(uvicorn.Server):
             self._listeners = [
                 Listener(sock, self._hub, self._hand_on, self._stream_head, timeout) for sock in sockets or ()
             ]
+        # What is here now stays: without this every full collection looks through all modules and slots, and holds the
+        # event loop for tens of milliseconds.
+        gc.collect()
+        gc.freeze()
         asyncio.get_running_loop().call_soon(self._on_started, self.url)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
