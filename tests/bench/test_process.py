@@ -73,6 +73,11 @@ def test_of_processes_that_are_not_there_nothing_is_known(proc: Proc) -> None:
     assert (processes.pids(), processes.cpu(), processes.memory()) == (set(), None, None)
 
 
+def test_without_proc_nothing_is_known(tmp_path: Path) -> None:
+    processes = Processes([1], tmp_path / "nowhere")
+    assert (processes.pids(), processes.cpu(), processes.memory()) == (set(), None, None)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_real_processes_have_their_cost() -> None:
     code = "import sys; [n for n in range(3_000_000)]; print('done', flush=True); sys.stdin.read()"

@@ -132,7 +132,7 @@ class Measurement:
         return Report(
             plan=plan,
             connecting=self._connecting(),
-            publishing=self._publishing(start),
+            publishing=self._publishing(),
             delivering=self._delivering(start),
             server=self._server(before, connected, start, end, active, memory) if plan.pids else None,
             client=Client(connecting=_load(before, came, came.time), delivering=load),
@@ -257,7 +257,7 @@ class Measurement:
             first_byte=Latency.of(self._subscribers.first_byte),
         )
 
-    def _publishing(self, start: Moment) -> Publishing | None:
+    def _publishing(self) -> Publishing | None:
         publisher = self._publisher
         if publisher is None:
             return None

@@ -11,6 +11,7 @@ READ = 1
 WRITE = 4
 """The numbers that epoll has for them."""
 
+MILLISECOND = 0.001
 MOST_SELECT = 1024
 """`select` takes descriptors below this."""
 
@@ -40,14 +41,13 @@ if sys.platform == "linux":
             self.close = self._epoll.close
 
         def poll(self, seconds: float, most: int) -> list[tuple[int, int]]:
-            ready = self._epoll.poll(0, most)
-            if ready or seconds <= 0:
-                return ready
-            # epoll waits for whole milliseconds, which would make everything that is due late; select does not.
-            if self._epoll.fileno() < MOST_SELECT:
+            if seconds >= MILLISECOND:
+                # It rounds up, to whole milliseconds: half of one less makes that the number before.
+                return self._epoll.poll(seconds // MILLISECOND * MILLISECOND - MILLISECOND / 2, most)
+            if seconds > 0 and self._epoll.fileno() < MOST_SELECT:
+                # What is due within a millisecond would be late; select is not.
                 select.select([self._epoll], [], [], seconds)
-                return self._epoll.poll(0, most)
-            return self._epoll.poll(seconds, most)
+            return self._epoll.poll(0, most)
 
 
 class Selector:

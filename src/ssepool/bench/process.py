@@ -22,7 +22,9 @@ class Processes:
         self._used: dict[tuple[int, int], int] = {}  # by process and thread, those that ended too
 
     def pids(self) -> set[int]:
-        """Those that there are now."""
+        """Those that there are now; none on a system without /proc."""
+        if not self._pids or not self._proc.is_dir():
+            return set()
         children: dict[int, list[int]] = {}
         for folder in self._proc.iterdir():
             if folder.name.isdigit() and (text := _read(folder / "stat")):
