@@ -13,7 +13,8 @@ from typing import Any
 from benchmarks import scenarios, table
 from benchmarks.peers import PEERS, Peer, by_url, most_files, started
 from benchmarks.scenarios import Scenario
-from ssepool.bench import BenchError, Plan, run
+from ssepool.bench import Plan, run
+from ssepool.errors import SSEPoolError
 
 FOLDER = Path(__file__).parent.parent / "docs" / "performance"
 
@@ -45,23 +46,21 @@ def main() -> None:
         for peer in present:
             if peer.name in scenario.peers or (peer.command is None and scenario.others):
                 found["runs"].append(_measure(peer, scenario))
+                table.save(found, arguments.out)
     table.write(found, arguments.out)
 
 
 def _measure(peer: Peer, scenario: Scenario) -> dict[str, Any]:
     load = os.getloadavg()[0]
     result: dict[str, Any] = {"peer": peer.name, "scenario": scenario.name, "title": scenario.title, "load": load}
-    with started(peer, scenario.load["subscribers"]) as running:
-        places = {"subscribe": running.subscribe, "publish": running.publish, "pids": running.pids}
-        values = {**scenario.load, **peer.load, **places}
-        if values.get("batch", 1) > 1 and "body" in peer.load:
-            raise ValueError(f"{peer.name} takes no batches")
-        try:
-            report = run(Plan(**values)).as_dict()
-        except (BenchError, OSError) as error:
-            result["error"] = str(error)
-            print(f"  {peer.name:<18} {error}", flush=True)
-            return result
+    try:
+        with started(peer, scenario.load["subscribers"]) as running:
+            places = {"subscribe": running.subscribe, "publish": running.publish, "pids": running.pids}
+            report = run(Plan(**{**scenario.load, **peer.load, **places})).as_dict()
+    except (SSEPoolError, OSError, RuntimeError) as error:
+        result["error"] = str(error)
+        print(f"  {peer.name:<18} {error}", flush=True)
+        return result
     result |= {name: report[name] for name in ("connecting", "publishing", "delivering", "server", "client")}
     result |= {name: report[name] for name in ("stalled", "cut_off", "notes")}
     if result["delivering"]:

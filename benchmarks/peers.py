@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import resource
 import shutil
@@ -25,6 +26,8 @@ NCHAN_MODULES = ("/usr/lib/nginx/modules/ngx_nchan_module.so", "/usr/share/nginx
 UVICORN = ("--loop", "uvloop", "--http", "httptools", "--log-level", "warning", "--no-access-log", "--backlog", "4096")
 START_SECONDS = 20.0
 STOP_SECONDS = 15.0
+CALM_SECONDS = 1.0
+"""From the first answer until a peer has done what it does at its start, whose memory is not the connections'."""
 
 Command = Callable[[int, int, Path], Sequence[str]]
 """The command line of a peer for a port, a number of subscribers and a folder of its own."""
@@ -65,7 +68,7 @@ def started(peer: Peer, subscribers: int) -> Iterator[Running]:
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)  # workers may run as somebody else
-        with (folder / "output").open("wb") as output:
+        with (folder / "output").open("wb") as output, _on_the_first_core():
             process = subprocess.Popen(
                 peer.command(port, subscribers, folder),
                 cwd=APPS,
@@ -75,9 +78,31 @@ def started(peer: Peer, subscribers: int) -> Iterator[Running]:
             )
         try:
             _wait_for(process, port, folder)
+            time.sleep(CALM_SECONDS)
             yield Running(peer.subscribe.format(port=port), peer.publish.format(port=port), (process.pid,))
         finally:
             _stop(process)
+
+
+@contextlib.contextmanager
+def _on_the_first_core() -> Iterator[None]:
+    """Processes begun within have the first core to themselves; whoever begins them has the others thereafter.
+
+    Otherwise the scheduler puts both sides on one core now and then, and what is measured is its choice.
+    """
+    if sys.platform != "linux" or len(cores := _cores()) < 2:
+        yield
+        return
+    os.sched_setaffinity(0, cores[:1])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores[1:])
+
+
+@functools.cache
+def _cores() -> list[int]:
+    return sorted(os.sched_getaffinity(0))
 
 
 def _wait_for(process: subprocess.Popen[bytes], port: int, folder: Path) -> None:
