@@ -1,4 +1,4 @@
-"""Many subscribers, many events, and subscribers that come and go at random: nothing is lost, doubled or out of order."""
+"""Many subscribers who come and go at random while events go on: nothing is lost, doubled or out of order."""
 
 from __future__ import annotations
 

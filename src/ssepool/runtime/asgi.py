@@ -79,13 +79,20 @@ class AsgiLink(Link):
                 await self._write({"type": "http.response.body", "body": data, "more_body": True})
                 if self.slot is not None:
                     self.slot.bytes += len(data)
+                if self.replay is not None:  # a page at a time
+                    self.delivery.again(self)
+                    await self._woken()
             elif self.ending:
                 await self._write({"type": "http.response.body", "body": b"", "more_body": False})
                 self._complete = True
                 self.end(Reason.COMPLETED)
             else:
-                self._wake = asyncio.get_running_loop().create_future()
-                await self._wake
+                await self._woken()
+
+    async def _woken(self) -> None:
+        """Return with the next flush."""
+        self._wake = asyncio.get_running_loop().create_future()
+        await self._wake
 
     async def _write(self, message: Message) -> None:
         self._writer = asyncio.current_task()

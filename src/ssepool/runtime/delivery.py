@@ -25,6 +25,9 @@ SLICE = 0.002
 WAKES = 64
 """Tasks that a slice wakes at the most: their sends run in the loop's next turn, outside the slice's clock."""
 
+PAGE = 24
+"""What a page of a replay counts among them: it is looked for in the task, for about a millisecond."""
+
 BACKLOG = 4 * MiB
 """Bytes appended to feeds but not yet offered to all their connections, beyond which publishers wait."""
 
@@ -32,6 +35,7 @@ BACKLOG = 4 * MiB
 class Delivery:
     """Feeds with something new take turns. A turn visits the feed's connections; each writes what it lacks.
 
+    Connections that are still given what they missed take turns with the feeds, as if they were one more of them.
     Events that are published meanwhile join in: connections that come later in the round get them with the same
     write, the others in the next round.
     """
@@ -39,7 +43,9 @@ class Delivery:
     def __init__(self, config: HubConfig) -> None:
         self.config = config
         self._loop = asyncio.get_running_loop()
-        self._rounds: OrderedDict[Feed, Iterator[int]] = OrderedDict()
+        self._rounds: OrderedDict[Feed | None, Iterator[int]] = OrderedDict()
+        """What each feed's turn has still to visit; under None, the replays'."""
+        self._replays: OrderedDict[Link, None] = OrderedDict()
         self._scheduled = False
         self._backlog = 0
         self._room: asyncio.Future[None] | None = None
@@ -53,8 +59,11 @@ class Delivery:
             self._schedule()
 
     def again(self, link: Link) -> None:
-        """Flush a link in the loop's next turn."""
-        self._loop.call_soon(link.flush)
+        """Flush a link that is given what it missed, when its turn comes."""
+        self._replays[link] = None
+        if None not in self._rounds:
+            self._rounds[None] = self._replay_round()
+            self._schedule()
 
     def caught_up(self, feed: Feed, link: Link) -> None:
         """A connection has everything, or has gone: what only it still needed can be dropped."""
@@ -82,22 +91,20 @@ class Delivery:
     def _slice(self) -> None:
         self._scheduled = False
         deadline = perf_counter() + SLICE
-        visits = wakes = 0
+        wakes = 0
         while self._rounds:
             feed, turn = next(iter(self._rounds.items()))
             for weight in turn:
-                visits += 1
                 wakes += weight
-                if wakes >= WAKES or (not visits & 15 and perf_counter() >= deadline):
-                    if feed in self._rounds:
-                        self._rounds.move_to_end(feed)  # a big feed must not starve the small ones
+                if wakes >= WAKES or perf_counter() >= deadline:
+                    self._rounds.move_to_end(feed)  # a big feed must not starve the small ones
                     self._schedule()
                     return
             del self._rounds[feed]
-            # Small feeds end without reaching the check above.
-            if perf_counter() >= deadline and self._rounds:
-                self._schedule()
-                return
+            if self._rounds.keys() <= {None}:
+                self._offered_all()
+
+    def _offered_all(self) -> None:
         self._backlog = 0
         if self._room is not None:
             self._room.set_result(None)
@@ -107,15 +114,24 @@ class Delivery:
         while True:
             reached = feed.head
             for link in tuple(feed.members):
-                try:
-                    link.flush()
-                except Exception:  # one link's defect must not end delivery to all others
-                    logger.exception("a link failed while writing; its client is sent away")
-                    link.end(Reason.ERROR)
+                self._flush(link)
                 yield link.weight
             self._settle(feed, reached)
             if feed.head == reached:
                 return
+
+    def _replay_round(self) -> Iterator[int]:
+        while self._replays:
+            link, _ = self._replays.popitem(last=False)
+            self._flush(link)
+            yield link.weight * PAGE
+
+    def _flush(self, link: Link) -> None:
+        try:
+            link.flush()
+        except Exception:  # one link's defect must not end delivery to all others
+            logger.exception("a link failed while writing; its client is sent away")
+            link.end(Reason.ERROR)
 
     def _settle(self, feed: Feed, reached: int) -> None:
         """After a round everybody has what came before it, but for those that are behind."""

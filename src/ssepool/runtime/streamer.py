@@ -12,9 +12,11 @@ import os
 import select
 import socket
 import sys
+from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from ssepool.core.states import Reason
+from ssepool.runtime.delivery import SLICE
 from ssepool.runtime.link import Link
 
 if TYPE_CHECKING:
@@ -159,6 +161,9 @@ class SocketLink(Link):
                 self.stall()
                 self.streamer.await_room(self)
                 return
+            if self.replay is not None:
+                self.delivery.again(self)  # a page at a time
+                return
         if self.ending:
             self.end(Reason.COMPLETED)
 
@@ -228,8 +233,11 @@ class Streamer:
         self._epoll.close()
 
     def _ready(self) -> None:
-        # Level-triggered: what does not fit into this batch is reported again in the loop's next turn.
+        # Level-triggered: what does not fit into this batch or slice is reported again in the loop's next turn.
+        deadline = perf_counter() + SLICE
         for fd, mask in self._epoll.poll(0, BATCH):
             link = self._links.get(fd)
             if link is not None:  # else it was ended by the handling of an earlier one
                 link.ready(mask)
+            if perf_counter() >= deadline:
+                return

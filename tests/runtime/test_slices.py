@@ -1,0 +1,273 @@
+"""However much is to be delivered, the event loop is held for a few milliseconds at a time.
+
+Time is counted, not measured: what costs time moves a clock of the test's own, and a callback that runs once in each
+turn of the event loop looks at that clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+
+from ssepool.brokers.memory import MemoryBroker
+from ssepool.config import HubConfig, PoolConfig
+from ssepool.core.event import Event
+from ssepool.core.slot import Slot
+from ssepool.core.states import Reason
+from ssepool.core.topics import Subscription
+from ssepool.runtime import delivery, streamer
+from ssepool.runtime.hub import Hub
+from ssepool.runtime.link import Link
+from ssepool.runtime.visit import Visit
+
+MANY = 10_000
+MOST = 0.005
+"""Seconds that the loop may be held (the issue's "about 5 ms")."""
+
+
+class Clock:
+    """Time that passes only where the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.held: list[float] = []
+        """How long each turn of the event loop took."""
+        self._turn_began = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._loop.call_soon(self._tick)
+
+    def __call__(self) -> float:
+        return self.now
+
+    def _tick(self) -> None:
+        self.held.append(self.now - self._turn_began)
+        self._turn_began = self.now
+        self._loop.call_soon(self._tick)
+
+
+class Costly(Link):
+    """A link each of whose writes takes time."""
+
+    __slots__ = ("clock", "cost", "flushes", "written")
+
+    def __init__(self, hub: Hub, clock: Clock, cost: float) -> None:
+        super().__init__(hub.pool, hub.delivery)
+        self.clock, self.cost = clock, cost
+        self.written: list[bytes] = []
+        self.flushes = 0
+        self.started = True
+
+    def flush(self) -> None:
+        self.flushes += 1
+        if self.ended:
+            return
+        while (item := self.take()) is not None:
+            self.clock.now += self.cost
+            self.written.append(bytes(item[0]))
+            if self.replay is not None:
+                self.delivery.again(self)
+                return
+
+    def hang_up(self) -> None:
+        pass
+
+
+class NoApplicant:
+    def granted(self, slot: Slot) -> bool:
+        raise AssertionError("nobody waits in these tests")
+
+    def failed(self, outcome: Any) -> None:
+        raise AssertionError("nobody waits in these tests")
+
+
+async def opened(hub: Hub, clock: Clock, topic: str, *, cost: float, last_event_id: str | None = None) -> Costly:
+    """A client that has its stream."""
+    visit = Visit(subscription=Subscription.of(["news", topic]), last_event_id=last_event_id)
+    link, slot = Costly(hub, clock, cost), hub.pool.acquire(hub.now(), NoApplicant())
+    assert isinstance(slot, Slot)
+    hub.connect(slot, link, visit)
+    await hub.welcome(link.owner, link, visit)  # type: ignore[arg-type]
+    return link
+
+
+async def turns_until_delivered(links: list[Costly], frame: bytes) -> None:
+    async with asyncio.timeout(60):
+        while not all(link.written and link.written[-1].endswith(frame) for link in links):
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def hub() -> AsyncIterator[Hub]:
+    quiet = PoolConfig(size=MANY, heartbeat_interval=1e6, reap_interval=1e6)
+    async with Hub(HubConfig(pool=quiet)) as hub:
+        yield hub
+        hub.abort()
+
+
+@pytest.fixture
+async def clock(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(delivery, "perf_counter", clock)
+    monkeypatch.setattr(streamer, "perf_counter", clock)
+    return clock
+
+
+@pytest.mark.parametrize("topics", [1, MANY], ids=["one feed", "a feed each"])
+async def test_ten_thousand_connections_are_served_in_slices(hub: Hub, clock: Clock, topics: int) -> None:
+    links = [await opened(hub, clock, f"topic {number % topics}", cost=8e-6) for number in range(MANY)]
+    await asyncio.sleep(0)
+    clock.held.clear()
+    await hub.publish("news", "for all")
+    await turns_until_delivered(links, b"data: for all\n\n")
+    assert max(clock.held) <= MOST
+    assert sum(held > 0 for held in clock.held) > MANY * 8e-6 / MOST
+    assert [len(link.written) for link in links] == [2] * MANY  # its welcome, and this
+
+
+async def test_one_slow_write_after_another_does_not_add_up(hub: Hub, clock: Clock) -> None:
+    # As when a quarter of a megabyte goes to each.
+    links = [await opened(hub, clock, "a", cost=0.001) for _ in range(100)]
+    await asyncio.sleep(0)
+    clock.held.clear()
+    await hub.publish("news", "big")
+    await turns_until_delivered(links, b"data: big\n\n")
+    assert max(clock.held) <= MOST
+
+
+async def test_events_join_a_round_that_is_under_way(hub: Hub, clock: Clock) -> None:
+    links = [await opened(hub, clock, "a", cost=1e-4) for _ in range(1000)]
+    await hub.publish("news", "first")
+    while not links[300].written[-1].endswith(b"data: first\n\n"):
+        await asyncio.sleep(0)
+    await hub.publish("news", "second")
+    await turns_until_delivered(links, b"data: second\n\n")
+    assert len(links[0].written) == 3  # two rounds
+    assert len(links[-1].written) == 2  # both with one write
+    assert b"".join(links[0].written).count(b"data: first") == 1
+
+
+async def test_a_big_feed_does_not_starve_a_small_one(hub: Hub, clock: Clock) -> None:
+    big = [await opened(hub, clock, "big", cost=1e-4) for _ in range(1000)]
+    small = await opened(hub, clock, "small", cost=1e-4)
+    await hub.publish("big", "many")
+    await asyncio.sleep(0)
+    await hub.publish("small", "one")
+    await turns_until_delivered([small], b"data: one\n\n")
+    assert not big[-1].written[-1].endswith(b"data: many\n\n")
+    await turns_until_delivered(big, b"data: many\n\n")
+
+
+async def test_a_herd_that_comes_back_is_given_what_it_missed_in_slices(
+    hub: Hub, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = MemoryBroker.read
+
+    def slow_read(self: MemoryBroker, after: int, *, most: int) -> Any:
+        clock.now += 0.001
+        return read(self, after, most=most)
+
+    monkeypatch.setattr(MemoryBroker, "read", slow_read)
+    [first] = await hub.publish_many([Event("0", ("news",))])
+    await hub.publish_many([Event(str(number), ("news" if number % 3 else "other",)) for number in range(1, 9000)])
+    await asyncio.sleep(0)
+    clock.held.clear()
+    herd = [await opened(hub, clock, "a", cost=1e-5, last_event_id=first) for _ in range(100)]
+    await hub.publish("news", "live")
+    live = await opened(hub, clock, "b", cost=1e-5)
+    await hub.publish("b", "meanwhile")
+    # Those who are up to date do not wait for the herd.
+    await turns_until_delivered([live], b"data: meanwhile\n\n")
+    assert any(link.replay is not None for link in herd)
+    await turns_until_delivered(herd, b"data: live\n\n")
+    assert max(clock.held) <= MOST
+    expected = [str(number) for number in range(1, 9000) if number % 3] + ["live"]
+    for link in herd:
+        lines = b"".join(link.written).decode().splitlines()
+        assert [line[6:] for line in lines if line.startswith("data: ") and "connection" not in line] == expected
+
+
+async def test_a_herd_on_the_plain_path_is_given_what_it_missed_in_slices(hub: Hub, clock: Clock) -> None:
+    [first] = await hub.publish_many([Event("0", ("news",))])
+    await hub.publish_many([Event(f"{number} " + "x" * 1000, ("news",)) for number in range(1, 3000)])
+    streams = [AsgiStream(hub, clock, first) for _ in range(100)]
+    tasks = [asyncio.create_task(stream.run()) for stream in streams]
+    await asyncio.sleep(0)
+    clock.held.clear()
+    async with asyncio.timeout(60):
+        while not all(stream.events == 3000 for stream in streams):  # with ssepool.open
+            await asyncio.sleep(0)
+    assert max(clock.held) <= MOST
+    for stream in streams:
+        stream.left.set()
+    await asyncio.gather(*tasks)
+
+
+class AsgiStream:
+    """A request through ASGI, whose `send` takes time and never waits."""
+
+    def __init__(self, hub: Hub, clock: Clock, last_event_id: str) -> None:
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "headers": [(b"last-event-id", last_event_id.encode())],
+            "query_string": b"",
+        }
+        self.scope = scope
+        self.response = hub.response(Request(scope), topics=["news"])
+        self.clock = clock
+        self.left = asyncio.Event()
+        self.events = 0
+
+    async def run(self) -> None:
+        await self.response(self.scope, self.receive, self.send)
+
+    async def receive(self) -> dict[str, Any]:
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Any) -> None:
+        body = message.get("body", b"")
+        self.clock.now += 1e-9 * len(body) * 4  # a quarter of a megabyte in a millisecond
+        self.events += body.count(b"\ndata: ")
+
+
+@pytest.mark.skipif(not streamer.AVAILABLE, reason="there is no epoll")
+async def test_sockets_that_have_room_again_all_at_once_are_served_in_slices(hub: Hub, clock: Clock) -> None:
+    assert hub.streamer is not None
+    pairs = [socket.socketpair() for _ in range(200)]
+    served: set[int] = set()
+
+    class Ready:
+        """What the streamer knows of a link."""
+
+        def __init__(self, fd: int) -> None:
+            self.fd = fd
+
+        def ready(self, mask: int) -> None:
+            assert mask & select.EPOLLOUT
+            clock.now += 0.001
+            served.add(self.fd)
+            hub.streamer.have_room(self)  # type: ignore[union-attr,arg-type]
+
+        def end(self, reason: Reason) -> None:
+            pass
+
+    links = [Ready(pair[0].fileno()) for pair in pairs]
+    for link in links:
+        hub.streamer.watch(link)  # type: ignore[arg-type]
+        hub.streamer.await_room(link)  # type: ignore[arg-type]
+    async with asyncio.timeout(60):
+        while len(served) < len(pairs):
+            await asyncio.sleep(0)
+    assert max(clock.held) <= MOST
+    for link in links:
+        hub.streamer.forget(link)  # type: ignore[arg-type]
+    for near, far in pairs:
+        near.close()
+        far.close()
