@@ -39,6 +39,9 @@ def main() -> None:
             present.append(peer)
     every = scenarios.quick(most_files()) if arguments.quick else scenarios.full(most_files())
     found = {"machine": _machine(), "left_out": left_out, "quick": arguments.quick, "runs": []}
+    if arguments.update:
+        earlier = json.loads((arguments.out / "results.json").read_text())["runs"]
+        found["runs"] = [run for run in earlier if run["scenario"].split()[0] not in arguments.scenario]
     for scenario in every:
         if arguments.scenario and scenario.name.split()[0] not in arguments.scenario:
             continue
@@ -97,6 +100,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--hub-body", help="what is posted to it, with {data}; default: as to ours")
     parser.add_argument("--hub-pid", type=int, action="append", default=[], help="its process, for CPU and memory")
     parser.add_argument("--out", type=Path, help="folder for the table; default: docs/performance, quick: build/bench")
+    parser.add_argument("--update", action="store_true", help="put --scenario in the place of those in --out")
     parser.add_argument("--render", action="store_true", help="measure nothing, write the table of the last run anew")
     arguments = parser.parse_args()
     whole = not (arguments.quick or arguments.scenario or arguments.peer or arguments.hub)

@@ -145,6 +145,10 @@ def _uvicorn(app: str) -> Command:
     return lambda port, _, folder: [sys.executable, "-m", "uvicorn", app, *UVICORN, "--port", str(port)]
 
 
+def _bare(port: int, subscribers: int, folder: Path) -> Sequence[str]:
+    return [sys.executable, "bare_send.py", str(port)]
+
+
 def _nchan(port: int, subscribers: int, folder: Path) -> Sequence[str]:
     conf = folder / "nginx.conf"
     files = min(most_files(), 100_000)
@@ -182,6 +186,7 @@ PEERS = (
         subscribe="http://127.0.0.1:{port}/subscribe?topic=bench-{{i}}",
         publish="http://127.0.0.1:{port}/publish?topic=bench-{{i}}",
     ),
+    Peer("bare send()", _bare, lambda: None),
     Peer("better-sse", _better_sse, _without_better_sse),
     Peer(
         "sse-starlette",

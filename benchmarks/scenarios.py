@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 OURS, PLAIN, NCHAN, BETTER, STARLETTE = "ours", "ours, plain ASGI", "nchan", "better-sse", "sse-starlette"
-ALL = (OURS, PLAIN, NCHAN, BETTER, STARLETTE)
+BARE = "bare send()"
+"""What nobody can go below with one `send` an event."""
+ALL = (OURS, PLAIN, NCHAN, BETTER, STARLETTE, BARE)
 
 # As many on their way as keep a server busy; more would only wait, and be measured as its latency.
 BATCH = {"batch": 20, "window": 40.0}
@@ -44,7 +46,7 @@ def full(most_files: int) -> Iterator[Scenario]:
         if subscribers + 200 < most_files:
             load = {"subscribers": subscribers, "rate": 40_000 / subscribers, "seconds": 4.0}
             title = f"{subscribers:,} subscribers, 40,000 deliveries/s"
-            yield Scenario(f"i {subscribers}", title, load, (OURS, NCHAN))
+            yield Scenario(f"i {subscribers}", title, load, (OURS, NCHAN, BARE))
 
 
 def quick(most_files: int) -> Iterator[Scenario]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scenarios import BETTER, NCHAN, OURS, PLAIN, STARLETTE
+from benchmarks.scenarios import BARE, BETTER, NCHAN, OURS, PLAIN, STARLETTE
 
 Run = dict[str, Any]
 Value = float | None
@@ -15,6 +15,7 @@ Value = float | None
 
 def write(found: dict[str, Any], folder: Path) -> None:
     """Write `results.json`, `results.md` and the plots into a folder."""
+    found["runs"].sort(key=lambda run: run["scenario"].split()[0])
     save(found, folder)
     text = "\n".join(_markdown(found)) + "\n"
     (folder / "results.md").write_text(text)
@@ -95,9 +96,16 @@ def _cells(run: Run) -> dict[str, str]:
         "connects/s": _number(value(run, "connecting", "per_second"), 0),
         "memory KiB": _number(memory(run), 2),
         "lost/missed/doubled/reordered": "/".join(lost) if run["delivering"] else "",
+        "caught up p99 ms": _number(value(run, "delivering", "catch_up", "p99"), 0),
+        "grew while publishing MiB": _number(_growth(run), 1) if run["stalled"] else "",
         "let go": f"{run['cut_off']} of {run['stalled']}" if run["stalled"] else "",
         "client's core": f"{used:.0%}+{waited:.0%}" + (" (*)" if run["client"]["delivering"]["was_bottleneck"] else ""),
     }
+
+
+def _growth(run: Run) -> Value:
+    before, after = value(run, "server", "memory_connected"), value(run, "server", "memory_after")
+    return None if before is None or after is None else (after - before) / 1024**2
 
 
 def _number(found: Value, digits: int) -> str:
@@ -144,6 +152,9 @@ def _targets(runs: list[Run]) -> Iterator[str]:
         ratio = ours / other
         met = ratio >= limit if least else ratio <= limit
         sign = ">=" if least else "<="
+        if not limit:
+            yield f"| {what} | {_number(ours, digits)} | {_number(other, digits)} | {ratio:.2f} | | |"
+            return
         cells = (_number(ours, digits), _number(other, digits), f"{ratio:.2f}", f"{sign} {limit:g}")
         yield f"| {what} | {' | '.join(cells)} | {'met' if met else '**missed**'} |"
 
@@ -176,4 +187,7 @@ def _targets(runs: list[Run]) -> Iterator[str]:
         "plain ASGI: CPU per delivery, us; sse-starlette", at(cpu, "a 5", PLAIN), at(cpu, "a 5", STARLETTE), 0.4
     )
     yield from row("plain ASGI: memory, KiB; sse-starlette", at(memory, "e", PLAIN), at(memory, "e", STARLETTE), 0.4)
-    yield from row("better-sse for comparison: CPU per delivery, us", at(cpu, "a 50", OURS), at(cpu, "a 50", BETTER), 1)
+    for other in (BETTER, BARE):
+        yield from row(
+            f"for comparison, (a) CPU per delivery, us; {other}", at(cpu, "a 50", OURS), at(cpu, "a 50", other)
+        )
