@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
 from typing import Any
 
@@ -12,6 +13,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ssepool import Connection, Hub
 
@@ -58,5 +60,26 @@ def build(hub: Hub) -> Starlette:
 
     middleware = [Middleware(BaseHTTPMiddleware, dispatch=tag), Middleware(GZipMiddleware)]
     wrapped = Mount("/wrapped", routes=[Route("/mine/{user}", mine)], middleware=middleware)
-    routes = [Route("/mine/{user}", mine), Route("/counts", counts), wrapped, Mount("/", app=hub.app)]
+    watched = Mount("/watched", routes=[Route("/mine/{user}", mine)], middleware=[Middleware(Watchful)])
+    routes = [Route("/mine/{user}", mine), Route("/counts", counts), wrapped, watched, Mount("/", app=hub.app)]
     return Starlette(routes=routes, lifespan=hub.lifespan)
+
+
+class Watchful:
+    """Middleware that cancels the application when the client leaves, as some servers' and frameworks' does."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        messages: asyncio.Queue[Message] = asyncio.Queue()
+        application = asyncio.create_task(self.app(scope, messages.get, send))
+
+        async def watch() -> None:
+            while (message := await receive())["type"] != "http.disconnect":
+                messages.put_nowait(message)
+            application.cancel()
+
+        watcher = asyncio.create_task(watch())
+        await asyncio.wait([application])
+        watcher.cancel()

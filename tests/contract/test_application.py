@@ -116,6 +116,19 @@ def test_a_wrapped_stream_is_replayed_and_kicked_like_any_other(server: LiveServ
     assert stream.to_end().of_type("ssepool.close") == [{"reason": "kicked"}]
 
 
+def test_middleware_that_watches_for_departures_is_told_of_no_wrong_one(start: Start, connect: Connect) -> None:
+    server = start(app=True, size=1, acquire_timeout=600)
+    first = connect(server, path="/watched/mine/ann").opened()
+    leaver, waiting = connect(server, path="/watched/mine/ben"), connect(server, path="/watched/mine/cy")
+    server.wait_pool(waiting=2)
+    leaver.close()
+    server.wait_pool(waiting=1, cancelled=1)
+    first.close()
+    waiting.opened()
+    server.publish("of/cy", "x")
+    waiting.wait_data("x")
+
+
 def test_hooks_see_each_connection_come_and_go_once(start: Start, connect: Connect) -> None:
     server = start(app=True, size=3, acquire_timeout=0.3, reap_interval=0.05)
     streams = [connect(server, "a", data=number).opened() for number in range(3)]

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from live import LiveServer
+from live import DEADLINE, LiveServer
 from live_fixtures import Connect
 
 # Nothing but the departure itself can free a slot within a test.
@@ -64,6 +64,35 @@ def test_what_a_client_still_sends_on_its_stream_is_dropped(server: LiveServer, 
     stream.wait_data("x")
     assert server.pool()["open"] == 1
     stream.close()  # which is seen, although there was so much before it
+    server.wait_pool(open=0)
+
+
+@pytest.mark.paths("protocol", "plain")
+def test_a_body_that_nobody_wants_may_come_late(server: LiveServer, connect: Connect) -> None:
+    stream = connect(server, "chatty", headers={"Content-Length": "1000000"}).opened()
+    stream.socket.sendall(b"x" * 100_000)
+    server.publish("chatty", "x")
+    stream.wait_data("x")
+    stream.close()
+    server.wait_pool(open=0)
+
+
+@pytest.mark.parametrize("pipelined", [False, True])
+def test_a_stream_may_follow_other_requests_on_its_connection(server: LiveServer, pipelined: bool) -> None:
+    question = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    subscription = b"GET /events?topic=late HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE) as client:
+        answer = b""
+        for part in [question + question + subscription] if pipelined else [question, question, subscription]:
+            client.sendall(part)
+            while not answer.endswith((b'{"status":"live"}', b"\n\n", b"\n\n\r\n")):
+                answer += client.recv(65536)
+        while b"ssepool.open" not in answer:
+            answer += client.recv(65536)
+        assert answer.count(b"HTTP/1.1 200") == 3
+        server.publish("late", "x")
+        while b"data: x\n\n" not in answer:
+            answer += client.recv(65536)
     server.wait_pool(open=0)
 
 
