@@ -99,13 +99,15 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--hub-body", help="what is posted to it, with {data}; default: as to ours")
     parser.add_argument("--hub-pid", type=int, action="append", default=[], help="its process, for CPU and memory")
-    parser.add_argument("--out", type=Path, help="folder for the table; default: docs/performance, quick: build/bench")
+    parser.add_argument(
+        "--out", type=Path, help="folder for the table; default: docs/performance, for a part: benchmarks/results"
+    )
     parser.add_argument("--update", action="store_true", help="put --scenario in the place of those in --out")
     parser.add_argument("--render", action="store_true", help="measure nothing, write the table of the last run anew")
     arguments = parser.parse_args()
     whole = not (arguments.quick or arguments.scenario or arguments.peer or arguments.hub)
     if arguments.out is None:
-        arguments.out = FOLDER if whole or arguments.render else Path("build") / "bench"
+        arguments.out = FOLDER if whole or arguments.render else Path(__file__).parent / "results"
     return arguments
 
 
