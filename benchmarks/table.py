@@ -154,7 +154,7 @@ def _targets(runs: list[Run]) -> Iterator[str]:
         return figure(by_name.get((scenario, peer), {}))
 
     def row(
-        what: str, ours: Value, other: Value, limit: float, *, least: bool = False, digits: int = 2
+        what: str, ours: Value, other: Value, limit: float = 0, *, least: bool = False, digits: int = 2
     ) -> Iterator[str]:
         if ours is None or not other:
             return
