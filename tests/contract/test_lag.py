@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 import wire
 from live import LiveServer, Stream, wait_for
 from live_fixtures import Connect, Start
+
+pytestmark = pytest.mark.paths("detached", "plain", "hypercorn")
 
 LINE = "x" * 16_000
 

@@ -15,7 +15,7 @@ from live_fixtures import Start
 
 RATE = 50
 """Events a second."""
-CROWDS = {"detached": (1000, 15), "plain": (300, 6), "hypercorn": (100, 6)}
+CROWDS = {"detached": (1000, 15), "plain": (300, 5), "hypercorn": (100, 5)}
 """Subscribers and seconds; the other paths cost more of the machine."""
 UNREST = 0.05
 """Seconds after which a hundredth of the subscribers leaves and comes back."""
