@@ -16,11 +16,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from client.scripted import ScriptedServer
-from ssepool.cli import app, publish
+from ssepool.cli import app, drain, publish
 from ssepool.config import HubConfig, ServerConfig, Setting, settings
 from ssepool.runtime import server as runtime_server
 
-COMMANDS = ("serve", "publish", "subscribe", "stats")
+COMMANDS = ("serve", "publish", "subscribe", "stats", "drain")
 SETTINGS = tuple(settings())
 NOBODY = "http://127.0.0.1:1"
 
@@ -233,6 +233,8 @@ def test_a_port_in_use_is_one_line_and_the_code_2() -> None:
         (("subscribe", "t", "--count", "0"), "--count"),
         (("subscribe", "t", "--timeout", "-1"), "--timeout"),
         (("stats", "--watch", "0"), "--watch"),
+        (("drain", "--seconds", "-1"), "--seconds"),
+        (("drain", "--seconds", "3601"), "--seconds"),
         (("dance",), "dance"),
     ],
 )
@@ -246,7 +248,9 @@ def test_a_bad_command_line_names_what_is_bad(args: tuple[str, ...], name: str) 
 # The hub that is asked
 
 
-@pytest.mark.parametrize("args", [("publish", "t", "x"), ("subscribe", "t"), ("stats",), ("stats", "--json")])
+@pytest.mark.parametrize(
+    "args", [("publish", "t", "x"), ("subscribe", "t"), ("stats",), ("stats", "--json"), ("drain",)]
+)
 def test_nobody_there_is_one_line_with_the_url_and_how_to_start_a_hub(args: tuple[str, ...]) -> None:
     line = error_of(run(*args, "--url", NOBODY), 1)
     assert line.startswith(f"no hub answers at {NOBODY}: ")
@@ -377,6 +381,62 @@ def test_too_much_for_one_event_is_an_error(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(publish, "MOST_INPUT", 1000)
     line = error_of(run("publish", "t", "--url", NOBODY, input="x" * 1001), 1)
     assert line.startswith("standard input exceeds 1000 bytes")
+
+
+# drain
+
+
+def answered(status: str, content: Any) -> bytes:
+    body = json.dumps(content).encode()
+    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
+
+
+def held(free: int) -> bytes:
+    return answered("200 OK", {"pool": {"size": 3, "free": free}})
+
+
+ACCEPTED = answered("202 Accepted", {"draining": True, "seconds": 5})
+ALREADY = answered("503 No", {"error": {"code": "pool_closed", "message": "it is draining"}})
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drain, "LOOK", 0)
+
+
+def test_a_drain_returns_when_all_clients_are_gone(scripted: ScriptedServer, at_once: None) -> None:
+    scripted.play(ACCEPTED, held(0), held(2), held(3))
+    result = run("drain", "--seconds", "5", "--url", scripted.url)
+    assert (result.exit_code, result.output) == (0, "")
+    assert [request.target for request in scripted.requests] == [b"/pool/drain", *[b"/pool"] * 3]
+    assert json.loads(scripted.requests[0].body) == {"seconds": 5}
+
+
+def test_a_drain_need_not_be_waited_for(scripted: ScriptedServer) -> None:
+    scripted.play(ACCEPTED)
+    assert run("drain", "--no-wait", "--url", scripted.url).exit_code == 0
+    assert len(scripted.requests) == 1
+
+
+def test_a_hub_that_drains_already_is_only_waited_for(scripted: ScriptedServer, at_once: None) -> None:
+    scripted.play(ALREADY, held(2), held(3))
+    result = run("drain", "--url", scripted.url)
+    assert (result.exit_code, result.stderr) == (0, "ssepool: it is draining\n")
+    assert len(scripted.requests) == 3
+
+
+def test_a_drain_that_takes_too_long_says_who_is_left(
+    scripted: ScriptedServer, at_once: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain, "GRACE", -1)
+    scripted.play(ACCEPTED, held(1))
+    line = error_of(run("drain", "--seconds", "0", "--url", scripted.url), 1)
+    assert line == "connections that are still open after -1 s: 2"
+
+
+def test_a_drain_that_is_refused_is_one_line(scripted: ScriptedServer) -> None:
+    scripted.play(answered("403 No", {"error": {"code": "forbidden", "message": "you may not"}}))
+    assert error_of(run("drain", "--url", scripted.url), 1) == "you may not"
 
 
 def test_the_settings_of_the_server_fit_on_the_command_line() -> None:

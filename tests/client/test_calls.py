@@ -74,6 +74,22 @@ def test_statistics_are_what_the_hub_says(server: ScriptedServer, ask: Callable[
     assert server.requests[0].target == b"/pool"
 
 
+def test_a_drain_is_ordered(server: ScriptedServer, ask: Callable[[str, Call], Any]) -> None:
+    server.play(answer("202 Accepted", b'{"draining": true, "seconds": 2.5}'))
+    assert ask(server.url, lambda client: client.drain(2.5)) is None
+    request = server.requests[0]
+    assert (request.method, request.target) == (b"POST", b"/pool/drain")
+    assert request.headers[b"content-type"] == b"application/json"
+    assert json.loads(request.body) == {"seconds": 2.5}
+
+
+def test_a_drain_that_is_refused_is_an_error(server: ScriptedServer, ask: Callable[[str, Call], Any]) -> None:
+    server.play(answer("503 No", b'{"error": {"code": "pool_closed", "message": "draining"}}'))
+    with pytest.raises(Refused, match=r"^draining$") as refused:
+        ask(server.url, lambda client: client.drain())
+    assert refused.value.code == "pool_closed"
+
+
 def test_a_refusal_carries_the_hubs_message(server: ScriptedServer, ask: Callable[[str, Call], Any]) -> None:
     server.play(answer("413 Too Large", b'{"error": {"code": "event_too_large", "message": "2 MiB"}}'))
     with pytest.raises(Refused, match=r"^2 MiB$") as refused:

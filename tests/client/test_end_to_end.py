@@ -373,6 +373,19 @@ def test_who_is_kicked_is_gone_for_good(commands: Commands) -> None:
     reader.err.wait_for("the hub ended the subscription for good")
 
 
+def test_a_drain_sends_everybody_away_and_returns_when_they_are_gone(commands: Commands) -> None:
+    _, url = commands.serve()
+    readers = [commands.start("subscribe", "t", "--url", url) for _ in range(2)]
+    until(lambda: open_streams(url) == 2, "both have their slots")
+    assert run("drain", "--seconds", "0.5", url=url).returncode == 0
+    assert open_streams(url) == 0
+    for reader in readers:
+        reader.err.wait_for("the hub closes the stream: drained")
+    again = run("drain", url=url)
+    assert again.returncode == 0
+    assert "is draining" in again.stderr
+
+
 # Statistics
 
 

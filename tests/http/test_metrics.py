@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -47,6 +48,32 @@ async def test_the_metrics_are_the_numbers_of_the_hub(http: httpx.AsyncClient, s
     assert found["ssepool_events_skipped_total"] == 0
     assert found["ssepool_bytes_sent_total"] == stats.bytes_sent
     assert found["ssepool_wait_seconds_total"] == 0
+
+
+async def test_saturation_is_one_when_the_pool_is_full_and_goes_on_with_the_queue(
+    http: httpx.AsyncClient, subscribe: Subscribe, hub: Hub
+) -> None:
+    async def saturation() -> float:
+        return samples((await http.get("/metrics")).text)["ssepool_saturation"]
+
+    streams = [await subscribe(f"topic={number}") for number in range(3)]
+    assert await saturation() == 0.75
+    await subscribe("topic=last")
+    assert await saturation() == 1
+    waiters = [asyncio.ensure_future(subscribe("topic=late")) for _ in range(2)]
+    async with asyncio.timeout(5):
+        while hub.stats().pool.waiting < 2:
+            await asyncio.sleep(0)
+    assert await saturation() == 1.5
+    for stream in streams:
+        await stream.leave()
+    await asyncio.gather(*waiters)
+    assert await saturation() == 0.75
+
+
+async def test_a_hub_that_is_not_open_yet_is_not_saturated() -> None:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(Hub().app), base_url="http://hub") as http:
+        assert samples((await http.get("/metrics")).text)["ssepool_saturation"] == 0
 
 
 async def test_every_metric_explains_itself(http: httpx.AsyncClient) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ssepool.cli import bench, publish, serve, stats, subscribe
+from ssepool.cli import bench, drain, publish, serve, stats, subscribe
 from ssepool.cli.notes import fail
 from ssepool.errors import ConfigError, InvalidEvent, InvalidTopic, SSEPoolError
 
@@ -44,6 +44,7 @@ app.command("serve", epilog=serve.EXAMPLES)(serve.command)
 app.command("publish", epilog=publish.EXAMPLES)(publish.command)
 app.command("subscribe", epilog=subscribe.EXAMPLES)(subscribe.command)
 app.command("stats", epilog=stats.EXAMPLES)(stats.command)
+app.command("drain", epilog=drain.EXAMPLES)(drain.command)
 app.command("bench", epilog=bench.EXAMPLES)(bench.command)
 
 

@@ -70,6 +70,11 @@ def stats(status: int, answer: bytes, url: str) -> dict[str, Any]:
     return _read(status, 200, answer, url, dict[str, Any])
 
 
+def draining(status: int, answer: bytes, url: str) -> None:
+    """Read the answer to the order to drain; raises `ClientError`."""
+    _read(status, 202, answer, url, dict[str, Any])
+
+
 def refusal(status: int, answer: bytes, url: str) -> Refused:
     """The hub's error out of an answer, or what little an answer from somebody else says."""
     try:

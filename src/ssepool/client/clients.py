@@ -132,6 +132,16 @@ class Client(_Base):
             response = self._http.get("/pool", follow_redirects=True)
         return calls.stats(response.status_code, response.content, str(response.url))
 
+    def drain(self, seconds: float = 30.0) -> None:
+        """Have the hub take no more clients and send those that it has away, evenly over `seconds`, 0 to 3600.
+
+        It returns at once; `stats()` tells how many are left. Raises `ClientError`: `Refused` with the code
+        `pool_closed` if the hub is draining already.
+        """
+        with self._reaching():
+            response = self._http.post("/pool/drain", json={"seconds": seconds})
+        calls.draining(response.status_code, response.content, str(response.url))
+
     def subscribe(
         self,
         topics: str | Sequence[str] = (),
@@ -222,6 +232,12 @@ class AsyncClient(_Base):
         with self._reaching():
             response = await self._http.get("/pool", follow_redirects=True)
         return calls.stats(response.status_code, response.content, str(response.url))
+
+    async def drain(self, seconds: float = 30.0) -> None:
+        """As `Client.drain`."""
+        with self._reaching():
+            response = await self._http.post("/pool/drain", json={"seconds": seconds})
+        calls.draining(response.status_code, response.content, str(response.url))
 
     async def subscribe(
         self,

@@ -61,8 +61,8 @@ class HubCollector:
             ("max_waiting", "Requests that may wait for a slot.", pool.max_waiting),
             (
                 "saturation",
-                "Share of the slots that are not free, 0 to 1.",
-                1 - pool.free / pool.size if pool.size else 0,
+                "Slots that are not free and requests that wait, divided by the slots: 1 is full, more is a queue.",
+                (pool.size - pool.free + pool.waiting) / max(1, pool.size),  # no slots yet: the hub is not open
             ),
             ("feeds", "Subscriptions that differ: each has one feed.", stats.feeds),
             ("history_events", "Events kept for replay.", stats.history_events),

@@ -1,0 +1,54 @@
+"""`ssepool drain`: has a hub send its clients away, before it is stopped."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ssepool.cli.notes import LOCAL, Url, fail, hub, note
+
+if TYPE_CHECKING:
+    from ssepool.client import Client
+
+EXAMPLES = "Example: [bold]ssepool drain --seconds 60[/bold], then stop the hub"
+
+LOOK = 0.2
+"""Seconds between two looks at the numbers."""
+GRACE = 25.0
+"""Seconds beyond those of the drain: the last clients take until then to take their goodbye, or are cut."""
+
+
+def command(
+    url: Url = LOCAL,
+    seconds: Annotated[float, typer.Option("--seconds", min=0, max=3600, help="Spread over so many seconds.")] = 30.0,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Return only when all clients are gone.")] = True,
+) -> None:
+    """Have a hub take no more clients and send those that it has away, evenly; they come back elsewhere.
+
+    For what stops a service: a hub that is draining already is only waited for. It is not opened again; start it anew.
+    """
+    from ssepool.client import Refused
+
+    with hub(url) as client:
+        try:
+            client.drain(seconds)
+        except Refused as error:
+            if error.code != "pool_closed":
+                raise
+            note(str(error))
+        if wait:
+            _wait(client, seconds + GRACE)
+
+
+def _wait(client: Client, most: float) -> None:
+    deadline = time.monotonic() + most
+    while held := _held(client.stats()["pool"]):
+        if time.monotonic() > deadline:
+            fail(f"connections that are still open after {most:g} s: {held}")
+        time.sleep(LOOK)
+
+
+def _held(pool: dict[str, Any]) -> int:
+    return int(pool["size"] - pool["free"])
