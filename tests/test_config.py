@@ -57,7 +57,8 @@ def test_defaults_are_the_documented_ones() -> None:
     hub, server = load()
     assert (hub, server) == (HubConfig(), ServerConfig())
     pool = hub.pool
-    assert (pool.size, pool.max_waiting, pool.acquire_timeout, pool.on_full) == (1000, 1000, 30, "wait")
+    assert (pool.size, pool.max_waiting, pool.acquire_timeout) == (1000, 1000, 30)
+    assert (pool.on_full, pool.on_drain) == ("wait", "retry")
     assert (pool.heartbeat_interval, pool.ack_timeout, pool.send_timeout) == (15, 30, 20)
     assert (pool.idle_timeout, pool.max_lifetime, pool.reap_interval, pool.announce_queue) == (3600, 0, 1, False)
     assert (pool.max_per_ip, pool.max_per_user, pool.max_per_topic) == (None, None, None)

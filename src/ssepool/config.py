@@ -21,6 +21,7 @@ from typing import Any, Literal
 from ssepool.errors import ConfigError
 
 OnFull = Literal["wait", "retry", "reject"]
+OnDrain = Literal["retry", "reject"]
 LagPolicy = Literal["skip", "latest", "disconnect"]
 LogLevel = Literal["critical", "error", "warning", "info", "debug"]
 
@@ -44,6 +45,7 @@ class PoolConfig:
     max_waiting: int = setting(1000, "requests that may wait for a slot; 0 = none")
     acquire_timeout: float = setting(30.0, "seconds that a request waits for a slot", least=0.001)
     on_full: OnFull = setting("wait", "what a full pool does: wait, retry (200 and come back later) or reject (503)")
+    on_drain: OnDrain = setting("retry", "what a draining pool does: retry (200 and come back later) or reject (503)")
     announce_queue: bool = setting(False, "tell waiting clients their position with ssepool.queued events")
     heartbeat_interval: float = setting(15.0, "seconds between heartbeats on a quiet connection", least=0.01)
     ack_timeout: float = setting(

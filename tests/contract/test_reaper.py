@@ -121,6 +121,23 @@ def test_a_drain_sends_everybody_away_over_its_time(start: Start, connect: Conne
     assert server.wait_pool(open=0, released={"drained": 20})["state"] == "draining"
 
 
+def test_on_drain_reject_answers_503_so_that_a_proxy_asks_another_node(start: Start, connect: Connect) -> None:
+    server = start(size=1, on_drain="reject")
+    connect(server, "a").opened()
+    waiting = connect(server, "a")
+    server.wait_pool(waiting=1)
+    assert server.request("POST", "/pool/drain", {"seconds": 60})[0] == 202
+    assert waiting.until(lambda s: s.status and s.raw).status == 503
+    status, answer = server.request("GET", "/events?topic=a")
+    assert (status, answer["error"]["code"]) == (503, "pool_closed")
+
+
+def test_on_drain_says_nothing_about_a_full_pool(start: Start, connect: Connect) -> None:
+    server = start(size=1, max_waiting=0, on_drain="reject")
+    connect(server, "a").opened()
+    assert connect(server, "a").to_end().status == 200
+
+
 def test_a_client_that_is_sent_away_while_it_does_not_read_is_cut_off(start: Start, connect: Connect) -> None:
     server = start(send_timeout=1, reap_interval=0.05, heartbeat_interval=3600)
     stream = connect(server, "a", receive_buffer=4096).opened()

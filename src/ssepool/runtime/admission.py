@@ -172,11 +172,12 @@ def word(error: SSEPoolError) -> str:
 def refusal(hub: Hub, error: SSEPoolError) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     """Status, headers and body for a request that gets no slot.
 
-    Programs get an honest 503 with `on_full = "reject"`. A browser's EventSource gives up for ever on any status but
-    200 (WHATWG HTML, 9.2.3), so otherwise the answer is a stream that says when to come back, and ends.
+    Programs get an honest 503 with `on_full = "reject"`, and so does a proxy that asks another node then, with
+    `on_drain = "reject"`. A browser's EventSource gives up for ever on any status but 200 (WHATWG HTML, 9.2.3), so
+    otherwise the answer is a stream that says when to come back, and ends.
     """
-    retry = hub.delivery.retry()
-    if hub.config.pool.on_full == "reject":
+    retry, pool = hub.delivery.retry(), hub.config.pool
+    if pool.on_full == "reject" or (pool.on_drain == "reject" and isinstance(error, PoolClosed)):
         body = msgspec.json.encode({"error": {"code": word(error), "message": str(error)}})
         seconds = str(max(1, round(retry / 1000))).encode()
         return 503, [(b"content-type", b"application/json"), (b"retry-after", seconds)], body
