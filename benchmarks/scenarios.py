@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 OURS, PLAIN, NCHAN, BETTER, STARLETTE = "ours", "ours, plain ASGI", "nchan", "better-sse", "sse-starlette"
+PUSHPIN = "Pushpin"
 BARE = "bare send()"
 """What nobody can go below with one `send` an event."""
-ALL = (OURS, PLAIN, NCHAN, BETTER, STARLETTE, BARE)
+ALL = (OURS, PLAIN, NCHAN, PUSHPIN, BETTER, STARLETTE, BARE)
 
 # As many on their way as keep a server busy; more would only wait, and be measured as its latency.
 BATCH = {"batch": 20, "window": 40.0}
