@@ -20,10 +20,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "errors": (),
     "config": ("errors",),
     "core": ("config", "errors"),
-    "brokers.base": ("core", "config", "errors"),
+    "brokers.base": ("brokers.record", "core", "config", "errors"),
+    "brokers.record": ("core", "config", "errors"),  # an event as brokers store it
+    "brokers.group": ("brokers.base", "brokers.record", "core", "config", "errors"),
     "brokers": ("brokers.base", "config", "errors"),  # finds the one that a URL names
-    "brokers.*": ("brokers.base", "core", "config", "errors"),  # nobody imports these by name
-    "runtime": ("core", "brokers", "brokers.base", "config", "errors"),
+    "brokers.*": ("brokers.base", "brokers.record", "core", "config", "errors"),  # nobody imports these by name
+    "runtime": ("core", "brokers", "brokers.base", "brokers.group", "brokers.record", "config", "errors"),
     "http": ("runtime", "core", "config", "errors"),
     "uvicorn": ("http", "runtime", "core", "config", "errors"),
     "runtime.server": ("uvicorn", "http", "runtime", "core", "config", "errors"),

@@ -22,6 +22,7 @@ from ssepool.errors import ConfigError
 
 OnFull = Literal["wait", "retry", "reject"]
 OnDrain = Literal["retry", "reject"]
+OnDuplicate = Literal["ignore", "refuse"]
 LagPolicy = Literal["skip", "latest", "disconnect"]
 LogLevel = Literal["critical", "error", "warning", "info", "debug"]
 
@@ -69,9 +70,12 @@ class HubConfig:
 
     pool: PoolConfig = field(default_factory=PoolConfig)
     broker: str = setting("memory://", "where events are kept and shared: a URL")
+    broker_timeout: float = setting(5.0, "seconds that the broker may take until a publish fails", least=0.01)
+    on_duplicate: OnDuplicate = setting("ignore", "for an id that is in the history already: ignore or refuse (409)")
     history_events: int = setting(10_000, "events kept for replay")
     history_bytes: int = setting(64 * MiB, "bytes of events kept for replay")
     history_age: float = setting(3600.0, "seconds that events are kept for replay")
+    window_bytes: int = setting(64 * MiB, "bytes of the history at most that are at hand in memory, for each process")
     lag_policy: LagPolicy = setting("skip", "for a client too far behind: skip, latest (per topic) or disconnect")
     lag_events: int = setting(10_000, "events that a client may be behind", least=1)
     lag_bytes: int = setting(16 * MiB, "bytes of events that a client may be behind", least=1)

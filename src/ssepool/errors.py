@@ -3,7 +3,8 @@
 SSEPoolError
 ├── ConfigError            a setting has a value that is not allowed
 ├── InvalidEvent           an event cannot be put on the wire as it is
-│   └── EventTooLarge      an event exceeds the configured size
+│   ├── EventTooLarge      an event exceeds the configured size
+│   └── DuplicateEvent     an event's id is in the history already
 ├── InvalidTopic           a topic or a pattern is not well formed
 ├── PoolFull               no slot, and the request may not wait
 ├── PoolTimeout            no slot came free in time
@@ -31,6 +32,10 @@ class EventTooLarge(InvalidEvent):
     """An event, or a block of a stream being decoded, exceeds the configured size in bytes."""
 
 
+class DuplicateEvent(InvalidEvent):
+    """An event with this id is in the history already, and `on_duplicate` is `refuse`."""
+
+
 class InvalidTopic(SSEPoolError):
     """A topic name or a URL Pattern is not well formed: the message shows it."""
 
@@ -52,7 +57,7 @@ class ConnectionReleased(SSEPoolError):
 
 
 class BrokerError(SSEPoolError):
-    """The broker could not store or read events; nothing was published unless it says so."""
+    """The broker could not store or read events; nothing was published unless the message says so."""
 
 
 for _error in list(globals().values()):

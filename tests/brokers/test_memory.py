@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -11,13 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssepool.brokers import connect
-from ssepool.brokers.base import Found, History
 from ssepool.brokers.memory import MemoryBroker
+from ssepool.brokers.record import records
 from ssepool.config import HubConfig
 from ssepool.core.decoder import Decoder
 from ssepool.core.event import Event
 from ssepool.core.feed import Entry
-from ssepool.errors import ConfigError, EventTooLarge
+from ssepool.core.window import Kept
+from ssepool.errors import ConfigError, DuplicateEvent, EventTooLarge
+from ssepool.runtime.log import Found, Log
 
 
 class Clock:
@@ -36,6 +39,15 @@ def events(count: int, *, first: int = 1, **fields: Any) -> list[Event]:
     return [Event(f"{number:04}", ("news",), **fields) for number in range(first, first + count)]
 
 
+def found(broker: MemoryBroker, id: str) -> Found:
+    """Where a hub lets a client go on that has this id."""
+    log = Log(broker, lambda entries: None, lambda: None, lambda: asyncio.sleep(0))
+    log.window = broker.window
+    place = log.find(id)
+    assert place is not None  # what is in memory need not be asked for
+    return place
+
+
 def positions(entries: Sequence[Entry]) -> list[int]:
     return [entry.position for entry in entries]
 
@@ -45,32 +57,32 @@ def positions(entries: Sequence[Entry]) -> list[int]:
 
 async def test_the_listener_gets_all_entries_in_order_and_each_once() -> None:
     broker, heard = broker_of(), list[Entry]()
-    await broker.open(heard.extend)
-    ids = await broker.append(events(3))
+    broker.listener = heard.extend
+    ids = [stored.id for stored in await broker.append(records(events(3), 1000))]
     ids += broker.append_nowait(events(2, first=4))
     assert positions(heard) == [1, 2, 3, 4, 5]
     assert [entry.id for entry in heard] == ids
-    assert list(broker.read(0, most=10)) == heard
+    assert broker.window.read(0, most=10) == heard
 
 
 async def test_after_close_nobody_listens() -> None:
     broker, heard = broker_of(), list[Entry]()
-    await broker.open(heard.extend)
+    broker.listener = heard.extend
     await broker.close()
-    await broker.append(events(1))
+    broker.append_nowait(events(1))
     assert heard == []
 
 
 def test_without_a_listener_events_are_kept_all_the_same() -> None:
     broker = broker_of()
     broker.append_nowait(events(2))
-    assert broker.history().events == 2
+    assert broker.window.kept.events == 2
 
 
 def test_an_entry_has_all_that_delivery_needs() -> None:
     broker = broker_of()
     (id,) = broker.append_nowait([Event("hello", ("news", "sport"), "greeting", retry=500, private=True)])
-    (entry,) = broker.read(0, most=1)
+    (entry,) = broker.window.read(0, most=1)
     assert entry[:3] == (1, id, ("news", "sport"))
     assert entry.private
     decoder = Decoder()
@@ -80,11 +92,11 @@ def test_an_entry_has_all_that_delivery_needs() -> None:
 
 def test_ids_are_the_epoch_and_the_position() -> None:
     broker = broker_of()
-    assert broker.append_nowait(events(2)) == [f"{broker.epoch}-1", f"{broker.epoch}-2"]
+    assert broker.append_nowait(events(2)) == [f"{broker.window.epoch}-1", f"{broker.window.epoch}-2"]
 
 
 def test_the_epoch_is_new_in_each_process() -> None:
-    assert len({broker_of().epoch for _ in range(50)}) == 50
+    assert len({broker_of().window.epoch for _ in range(50)}) == 50
 
 
 def test_ids_need_no_preflight_and_are_allowed() -> None:
@@ -95,34 +107,34 @@ def test_ids_need_no_preflight_and_are_allowed() -> None:
 
 def test_an_id_that_the_publisher_chose_is_kept() -> None:
     broker = broker_of()
-    assert broker.append_nowait([Event("x", ("news",), id="mine"), *events(1)]) == ["mine", f"{broker.epoch}-2"]
-    assert broker.read(0, most=1)[0].frame == b"id: mine\ndata: x\n\n"
+    assert broker.append_nowait([Event("x", ("news",), id="mine"), *events(1)]) == ["mine", f"{broker.window.epoch}-2"]
+    assert broker.window.read(0, most=1)[0].frame == b"id: mine\ndata: x\n\n"
 
 
 def test_nothing_at_all_can_be_appended() -> None:
     broker = broker_of()
     assert broker.append_nowait([]) == []
-    assert (broker.newest, broker.oldest) == (0, 0)
+    assert (broker.window.newest, broker.window.oldest) == (0, 0)
 
 
 def test_an_event_that_is_too_large_leaves_nothing_appended() -> None:
     broker, heard = broker_of(max_event_size=128), list[Entry]()
-    broker._listener = heard.extend
+    broker.listener = heard.extend
     broker.append_nowait(events(1))
-    before = (broker.newest, broker.oldest, broker.history(), list(heard), broker.find("a"))
+    before = (broker.window.newest, broker.window.oldest, broker.window.kept, list(heard), found(broker, "a"))
     with pytest.raises(EventTooLarge, match=r"^an event of \d{3} bytes on the wire exceeds max_event_size=128$"):
         broker.append_nowait([Event("fits", ("news",), id="a"), Event("x" * 128, ("news",), id="b"), *events(1)])
-    assert (broker.newest, broker.oldest, broker.history(), list(heard), broker.find("a")) == before
-    assert broker.append_nowait(events(1)) == [f"{broker.epoch}-2"]
+    assert (broker.window.newest, broker.window.oldest, broker.window.kept, list(heard), found(broker, "a")) == before
+    assert broker.append_nowait(events(1)) == [f"{broker.window.epoch}-2"]
 
 
 def test_an_event_of_exactly_the_largest_size_is_appended() -> None:
     broker = broker_of(max_event_size=128)
     overhead = len(b"id: i\ndata: \n\n")
     broker.append_nowait([Event("x" * (128 - overhead), ("news",), id="i")])
-    assert broker.history().bytes == 128
+    assert broker.window.kept.bytes == 128
     with pytest.raises(EventTooLarge, match="an event of 129 bytes"):
-        broker.append_nowait([Event("x" * (129 - overhead), ("news",), id="i")])
+        broker.append_nowait([Event("x" * (129 - overhead), ("news",), id="j")])
 
 
 # Where a client goes on.
@@ -131,16 +143,16 @@ def test_an_event_of_exactly_the_largest_size_is_appended() -> None:
 def test_who_has_an_event_goes_on_behind_it() -> None:
     broker = broker_of()
     ids = broker.append_nowait([*events(2), Event("x", ("news",), id="mine"), *events(1)])
-    assert [broker.find(id) for id in ids] == [Found(position, True) for position in (1, 2, 3, 4)]
-    assert positions(broker.read(broker.find("mine").position, most=10)) == [4]
+    assert [found(broker, id) for id in ids] == [Found(position, True) for position in (1, 2, 3, 4)]
+    assert positions(broker.window.read(found(broker, "mine").position, most=10)) == [4]
 
 
 def test_earliest_is_all_that_is_kept() -> None:
     broker = broker_of(history_events=2)
-    assert broker.find("earliest") == Found(0, True)
+    assert found(broker, "earliest") == Found(0, True)
     broker.append_nowait(events(5))
-    assert broker.find("earliest") == Found(3, True)
-    assert positions(broker.read(3, most=10)) == [4, 5]
+    assert found(broker, "earliest") == Found(3, True)
+    assert positions(broker.window.read(3, most=10)) == [4, 5]
 
 
 @pytest.mark.parametrize(
@@ -150,21 +162,21 @@ def test_earliest_is_all_that_is_kept() -> None:
 def test_an_id_that_nobody_gave_goes_on_at_the_oldest_and_is_not_complete(id: str) -> None:
     broker = broker_of()
     broker.append_nowait(events(3))
-    assert broker.find(id.format(epoch=broker.epoch)) == Found(0, False)
+    assert found(broker, id.format(epoch=broker.window.epoch)) == Found(0, False)
 
 
 @pytest.mark.parametrize("number", ["9" * 30, "9" * 5000, "\u0661", "\u00b2", "1 ", "+1", "1_0"])
 def test_hostile_numbers_are_unknown_ids(number: str) -> None:
     broker = broker_of()
     broker.append_nowait(events(3))
-    assert broker.find(f"{broker.epoch}-{number}") == Found(0, False)
+    assert found(broker, f"{broker.window.epoch}-{number}") == Found(0, False)
 
 
 def test_an_id_of_another_process_is_not_complete() -> None:
     old, new = broker_of(), broker_of()
     (id,) = old.append_nowait(events(1))
     new.append_nowait(events(3))
-    assert new.find(id) == Found(0, False)
+    assert found(new, id) == Found(0, False)
 
 
 @pytest.mark.parametrize("chosen", [False, True])
@@ -176,7 +188,7 @@ def test_an_id_is_good_as_long_as_all_that_came_after_it_is_kept(chosen: bool) -
         for id in broker.append_nowait([Event("x", ("n",), id=f"c{number}" if chosen else None)])
     ]
     # 3, 4 and 5 are kept. Who has 2 lacks nothing else; who has only 1 lacks 2, which is gone.
-    assert [broker.find(id) for id in ids] == [Found(2, False), *(Found(position, True) for position in (2, 3, 4, 5))]
+    assert [found(broker, id) for id in ids] == [Found(2, False), *(Found(position, True) for position in (2, 3, 4, 5))]
 
 
 def test_a_client_that_has_everything_lacks_nothing_when_all_has_expired() -> None:
@@ -184,25 +196,51 @@ def test_a_client_that_has_everything_lacks_nothing_when_all_has_expired() -> No
     broker = broker_of(clock, history_age=60)
     own, chosen = broker.append_nowait([*events(1), Event("x", ("news",), id="chosen")])
     clock.now += 3600
-    broker.expire()
-    assert broker.find(chosen) == Found(2, True)
-    assert broker.find(own) == Found(2, False)
+    broker.window.expire(clock())
+    assert found(broker, chosen) == Found(2, True)
+    assert found(broker, own) == Found(2, False)
 
 
-def test_of_two_events_with_one_id_the_newer_counts() -> None:
-    broker = broker_of(history_events=3)
-    broker.append_nowait([Event("x", ("news",), id="twice"), *events(1), Event("y", ("news",), id="twice")])
-    assert broker.find("twice") == Found(3, True)
-    broker.append_nowait(events(2))  # the older is dropped, and the one behind it
-    assert broker.find("twice") == Found(3, True)
-    broker.append_nowait(events(2, first=3))
-    assert broker.find("twice") == Found(4, False)
+def test_an_id_that_is_kept_already_is_ignored() -> None:
+    broker, heard = broker_of(history_events=3), list[Entry]()
+    broker.listener = heard.extend
+    first = [Event("x", ("news",), id="twice"), *events(1), Event("y", ("news",), id="twice")]
+    assert broker.append_nowait(first) == ["twice", f"{broker.window.epoch}-2", "twice"]
+    assert broker.append_nowait(first[:1]) == ["twice"]
+    assert [entry.frame for entry in heard if entry.id == "twice"] == [b"id: twice\ndata: x\n\n"]
+    assert found(broker, "twice") == Found(1, True)
+
+
+async def test_an_id_that_is_kept_already_is_stored_where_it_was() -> None:
+    broker = broker_of()
+    batch = [Event("a", ("n",), id="a"), *events(1), Event("b", ("n",), id="b"), Event("a", ("n",), id="a")]
+    assert [stored.position for stored in await broker.append(records(batch, 1000))] == [1, 2, 3, 1]
+    again = [Event("b", ("n",), id="b"), Event("c", ("n",), id="c"), *events(1)]
+    assert [stored.position for stored in await broker.append(records(again, 1000))] == [3, 4, 5]
+
+
+@pytest.mark.parametrize("again", ["twice", "new"])
+def test_an_id_that_is_kept_already_can_be_refused(again: str) -> None:
+    broker = broker_of(on_duplicate="refuse")
+    broker.append_nowait([Event("x", ("news",), id="twice")])
+    batch = [*events(1), Event("y", ("news",), id=again), Event("y", ("news",), id=again)]
+    with pytest.raises(DuplicateEvent, match=rf"^an event with the id '{again}' is in the history already"):
+        broker.append_nowait(batch)
+    assert broker.window.newest == 1
+
+
+def test_an_id_can_be_used_again_when_its_event_is_kept_no_longer() -> None:
+    broker = broker_of(history_events=1, on_duplicate="refuse")
+    broker.append_nowait([Event("x", ("news",), id="twice")])
+    broker.append_nowait(events(2))
+    broker.append_nowait([Event("y", ("news",), id="twice")])
+    assert found(broker, "twice") == Found(4, True)
 
 
 def test_chosen_ids_are_forgotten_with_their_events() -> None:
     broker = broker_of(history_events=10)
     broker.append_nowait([Event("x", ("news",), id=f"c{number}") for number in range(1000)])
-    assert len(broker._chosen) <= 11
+    assert len(broker.window._chosen) <= 11
 
 
 def test_looking_an_id_up_takes_no_longer_in_a_long_history() -> None:
@@ -210,9 +248,9 @@ def test_looking_an_id_up_takes_no_longer_in_a_long_history() -> None:
     broker.append_nowait([Event("x", ("news",), id=f"c{n}" if n % 2 else None) for n in range(50_000)])
     began = time.process_time()
     for _ in range(5_000):
-        assert broker.find("c24999").complete
-        assert broker.find(f"{broker.epoch}-25001").complete
-        assert not broker.find("unknown").complete
+        assert found(broker, "c24999").complete
+        assert found(broker, f"{broker.window.epoch}-25001").complete
+        assert not found(broker, "unknown").complete
     # It takes ten milliseconds; looking through the history takes a minute.
     assert time.process_time() - began < 5
 
@@ -223,17 +261,17 @@ def test_looking_an_id_up_takes_no_longer_in_a_long_history() -> None:
 def test_reading_is_in_order_and_in_pages() -> None:
     broker = broker_of()
     broker.append_nowait(events(5))
-    assert positions(broker.read(0, most=2)) == [1, 2]
-    assert positions(broker.read(2, most=2)) == [3, 4]
-    assert positions(broker.read(4, most=2)) == [5]
-    assert positions(broker.read(5, most=2)) == []
+    assert positions(broker.window.read(0, most=2)) == [1, 2]
+    assert positions(broker.window.read(2, most=2)) == [3, 4]
+    assert positions(broker.window.read(4, most=2)) == [5]
+    assert positions(broker.window.read(5, most=2)) == []
 
 
 def test_reading_from_before_the_oldest_begins_at_the_oldest() -> None:
     broker = broker_of(history_events=2)
     broker.append_nowait(events(5))
-    assert positions(broker.read(1, most=10)) == [4, 5]
-    assert positions(broker.read(1, most=1)) == [4]
+    assert positions(broker.window.read(1, most=10)) == [4, 5]
+    assert positions(broker.window.read(1, most=1)) == [4]
 
 
 # What is kept.
@@ -243,41 +281,41 @@ def test_history_is_bounded_by_count() -> None:
     broker = broker_of(history_events=3)
     broker.append_nowait(events(2))
     broker.append_nowait(events(5, first=3))
-    assert positions(broker.read(0, most=100)) == [5, 6, 7]
-    assert (broker.oldest, broker.newest, broker.history().events) == (4, 7, 3)
+    assert positions(broker.window.read(0, most=100)) == [5, 6, 7]
+    assert (broker.window.oldest, broker.window.newest, broker.window.kept.events) == (4, 7, 3)
 
 
 def test_history_is_bounded_by_bytes() -> None:
     broker = broker_of()
     broker.append_nowait(events(1))
-    size = broker.history().bytes
+    size = broker.window.kept.bytes
     broker = broker_of(history_bytes=3 * size)
     broker.append_nowait(events(3))
-    assert broker.history() == History(3, 3 * size)
+    assert broker.window.kept == Kept(3, 3 * size)
     broker.append_nowait(events(1))
-    assert broker.history() == History(3, 3 * size)
+    assert broker.window.kept == Kept(3, 3 * size)
     broker.append_nowait([Event("x" * 20, ("news",), id="1")])
-    assert broker.history().bytes <= 3 * size
-    assert broker.newest == 5
+    assert broker.window.kept.bytes <= 3 * size
+    assert broker.window.newest == 5
 
 
 def test_an_event_above_all_of_history_is_delivered_and_not_kept() -> None:
     broker, heard = broker_of(history_bytes=50), list[Entry]()
-    broker._listener = heard.extend
+    broker.listener = heard.extend
     broker.append_nowait(events(1))
     broker.append_nowait([Event("x" * 100, ("news",))])
     assert positions(heard) == [1, 2]
-    assert (broker.history(), broker.oldest) == (History(0, 0), 2)
+    assert (broker.window.kept, broker.window.oldest) == (Kept(0, 0), 2)
 
 
 @pytest.mark.parametrize("setting", ["history_events", "history_bytes"])
 def test_a_history_of_zero_keeps_nothing(setting: str) -> None:
     broker = broker_of(**{setting: 0})
     ids = broker.append_nowait(events(3))
-    assert broker.history() == History(0, 0)
-    assert broker.read(0, most=10) == []
-    assert broker.find(ids[2]) == Found(3, True)
-    assert broker.find(ids[1]) == Found(3, False)
+    assert broker.window.kept == Kept(0, 0)
+    assert broker.window.read(0, most=10) == []
+    assert found(broker, ids[2]) == Found(3, True)
+    assert found(broker, ids[1]) == Found(3, False)
 
 
 def test_history_is_bounded_by_age() -> None:
@@ -286,19 +324,19 @@ def test_history_is_bounded_by_age() -> None:
     for _ in range(4):
         broker.append_nowait(events(1))
         clock.now += 20
-    broker.expire()  # the four are 80, 60, 40 and 20 seconds old
-    assert positions(broker.read(0, most=10)) == [3, 4]
+    broker.window.expire(clock())  # the four are 80, 60, 40 and 20 seconds old
+    assert positions(broker.window.read(0, most=10)) == [3, 4]
     clock.now += 19.9
-    broker.expire()
-    assert positions(broker.read(0, most=10)) == [3, 4]
+    broker.window.expire(clock())
+    assert positions(broker.window.read(0, most=10)) == [3, 4]
     clock.now += 0.1
-    broker.expire()
-    assert positions(broker.read(0, most=10)) == [4]
+    broker.window.expire(clock())
+    assert positions(broker.window.read(0, most=10)) == [4]
     clock.now += 1e6
-    broker.expire()
-    assert broker.history() == History(0, 0)
-    broker.expire()
-    assert broker.append_nowait(events(1)) == [f"{broker.epoch}-5"]
+    broker.window.expire(clock())
+    assert broker.window.kept == Kept(0, 0)
+    broker.window.expire(clock())
+    assert broker.append_nowait(events(1)) == [f"{broker.window.epoch}-5"]
 
 
 STEPS = st.one_of(
@@ -314,30 +352,30 @@ def test_what_is_kept_is_the_tail_of_one_list(steps: list[tuple[str, Any]], most
     clock = Clock()
     broker = broker_of(clock, history_events=most, history_bytes=most_bytes, history_age=30)
     heard: list[Entry] = []
-    broker._listener = heard.extend
+    broker.listener = heard.extend
     times: list[float] = []
     dropped = 0
     for step, what in steps:
         if step == "append":
             broker.append_nowait([Event("x" * size, ("news",), id=id) for size, id in what])
-            times += [clock.now] * len(what)
+            times += [clock.now] * (len(heard) - len(times))  # an id that is kept already is ignored
         else:
             clock.now += what
-            broker.expire()
+            broker.window.expire(clock())
             while dropped < len(heard) and clock.now - times[dropped] >= 30:
                 dropped += 1
         while len(heard) - dropped > most or sum(len(entry.frame) for entry in heard[dropped:]) > most_bytes:
             dropped += 1
         kept = heard[dropped:]
         assert positions(heard) == list(range(1, len(heard) + 1))
-        assert (broker.oldest, broker.newest) == (dropped, len(heard))
-        assert list(broker.read(0, most=1000)) == kept
-        assert broker.history() == History(len(kept), sum(len(entry.frame) for entry in kept))
+        assert (broker.window.oldest, broker.window.newest) == (dropped, len(heard))
+        assert list(broker.window.read(0, most=1000)) == kept
+        assert broker.window.kept == Kept(len(kept), sum(len(entry.frame) for entry in kept))
         last = {entry.id: entry.position for entry in heard}
         for id, position in last.items():
             assert id is not None
             complete = position >= dropped
-            assert broker.find(id) == Found(position if complete else dropped, complete)
+            assert found(broker, id) == Found(position if complete else dropped, complete)
 
 
 # How it is named.

@@ -17,6 +17,7 @@ from ssepool.runtime import reaper
 from ssepool.runtime.hub import Hub
 from ssepool.runtime.link import Link
 from ssepool.runtime.visit import Visit
+from ssepool.runtime.welcome import connect, welcome
 
 
 class Paper(Link):
@@ -79,16 +80,16 @@ NEWS = Visit(subscription=Subscription.of(["news"]))
 
 
 def connected(hub: Hub, visit: Visit = NEWS) -> tuple[Paper, Slot]:
-    """A link with a reserved slot, whose stream is to be opened with `hub.welcome`."""
+    """A link with a reserved slot, whose stream is to be opened with `welcome`."""
     link, slot = Paper(hub), hub.pool.acquire(hub.now(), NoApplicant())
     assert isinstance(slot, Slot)
-    hub.connect(slot, link, visit)
+    connect(hub, slot, link, visit)
     return link, slot
 
 
 async def opened(hub: Hub, visit: Visit = NEWS) -> tuple[Paper, Slot]:
     link, slot = connected(hub, visit)
-    await hub.welcome(link.owner, link, visit)  # type: ignore[arg-type]
+    await welcome(hub, link.owner, link, visit)  # type: ignore[arg-type]
     return link, slot
 
 
@@ -117,7 +118,7 @@ async def test_a_client_that_stalls_before_it_joins_its_feed_loses_nothing(hub: 
     hub.on_connect(snapshot)
     link, _ = connected(hub)
     link.room = 500  # not enough for what the hook sends
-    await hub.welcome(link.owner, link, NEWS)  # type: ignore[arg-type]
+    await welcome(hub, link.owner, link, NEWS)  # type: ignore[arg-type]
     assert link.stalled
     for number in range(3):
         hub.publish_nowait("news", f"event {number}")
@@ -129,7 +130,7 @@ async def test_a_client_that_stalls_before_it_joins_its_feed_loses_nothing(hub: 
 async def test_a_client_that_stalls_before_it_has_a_slot_is_judged_by_send_timeout(hub: Hub) -> None:
     link, slot = connected(hub)
     link.stalled = True  # since it waited in the queue
-    await hub.welcome(link.owner, link, NEWS)  # type: ignore[arg-type]
+    await welcome(hub, link.owner, link, NEWS)  # type: ignore[arg-type]
     assert slot.blocked_at < NEVER
     assert hub.pool.reap(hub.now() + hub.config.pool.send_timeout).evict == [(slot, Reason.SEND_TIMEOUT)]
 

@@ -25,6 +25,7 @@ from ssepool.runtime import delivery, streamer
 from ssepool.runtime.hub import Hub
 from ssepool.runtime.link import Link
 from ssepool.runtime.visit import Visit
+from ssepool.runtime.welcome import connect, welcome
 
 MANY = 10_000
 MOST = 0.005
@@ -91,8 +92,8 @@ async def opened(hub: Hub, clock: Clock, topic: str, *, cost: float, last_event_
     visit = Visit(subscription=Subscription.of(["news", topic]), last_event_id=last_event_id)
     link, slot = Costly(hub, clock, cost), hub.pool.acquire(hub.now(), NoApplicant())
     assert isinstance(slot, Slot)
-    hub.connect(slot, link, visit)
-    await hub.welcome(link.owner, link, visit)  # type: ignore[arg-type]
+    connect(hub, slot, link, visit)
+    await welcome(hub, link.owner, link, visit)  # type: ignore[arg-type]
     return link
 
 

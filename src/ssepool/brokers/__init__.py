@@ -5,20 +5,48 @@ from __future__ import annotations
 from importlib import import_module
 from urllib.parse import urlsplit
 
-from ssepool.brokers.base import Broker
+from ssepool.brokers.base import Broker, without_password
 from ssepool.config import HubConfig
 from ssepool.errors import ConfigError
 
-SCHEMES = {"memory": "ssepool.brokers.memory:MemoryBroker"}
+SCHEMES = {
+    "memory": "ssepool.brokers.memory:MemoryBroker",
+    "sqlite": "ssepool.brokers.sqlite:SqliteBroker",
+    "redis": "ssepool.brokers.redis:RedisBroker",
+    "rediss": "ssepool.brokers.redis:RedisBroker",
+    "valkey": "ssepool.brokers.redis:RedisBroker",
+    "valkeys": "ssepool.brokers.redis:RedisBroker",
+    "nats": "ssepool.brokers.nats:NatsBroker",
+    "tls": "ssepool.brokers.nats:NatsBroker",
+    "postgresql": "ssepool.brokers.postgres:PostgresBroker",
+    "postgres": "ssepool.brokers.postgres:PostgresBroker",
+}
 """URL scheme to the class that serves it; loaded when it is first named."""
+
+EXTRAS = {"redis": "redis", "nats": "nats", "psycopg": "postgres", "psycopg_pool": "postgres"}
+"""Libraries that are not installed with ssepool itself, and the extra that brings them."""
 
 
 def connect(config: HubConfig) -> Broker:
-    """The broker that `config.broker` names, not opened yet. Raises `ConfigError` for an unknown scheme."""
-    scheme = urlsplit(config.broker).scheme
+    """The broker that `config.broker` names, not opened yet. Raises `ConfigError` for a scheme that is not known, a URL
+    that will not do, and a library that is not installed."""
+    try:
+        scheme = urlsplit(config.broker).scheme
+    except ValueError as error:
+        raise ConfigError(f"HubConfig.broker is not a URL: {error}") from None
     if scheme not in SCHEMES:
         known = ", ".join(f"{name}://" for name in SCHEMES)
         raise ConfigError(f"HubConfig.broker has the scheme {scheme!r}, which is not one of {known}")
     module, _, name = SCHEMES[scheme].partition(":")
-    broker: Broker = getattr(import_module(module), name)(config)
+    try:
+        loaded = import_module(module)
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if library not in EXTRAS:
+            raise
+        raise ConfigError(
+            f"HubConfig.broker = {without_password(config.broker)!r} needs the library {library!r}, which is not "
+            f'installed; install "ssepool[{EXTRAS[library]}]"'
+        ) from None
+    broker: Broker = getattr(loaded, name)(config)
     return broker

@@ -2,115 +2,124 @@
 
 from __future__ import annotations
 
-import secrets
+import asyncio
+import itertools
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TypeVar
 
-from ssepool.brokers.base import Broker, Found, History
+from ssepool.brokers.base import Bounds, InstantBroker, Stored, duplicate, new_epoch
+from ssepool.brokers.record import Record
 from ssepool.config import HubConfig
-from ssepool.core.event import EARLIEST, Event
+from ssepool.core.event import Event
 from ssepool.core.feed import Entry
+from ssepool.core.window import Window
 from ssepool.errors import EventTooLarge
 
+Item = TypeVar("Item", Event, Record)
 
-class MemoryBroker(Broker):
-    """Entries by position, without holes, bounded by count, bytes and age.
+PAGE = 1000
+"""Entries that a tail gives at a time."""
 
-    The ids that it makes are `<epoch>-<position>`: the epoch is new in each process, so an id from before a restart
-    is recognised as one that is not kept, and the position is found without any table. Only ids that a publisher
-    chose need one.
-    """
+
+class MemoryBroker(InstantBroker):
+    """Nothing waits: a window is all there is, and a listener gets entries while they are appended."""
 
     def __init__(self, config: HubConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(config)
-        self.epoch = secrets.token_hex(4)
+        self.window = Window(
+            new_epoch(), events=config.history_events, bytes=config.history_bytes, age=config.history_age
+        )
         self._clock = clock
-        self._entries: dict[int, Entry] = {}
-        self._times: deque[float] = deque()
-        self._chosen: dict[str, int] = {}
-        self._dropped: tuple[str | None, int] = (None, 0)
-        self._bytes = 0
-        self._newest = 0
-        self._listener: Callable[[Sequence[Entry]], None] = lambda entries: None
+        self._news = asyncio.Event()
+        self._mailboxes: set[asyncio.Queue[bytes]] = set()
 
-    async def open(self, listener: Callable[[Sequence[Entry]], None]) -> None:
-        self._listener = listener
+    async def open(self) -> None: ...
 
     async def close(self) -> None:
-        self._listener = lambda entries: None
+        self.listener = None
 
-    async def append(self, events: Sequence[Event]) -> list[str]:
-        return self.append_nowait(events)
+    async def append(self, records: Sequence[Record]) -> list[Stored]:
+        places, epoch = itertools.count(self.window.newest + 1), self.window.epoch
+        kept: dict[str | None, int | None] = {
+            record.id: self.window.chosen(record.id) for record in records if record.id is not None
+        }
+        ids = self._append(records, lambda record, id, position: record.entry(epoch, position))
+        stored = []
+        for record, id in zip(records, ids, strict=True):
+            place = kept.get(record.id)
+            if place is None:
+                place = next(places)
+                if record.id is not None:
+                    kept[record.id] = place
+            stored.append(Stored(id, place))
+        return stored
 
     def append_nowait(self, events: Sequence[Event]) -> list[str]:
-        entries = []
-        ids = []
-        position = self._newest
-        prefix, limit = self.epoch + "-", self.config.max_event_size
-        for event in events:
+        return self._append(
+            events,
+            lambda event, id, position: Entry(position, id, event.topics, event.encode(id), event.private),
+        )
+
+    def _append(self, items: Sequence[Item], entry_of: Callable[[Item, str, int], Entry]) -> list[str]:
+        window = self.window
+        position, prefix, limit = window.newest, window.epoch + "-", self.config.max_event_size
+        entries: list[Entry] = []
+        ids: list[str] = []
+        chosen: dict[str, Entry] = {}
+        for item in items:
+            id = item.id or prefix + str(position + 1)
+            if item.id is not None and (id in chosen or window.chosen(id) is not None):
+                if self.config.on_duplicate == "refuse":
+                    raise duplicate(id)
+                ids.append(id)
+                continue
+            entry = entry_of(item, id, position + 1)
+            if len(entry.frame) > limit:
+                raise EventTooLarge(f"an event of {len(entry.frame)} bytes on the wire exceeds max_event_size={limit}")
             position += 1
-            id = event.id or prefix + str(position)
-            frame = event.encode(id)
-            if len(frame) > limit:
-                raise EventTooLarge(f"an event of {len(frame)} bytes on the wire exceeds max_event_size={limit}")
-            entries.append(Entry(position, id, event.topics, frame, event.private))
+            entries.append(entry)
             ids.append(id)
-        self._newest = position
-        self._keep(entries, events)
-        self._listener(entries)
+            if item.id is not None:
+                chosen[id] = entry
+        window.keep(entries, chosen.values(), self._clock())
+        if self.listener is not None:
+            self.listener(entries)
+        self._news.set()
         return ids
 
-    def find(self, id: str) -> Found:
-        oldest = self.oldest
-        if id == EARLIEST:
-            return Found(oldest, True)
-        position = self._chosen.get(id)
-        if position is None:
-            epoch, _, number = id.rpartition("-")
-            if epoch == self.epoch and number.isascii() and number.isdigit() and len(number) < 20:
-                position = int(number)
-        # The event with the id need not be kept itself, only all that came after it.
-        if position is not None and oldest <= position <= self._newest:
-            return Found(position, True)
-        return Found(oldest, False)
+    async def tail(self, after: int) -> AsyncIterator[Sequence[Entry]]:
+        while True:
+            self._news.clear()
+            if entries := self.window.read(after, most=PAGE):
+                after = entries[-1].position
+                yield entries
+            else:
+                await self._news.wait()
 
-    def read(self, after: int, *, most: int) -> Sequence[Entry]:
-        start = max(after, self.oldest) + 1
-        return [self._entries[position] for position in range(start, min(start + most, self._newest + 1))]
+    async def read(self, after: int, *, most: int) -> Sequence[Entry]:
+        return self.window.read(after, most=most)
 
-    @property
-    def newest(self) -> int:
-        return self._newest
+    async def find(self, id: str) -> int | None:
+        position = self.window.position(id)
+        return position if position is not None and position > self.window.oldest else None
 
-    @property
-    def oldest(self) -> int:
-        return self._newest - len(self._entries)
+    async def bounds(self) -> Bounds:
+        window = self.window
+        return Bounds(window.epoch, window.oldest, window.newest, window.kept.bytes)
 
-    def expire(self) -> None:
-        oldest = self._clock() - self.config.history_age
-        while self._times and self._times[0] <= oldest:
-            self._drop()
+    async def trim(self) -> None:
+        self.window.expire(self._clock())
 
-    def history(self) -> History:
-        return History(len(self._entries), self._bytes)
+    async def send(self, message: bytes) -> None:
+        for mailbox in self._mailboxes:
+            mailbox.put_nowait(message)
 
-    def _keep(self, entries: list[Entry], events: Sequence[Event]) -> None:
-        config, now = self.config, self._clock()
-        for entry, event in zip(entries, events, strict=True):
-            self._entries[entry.position] = entry
-            self._times.append(now)
-            self._bytes += len(entry.frame)
-            if event.id:
-                self._chosen[event.id] = entry.position
-        while self._entries and (len(self._entries) > config.history_events or self._bytes > config.history_bytes):
-            self._drop()
-
-    def _drop(self) -> None:
-        entry = self._entries.pop(self.oldest + 1)
-        self._times.popleft()
-        self._bytes -= len(entry.frame)
-        # The id of the one dropped last is still good to go on from: all that came after it is kept.
-        (id, position), self._dropped = self._dropped, (entry.id, entry.position)
-        if id is not None and self._chosen.get(id) == position:
-            del self._chosen[id]
+    async def messages(self) -> AsyncIterator[bytes]:
+        mailbox: asyncio.Queue[bytes] = asyncio.Queue()
+        self._mailboxes.add(mailbox)
+        try:
+            while True:
+                yield await mailbox.get()
+        finally:
+            self._mailboxes.discard(mailbox)

@@ -14,6 +14,7 @@ from ssepool.core.waiting import Waiter
 from ssepool.errors import PoolClosed, PoolFull, PoolTimeout, SSEPoolError
 from ssepool.runtime import frames
 from ssepool.runtime.streamer import Handover, SocketLink
+from ssepool.runtime.welcome import connect, welcome_now
 
 if TYPE_CHECKING:
     from ssepool.runtime.hub import Hub
@@ -160,7 +161,7 @@ def admit_at_once(hub: Hub, visit: Visit, take: Callable[[], Handover], head: Ca
     assert isinstance(slot, Slot)
     link = SocketLink(pool, hub.delivery, hub.streamer, take())
     link.start(head())
-    hub.welcome_now(hub.connect(slot, link, visit), link, visit)
+    welcome_now(hub, connect(hub, slot, link, visit), link, visit)
     return True
 
 

@@ -19,6 +19,7 @@ from ssepool.runtime import frames
 from ssepool.runtime.admission import Application, ClientGone, refusal, word
 from ssepool.runtime.link import Link
 from ssepool.runtime.streamer import Handover, SocketLink, reason_of
+from ssepool.runtime.welcome import connect, welcome
 
 if TYPE_CHECKING:
     from ssepool.core.pool import Pool
@@ -167,11 +168,11 @@ class EventStream(Response):
                 if runner is not None:
                     await runner
                 return
-            connection = hub.connect(application.take(), link, visit)
+            connection = connect(hub, application.take(), link, visit)
             if not link.started:
                 await self._start(link, send)
             if not link.ended:
-                await hub.welcome(connection, link, visit)
+                await welcome(hub, connection, link, visit)
             if isinstance(link, AsgiLink):
                 await (runner or link.run())
         except (ClientGone, OSError):

@@ -72,9 +72,14 @@ class Delivery:
             if not feed.behind and feed not in self._rounds:
                 feed.clear()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether delivery keeps up, so that more may be published."""
+        return self._backlog <= BACKLOG
+
     async def room(self) -> None:
         """Wait while more is published than delivered."""
-        while self._backlog > BACKLOG:
+        while not self.has_room:
             if self._room is None:
                 self._room = self._loop.create_future()
             await asyncio.shield(self._room)

@@ -11,27 +11,30 @@ from time import monotonic
 from typing import Any, Self, TypeVar
 
 import msgspec
+from starlette.responses import Response
 
 from ssepool.brokers import connect
+from ssepool.brokers.base import Stored
 from ssepool.config import HubConfig
 from ssepool.core.event import Event, encode
 from ssepool.core.feed import Entry, Feed
 from ssepool.core.pool import Pool
 from ssepool.core.slot import Slot
 from ssepool.core.states import PoolState, Reason, SlotState
-from ssepool.core.topics import Subscription, TopicIndex, check_topic
+from ssepool.core.topics import Subscription, check_topic
 from ssepool.errors import InvalidTopic, PoolClosed
 from ssepool.runtime import frames
 from ssepool.runtime.asgi import EventStream
 from ssepool.runtime.bans import Bans
 from ssepool.runtime.connection import Connection
 from ssepool.runtime.delivery import Delivery
+from ssepool.runtime.feeds import Feeds
 from ssepool.runtime.hooks import Hooks
 from ssepool.runtime.link import Link
+from ssepool.runtime.log import Log
 from ssepool.runtime.monitor import Monitor
-from ssepool.runtime.production import Production, Productions
+from ssepool.runtime.production import Productions
 from ssepool.runtime.reaper import Reaper
-from ssepool.runtime.replay import Replay
 from ssepool.runtime.signals import before_others
 from ssepool.runtime.stats import HubStats
 from ssepool.runtime.streamer import AVAILABLE, Streamer
@@ -61,16 +64,14 @@ class Hub:
         self.secret = secrets.token_bytes(32)
         self.pool = Pool(self.config.pool, jitter=random)
         self.broker = connect(self.config)
-        self.position = 0
-        """The position of the newest entry that feeds have been given."""
+        self.log = Log(self.broker, self._dispatch, self._lost, self._room)
         self.streamer: Streamer | None = None
         self.delivery: Delivery
+        self.feeds: Feeds
         self._reaper: Reaper | None = None
         self._monitor: Monitor | None = None
-        self._index: TopicIndex[Feed] = TopicIndex()
-        self._feeds: dict[Subscription, Feed] = {}
         self.tasks = Tasks()
-        self._hooks = Hooks(self.tasks)
+        self.hooks = Hooks(self.tasks)
         self.bans = Bans()
         self._productions = Productions(self)
         self._emptied: asyncio.Event
@@ -80,14 +81,19 @@ class Hub:
     # Opening and closing.
 
     async def open(self) -> None:
-        """Make the slots and start: the reaper, the streamer, the broker. Raises `PoolClosed` the second time."""
+        """Make the slots and start: the broker, the streamer, the reaper.
+
+        Raises `PoolClosed` the second time, `BrokerError` if the broker is not there, and `ConfigError` if it will not
+        do.
+        """
         self.pool.open()
         self._opened_at = self.now()
         self._emptied = asyncio.Event()
         self.delivery = Delivery(self.config)
+        self.feeds = Feeds(self.delivery, self.now)
+        await self._open_log()
         if AVAILABLE and self.config.detach:
             self.streamer = Streamer()
-        await self.broker.open(self._dispatch)
         self._reaper = Reaper(self)
         self._monitor = Monitor(self)
 
@@ -110,7 +116,15 @@ class Hub:
             self.streamer.close()
             self.streamer = None
         await self.tasks.close(GOODBYE)
-        await self.broker.close()
+        await self.log.close()
+
+    async def _open_log(self) -> None:
+        try:
+            await self.log.open()
+        except BaseException:
+            self.pool.close()
+            await self.log.close()
+            raise
 
     def shutdown(self) -> None:
         """Begin to close: refuse waiters, say goodbye on every stream. Returns at once; `close` does the rest."""
@@ -181,7 +195,13 @@ class Hub:
         batch = list(events)
         self._check_publishable(batch)
         await self.delivery.room()
-        return await self.broker.append(batch)
+        return await self.log.publish(batch)
+
+    async def store(self, events: Sequence[Event]) -> list[Stored]:
+        """As `publish_many`, and says at which positions of the broker's order the events are."""
+        self._check_publishable(events)
+        await self.delivery.room()
+        return await self.log.store(events)
 
     def publish_nowait(
         self,
@@ -196,19 +216,28 @@ class Hub:
         """As `publish`, at once; for brokers that keep events in memory. Does not wait for slow delivery."""
         event = Event(data, (topic,) if isinstance(topic, str) else tuple(topic), type, id, retry, private)
         self._check_publishable((event,))
-        return self.broker.append_nowait((event,))[0]
+        return self.log.publish_nowait((event,))[0]
+
+    def publish_at_once(self, events: Sequence[Event]) -> list[str] | None:
+        """As `publish_many` where that has nothing to wait for; None where it has, and then nothing has been done."""
+        if not self.log.complete or not self.delivery.has_room:
+            return None
+        self._check_publishable(events)
+        return self.log.publish_nowait(events)
+
+    def answer(self, url: bytes, headers: list[tuple[bytes, bytes]], body: bytes) -> Response | None:
+        """What a plain POST is answered, if that needs no waiting; None: nothing has been done, the routes have it."""
+        return None
 
     def announce(self, topic: str, data: Any, *, type: str) -> None:
         """Send an event to those who listen now: without an id, not kept for replay. `type` may be the hub's own."""
         if feeds := self.listeners(check_topic(topic)):
             text = data if isinstance(data, str) else msgspec.json.encode(data).decode()
-            entry = Entry(0, None, (topic,), encode(text, type=type))
-            for feed in feeds:
-                self.delivery.append(feed, entry, self.now())
+            self.feeds.announce(feeds, (topic,), encode(text, type=type))
 
     def listeners(self, topic: str) -> list[Feed]:
         """The feeds that get what is published to a topic; empty if nobody listens."""
-        return self._index.match((topic,), False)
+        return self.feeds.listeners(topic)
 
     def _check_publishable(self, events: Sequence[Event]) -> None:
         self.check_open()
@@ -219,14 +248,14 @@ class Hub:
                 raise InvalidTopic("an event needs at least one topic to be published to")
 
     def _dispatch(self, entries: Sequence[Entry]) -> None:
-        """Give entries, in the broker's order, to the feeds that want them."""
-        now = self.now()
-        match, append = self._index.match, self.delivery.append
-        for entry in entries:
-            for feed in match(entry.topics, entry.private):
-                append(feed, entry, now)
+        self.feeds.dispatch(entries)
         self._published += len(entries)
-        self.position = entries[-1].position if entries else self.position
+
+    def _lost(self) -> None:
+        self.feeds.announce_to_all(frames.gap(None, None, "broker_lost"))
+
+    async def _room(self) -> None:
+        await self.delivery.room()
 
     # Subscribing.
 
@@ -296,75 +325,6 @@ class Hub:
         """What a plain GET asks for, if it is a subscription to this hub that needs nothing but a slot."""
         return None
 
-    def connect(self, slot: Slot, link: Link, visit: Visit) -> Connection:
-        """Bind a reserved slot, a link and a request together. The slot is freed when the link ends."""
-        if visit.subscription is not None and (feed := self._feeds.get(visit.subscription)):
-            visit.subscription = feed.subscription  # equal, but one object for all instead of one for each
-        connection = Connection(self, slot, link, visit)
-        slot.holder = link
-        link.slot = slot
-        link.owner = connection
-        return connection
-
-    async def welcome(self, connection: Connection, link: Link, visit: Visit) -> None:
-        """Open the stream: the first event, the hooks, what the client missed, and then what is live."""
-        if not link.ended and self._begin(connection, link):  # a task that was made for this may come too late
-            await self._hooks.run("connect", connection)
-            self._go_on(connection, link, visit)
-
-    def welcome_now(self, connection: Connection, link: Link, visit: Visit) -> None:
-        """As `welcome`, for callers that cannot wait: a task is made only if there are hooks to wait for."""
-        if "connect" in self._hooks:
-            self.tasks.start(self.welcome(connection, link, visit))
-        elif self._begin(connection, link):
-            self._go_on(connection, link, visit)
-
-    def _begin(self, connection: Connection, link: Link) -> bool:
-        assert link.slot is not None
-        self.pool.start(link.slot, self.now())
-        if link.stalled:  # already before it had a slot to be judged by
-            self.pool.block(link.slot, self.now())
-        if self.pool.state is not PoolState.OPEN:  # it began to drain or close while the head was on its way
-            self.evict(link.slot, Reason.DRAINED if self.pool.state is PoolState.DRAINING else Reason.SHUTDOWN)
-            return False
-        link.push(frames.opened(connection.id, connection.token, self.node))
-        return True
-
-    def _go_on(self, connection: Connection, link: Link, visit: Visit) -> None:
-        if link.ended or link.ending:
-            return
-        production = visit.production
-        if production is not None:
-            production.attend(connection, link)
-        if visit.subscription is not None:
-            self._join_or_replay(link, visit, production)
-        link.flush()
-
-    def _join_or_replay(self, link: Link, visit: Visit, production: Production | None) -> None:
-        subscription = visit.subscription
-        assert subscription is not None
-        position = self.position
-        if visit.last_event_id is not None:
-            found = self.broker.find(visit.last_event_id)
-            position = found.position
-            if not found.complete:
-                entries = self.broker.read(position, most=1)
-                resumed = entries[0].id if entries else None
-                link.push(frames.gap(visit.last_event_id, resumed, "unknown_id"))
-        elif production is not None:
-            position = production.start
-        if position < self.position:
-            link.replay = Replay(self.broker, subscription, position, lambda: self.position, self._join)
-        else:
-            self._join(link, subscription)
-
-    def _join(self, link: Link, subscription: Subscription) -> None:
-        feed = self._feeds.get(subscription)
-        if feed is None:
-            feed = self._feeds[subscription] = Feed(subscription)
-            self._index.add(subscription, feed)
-        link.follow(feed)
-
     def released(self, connection: Connection, slot: Slot, visit: Visit, reason: Reason) -> None:
         """A connection's link has ended: free its slot and drop what only it used."""
         link = slot.holder
@@ -373,15 +333,13 @@ class Hub:
         self._delivered += slot.events
         self._bytes += slot.bytes
         self._skipped += slot.skipped
-        feed = slot.feed
-        if feed is not None and not feed.members and self._feeds.get(feed.subscription) is feed:
-            del self._feeds[feed.subscription]
-            self._index.discard(feed.subscription, feed)
+        if slot.feed is not None:
+            self.feeds.drop(slot.feed)
         if visit.production is not None:
             visit.production.unattend(link)
         self.pool.release(slot, self.now(), reason)
         if was_open:
-            self._hooks.start("disconnect", connection, reason.value)
+            self.hooks.start("disconnect", connection, reason.value)
         if self.pool.count(SlotState.FREE) == len(self.pool.slots):
             self._emptied.set()
 
@@ -434,7 +392,7 @@ class Hub:
 
     def expire(self, now: float) -> None:
         """Forget what is too old. The reaper calls this."""
-        self.broker.expire()
+        self.log.expire()
         self.bans.expire(now)
         self._productions.expire(now)
 
@@ -442,30 +400,30 @@ class Hub:
 
     def on_connect(self, hook: Hook) -> Hook:
         """Call `hook(connection)` when a stream has opened, before its first event. A decorator."""
-        self._hooks.add("connect", hook)
+        self.hooks.add("connect", hook)
         return hook
 
     def on_disconnect(self, hook: Hook) -> Hook:
         """Call `hook(connection, reason)` when a client has gone; only `connection.id` is left then. A decorator."""
-        self._hooks.add("disconnect", hook)
+        self.hooks.add("disconnect", hook)
         return hook
 
     def on_message(self, hook: Hook) -> Hook:
         """Call `hook(connection, data)` for what a client sends while its stream is open. A decorator."""
-        self._hooks.add("message", hook)
+        self.hooks.add("message", hook)
         return hook
 
     async def receive(self, connection: Connection, data: Any) -> None:
         """Hand a client's own data to the `on_message` hooks. Raises `ConnectionReleased`."""
         connection.touch(self.now())
-        await self._hooks.run("message", connection, data)
+        await self.hooks.run("message", connection, data)
 
     # What it says of itself.
 
     def stats(self) -> HubStats:
         """The numbers of this moment, frozen."""
         held = self._held()
-        history = self.broker.history()
+        history = self.log.window.kept
         return HubStats(
             node=self.node,
             pool=self.pool.stats(),
@@ -473,7 +431,7 @@ class Hub:
             events_delivered=self._delivered + sum(slot.events for slot in held),
             events_skipped=self._skipped + sum(slot.skipped for slot in held),
             bytes_sent=self._bytes + sum(slot.bytes for slot in held),
-            feeds=len(self._feeds),
+            feeds=len(self.feeds),
             history_events=history.events,
             history_bytes=history.bytes,
             uptime=self.now() - self._opened_at if self._opened_at else 0.0,

@@ -199,8 +199,9 @@ class Link(ABC):
                     slot.events += self.replay.taken
                     slot.sent_at = monotonic()
                     return data, -1
-                if self.replay is not None and not self.outbox:  # it has more to look through, in a later turn
-                    self.delivery.again(self)
+                if self.replay is not None and not self.outbox:
+                    if not self.replay.waiting:  # it has more to look through, in a later turn
+                        self.delivery.again(self)
                     return None
                 continue
             feed = self.feed

@@ -44,7 +44,8 @@ class Production:
         self._visits = 0
         self.start = 0
         """The broker's position before the first event."""
-        self._last_id: str | None = None
+        self._last: int | None = None
+        """The broker's position of the last event that was published."""
         self._end: int | None = None
         """Its position after the last event, once it has ended."""
         self._outcome: Reason | None = None
@@ -67,7 +68,7 @@ class Production:
     def attend(self, connection: Connection, link: Link) -> None:
         """A client has its slot: start the generator if it is the first, end its stream if it is too late."""
         if self._task is None:
-            self.start = self._hub.position
+            self.start = self._hub.log.position
             self._task = self._hub.tasks.start(self._run(connection))
         self._viewers.add(link)
         if self._outcome is not None:
@@ -83,8 +84,8 @@ class Production:
         """Whether a client that comes back with this id has all that there ever will be."""
         if self._end is None or last_event_id is None or last_event_id == EARLIEST:
             return False
-        found = self._hub.broker.find(last_event_id)
-        return found.complete and found.position >= self._end
+        found = self._hub.log.find(last_event_id)
+        return found is not None and found.complete and found.position >= self._end
 
     async def _run(self, connection: Connection) -> None:
         outcome = Reason.COMPLETED
@@ -98,7 +99,9 @@ class Production:
             outcome = Reason.ERROR
         finally:
             await _aclose(self._source)
-        self._end = self.start if self._last_id is None else self._hub.broker.find(self._last_id).position
+        if self._last is not None:
+            await self._hub.log.reached(self._last)  # viewers are sent away only once they can get all of it
+        self._end = self.start if self._last is None else self._last
         self._outcome = outcome
         self.ended_at = self._hub.now()
         self._over(self)
@@ -111,7 +114,7 @@ class Production:
             event = item if isinstance(item, Event) else Event(item)
             if self.topic is not None:
                 named = Event(event.data, (self.topic,), event.type, event.id, event.retry, event.private)
-                [self._last_id] = await self._hub.publish_many([named])
+                [(_, self._last)] = await self._hub.store([named])
             else:
                 try:
                     await connection.send(event)

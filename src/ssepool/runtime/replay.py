@@ -1,17 +1,23 @@
-"""Replay: what one client missed, read from the broker in bounded pages, up to the exact place where live begins."""
+"""Replay: what one client missed, in bounded pages, up to the exact place where live begins."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING
 
-from ssepool.brokers.base import Broker
 from ssepool.config import KiB
+from ssepool.core.event import EARLIEST
+from ssepool.core.feed import Entry
 from ssepool.core.topics import Subscription
+from ssepool.errors import BrokerError
 from ssepool.runtime import frames
 
 if TYPE_CHECKING:
+    from ssepool.runtime.feeds import Feeds
     from ssepool.runtime.link import Link
+    from ssepool.runtime.log import Found, Log
+    from ssepool.runtime.tasks import Tasks
 
 SCAN = 1000
 """Entries looked through in one step: about a millisecond."""
@@ -19,59 +25,178 @@ SCAN = 1000
 PAGE_BYTES = 256 * KiB
 """A page ends when it has this much, so that one step writes about what a socket buffer takes."""
 
+RETRY = 1.0
+"""Seconds until a page that the broker did not give is asked for again."""
+
 
 class Replay:
-    """Goes through the broker's order from a position until it meets `newest()`, the last position handed to feeds.
+    """Goes through the order from a position until it meets the last position handed to the feeds.
 
-    At that moment `join` puts the link on its feed. No step awaits between the comparison and the joining, and feeds
-    get entries in the broker's order, so nothing is lost, doubled or out of order.
+    At that moment the link joins its feed. No step awaits between the comparison and the joining, and feeds get entries
+    in the broker's order, so nothing is lost, doubled or out of order. What the log's window no longer has is fetched
+    from the broker, a page at a time; where something is gone for good the client gets `ssepool.gap`.
     """
 
-    __slots__ = ("_broker", "_join", "_newest", "position", "subscription", "taken")
+    __slots__ = (
+        "_asking",
+        "_epoch",
+        "_feeds",
+        "_log",
+        "_page",
+        "_tasks",
+        "position",
+        "subscription",
+        "taken",
+        "wanted",
+    )
 
     def __init__(
         self,
-        broker: Broker,
+        log: Log,
+        feeds: Feeds,
+        tasks: Tasks,
         subscription: Subscription,
-        position: int,
-        newest: Callable[[], int],
-        join: Callable[[Link, Subscription], None],
+        *,
+        after: int | None = None,
+        wanted: str | None = None,
     ) -> None:
-        self._broker = broker
-        self._newest = newest
-        self._join = join
+        """From a position, or from the event whose id the client `wanted`."""
+        self._log = log
+        self._feeds = feeds
+        self._tasks = tasks
+        self._epoch = log.window.epoch
+        self._page: Sequence[Entry] | None = None
+        """What has been fetched and not been looked through."""
+        self._asking = False
         self.subscription = subscription
-        self.position = position
+        self.wanted = wanted
+        """The id that the client came with, until delivery has begun behind it."""
+        self.position = after
         self.taken = 0
         """Events in the page returned last."""
 
+    @property
+    def waiting(self) -> bool:
+        """Whether the broker has been asked and the link is flushed when it has answered."""
+        return self._asking
+
     def next(self, link: Link) -> bytes:
-        """The next page; empty if this step found none, or if the link was joined to its feed (`link.replay` is None
-        then)."""
+        """The next page; empty if this step found none, if the broker has to be asked, or if the link was joined to
+        its feed (`link.replay` is None then)."""
         self.taken = 0
-        newest = self._newest()
-        if self.position >= newest:
-            link.replay = None
-            self._join(link, self.subscription)
+        log = self._log
+        if self._asking:
             return b""
-        if self.position < self._broker.oldest:
-            # A client so slow that what it was to get next is kept no longer.
-            self.position = self._broker.oldest
-            entries = self._broker.read(self.position, most=1)
-            link.push(frames.gap(None, entries[0].id if entries else None, "expired"))
+        if self._epoch != log.window.epoch:  # what was to be replayed is lost; the new history is all there is
+            self._epoch, self._page = log.window.epoch, None
+            self.position = log.window.oldest
+            self._tell(link, "broker_lost")
             return b""
+        assert self.position is not None
+        if self._joined(link):
+            return b""
+        entries = self._entries(link, min(SCAN, log.position - self.position))
+        return b"" if entries is None else self._matching(entries)
+
+    def begin(self, link: Link) -> None:
+        """Find the place where the client was. Where nothing has come since, the link is joined to its feed at once."""
+        if self.position is not None:
+            self._joined(link)
+        elif found := self._log.find(self.wanted or EARLIEST):
+            self._go_to(link, found)
+        else:
+            self._ask(link, self._find(link))
+
+    def _go_to(self, link: Link, found: Found) -> None:
+        self.position = found.position
+        if not found.complete:
+            self._tell(link, "unknown_id")
+        self._joined(link)
+
+    def _joined(self, link: Link) -> bool:
+        if self.position is None or self.position < self._log.position:
+            return False
+        link.replay = None
+        self._feeds.join(link, self.subscription)
+        return True
+
+    def _entries(self, link: Link, most: int) -> Sequence[Entry] | None:
+        """The entries to look through next; None if the broker has been asked, or the client told of a gap."""
+        window, position = self._log.window, self.position
+        assert position is not None
+        if self._page:
+            entries, self._page = self._page, None
+        elif position < window.oldest and not self._log.complete:
+            self._ask(link, self._fetch(link, position))
+            return None
+        else:
+            entries = window.read(position, most=most)
+        first = entries[0].position if entries else self._log.position + 1
+        if first > position + 1:  # what was to come next is kept no longer
+            self.position = first - 1
+            if self.wanted != EARLIEST:
+                self._page = entries or None
+                self._tell(link, "expired")
+                return None
+        self.wanted = None
+        return entries
+
+    def _matching(self, entries: Sequence[Entry]) -> bytes:
         matches = self.subscription.matches
         page: list[bytes] = []
         size = 0
-        entries = self._broker.read(self.position, most=min(SCAN, newest - self.position))
-        for entry in entries:
+        for place, entry in enumerate(entries, 1):
             self.position = entry.position
             if matches(entry.topics, entry.private):
                 page.append(entry.frame)
                 size += len(entry.frame)
                 if size >= PAGE_BYTES:
+                    self._page = entries[place:] if entry.position < self._log.window.oldest else None
                     break
-        if not entries:  # nothing between here and `newest` is kept
-            self.position = newest
         self.taken = len(page)
         return b"".join(page)
+
+    def _tell(self, link: Link, reason: str) -> None:
+        """Send the client a gap. It says where delivery goes on, if that is known."""
+        window, position = self._log.window, self.position or 0
+        following = self._page
+        if not following and (self._log.complete or position >= window.oldest):
+            following = window.read(position, most=1)
+        resumed = following[0].id if following else None
+        link.push(frames.gap(self.wanted, resumed, reason))
+        self.wanted = None
+
+    # What the broker is asked.
+
+    def _ask(self, link: Link, question: Awaitable[None]) -> None:
+        self._asking = True
+        self._tasks.start(self._answer(link, question))
+
+    async def _answer(self, link: Link, question: Awaitable[None]) -> None:
+        try:
+            await question
+        except BrokerError:  # the log says so in its own words; the client stays, and gets it when the broker is back
+            await asyncio.sleep(RETRY)
+        self._asking = False
+        if self.position is None and link.replay is self:
+            self.begin(link)
+        link.flush()
+
+    async def _find(self, link: Link) -> None:
+        found = await self._log.ask(self.wanted or EARLIEST)
+        if link.replay is self:
+            self._go_to(link, found)
+
+    async def _fetch(self, link: Link, position: int) -> None:
+        log = self._log
+        epoch = self._epoch
+        async with log.fetching:
+            if link.replay is not self:
+                return
+            entries = await log.fetch(position, most=SCAN)
+            if epoch == self._epoch == log.window.epoch:
+                # Those that the broker has and our feeds have not are left for the feeds.
+                self._page = [entry for entry in entries if entry.position <= log.position] or None
+                if not self._page:  # all of it has gone meanwhile
+                    self.position = max(position, log.window.oldest)
+                    self._tell(link, "expired")

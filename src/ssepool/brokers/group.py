@@ -1,0 +1,132 @@
+"""Group commit: publishes that come while one is on its way to the broker go there together, next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ssepool.brokers.base import Broker, Stored
+from ssepool.brokers.record import Record, records
+from ssepool.config import MiB
+from ssepool.core.event import Event
+from ssepool.errors import BrokerError
+
+MOST_EVENTS = 1000
+"""Events that are joined into one append; a batch that has more goes alone."""
+
+MOST_BYTES = 4 * MiB
+"""Their bytes, likewise."""
+
+MOST_WAITING = 10_000
+"""Publishes that may wait for the broker; more are refused, so that nothing grows while it is away."""
+
+MOST_WAITING_BYTES = 64 * MiB
+"""Their bytes, likewise."""
+
+
+class _Batch(NamedTuple):
+    records: list[Record]
+    size: int
+    stored: asyncio.Future[list[Stored]]
+
+    @property
+    def has_ids(self) -> bool:
+        return any(record.id is not None for record in self.records)
+
+
+class GroupCommit:
+    """One append at a time, in the order in which publishes came. Each succeeds or fails within `broker_timeout`."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._config = broker.config
+        self._waiting: deque[_Batch] = deque()
+        self._size = 0
+        self._task: asyncio.Task[None] | None = None
+
+    async def append(self, events: Sequence[Event]) -> list[Stored]:
+        """Store a batch, all or nothing; may be called by any number of tasks at once.
+
+        Raises `EventTooLarge`, `DuplicateEvent`, and `BrokerError` within `broker_timeout`.
+        """
+        made = records(events, self._config.max_event_size)
+        size = sum(len(record.frame) for record in made)
+        if len(self._waiting) >= MOST_WAITING or (self._waiting and self._size + size > MOST_WAITING_BYTES):
+            raise BrokerError(
+                f"{self._broker.url} is too slow or away: {len(self._waiting)} publishes of {self._size} bytes "
+                "wait for it already; nothing was published"
+            )
+        batch = _Batch(made, size, asyncio.get_running_loop().create_future())
+        self._waiting.append(batch)
+        self._size += size
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        try:
+            async with asyncio.timeout(self._config.broker_timeout):
+                return await batch.stored
+        except TimeoutError:
+            raise self._late(batch) from None
+        finally:
+            if batch in self._waiting:  # it has been given up before its turn came
+                self._waiting.remove(batch)
+                self._size -= size
+
+    async def close(self) -> None:
+        """Fail what waits. Call it when nobody publishes any more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                await self._commit(self._take())
+        finally:
+            self._task = None
+            for batch in self._waiting:
+                if not batch.stored.done():
+                    batch.stored.set_exception(BrokerError("the hub is closed; nothing was published"))
+
+    def _take(self) -> list[_Batch]:
+        """The batches that go together. One that may be refused for its ids must not take others with it."""
+        group: list[_Batch] = []
+        events = size = 0
+        apart = self._config.on_duplicate == "refuse"
+        while self._waiting:
+            batch = self._waiting[0]
+            alone = apart and batch.has_ids
+            if group and (alone or events + len(batch.records) > MOST_EVENTS or size + batch.size > MOST_BYTES):
+                break
+            self._waiting.popleft()
+            self._size -= batch.size
+            group.append(batch)
+            events, size = events + len(batch.records), size + batch.size
+            if alone:
+                break
+        return group
+
+    async def _commit(self, group: list[_Batch]) -> None:
+        try:
+            async with asyncio.timeout(self._config.broker_timeout):
+                stored = await self._broker.append([record for batch in group for record in batch.records])
+        except Exception as error:
+            for batch in group:
+                if not batch.stored.done():
+                    late = isinstance(error, TimeoutError)
+                    batch.stored.set_exception(self._late(batch) if late else error)
+            return
+        except asyncio.CancelledError:
+            for batch in group:
+                batch.stored.cancel()
+            raise
+        place = 0
+        for batch in group:
+            if not batch.stored.done():
+                batch.stored.set_result(stored[place : place + len(batch.records)])
+            place += len(batch.records)
+
+    def _late(self, batch: _Batch) -> BrokerError:
+        said = "nothing was published" if batch in self._waiting else "the events may be published or not"
+        return BrokerError(f"{self._broker.url} did not answer in {self._config.broker_timeout:g} s; {said}")

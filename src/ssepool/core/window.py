@@ -1,0 +1,106 @@
+"""Window: the newest entries of the order, kept in memory to be replayed."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from ssepool.core.feed import Entry
+
+
+class Kept(NamedTuple):
+    """How much is kept."""
+
+    events: int
+    bytes: int
+
+
+class Window:
+    """Entries by position, without holes, bounded by count, bytes and age (seconds).
+
+    Ids that brokers make are `<epoch>-<position>`: an id of another epoch is recognised as one that is not kept, and
+    the position is found without any table. Only ids that publishers chose need one.
+    """
+
+    def __init__(self, epoch: str, *, after: int = 0, events: float, bytes: float, age: float) -> None:
+        """Empty; the first entry comes at the position behind `after`."""
+        self.epoch = epoch
+        self.newest = after
+        """The position of the newest entry, kept or dropped."""
+        self._prefix = epoch + "-"
+        self._limits = (events, bytes, age)
+        self._entries: dict[int, Entry] = {}
+        self._times: deque[float] = deque()
+        self._chosen: dict[str, int] = {}
+        self._dropped: tuple[str | None, int] = (None, 0)
+        self._bytes = 0
+
+    @property
+    def oldest(self) -> int:
+        """The position before the oldest entry that is kept: replay can start behind it, not earlier."""
+        return self.newest - len(self._entries)
+
+    @property
+    def kept(self) -> Kept:
+        return Kept(len(self._entries), self._bytes)
+
+    def append(self, entries: Sequence[Entry], now: float) -> None:
+        """Take the next entries in; they come in order and without holes."""
+        self.keep(entries, [entry for entry in entries if not self._is_made(entry)], now)
+
+    def keep(self, entries: Sequence[Entry], chosen: Iterable[Entry], now: float) -> None:
+        """As `append`, when it is known which of the entries have ids that a publisher chose."""
+        if not entries:
+            return
+        most, most_bytes, _ = self._limits
+        kept, size = self._entries, self._bytes
+        for entry in entries:
+            kept[entry.position] = entry
+            size += len(entry.frame)
+        self._bytes = size
+        self._times.extend([now] * len(entries))
+        self.newest = entries[-1].position
+        for entry in chosen:
+            self._chosen[entry.id] = entry.position  # type: ignore[index]
+        while kept and (len(kept) > most or self._bytes > most_bytes):
+            self._drop()
+
+    def expire(self, now: float) -> None:
+        """Drop what is too old."""
+        oldest = now - self._limits[2]
+        while self._times and self._times[0] <= oldest:
+            self._drop()
+
+    def position(self, id: str) -> int | None:
+        """The place that an id names, if this window can tell; it may lie before `oldest`."""
+        position = self._chosen.get(id)
+        if position is None and id.startswith(self._prefix):
+            number = id[len(self._prefix) :]
+            if number.isascii() and number.isdigit() and len(number) < 20 and int(number) <= self.newest:
+                position = int(number)
+        return position
+
+    def chosen(self, id: str) -> int | None:
+        """The place of an id that a publisher chose, if it is remembered."""
+        return self._chosen.get(id)
+
+    def read(self, after: int, *, most: int) -> list[Entry]:
+        """At most `most` of the entries kept behind a position, in order."""
+        start = max(after, self.oldest) + 1
+        return [self._entries[position] for position in range(start, min(start + most, self.newest + 1))]
+
+    def _is_made(self, entry: Entry) -> bool:
+        return entry.id is not None and entry.id == self._prefix + str(entry.position)
+
+    def _drop(self) -> None:
+        entry = self._entries.pop(self.oldest + 1)
+        self._times.popleft()
+        self._bytes -= len(entry.frame)
+        # The id of the one dropped last is still good to go on from: all that came after it is kept.
+        (id, position), self._dropped = self._dropped, (entry.id, entry.position)
+        if id is not None and self._chosen.get(id) == position:
+            del self._chosen[id]
+
+    def __repr__(self) -> str:
+        return f"<Window {self.epoch} {self.oldest + 1} to {self.newest}>"
