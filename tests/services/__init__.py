@@ -1,0 +1,97 @@
+"""Real servers that tests start on free ports, in directories of their own, and stop by their process id."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+START = 30.0
+"""Seconds that a server may take until it answers."""
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on at the moment."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class Service(ABC):
+    """A server in a process of its own. A test may kill, suspend and restart it; data stays where it was."""
+
+    tools: tuple[str, ...] = ()
+    """The programs that it needs, by their names in `tests/tools.py`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @abstractmethod
+    def command(self) -> Sequence[str]:
+        """What starts the server in the foreground."""
+
+    @abstractmethod
+    def url(self, name: str) -> str:
+        """The broker's URL for a history of this name."""
+
+    @abstractmethod
+    def answers(self) -> bool:
+        """Whether the server takes requests."""
+
+    @abstractmethod
+    def lose_data(self) -> None:
+        """Throw away all that is kept, while the server runs."""
+
+    def start(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with (self.directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        deadline = time.monotonic() + START
+        while not self.answers():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise AssertionError((self.directory / "log").read_text(errors="replace")[-3000:])
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """End it in an orderly way."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """`kill -9`."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        self.kill()
+        self.start()
+
+    def suspend(self) -> None:
+        """Let it hang: the kernel still takes connections for it."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        assert self.process is not None
+        os.kill(self.process.pid, number)
+
+    def _end(self, number: int) -> None:
+        if self.process is None or self.process.poll() is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self.resume()
+            self._signal(number)
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(10)
