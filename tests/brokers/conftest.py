@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from services import Service
-from tools import require
 
+from services import Service
 from ssepool.brokers import connect
 from ssepool.brokers.base import Broker
 from ssepool.config import HubConfig
+from tools import require
 
 SERVICES = {"redis": "services.redis:Redis", "nats": "services.nats:Nats", "postgres": "services.postgres:Postgres"}
 """Kinds of brokers with a server, and who starts it."""
