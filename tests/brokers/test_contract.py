@@ -1,0 +1,721 @@
+"""What `Broker` promises, with each kind of broker on a real server: run one with `-k redis`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import random
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from ssepool.brokers import connect
+from ssepool.brokers.base import MOST_MESSAGE, Bounds, Broker, Stored
+from ssepool.brokers.record import Record, records
+from ssepool.config import HubConfig, KiB, MiB
+from ssepool.core.decoder import Decoder
+from ssepool.core.event import Event
+from ssepool.core.feed import Entry
+from ssepool.errors import DuplicateEvent
+
+SHARED = ("sqlite", "redis", "nats", "postgres")
+"""Kinds whose history is outside the process: several brokers share it, and it stays when they close."""
+
+DEADLINE = 20.0
+"""Seconds until a test gives up waiting for what has to come."""
+
+Make = Callable[..., Awaitable[Broker]]
+shared = pytest.mark.parametrize("kind", SHARED)
+
+
+def batch(*data: str, ids: Sequence[str | None] = (), topics: Sequence[str] = ("news",)) -> list[Record]:
+    """Events with these data, as they go to a broker."""
+    pairs = itertools.zip_longest(data, ids)
+    return records([Event(text, tuple(topics), id=id) for text, id in pairs], MiB)
+
+
+def numbered(count: int, *, first: int = 1, size: int = 1) -> list[Record]:
+    return batch(*(f"{number:0{size}}" for number in range(first, first + count)))
+
+
+def data(entries: Sequence[Entry]) -> list[str]:
+    """What subscribers would read."""
+    decoder = Decoder(max_event_size=4 * MiB)
+    return [message.data for entry in entries for message in decoder.feed(entry.frame)]
+
+
+def positions(entries: Sequence[Entry | Stored]) -> list[int]:
+    return [entry.position for entry in entries]
+
+
+async def take(broker: Broker, after: int, count: int) -> list[Entry]:
+    """The first so many entries that a tail gives."""
+    entries: list[Entry] = []
+    async with asyncio.timeout(DEADLINE), aclosing(broker.tail(after)) as tail:  # type: ignore[type-var]
+        async for page in tail:
+            entries += page
+            if len(entries) >= count:
+                break
+    return entries
+
+
+async def read_all(broker: Broker, after: int = 0) -> list[Entry]:
+    """All that is kept behind a position."""
+    entries: list[Entry] = []
+    while page := await broker.read(after, most=700):
+        entries += page
+        after = page[-1].position
+    return entries
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until something is so."""
+    async with asyncio.timeout(DEADLINE):
+        while not await condition():
+            await asyncio.sleep(0.02)
+
+
+# Order and positions.
+
+
+async def test_a_new_history_is_empty(make: Make) -> None:
+    broker = await make()
+    epoch, *numbers = await broker.bounds()
+    assert re.fullmatch("[0-9a-f]{8}", epoch)
+    assert numbers == [0, 0, 0]
+    assert await broker.read(0, most=10) == []
+
+
+async def test_positions_are_whole_numbers_from_one_on(make: Make) -> None:
+    broker = await make()
+    stored = [await broker.append(batch("a")), await broker.append(batch("b", "c")), await broker.append(batch("d"))]
+    assert [positions(one) for one in stored] == [[1], [2, 3], [4]]
+    entries = await read_all(broker)
+    assert positions(entries) == [1, 2, 3, 4]
+    assert data(entries) == ["a", "b", "c", "d"]
+
+
+async def test_the_broker_makes_ids_of_its_epoch_and_the_position(make: Make) -> None:
+    broker = await make()
+    stored = await broker.append(numbered(3))
+    epoch = (await broker.bounds()).epoch
+    assert [one.id for one in stored] == [f"{epoch}-1", f"{epoch}-2", f"{epoch}-3"]
+    assert [entry.id for entry in await read_all(broker)] == [one.id for one in stored]
+
+
+async def test_an_append_of_nothing_stores_nothing(make: Make) -> None:
+    broker = await make()
+    assert await broker.append([]) == []
+    assert (await broker.bounds())[1:] == (0, 0, 0)
+    assert positions(await broker.append(numbered(1))) == [1]
+    assert await broker.append([]) == []
+    assert (await broker.bounds()).newest == 1
+
+
+async def test_a_large_batch_is_stored_whole(make: Make) -> None:
+    broker = await make()
+    assert positions(await broker.append(numbered(5000))) == list(range(1, 5001))
+    assert data(await read_all(broker)) == [str(number) for number in range(1, 5001)]
+    assert positions(await take(broker, 0, 5000)) == list(range(1, 5001))
+
+
+async def test_the_largest_event_comes_through(make: Make) -> None:
+    broker = await make()
+    text = "x" * (MiB - 100)
+    await broker.append(batch("before", text, "after"))
+    assert data(await take(broker, 0, 3)) == ["before", text, "after"]
+    assert data(await broker.read(1, most=1)) == [text]
+
+
+async def test_the_largest_group_of_publishes_comes_through(make: Make) -> None:
+    broker = await make()
+    texts = [str(number) * (MiB - 100) for number in range(4)]
+    assert positions(await broker.append(batch(*texts))) == [1, 2, 3, 4]
+    assert data(await take(broker, 0, 4)) == texts
+
+
+@shared
+async def test_appends_of_several_brokers_follow_each_other(make: Make) -> None:
+    one, two = await make(), await make()
+    stored = [await broker.append(numbered(2)) for broker in (one, two, two, one, two)]
+    assert [positions(some) for some in stored] == [[1, 2], [3, 4], [5, 6], [7, 8], [9, 10]]
+    assert len({bounds.epoch for bounds in [await one.bounds(), await two.bounds()]}) == 1
+
+
+@shared
+async def test_many_brokers_append_at_once_in_one_order(make: Make) -> None:
+    brokers = [await make() for _ in range(4)]
+    appended: dict[int, str] = {}
+
+    async def append(number: int, broker: Broker) -> None:
+        for turn in range(25):
+            texts = [f"{number}.{turn}.{place}" for place in range(random.randint(1, 7))]
+            stored = await broker.append(batch(*texts))
+            assert positions(stored) == list(range(stored[0].position, stored[0].position + len(texts)))
+            appended.update(zip(positions(stored), texts, strict=True))
+
+    tails = [asyncio.create_task(take(broker, 0, 100)) for broker in brokers]
+    await asyncio.gather(*(append(number, broker) for number, broker in enumerate(brokers)))
+    newest = len(appended)
+    assert sorted(appended) == list(range(1, newest + 1))
+    wanted = [appended[position] for position in range(1, newest + 1)]
+    for broker, tail in zip(brokers, tails, strict=True):
+        assert data(await read_all(broker)) == wanted
+        seen = data(await tail)
+        assert seen == wanted[: len(seen)]
+        assert data(await take(broker, 0, newest)) == wanted
+    assert {(await broker.bounds()).newest for broker in brokers} == {newest}
+
+
+# What an event is made of.
+
+EVENTS = {
+    "plain": Event("hello", ("news",)),
+    "empty": Event("", ("news",)),
+    "without topics": Event("hello"),
+    "several topics": Event("hello", ("news", "rooms/1", "zürich/köln", "a b", "東京")),
+    "lines": Event("one\ntwo\r\nthree\rfour\n", ("news",)),
+    "unicode": Event("Grüße, 東京 \U0001f600 \u2028 \x85 \x7f", ("news",)),
+    "control characters": Event("\0 \x01 \t \x1b", ("news",)),
+    "leading spaces": Event("  : data: x", ("news",)),
+    "quotes": Event("""'"`\\ %s {0} $1 :a ; -- /* */""", ("'\"%s{0}$1",)),
+    "json": Event({"price": 1.5, "name": "é"}, ("news",)),
+    "type": Event("hello", ("news",), "grüße"),
+    "retry": Event("hello", ("news",), retry=2**31 - 1),
+    "private": Event("hello", ("news",), private=True),
+    "all": Event("one\ntwo", ("news", "sport"), "update", "mine-7", 0, True),
+    "chosen id": Event("hello", ("news",), id="order/42#7"),
+    "longest id": Event("hello", ("news",), id="x" * 128),
+    "strange id": Event("hello", ("news",), id="""'"`\\%s{0}$1:a;--/*<>*/?&=+@|~^!()[],."""),
+}
+
+
+@pytest.mark.parametrize("name", EVENTS)
+async def test_an_entry_is_what_was_published(make: Make, name: str) -> None:
+    event = EVENTS[name]
+    broker = await make()
+    ((id, position),) = await broker.append(records([event], MiB))
+    assert (id, position) == (event.id or f"{(await broker.bounds()).epoch}-1", 1)
+    entry = Entry(1, id, event.topics, event.encode(id), event.private)
+    assert await broker.read(0, most=1) == [entry]
+    assert await take(broker, 0, 1) == [entry]
+    assert await broker.find(id) == 1
+
+
+# Ids that publishers choose, and duplicates.
+
+
+async def test_chosen_and_made_ids_stand_beside_each_other(make: Make) -> None:
+    broker = await make()
+    stored = await broker.append(batch("a", "b", "c", ids=[None, "mine"]))
+    epoch = (await broker.bounds()).epoch
+    assert stored == [(f"{epoch}-1", 1), ("mine", 2), (f"{epoch}-3", 3)]
+    assert [await broker.find(one.id) for one in stored] == [1, 2, 3]
+
+
+NOT_MADE = ("", "-", "-x", "-0", "-4", "--1", "-+1", "-1.0", "-1 ", "-1_0", "-9223372036854775808", "-" + "9" * 100)
+"""What is no position of a history of three events."""
+
+
+@pytest.mark.parametrize("id", ["nobody", "00000000-1", "-", "MINE", *("{epoch}" + rest for rest in NOT_MADE)])
+async def test_an_id_that_nobody_gave_is_not_found(make: Make, id: str) -> None:
+    broker = await make()
+    await broker.append(batch("a", "b", "c", ids=["mine"]))
+    assert await broker.find(id.format(epoch=(await broker.bounds()).epoch)) is None
+
+
+async def test_a_chosen_id_may_look_like_a_made_one(make: Make) -> None:
+    broker = await make()
+    assert await broker.append(batch("a", "b", ids=[None, "00c0ffee-1"])) == [
+        (f"{(await broker.bounds()).epoch}-1", 1),
+        ("00c0ffee-1", 2),
+    ]
+    assert await broker.find("00c0ffee-1") == 2
+
+
+async def test_a_duplicate_is_ignored_and_told_where_it_is(make: Make) -> None:
+    broker = await make()
+    await broker.append(batch("a", "b", "c", ids=[None, "mine"]))
+    assert await broker.append(batch("again", ids=["mine"])) == [("mine", 2)]
+    assert (await broker.bounds()).newest == 3
+    stored = await broker.append(batch("d", "again", "e", "f", ids=[None, "mine", "other"]))
+    assert positions(stored) == [4, 2, 5, 6]
+    assert data(await read_all(broker)) == ["a", "b", "c", "d", "e", "f"]
+
+
+async def test_a_duplicate_inside_one_batch_is_ignored(make: Make) -> None:
+    broker = await make()
+    stored = await broker.append(batch("a", "b", "a again", "c", "b again", ids=["a", "b", "a", None, "b"]))
+    assert positions(stored) == [1, 2, 1, 3, 2]
+    assert data(await read_all(broker)) == ["a", "b", "c"]
+    assert positions(await broker.append(batch("b", "d", ids=["b"]))) == [2, 4]
+
+
+@pytest.mark.parametrize("ids", [["mine", None, "new"], ["new", None, "mine"], ["new", None, "new"]])
+async def test_a_batch_with_a_duplicate_can_be_refused_whole(make: Make, ids: list[str | None]) -> None:
+    broker = await make(on_duplicate="refuse")
+    await broker.append(batch("a", ids=["mine"]))
+    before = await broker.bounds()
+    duplicate = "new" if ids.count("new") == 2 else "mine"
+    with pytest.raises(DuplicateEvent, match=rf"^an event with the id '{duplicate}' is in the history already"):
+        await broker.append(batch("b", "c", "d", ids=ids))
+    assert await broker.bounds() == before
+    assert await broker.find("new") is None
+    assert positions(await broker.append(batch("b", "c", ids=["new"]))) == [2, 3]
+    assert data(await read_all(broker)) == ["a", "b", "c"]
+
+
+@shared
+async def test_a_duplicate_of_another_broker_is_found(make: Make) -> None:
+    one, two, strict = await make(), await make(), await make(on_duplicate="refuse")
+    await one.append(batch("a", "b", ids=[None, "mine"]))
+    assert await two.find("mine") == 2
+    assert await two.append(batch("again", ids=["mine"])) == [("mine", 2)]
+    with pytest.raises(DuplicateEvent):
+        await strict.append(batch("again", ids=["mine"]))
+    assert (await one.bounds()).newest == 2
+
+
+@shared
+async def test_of_the_same_ids_at_once_one_is_stored(make: Make) -> None:
+    brokers = [await make() for _ in range(4)]
+    for turn in range(10):
+        ids = [f"{turn}.{place}" for place in range(3)]
+        stored = await asyncio.gather(*(broker.append(batch("x", "y", "z", ids=ids)) for broker in brokers))
+        assert all(one == stored[0] for one in stored)
+    assert [entry.id for entry in await read_all(brokers[0])] == [f"{n // 3}.{n % 3}" for n in range(30)]
+
+
+@shared
+async def test_of_the_same_ids_at_once_all_but_one_are_refused(make: Make) -> None:
+    brokers = [await make(on_duplicate="refuse") for _ in range(4)]
+    for turn in range(10):
+        answers = await asyncio.gather(
+            *(broker.append(batch("x", "y", ids=[None, f"{turn}"])) for broker in brokers), return_exceptions=True
+        )
+        stored = [answer for answer in answers if not isinstance(answer, BaseException)]
+        assert [positions(one) for one in stored] == [[2 * turn + 1, 2 * turn + 2]]
+        assert [type(answer) for answer in answers].count(DuplicateEvent) == 3
+    assert data(await read_all(brokers[0])) == ["x", "y"] * 10
+
+
+async def test_an_id_can_be_used_again_when_its_event_has_gone(make: Make) -> None:
+    broker = await make(history_events=2, on_duplicate="refuse")
+    await broker.append(batch("a", ids=["mine"]))
+    for number in range(4):
+        await broker.append(batch(str(number)))
+    await until(lambda: _is_not_found(broker, "mine"))
+    ((_, position),) = await broker.append(batch("b", ids=["mine"]))
+    assert (position, await broker.find("mine")) == (6, 6)
+
+
+async def _is_not_found(broker: Broker, id: str) -> bool:
+    return await broker.find(id) is None
+
+
+# Reading and following.
+
+
+async def test_reading_is_in_pages(make: Make) -> None:
+    broker = await make()
+    await broker.append(numbered(5))
+    assert positions(await broker.read(0, most=2)) == [1, 2]
+    assert positions(await broker.read(2, most=2)) == [3, 4]
+    assert positions(await broker.read(4, most=2)) == [5]
+    assert positions(await broker.read(0, most=5)) == [1, 2, 3, 4, 5]
+    assert await broker.read(5, most=2) == []
+    assert await broker.read(99, most=2) == []
+
+
+async def test_a_tail_begins_behind_any_position(make: Make) -> None:
+    broker = await make()
+    await broker.append(numbered(3))
+    await broker.append(numbered(3, first=4))
+    for after in range(6):
+        assert positions(await take(broker, after, 6 - after)) == list(range(after + 1, 7))
+
+
+async def test_a_tail_waits_for_news(make: Make) -> None:
+    broker = await make()
+    await broker.append(numbered(2))
+    async with aclosing(broker.tail(2)) as tail:  # type: ignore[type-var]
+        for number in range(3, 13):
+            page = asyncio.create_task(anext(tail))
+            await asyncio.sleep(0.01)
+            assert not page.done()
+            await broker.append(numbered(1, first=number))
+            async with asyncio.timeout(DEADLINE):
+                assert data(await page) == [str(number)]
+
+
+@shared
+async def test_a_tail_hears_of_other_brokers(make: Make) -> None:
+    one, two = await make(), await make()
+    async with aclosing(one.tail(0)) as tail:  # type: ignore[type-var]
+        for number in range(1, 11):
+            page = asyncio.create_task(anext(tail))
+            await two.append(numbered(1, first=number))
+            async with asyncio.timeout(DEADLINE):
+                assert data(await page) == [str(number)]
+
+
+async def test_several_tails_of_one_broker_each_get_all(make: Make) -> None:
+    broker = await make()
+    tails = [asyncio.create_task(take(broker, 0, 30)) for _ in range(5)]
+    for number in range(10):
+        await broker.append(numbered(3, first=3 * number + 1))
+    for tail in tails:
+        assert positions(await tail) == list(range(1, 31))
+
+
+async def test_what_is_appended_while_a_tail_is_read_comes_once_and_in_order(make: Make) -> None:
+    broker = await make()
+    await broker.append(numbered(2500))
+    seen: list[Entry] = []
+    turns = itertools.count()
+    async with asyncio.timeout(DEADLINE), aclosing(broker.tail(0)) as tail:  # type: ignore[type-var]
+        async for page in tail:
+            assert 0 < len(page) <= 1000
+            seen += page
+            if next(turns) < 10:
+                await broker.append(numbered(10, first=1))
+            if len(seen) >= 2600:
+                break
+    assert positions(seen) == list(range(1, 2601))
+
+
+@shared
+async def test_pages_of_a_tail_are_of_about_a_mebibyte(make: Make) -> None:
+    broker = await make()
+    for _ in range(6):
+        await broker.append(batch("x" * 300 * KiB, "y" * 300 * KiB))
+    sizes: list[int] = []
+    async with asyncio.timeout(DEADLINE), aclosing(broker.tail(0)) as tail:  # type: ignore[type-var]
+        async for page in tail:
+            sizes.append(sum(len(entry.frame) for entry in page))
+            if sum(sizes) > 12 * 300 * KiB:
+                break
+    assert max(sizes) < 2 * MiB
+
+
+async def test_a_tail_that_is_cancelled_leaves_nothing_behind(make: Make) -> None:
+    before = asyncio.all_tasks()
+    broker = await make()
+    tails = [asyncio.create_task(take(broker, 0, 10)) for _ in range(3)]
+    listeners = [asyncio.create_task(anext(broker.messages())) for _ in range(2)]  # type: ignore[arg-type]
+    await broker.append(numbered(2))
+    await asyncio.sleep(0.05)
+    for task in [*tails, *listeners]:
+        task.cancel()
+    ended = await asyncio.gather(*tails, *listeners, return_exceptions=True)
+    assert all(isinstance(error, asyncio.CancelledError) for error in ended)
+    assert positions(await broker.append(numbered(1))) == [3]
+    assert positions(await take(broker, 0, 3)) == [1, 2, 3]
+    await broker.close()
+
+    async def is_gone() -> bool:
+        return asyncio.all_tasks() <= before
+
+    await until(is_gone)
+
+
+# What is kept.
+
+
+async def test_history_is_bounded_by_count(make: Make) -> None:
+    broker = await make(history_events=10)
+    stored = [one for number in range(25) for one in await broker.append(numbered(1, first=number))]
+
+    async def is_trimmed() -> bool:
+        return (await broker.bounds()).oldest == 15
+
+    await until(is_trimmed)
+    assert positions(await read_all(broker)) == list(range(16, 26))
+    assert positions(await broker.read(0, most=1)) == [16]
+    assert positions(await take(broker, 3, 10)) == list(range(16, 26))
+    assert [await broker.find(one.id) for one in stored] == [None] * 15 + list(range(16, 26))
+
+
+async def test_a_batch_beyond_the_history_leaves_no_more_than_that(make: Make) -> None:
+    broker = await make(history_events=10)
+    await broker.append(numbered(4))
+    assert positions(await broker.append(numbered(40, first=5))) == list(range(5, 45))
+
+    async def is_trimmed() -> bool:
+        return (await broker.bounds()).oldest >= 34
+
+    await until(is_trimmed)
+    assert (await broker.bounds()).newest == 44
+    assert len(await read_all(broker)) <= 10
+    assert positions(await broker.append(numbered(1))) == [45]
+
+
+async def test_history_is_bounded_by_bytes(make: Make) -> None:
+    limit = 64 * KiB
+    broker = await make(history_bytes=limit)
+    for number in range(100):
+        await broker.append(numbered(1, first=number, size=2000))
+
+    async def is_trimmed() -> bool:
+        return (await broker.bounds()).bytes <= limit
+
+    await until(is_trimmed)
+    kept = await read_all(broker)
+    assert positions(kept) == list(range(101 - len(kept), 101))
+    assert limit // 2 < sum(len(entry.frame) for entry in kept) <= limit
+
+
+async def test_an_event_larger_than_the_history_is_not_kept(make: Make) -> None:
+    broker = await make(history_bytes=1000)
+    await broker.append(numbered(2))
+    assert positions(await broker.append(batch("x" * 5000))) == [3]
+
+    async def is_trimmed() -> bool:
+        return (await broker.bounds())[1:3] == (3, 3)
+
+    await until(is_trimmed)
+    assert await read_all(broker) == []
+    assert positions(await broker.append(numbered(1))) == [4]
+
+
+async def test_history_is_bounded_by_age(make: Make) -> None:
+    broker = await make(history_age=1.0)
+    (old, *_) = await broker.append(batch("a", "b", "c", ids=[None, "mine"]))
+
+    async def is_trimmed() -> bool:
+        await broker.trim()
+        return (await broker.bounds())[1:3] == (3, 3)
+
+    await until(is_trimmed)
+    assert await read_all(broker) == []
+    assert [await broker.find(id) for id in (old.id, "mine")] == [None, None]
+    assert positions(await broker.append(batch("d", ids=["mine"]))) == [4]
+    assert (await broker.bounds())[1:3] == (3, 4)
+
+
+async def test_trim_leaves_what_is_young_enough(make: Make) -> None:
+    broker = await make()
+    await broker.append(numbered(5))
+    before = await broker.bounds()
+    await broker.trim()
+    assert await broker.bounds() == before
+    assert positions(await read_all(broker)) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("setting", ["history_events", "history_bytes"])
+async def test_a_history_of_zero_keeps_nothing(make: Make, setting: str) -> None:
+    broker = await make(**{setting: 0})
+    assert positions(await broker.append(numbered(3))) == [1, 2, 3]
+
+    async def is_trimmed() -> bool:
+        await broker.trim()
+        return (await broker.bounds())[1:3] == (3, 3)
+
+    await until(is_trimmed)
+    assert await read_all(broker) == []
+    assert positions(await broker.append(numbered(1))) == [4]
+
+
+@shared
+@pytest.mark.parametrize("setting", ["history_events", "history_bytes"])
+async def test_a_tail_gets_what_is_kept_by_nobody(make: Make, setting: str) -> None:
+    one, two = await make(**{setting: 0}), await make(**{setting: 0})
+    seen: list[Entry] = []
+
+    async def follow() -> None:
+        async with aclosing(one.tail(0)) as tail:  # type: ignore[type-var]
+            async for page in tail:
+                seen.extend(page)
+
+    async def has_seen_news() -> bool:
+        await two.append(numbered(1))
+        await asyncio.sleep(0.02)
+        return bool(seen)
+
+    following = asyncio.create_task(follow())
+    await until(has_seen_news)  # what was appended before it began to follow may be gone
+    for number in range(10):
+        ((_, position),) = await two.append(numbered(1, first=number))
+
+        async def has_come(position: int = position) -> bool:
+            return seen[-1].position == position
+
+        await until(has_come)
+    following.cancel()
+    await asyncio.wait([following])
+    assert positions(seen) == list(range(seen[0].position, position + 1))
+
+
+async def test_bounds_say_how_many_bytes_are_kept(make: Make) -> None:
+    broker = await make()
+    await broker.append(numbered(10, size=1000))
+    assert 10_000 <= (await broker.bounds()).bytes < 20_000
+    await broker.append(numbered(10, size=1000))
+    assert 20_000 <= (await broker.bounds()).bytes < 40_000
+
+
+@shared
+async def test_a_history_stays_when_its_brokers_close(make: Make) -> None:
+    broker = await make()
+    stored = await broker.append(batch("a", "b", "c", ids=[None, "mine"]))
+    before = await broker.bounds()
+    await broker.close()
+    later = await make()
+    assert await later.bounds() == before
+    assert data(await read_all(later)) == ["a", "b", "c"]
+    assert [await later.find(one.id) for one in stored] == [1, 2, 3]
+    assert await later.append(batch("again", "d", ids=["mine"])) == [("mine", 2), (f"{before.epoch}-4", 4)]
+
+
+@shared
+async def test_positions_go_on_when_all_is_gone(make: Make) -> None:
+    broker = await make(history_age=0.3)
+    await broker.append(numbered(3))
+    before = await broker.bounds()
+
+    async def is_empty() -> bool:
+        await broker.trim()
+        return not await broker.read(0, most=1)
+
+    await until(is_empty)
+    await broker.close()
+    later = await make(history_age=0.3)
+    assert await later.bounds() == Bounds(before.epoch, 3, 3, 0)
+    assert await later.append(batch("d")) == [(f"{before.epoch}-4", 4)]
+
+
+# The side channel.
+
+
+class Listener:
+    """Hears the messages of a broker from when it is entered on."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.heard: list[bytes] = []
+        self._broker = broker
+
+    async def __aenter__(self) -> Listener:
+        self._task = asyncio.create_task(self._listen())
+        async with asyncio.timeout(DEADLINE):
+            while not self.heard:
+                await self._broker.send(b"anybody there?")
+                await asyncio.sleep(0.02)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def _listen(self) -> None:
+        async with aclosing(self._broker.messages()) as messages:  # type: ignore[type-var]
+            async for message in messages:
+                self.heard.append(message)
+
+    async def hear(self, *messages: bytes) -> None:
+        async with asyncio.timeout(DEADLINE):
+            while [one for one in self.heard if one != b"anybody there?"] != list(messages):
+                await asyncio.sleep(0.01)
+
+
+async def test_a_message_reaches_all_who_listen(make: Make) -> None:
+    broker = await make()
+    async with Listener(broker) as one, Listener(broker) as two:
+        await broker.send(b"first")
+        await broker.send(b"\0second\xff\r\n")
+        await broker.send(b"")
+        for listener in (one, two):
+            await listener.hear(b"first", b"\0second\xff\r\n", b"")
+
+
+@shared
+async def test_messages_go_from_each_broker_to_each(make: Make) -> None:
+    one, two = await make(), await make()
+    async with Listener(one) as first, Listener(two) as second:
+        await one.send(b"from one")
+        await first.hear(b"from one")
+        await second.hear(b"from one")
+        await two.send(b"from two")
+        await first.hear(b"from one", b"from two")
+        await second.hear(b"from one", b"from two")
+
+
+async def test_the_largest_message_comes_through(make: Make) -> None:
+    broker = await make()
+    message = random.randbytes(MOST_MESSAGE)
+    async with Listener(broker) as listener:
+        await broker.send(message)
+        await listener.hear(message)
+
+
+async def test_messages_are_no_events_and_are_not_kept(make: Make) -> None:
+    broker = await make()
+    await broker.append(numbered(1))
+    before = await broker.bounds()
+    await broker.send(b"nobody hears this")
+    async with Listener(broker) as listener:
+        await broker.send(b"this is heard")
+        await listener.hear(b"this is heard")
+    assert await broker.bounds() == before
+    assert positions(await take(broker, 0, 1)) == [1]
+
+
+# Opening, closing and giving up.
+
+
+async def test_closing_may_be_done_twice_and_without_opening(make: Make, url: str) -> None:
+    broker = await make()
+    await broker.append(numbered(1))
+    await broker.close()
+    await broker.close()
+    await connect(HubConfig(broker=url)).close()
+
+
+async def test_an_append_that_is_given_up_is_stored_whole_or_not_at_all(make: Make) -> None:
+    broker = await make()
+    returned: dict[str, int] = {}
+    for turn in range(40):
+        append = asyncio.create_task(broker.append(batch(*[f"{turn}.{place}" for place in range(50)])))
+        await _let_pass(turn)
+        append.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await append
+        ((_, returned[f"sure {turn}"]),) = await broker.append(batch(f"sure {turn}"))
+    entries = await read_all(broker)
+    assert positions(entries) == list(range(1, len(entries) + 1))
+    texts = data(entries)
+    assert {text: texts.index(text) + 1 for text in returned} == returned
+    for turn in range(40):
+        stored = [text for text in texts if text.startswith(f"{turn}.")]
+        assert stored in ([], [f"{turn}.{place}" for place in range(50)])
+        assert not stored or texts.index(stored[-1]) - texts.index(stored[0]) == 49
+
+
+async def test_questions_may_be_given_up(make: Make) -> None:
+    broker = await make()
+    await broker.append(numbered(100))
+    for turn in range(20):
+        asked: Sequence[Awaitable[Any]] = [
+            broker.read(0, most=100),
+            broker.find("mine"),
+            broker.bounds(),
+            broker.trim(),
+        ]
+        questions = [asyncio.ensure_future(question) for question in asked]
+        await _let_pass(turn)
+        for question in questions:
+            question.cancel()
+        await asyncio.gather(*questions, return_exceptions=True)
+    assert positions(await broker.read(0, most=100)) == list(range(1, 101))
+    assert positions(await broker.append(numbered(1))) == [101]
+
+
+async def _let_pass(turn: int) -> None:
+    """Some turns of the loop, or some time: each call a little more."""
+    for _ in range(turn % 8):
+        await asyncio.sleep(0)
+    if turn % 3 == 2:
+        await asyncio.sleep(random.uniform(0, 0.005))
