@@ -76,6 +76,7 @@ TOOLS = {
     "node": Tool(("node",), "nodejs", "the npm package eventsource"),
     "npm": Tool(("npm",), "npm", "the npm package eventsource"),
     "curl": Tool(("curl",), "curl", "curl -N"),
+    "redis-server": Tool(("redis-server",), "redis-server", "the broker on Redis"),
     "ip": Tool(("ip",), "iproute2", "peers behind a dropped link (Linux, as root)", root=True),
     "nft": Tool(("nft",), "nftables", "peers whose packets are dropped (Linux, as root)", root=True),
 }
