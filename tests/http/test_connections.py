@@ -28,7 +28,7 @@ async def refused(answer: httpx.Response) -> tuple[int, str, str]:
 
 
 async def test_nobody_is_connected_at_first(http: httpx.AsyncClient) -> None:
-    assert (await http.get("/connections")).json() == {"connections": [], "next": None}
+    assert (await http.get("/connections")).json() == {"connections": [], "next": None, "missing": []}
 
 
 async def test_a_connection_tells_all_but_its_token(http: httpx.AsyncClient, subscribe: Subscribe) -> None:

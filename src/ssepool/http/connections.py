@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import hmac
 import re
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,17 +16,16 @@ from ssepool.http.body import JSON, decode, media_type, read_body
 from ssepool.http.errors import APIError
 from ssepool.http.query import number, read_query, seconds
 from ssepool.http.reply import JSONReply
+from ssepool.runtime.presence import Wanted
 
 if TYPE_CHECKING:
-    from ssepool.runtime.connection import Connection
     from ssepool.runtime.hub import Hub
 
 PAGE = 100
 """Connections in an answer, unless `limit` says otherwise."""
 MOST_PAGE = 1000
+PARAMETERS = ("topic", "user", "ip", "state", "limit", "after")
 STATES = ("open", "closing")
-SLICE = 250
-"""Connections that are looked at in one go; other work of the event loop gets its turn in between."""
 KICK = 30.0
 """Seconds that a kicked client stays away, unless `seconds` says otherwise."""
 MOST_KICK = 3600
@@ -39,47 +35,39 @@ ANYTHING: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 
 def routes(hub: Hub) -> list[BaseRoute]:
-    """The routes of this file."""
-
-    def find(request: Request) -> Connection:
-        name = request.path_params["id"]
-        connection = hub.connection(name)
-        if connection is None or not connection.is_open:
-            raise APIError(404, "not_found", f"there is no connection {shown(name)}, or no longer")
-        return connection
+    """The routes of this file. They reach the connections of all nodes."""
 
     async def list_connections(request: Request) -> Response:
-        query = read_query(request, "topic", "user", "ip", "state", "limit", "after")
-        limit = number("limit", query.get("limit", str(PAGE)), least=1, most=MOST_PAGE)
-        wanted = _filter(query)
-        found: list[dict[str, Any]] = []
-        for place, connection in enumerate(hub.connections):
-            if place % SLICE == SLICE - 1:
-                await asyncio.sleep(0)
-            if connection.is_open and wanted(connection):
-                if len(found) == limit:
-                    return JSONReply({"connections": found, "next": found[-1]["id"]})
-                found.append(_describe(connection))
-        return JSONReply({"connections": found, "next": None})
+        page, missing = await hub.nodes.connections(_wanted(read_query(request, *PARAMETERS)))
+        following = page.connections[-1]["id"] if page.more else None
+        return JSONReply({"connections": page.connections, "next": following, "missing": missing})
 
     async def get(request: Request) -> Response:
         read_query(request)
-        return JSONReply(_describe(find(request)))
+        id = request.path_params["id"]
+        return JSONReply(_there(id, await hub.nodes.connection(id)))
 
     async def kick(request: Request) -> Response:
         query = read_query(request, "seconds")
-        hub.kick(find(request), seconds("seconds", query.get("seconds", str(KICK)), most=MOST_KICK))
+        id = request.path_params["id"]
+        apart = seconds("seconds", query.get("seconds", str(KICK)), most=MOST_KICK)
+        _there(id, await hub.nodes.kick(id, apart) or None)
         return Response(status_code=204)
 
     async def message(request: Request) -> Response:
         query = read_query(request, "token")
-        connection = find(request)
-        _check_token(request, query, connection)
+        id, token = request.path_params["id"], _token(request, query)
+        here = hub.connection(id)
+        _there(id, hub.nodes.may_have(id) or None)
+        if here is not None and not here.accepts(token):
+            raise _wrong_token()
         media_type(request, JSON)
         body = await read_body(request, MOST_MESSAGE)
         data = decode(ANYTHING, body, root="the body", code="invalid_json")
-        find(request)  # it may have left while the body came
-        await hub.receive(connection, data)
+        outcome = await hub.nodes.receive(id, token, data)  # it may have left while the body came
+        if outcome == "invalid_token":
+            raise _wrong_token()
+        _there(id, None if outcome == "not_found" else outcome)
         return JSONReply({"accepted": True}, 202)
 
     return [
@@ -90,70 +78,44 @@ def routes(hub: Hub) -> list[BaseRoute]:
     ]
 
 
-def _filter(query: dict[str, str]) -> Callable[[Connection], bool]:
+def _there(id: str, found: Any) -> Any:
+    if found is None:
+        raise APIError(404, "not_found", f"there is no connection {shown(id)}, or no longer")
+    return found
+
+
+def _wanted(query: dict[str, str]) -> Wanted:
     """What a query asks for; raises `APIError` (400) for a value that is not allowed."""
+    limit = number("limit", query.get("limit", str(PAGE)), least=1, most=MOST_PAGE)
     topic, user, ip, state = (query.get(name) for name in ("topic", "user", "ip", "state"))
-    after = _slot(query["after"]) if "after" in query else -1
     if state not in (None, *STATES):
         message = f"state={shown(state)} is not allowed; it takes {' or '.join(STATES)}"
         raise APIError(400, "invalid_parameter", message)
-
-    def wanted(connection: Connection) -> bool:
-        return (
-            (after < 0 or _slot(connection.id) > after)
-            and (state is None or connection.state == state)
-            and (user is None or connection.user == user)
-            and (ip is None or connection.ip == ip)
-            and (topic is None or topic in connection.topics or topic in connection.patterns)
-        )
-
-    return wanted
+    return Wanted(limit, topic, user, ip, state, _place(query["after"]) if "after" in query else None)
 
 
-def _slot(id: str) -> int:
-    """The index of the slot that an id names. It goes on counting where its connection has left meanwhile."""
+def _place(id: str) -> tuple[str, int]:
+    """The node and the slot that an id names. They go on counting where its connection has left meanwhile."""
     parts = id.rsplit("-", 2)
     if len(parts) == 3 and re.fullmatch("[0-9]{1,18}", parts[1]):
-        return int(parts[1])
+        return parts[0], int(parts[1])
     raise APIError(400, "invalid_parameter", f"after={shown(id)} is not allowed; it takes next of the page before")
 
 
-def _describe(connection: Connection) -> dict[str, Any]:
-    """What others may know of a connection: everything but its token."""
-    return {
-        "id": connection.id,
-        "state": connection.state,
-        "user": connection.user,
-        "ip": connection.ip,
-        "topics": connection.topics,
-        "patterns": connection.patterns,
-        "data": _as_json(connection.data),
-        "opened_at": connection.opened_at,
-        "events_sent": connection.events_sent,
-        "bytes_sent": connection.bytes_sent,
-        "events_skipped": connection.events_skipped,
-    }
-
-
-def _as_json(data: Any) -> msgspec.Raw:
-    try:
-        return msgspec.Raw(msgspec.json.encode(data))
-    except (TypeError, ValueError, RecursionError):
-        # An application may keep whatever it likes on a connection.
-        return msgspec.Raw(msgspec.json.encode(ascii(data)))
-
-
-def _check_token(request: Request, query: dict[str, str], connection: Connection) -> None:
+def _token(request: Request, query: dict[str, str]) -> str:
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     if not scheme:
         given = query.get("token", "")
     elif scheme.lower() != "bearer":
         given = ""
-    if not hmac.compare_digest(given.strip().encode(), connection.token.encode()):
-        raise APIError(
-            401,
-            "invalid_token",
-            "the token is missing or wrong; it takes the one from the ssepool.open event of this connection, "
-            "as Authorization: Bearer, or as the query parameter token",
-            {"WWW-Authenticate": "Bearer"},
-        )
+    return given.strip()
+
+
+def _wrong_token() -> APIError:
+    return APIError(
+        401,
+        "invalid_token",
+        "the token is missing or wrong; it takes the one from the ssepool.open event of this connection, "
+        "as Authorization: Bearer, or as the query parameter token",
+        {"WWW-Authenticate": "Bearer"},
+    )

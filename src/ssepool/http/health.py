@@ -22,9 +22,8 @@ def routes(hub: Hub) -> list[BaseRoute]:
         return JSONReply({"status": "live"})
 
     async def ready(request: Request) -> Response:
-        state = hub.stats().pool.state
-        if state != "open":
-            raise APIError(503, "not_ready", f"the pool is {state}; it takes clients only while it is open")
+        if hub.unready is not None:
+            raise APIError(503, "not_ready", hub.unready)
         return JSONReply({"status": "ready"})
 
     return [

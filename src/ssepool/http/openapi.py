@@ -66,6 +66,8 @@ def answers(success: int, description: str, body: Schema | None = None, /, **ref
     return found
 
 
+UNREACHABLE = "Other nodes cannot be reached: the broker is away, or a node did not answer."
+
 TEXT: Schema = {"type": "string"}
 OPTIONAL_TEXT: Schema = {"type": ["string", "null"]}
 COUNT: Schema = {"type": "integer", "minimum": 0}
@@ -77,6 +79,37 @@ CONNECTION_ID = param("id", TEXT, "The connection's id, from its `ssepool.open` 
 SIZE = {
     key: PoolConfig.__dataclass_fields__["size"].metadata[name]
     for key, name in (("minimum", "least"), ("maximum", "most"))
+}
+
+WORKER: Schema = {"type": ["integer", "null"], "minimum": 0, "description": "Its number among the workers."}
+NUMBERS: Schema = {
+    "node": TEXT,
+    "pool": obj(
+        "state size free reserved open closing waiting max_waiting requests queued granted timed_out cancelled "
+        "refused wait_seconds open_seconds released",
+        state={"enum": ["new", "open", "draining", "closed"]},
+        size=COUNT,
+        free=COUNT,
+        reserved=COUNT,
+        open=COUNT,
+        closing=COUNT,
+        waiting=COUNT,
+        max_waiting=COUNT,
+        requests=COUNT,
+        queued=COUNT,
+        granted=COUNT,
+        timed_out=COUNT,
+        cancelled=COUNT,
+        refused=COUNT,
+        wait_seconds=NUMBER,
+        open_seconds=NUMBER,
+        released=obj(" ".join(reason.value for reason in Reason), **{reason.value: COUNT for reason in Reason}),
+    ),
+    "events": obj("published delivered skipped", published=COUNT, delivered=COUNT, skipped=COUNT),
+    "bytes_sent": COUNT,
+    "feeds": COUNT,
+    "history": obj("events bytes", events=COUNT, bytes=COUNT),
+    "uptime": NUMBER,
 }
 
 SCHEMAS: Schema = {
@@ -118,34 +151,32 @@ SCHEMAS: Schema = {
         events_skipped=COUNT,
     ),
     "Pool": obj(
-        "node pool events bytes_sent feeds history uptime",
+        f"{' '.join(NUMBERS)} workers missing",
+        **NUMBERS,
+        workers=array(ref("Node"), description="Each of the processes on this port, where there are several."),
+        missing=array(ref("Name"), description="Workers that did not answer in time: the sums are without them."),
+    ),
+    "Name": obj(
+        "node host pid",
         node=TEXT,
-        pool=obj(
-            "state size free reserved open closing waiting max_waiting requests queued granted timed_out cancelled "
-            "refused wait_seconds open_seconds released",
-            state={"enum": ["new", "open", "draining", "closed"]},
-            size=COUNT,
-            free=COUNT,
-            reserved=COUNT,
-            open=COUNT,
-            closing=COUNT,
-            waiting=COUNT,
-            max_waiting=COUNT,
-            requests=COUNT,
-            queued=COUNT,
-            granted=COUNT,
-            timed_out=COUNT,
-            cancelled=COUNT,
-            refused=COUNT,
-            wait_seconds=NUMBER,
-            open_seconds=NUMBER,
-            released=obj(" ".join(reason.value for reason in Reason), **{reason.value: COUNT for reason in Reason}),
+        host=TEXT,
+        pid=COUNT,
+        group={"type": ["string", "null"], "description": "Names the workers of one port."},
+        worker=WORKER,
+    ),
+    "Node": obj(
+        f"{' '.join(NUMBERS)} host pid worker broker",
+        **NUMBERS,
+        host=TEXT,
+        pid=COUNT,
+        worker=WORKER,
+        broker=obj(
+            "url position behind failing",
+            url=TEXT,
+            position=COUNT,
+            behind={**COUNT, "description": "Events that the broker has and this process has not."},
+            failing={**OPTIONAL_TEXT, "description": "Why the broker cannot be reached; null if it can."},
         ),
-        events=obj("published delivered skipped", published=COUNT, delivered=COUNT, skipped=COUNT),
-        bytes_sent=COUNT,
-        feeds=COUNT,
-        history=obj("events bytes", events=COUNT, bytes=COUNT),
-        uptime=NUMBER,
     ),
 }
 
@@ -196,6 +227,7 @@ PATHS: Schema = {
                 _400="The body is not well formed, or an event is not allowed: the message says which and why.",
                 _403="A topic of the hub's own, or a page of another site.",
                 _408="The body did not come in time.",
+                _409="An id is in the history already, and `on_duplicate` is `refuse`.",
                 _413="The body or an event is too large.",
                 _415="The body is of another type.",
                 _503="The pool is not open, or the broker failed.",
@@ -205,7 +237,7 @@ PATHS: Schema = {
     "/connections": {
         "get": {
             "operationId": "listConnections",
-            "summary": "Who is connected, page by page, in the order of the slots",
+            "summary": "Who is connected to any node, page by page, in the order of nodes and slots",
             "parameters": [
                 param("topic", TEXT, "Only with this topic or pattern."),
                 param("user", TEXT, "Only of this user."),
@@ -223,9 +255,15 @@ PATHS: Schema = {
                 "A page. `next` is null on the last one.",
                 content(
                     "application/json",
-                    obj("connections next", connections=array(ref("Connection")), next=OPTIONAL_TEXT),
+                    obj(
+                        "connections next missing",
+                        connections=array(ref("Connection")),
+                        next=OPTIONAL_TEXT,
+                        missing=array(TEXT, description="Nodes that did not answer: theirs are not among them."),
+                    ),
                 ),
                 _400="A parameter is unknown or has a value that is not allowed.",
+                _503=UNREACHABLE,
             ),
         }
     },
@@ -235,7 +273,11 @@ PATHS: Schema = {
             "operationId": "getConnection",
             "summary": "One connection",
             "responses": answers(
-                200, "The connection.", content("application/json", ref("Connection")), _404="It is not open."
+                200,
+                "The connection.",
+                content("application/json", ref("Connection")),
+                _404="It is not open.",
+                _503=UNREACHABLE,
             ),
         },
         "delete": {
@@ -254,6 +296,7 @@ PATHS: Schema = {
                 _400="A parameter is not allowed.",
                 _403="A page of another site.",
                 _404="It is not open.",
+                _503=UNREACHABLE,
             ),
         },
     },
@@ -278,14 +321,30 @@ PATHS: Schema = {
                 _408="The body did not come in time.",
                 _413="The body is too large.",
                 _415="The body is of another type.",
+                _503=UNREACHABLE,
             ),
         },
+    },
+    "/cluster": {
+        "get": {
+            "operationId": "getCluster",
+            "summary": "All nodes of the broker: their pools, queues and how far they are behind",
+            "responses": answers(
+                200,
+                "The nodes that answered, this one first.",
+                content(
+                    "application/json",
+                    obj("nodes missing", nodes=array(ref("Node")), missing=array(ref("Name"))),
+                ),
+                _503=UNREACHABLE,
+            ),
+        }
     },
     "/pool": {
         "get": {
             "operationId": "getPool",
-            "summary": "The numbers of the pool and the hub",
-            "responses": answers(200, "The numbers.", content("application/json", ref("Pool"))),
+            "summary": "The numbers of this node: of all its workers together, and of each",
+            "responses": answers(200, "The numbers.", content("application/json", ref("Pool")), _503=UNREACHABLE),
         },
         "patch": {
             "operationId": "resizePool",
@@ -351,7 +410,7 @@ PATHS: Schema = {
                 200,
                 "They are.",
                 content("application/json", obj("status", status={"const": "ready"})),
-                _503="The pool is not open yet, is draining, or is closed.",
+                _503="The pool is not open yet, is draining, or is closed; or the broker is away.",
             ),
         }
     },

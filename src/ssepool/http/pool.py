@@ -1,4 +1,4 @@
-"""/pool: the numbers of the hub, resize, drain."""
+"""/pool and /cluster: the numbers of this node and of all nodes, resize, drain."""
 
 from __future__ import annotations
 
@@ -43,15 +43,20 @@ def routes(hub: Hub) -> list[BaseRoute]:
 
     async def get(request: Request) -> Response:
         read_query(request)
-        return JSONReply(hub.stats().report())
+        return JSONReply(await hub.nodes.here())
 
     async def resize(request: Request) -> Response:
         read_query(request)
         media_type(request, JSON)
         body = await read_body(request, MOST_BODY)
         new = decode(RESIZE, body, root="pool", code="invalid_setting", fields=Resize.__struct_fields__)
-        hub.resize(new.size)
-        return JSONReply(hub.stats().report())
+        await hub.nodes.resize(new.size)
+        return JSONReply(await hub.nodes.here())
+
+    async def cluster(request: Request) -> Response:
+        read_query(request)
+        reports, missing = await hub.nodes.reports()
+        return JSONReply({"nodes": reports, "missing": missing})
 
     async def drain(request: Request) -> Response:
         read_query(request)
@@ -63,11 +68,12 @@ def routes(hub: Hub) -> list[BaseRoute]:
         if not 0 <= order.seconds <= MOST_DRAIN:
             message = f"drain.seconds is {order.seconds:g}; it takes a number from 0 to {MOST_DRAIN}"
             raise APIError(400, "invalid_setting", message)
-        hub.drain(order.seconds)
+        await hub.nodes.drain(order.seconds)
         return JSONReply({"draining": True, "seconds": order.seconds}, 202)
 
     return [
         Route("/pool", get, methods=["GET"]),
         Route("/pool", resize, methods=["PATCH"]),
         Route("/pool/drain", drain, methods=["POST"]),
+        Route("/cluster", cluster, methods=["GET"]),
     ]

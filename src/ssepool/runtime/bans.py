@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-
     from ssepool.runtime.visit import Visit
 
 
@@ -14,10 +12,10 @@ class Bans:
     """Recognises kicked clients by their likeness: address, user, subscription and data. Times in seconds."""
 
     def __init__(self) -> None:
-        self._until: dict[Hashable, float] = {}
+        self._until: dict[str, float] = {}
 
-    def add(self, visit: Visit, until: float) -> None:
-        self._until[visit.likeness] = until
+    def add(self, likeness: str, until: float) -> None:
+        self._until[likeness] = until
 
     def cover(self, visit: Visit, now: float) -> bool:
         """Whether this client is to stay away."""

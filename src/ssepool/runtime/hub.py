@@ -26,6 +26,7 @@ from ssepool.errors import InvalidTopic, PoolClosed
 from ssepool.runtime import frames
 from ssepool.runtime.asgi import EventStream
 from ssepool.runtime.bans import Bans
+from ssepool.runtime.cluster import Cluster
 from ssepool.runtime.connection import Connection
 from ssepool.runtime.delivery import Delivery
 from ssepool.runtime.feeds import Feeds
@@ -33,6 +34,7 @@ from ssepool.runtime.hooks import Hooks
 from ssepool.runtime.link import Link
 from ssepool.runtime.log import Log
 from ssepool.runtime.monitor import Monitor
+from ssepool.runtime.nodes import Nodes
 from ssepool.runtime.production import Productions
 from ssepool.runtime.reaper import Reaper
 from ssepool.runtime.signals import before_others
@@ -73,6 +75,8 @@ class Hub:
         self.tasks = Tasks()
         self.hooks = Hooks(self.tasks)
         self.bans = Bans()
+        self.cluster = Cluster(self)
+        self.nodes = Nodes(self, self.cluster)
         self._productions = Productions(self)
         self._emptied: asyncio.Event
         self._opened_at = 0.0
@@ -94,6 +98,7 @@ class Hub:
         await self._open_log()
         if AVAILABLE and self.config.detach:
             self.streamer = Streamer()
+        self.cluster.open()
         self._reaper = Reaper(self)
         self._monitor = Monitor(self)
 
@@ -116,6 +121,7 @@ class Hub:
             self.streamer.close()
             self.streamer = None
         await self.tasks.close(GOODBYE)
+        await self.cluster.close()
         await self.log.close()
 
     async def _open_log(self) -> None:
@@ -163,6 +169,15 @@ class Hub:
                 yield
         finally:
             await self.close()
+
+    @property
+    def unready(self) -> str | None:
+        """Why this hub takes no clients, or does not get what is published; None if all is well."""
+        state = self.pool.state
+        if state is not PoolState.OPEN:
+            return f"the pool is {state.value}; it takes clients only while it is open"
+        failing = self.log.failing
+        return None if failing is None else f"the broker is away: {failing}"
 
     def check_open(self) -> None:
         """Raise `PoolClosed` if the hub was never opened: a mistake in the program, not a state of operation."""
@@ -367,7 +382,9 @@ class Hub:
     def kick(self, connection: Connection, seconds: float = KICK_SECONDS) -> None:
         """Send a client away. One that looks like it and comes back within `seconds` is told to stay away (204)."""
         if seconds > 0:
-            self.bans.add(connection.visit, self.now() + seconds)
+            likeness = connection.visit.likeness
+            self.bans.add(likeness, self.now() + seconds)
+            self.cluster.spread("ban", {"likeness": likeness, "seconds": seconds})
         connection.close(Reason.KICKED.value)
 
     def resize(self, size: int) -> None:
@@ -431,7 +448,7 @@ class Hub:
             events_delivered=self._delivered + sum(slot.events for slot in held),
             events_skipped=self._skipped + sum(slot.skipped for slot in held),
             bytes_sent=self._bytes + sum(slot.bytes for slot in held),
-            feeds=len(self.feeds),
+            feeds=len(self.feeds) if self._opened_at else 0,
             history_events=history.events,
             history_bytes=history.bytes,
             uptime=self.now() - self._opened_at if self._opened_at else 0.0,

@@ -66,9 +66,6 @@ class Log:
         """`room` is awaited before each page that the broker has for us, so that delivery is not swamped."""
         self.broker = broker
         self.config = broker.config
-        self.window: Window
-        self.position = 0
-        """The position of the newest entry that was given to `deliver`."""
         self.failing: BrokerError | None = None
         """Why the broker cannot be followed at the moment."""
         self.bounds = Bounds("", 0, 0, 0)
@@ -83,6 +80,10 @@ class Log:
         self._tail: asyncio.Task[None] | None = None
         self._crowded = False
         """The tail waits for delivery, not for the broker."""
+        self.window: Window
+        self.position: int
+        """The position of the newest entry that was given to `deliver`."""
+        self._begin(self.bounds, 0)
 
     # Opening and closing.
 

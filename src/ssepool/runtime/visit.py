@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Hashable
+from collections.abc import AsyncIterable
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qs
 
@@ -48,9 +49,11 @@ class Visit(msgspec.Struct, kw_only=True):
         return self.subscription.keys if self.subscription else ()
 
     @property
-    def likeness(self) -> Hashable:
-        """What a client that was kicked is recognised by when it comes back."""
-        return (self.ip, self.user, self.subscription, repr(self.data))
+    def likeness(self) -> str:
+        """What a client that was kicked is recognised by when it comes back, to whichever node."""
+        private = self.subscription is not None and self.subscription.private
+        likeness = repr((self.ip, self.user, self.limited, private, repr(self.data)))
+        return sha256(likeness.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
     @property
     def has_everything(self) -> bool:
