@@ -54,6 +54,12 @@ class Tool:
         return found
 
 
+def _versions_of(program: str) -> list[str]:
+    """Debian has programs of PostgreSQL where no PATH leads; the newest version first."""
+    found = Path("/usr/lib/postgresql").glob(f"*/bin/{program}")
+    return [str(path) for path in sorted(found, key=lambda path: -float(path.parts[4]))]
+
+
 TOOLS = {
     "chromium": Tool(
         (
@@ -77,6 +83,8 @@ TOOLS = {
     "npm": Tool(("npm",), "npm", "the npm package eventsource"),
     "curl": Tool(("curl",), "curl", "curl -N"),
     "redis-server": Tool(("redis-server",), "redis-server", "the broker on Redis"),
+    "postgres": Tool(("postgres", *_versions_of("postgres")), "postgresql", "the broker on PostgreSQL"),
+    "initdb": Tool(("initdb", *_versions_of("initdb")), "postgresql", "the broker on PostgreSQL"),
     "ip": Tool(("ip",), "iproute2", "peers behind a dropped link (Linux, as root)", root=True),
     "nft": Tool(("nft",), "nftables", "peers whose packets are dropped (Linux, as root)", root=True),
 }

@@ -28,6 +28,8 @@ class Service(ABC):
 
     tools: tuple[str, ...] = ()
     """The programs that it needs, by their names in `tests/tools.py`."""
+    user: str | None = None
+    """Who runs it, if not the user of the tests."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -53,7 +55,9 @@ class Service(ABC):
     def start(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         with (self.directory / "log").open("ab") as log:
-            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen(
+                self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, user=self.user
+            )
         deadline = time.monotonic() + START
         while not self.answers():
             if self.process.poll() is not None or time.monotonic() > deadline:

@@ -23,7 +23,7 @@ SCHEMES = {
 }
 """URL scheme to the class that serves it; loaded when it is first named."""
 
-EXTRAS = {"redis": "redis", "nats": "nats", "psycopg": "postgres", "psycopg_pool": "postgres"}
+EXTRAS = {"redis": "redis", "nats": "nats", "psycopg": "postgres"}
 """Libraries that are not installed with ssepool itself, and the extra that brings them."""
 
 

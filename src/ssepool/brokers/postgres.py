@@ -1,0 +1,312 @@
+"""PostgreSQL: events in a table, for hubs that have such a server anyway."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+
+import psycopg
+from psycopg import conninfo, errors
+
+from ssepool.brokers.base import Bounds, Broker, Stored, duplicate, new_epoch
+from ssepool.brokers.postgres_line import MISSING, Line, Row, Values
+from ssepool.brokers.postgres_tables import DELETED, NAME, VERSION, Tables
+from ssepool.brokers.record import Record
+from ssepool.config import HubConfig
+from ssepool.core.feed import Entry
+from ssepool.errors import BrokerError, ConfigError
+
+OLDEST_SERVER = (130000, "13")
+"""What works: server_version_num, and as people write it."""
+
+PAGE = 1000
+"""Entries that a tail gives at a time."""
+
+POLL = 1.0
+"""Seconds after which a tail looks by itself: notifications only wake it."""
+
+UNSURE = "the events may be published or not"
+
+SECRETS = ("password", "sslpassword")
+"""Parameters that have no place in a query, since queries are shown."""
+
+_OURS_TO_CHANGE = re.compile(
+    r"authentication failed|no password supplied|no pg_hba\.conf entry|(role|database) .* does not exist"
+    r"|not permitted to log in|permission denied|does not support SSL|certificate|invalid .* (value|option)"
+)
+"""What servers and the library say to those who connect with the wrong settings. The protocol has codes for it, but the
+library has no way to show them."""
+
+_A_CENTURY = 100 * 365.25 * 86400
+_MANY = 2**62
+
+
+class PostgresBroker(Broker):
+    """`postgresql://user:password@host/database?name=ssepool`, with all that libpq knows; PostgreSQL 13 or newer, UTF8.
+
+    The history is three tables and two functions, called after `name` (see `postgres_tables`), that are made where they
+    are missing: the first time the user needs the right CREATE on its schema. Each hub holds four connections:
+    for appending, for questions, and two that listen. `NOTIFY` wakes hubs, so a PgBouncer between them and the server
+    has to be in session mode; through one in transaction or statement mode nothing is heard.
+
+    - *Order.* Who appends locks one row until it has committed: positions follow commits, without holes. So all
+      publishers of a history together make one commit at a time; a hub joins publishes to make them large.
+    - *Durability* is what the server's `synchronous_commit` says, which is left alone. With its default an event
+      is on disk when `append` returns. With `off` a crash of the server loses what was published just before, and
+      with asynchronous replication so does a failover; then subscribers are told of a gap where it can be noticed.
+    - *Bounds* hold at the end of each `append`, as far as anybody can see. The rows themselves go with `trim`, after a
+      grace of 5 s for tails that are on their way to them, and their space on disk with autovacuum.
+    - *Messages* are rows that stay a minute, in an unlogged table.
+
+    No question takes longer than `broker_timeout`, here or on the server. One that is given up costs its connection.
+    """
+
+    def __init__(self, config: HubConfig) -> None:
+        super().__init__(config)
+        parts = urlsplit(config.broker)
+        query = parse_qsl(parts.query, keep_blank_values=True)
+        for key, _ in query:
+            if key in SECRETS:
+                raise ConfigError(
+                    f"HubConfig.broker must not have {key!r} in its query, which is shown: put a password in front of "
+                    "the @, or use PGPASSWORD, a password file (PGPASSFILE) or a service file (PGSERVICEFILE)"
+                )
+        name = dict(query).get("name", "ssepool")
+        if not NAME.fullmatch(name):
+            raise ConfigError(
+                f"HubConfig.broker has the name {name!r}; a history in PostgreSQL has a name of 1 to 50 letters, "
+                "digits, _ and -"
+            )
+        self._password = parts.password or ""
+        rest = urlencode([(key, value) for key, value in query if key != "name"])
+        self._conninfo = self._complete(urlunsplit(parts._replace(query=rest)))
+        self._tables = Tables(name)
+        self._appending = self._line()
+        self._asking = self._line()
+        self._limits = (
+            min(config.history_events, _MANY),
+            min(config.history_bytes, _MANY),
+            min(config.history_age, _A_CENTURY),
+        )
+
+    async def open(self) -> None:
+        with self._told(opening=True):
+            ((number, version, encoding),) = await self._asking.ask(
+                b"SELECT current_setting('server_version_num')::int, current_setting('server_version'), "
+                b"current_setting('server_encoding')",
+                (),
+            )
+            if number < OLDEST_SERVER[0]:
+                raise ConfigError(f"{self.url}: PostgreSQL {version} is too old; it takes {OLDEST_SERVER[1]} or newer")
+            if encoding != "UTF8":
+                raise ConfigError(f"{self.url}: the database has the encoding {encoding}; it takes UTF8")
+            ((made,),) = await self._rows(self._asking, self._tables.probe)
+            if made > VERSION:
+                raise ConfigError(
+                    f"{self.url}: the tables of {self._tables.name!r} are of version {made}, made by a newer ssepool; "
+                    f"this one knows {VERSION}: update it, or choose another name"
+                )
+
+    async def close(self) -> None:
+        await self._appending.close()
+        await self._asking.close()
+
+    async def append(self, records: Sequence[Record]) -> list[Stored]:
+        if not records:
+            return []
+        refuse = self.config.on_duplicate == "refuse"
+        once = self._once(records, refuse)
+        values = (
+            [record.id for record in once],
+            ["\n".join(record.topics) for record in once],
+            [record.private for record in once],
+            [record.frame for record in once],
+            refuse,
+            *self._limits,
+        )
+        with self._told():
+            await self._appending.connect()
+        with self._told(unsure=UNSURE):
+            ((epoch, position, *known),) = await self._rows(self._appending, self._tables.append, values)
+        places: dict[str | None, int] = dict(zip(*known, strict=True))
+        if refuse and places:
+            raise duplicate(next(record.id for record in records if record.id and record.id in places))
+        stored = []
+        for record in records:
+            place = places.get(record.id)
+            if place is None:
+                place = position = position + 1
+                if record.id is not None:
+                    places[record.id] = place
+            stored.append(Stored(record.id or f"{epoch}-{place}", place))
+        return stored
+
+    async def tail(self, after: int) -> AsyncIterator[Sequence[Entry]]:
+        line = self._line()
+        try:
+            with self._told():
+                await line.ask(self._tables.listen_for_news)
+                ((epoch, oldest, _, _),) = await self._rows(line, self._tables.bounds)
+            after = max(after, oldest)
+            while True:
+                with self._told():
+                    rows = await self._page(line, after, PAGE, kept=False)
+                    if not rows:
+                        await line.hear(POLL)
+                        continue
+                if rows[0][0] != epoch:
+                    raise BrokerError(f"{self.url}: the history has begun anew")
+                entries = [_entry(row) for row in rows]
+                after = entries[-1].position
+                yield entries
+        finally:
+            await line.close()
+
+    async def read(self, after: int, *, most: int) -> Sequence[Entry]:
+        with self._told():
+            return [_entry(row) for row in await self._page(self._asking, after, most, kept=True)]
+
+    async def find(self, id: str) -> int | None:
+        if not (id.isascii() and id.isprintable()):
+            return None
+        with self._told():
+            ((epoch, oldest, newest, position),) = await self._rows(self._asking, self._tables.find, (id,))
+        if position is None and (made := re.fullmatch(rf"{epoch}-([1-9][0-9]{{0,18}})", id)):
+            position = int(made[1])
+        return position if position is not None and oldest < position <= newest else None
+
+    async def bounds(self) -> Bounds:
+        with self._told():
+            ((epoch, oldest, newest, size),) = await self._rows(self._asking, self._tables.bounds)
+        return Bounds(epoch, oldest, newest, size)
+
+    async def trim(self) -> None:
+        until = asyncio.get_running_loop().time() + self.config.broker_timeout / 4
+        with self._told():
+            await self._rows(self._asking, self._tables.trim, self._limits)
+            gone = DELETED
+            while gone == DELETED and asyncio.get_running_loop().time() < until:
+                ((gone,),) = await self._rows(self._asking, self._tables.delete)
+
+    async def send(self, message: bytes) -> None:
+        with self._told():
+            await self._rows(self._asking, self._tables.send, (message,))
+
+    async def messages(self) -> AsyncIterator[bytes]:
+        line = self._line()
+        try:
+            with self._told():
+                await line.ask(self._tables.listen_for_mail)
+            while True:
+                with self._told():
+                    heard = await line.hear()
+                for id in heard:
+                    with self._told():
+                        rows = await self._rows(line, self._tables.message, (id,), needed=False)
+                    for (message,) in rows:
+                        yield message
+        finally:
+            await line.close()
+
+    # How the server is asked.
+
+    async def _page(self, line: Line, after: int, most: int, *, kept: bool) -> list[Row]:
+        return await self._rows(line, self._tables.page, {"after": after, "most": most, "kept": kept}, needed=False)
+
+    async def _rows(self, line: Line, query: bytes, values: Values = (), *, needed: bool = True) -> list[Row]:
+        """The rows of a question. Where our tables or what has to be in them are missing they are made first."""
+        with contextlib.suppress(*MISSING):
+            rows = await line.ask(query, values)
+            if rows or not needed:
+                return rows
+        await line.ask(self._tables.make(new_epoch()))
+        rows = await line.ask(query, values)
+        if needed and not rows:
+            raise BrokerError(f"{self.url}: the tables of {self._tables.name!r} vanish as soon as they are made")
+        return rows
+
+    @staticmethod
+    def _once(records: Sequence[Record], refuse: bool) -> list[Record]:
+        """The records without those whose id an earlier one has."""
+        seen: set[str] = set()
+        once = []
+        for record in records:
+            if record.id is not None:
+                if record.id in seen:
+                    if refuse:
+                        raise duplicate(record.id)
+                    continue
+                seen.add(record.id)
+            once.append(record)
+        return once
+
+    def _line(self) -> Line:
+        return Line(self._conninfo, self.config.broker_timeout)
+
+    def _complete(self, url: str) -> str:
+        """What the library connects with: the URL, and what it leaves open."""
+        try:
+            given = conninfo.conninfo_to_dict(url)
+        except psycopg.Error as error:
+            raise ConfigError(f"HubConfig.broker = {self.url!r} will not do: {self._said(error)}") from None
+        timeout, hosts = self.config.broker_timeout, str(given.get("host") or "").count(",") + 1
+        wanted: dict[str, Any] = {
+            "connect_timeout": max(2, round(timeout / hosts)),
+            "tcp_user_timeout": max(1, round(1000 * timeout)),
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "target_session_attrs": "read-write",  # of several hosts the one that takes events
+            "fallback_application_name": "ssepool",
+            "client_encoding": "UTF8",
+        }
+        return conninfo.make_conninfo(**{**wanted, **given})
+
+    # What is said where it fails.
+
+    @contextlib.contextmanager
+    def _told(self, *, opening: bool = False, unsure: str = "") -> Iterator[None]:
+        """Errors of the library as ours. With `unsure`, that is said where an answer may have been lost."""
+        try:
+            yield
+        except TimeoutError:
+            said = f"no answer in {self.config.broker_timeout:g} s"
+            raise BrokerError(self._with(unsure, f"{self.url}: {said}")) from None
+        except psycopg.Error as error:
+            said = self._said(error)
+            if opening and (advice := self._advice(error, said)):
+                raise ConfigError(f"{self.url}: {said}; {advice}") from None
+            lost = isinstance(error, psycopg.OperationalError) and (error.sqlstate or "08")[:2] in ("08", "57")
+            lost = lost and not isinstance(error, errors.QueryCanceled)
+            raise BrokerError(self._with(unsure if lost else "", f"{self.url}: {said}")) from None
+
+    @staticmethod
+    def _with(addition: str, said: str) -> str:
+        return f"{said}; {addition}" if addition else said
+
+    def _advice(self, error: psycopg.Error, said: str) -> str | None:
+        """What to change, where trying again later is of no use."""
+        if isinstance(error, errors.InsufficientPrivilege):
+            return "grant the user CREATE on the schema, or let the tables' owner open a hub once and grant their use"
+        if isinstance(error, (errors.UndefinedColumn, errors.WrongObjectType, errors.InvalidSchemaName)):
+            tables = ", ".join(f"{self._tables.name}_{part}" for part in ("log", "events", "messages"))
+            return f"the names {tables} have to be ours: choose another with ?name=, or another schema"
+        if error.sqlstate is None and _OURS_TO_CHANGE.search(said):
+            return "correct the URL in HubConfig.broker, or what the server allows"
+        return None
+
+    def _said(self, error: psycopg.Error) -> str:
+        """What happened, in one line, without the password."""
+        said = " ".join((error.diag.message_primary or str(error)).split())
+        for password in {self._password, unquote(self._password)} - {""}:
+            said = said.replace(password, "***")
+        return said or type(error).__name__
+
+
+def _entry(row: Row) -> Entry:
+    epoch, position, id, topics, private, frame = row
+    return Record(frame, tuple(topics), private, id).entry(epoch, position)

@@ -1,0 +1,222 @@
+"""The tables of a history in PostgreSQL, the functions that write them, and what is asked of them.
+
+Three tables for each history, in the first schema of the connection's search_path:
+
+- `<name>_log`, one row: which history this is and how far it goes. Whoever appends or trims holds its lock, so the
+  order of positions is the order of commits, without holes; a sequence promises neither.
+- `<name>_events`: what is kept, by position. `start` is how many bytes came before, so that a bound of bytes is found
+  by comparing two numbers.
+- `<name>_messages`: the side channel; unlogged, its rows live a minute.
+
+Appending and trimming are functions in the database: the lock is never held while bytes travel, and one round trip is
+enough. Each statement of a function in PL/pgSQL sees what was committed before it began, so what follows the lock sees
+all that was appended before; the same in one statement with a CTE would not.
+"""
+
+from __future__ import annotations
+
+import re
+
+from psycopg import sql
+
+from ssepool.brokers.record import AROUND_ID, LONGEST_MADE_ID
+from ssepool.config import MiB
+
+VERSION = 1
+"""Of these tables and functions."""
+
+NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
+"""What a history may be called: identifiers have at most 63 bytes, and some of ours are longer than the name."""
+
+PAGE_BYTES = MiB
+"""A page ends with the entry that reaches this."""
+
+GRACE = 5
+"""Seconds that events beyond the bounds are still there, for tails that are on their way to them."""
+
+DELETED = 10_000
+"""Rows deleted at a time."""
+
+_MAKE = """
+SELECT pg_advisory_xact_lock(hashtext('ssepool'), hashtext({name}));
+
+CREATE TABLE IF NOT EXISTS {log} (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    version integer NOT NULL,
+    epoch text NOT NULL,
+    newest bigint NOT NULL DEFAULT 0,
+    oldest bigint NOT NULL DEFAULT 0,
+    ends bigint NOT NULL DEFAULT 0,
+    begins bigint NOT NULL DEFAULT 0
+);
+CREATE TABLE IF NOT EXISTS {events} (
+    position bigint PRIMARY KEY,
+    id text,
+    topics text[] NOT NULL,
+    private boolean NOT NULL,
+    frame bytea NOT NULL,
+    start bigint NOT NULL,
+    at timestamptz NOT NULL
+);
+ALTER TABLE {events} ALTER COLUMN frame SET STORAGE EXTERNAL;
+CREATE INDEX IF NOT EXISTS {ids} ON {events} (id) WHERE id IS NOT NULL;
+CREATE UNLOGGED TABLE IF NOT EXISTS {messages} (
+    id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    message bytea NOT NULL,
+    at timestamptz NOT NULL DEFAULT now()
+);
+
+WITH begun AS (
+    INSERT INTO {log} (version, epoch) VALUES ({version}, {epoch}) ON CONFLICT (one) DO NOTHING RETURNING one
+)
+DELETE FROM {events} WHERE EXISTS (SELECT FROM begun);
+
+CREATE OR REPLACE FUNCTION {trim}(most_events bigint, most_bytes bigint, most_age double precision)
+RETURNS void LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    kept record;
+    first record;
+    young timestamptz := clock_timestamp() - make_interval(secs => most_age);
+BEGIN
+    SELECT * INTO kept FROM {log} FOR UPDATE;
+    IF kept.newest - kept.oldest > most_events OR kept.ends - kept.begins > most_bytes
+        OR EXISTS (SELECT FROM {events} WHERE position = kept.oldest + 1 AND at <= young)
+    THEN
+        SELECT position - 1 AS oldest, start AS begins INTO first FROM {events}
+        WHERE position > greatest(kept.oldest, kept.newest - most_events)
+            AND start >= kept.ends - most_bytes AND at > young
+        ORDER BY position LIMIT 1;
+        UPDATE {log} SET oldest = coalesce(first.oldest, kept.newest), begins = coalesce(first.begins, kept.ends);
+    END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION {append}(
+    given_ids text[], given_topics text[], given_private boolean[], given_frames bytea[], refuse boolean,
+    most_events bigint, most_bytes bigint, most_age double precision
+)
+RETURNS TABLE (epoch text, after bigint, known_ids text[], known_positions bigint[]) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    kept record;
+    stored bigint;
+    grown bigint;
+BEGIN
+    SELECT * INTO kept FROM {log} FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    SELECT coalesce(array_agg(id), '{{}}'), coalesce(array_agg(position), '{{}}') INTO known_ids, known_positions
+    FROM {events} WHERE id = ANY (given_ids) AND position > kept.oldest;
+    IF NOT refuse OR known_ids = '{{}}' THEN
+        WITH fresh AS (
+            SELECT *, row_number() OVER (ORDER BY place) AS number,
+                octet_length(frame) + {around_id} + coalesce(octet_length(id), {made_id}) AS size
+            FROM unnest(given_ids, given_topics, given_private, given_frames)
+                WITH ORDINALITY AS given (id, topics, private, frame, place)
+            WHERE id IS NULL OR id <> ALL (known_ids)
+        ), placed AS (
+            SELECT *, sum(size) OVER (ORDER BY number) AS upto FROM fresh
+        ), inserted AS (
+            INSERT INTO {events} (position, id, topics, private, frame, start, at)
+            SELECT kept.newest + number, id, string_to_array(topics, E'\\n'), private, frame,
+                kept.ends + upto - size, clock_timestamp()
+            FROM placed
+        )
+        SELECT count(*), coalesce(max(upto), 0) INTO stored, grown FROM placed;
+        UPDATE {log} SET newest = newest + stored, ends = ends + grown;
+        PERFORM {trim}(most_events, most_bytes, most_age);
+        PERFORM pg_notify({news}, '');
+    END IF;
+    epoch := kept.epoch;
+    after := kept.newest;
+    RETURN NEXT;
+END $$;
+"""
+
+_PROBE = """
+SELECT version FROM {log}
+WHERE NOT EXISTS (SELECT position, id, topics, private, frame, start, at FROM {events} LIMIT 0)
+    AND NOT EXISTS (SELECT id, message, at FROM {messages} LIMIT 0)
+"""
+
+_APPEND = "SELECT * FROM {append}(%b, %b, %b, %b, %b, %s, %s, %s)"
+
+_PAGE = """
+WITH first AS (
+    SELECT position, start FROM {events}
+    WHERE EXISTS (SELECT FROM {log})
+        AND position > greatest(%(after)s::bigint, CASE WHEN %(kept)s THEN (SELECT oldest FROM {log}) END)
+    ORDER BY position LIMIT 1
+)
+SELECT (SELECT epoch FROM {log}), position, id, topics, private, frame FROM {events}
+WHERE position >= (SELECT position FROM first) AND position < (SELECT position FROM first) + %(most)s::bigint
+    AND start < (SELECT start FROM first) + {page_bytes}
+ORDER BY position
+"""
+
+_FIND = """
+SELECT epoch, oldest, newest,
+    (SELECT position FROM {events} WHERE id = %s AND position > oldest ORDER BY position DESC LIMIT 1)
+FROM {log}
+"""
+
+_DELETE = """
+WITH gone AS (
+    DELETE FROM {events} WHERE position IN (
+        SELECT position FROM {events}
+        WHERE position <= (SELECT oldest FROM {log}) AND at < now() - make_interval(secs => {grace})
+        ORDER BY position LIMIT {deleted} FOR UPDATE SKIP LOCKED
+    ) RETURNING position
+), forgotten AS (
+    DELETE FROM {messages} WHERE at < now() - interval '1 minute'
+)
+SELECT count(*) FROM gone
+"""
+
+_SEND = """
+WITH sent AS (INSERT INTO {messages} (message) VALUES (%b) RETURNING id)
+SELECT pg_notify({mail}, id::text) FROM sent
+"""
+
+
+class Tables:
+    """The statements for the history of one name."""
+
+    def __init__(self, name: str) -> None:
+        self._parts: dict[str, sql.Composable] = {
+            part: sql.Identifier(f"{name}_{part}")
+            for part in ("log", "events", "messages", "ids", "trim", "append", "news", "mail")
+        }
+        self.name = name
+        self.probe = self._query(_PROBE)
+        """The version of the tables, if they are what we take them for."""
+        self.append = self._query(_APPEND)
+        self.page = self._query(_PAGE, page_bytes=PAGE_BYTES)
+        self.find = self._query(_FIND)
+        self.bounds = self._query("SELECT epoch, oldest, newest, ends - begins FROM {log}")
+        self.trim = self._query("SELECT {trim}(%s, %s, %s)")
+        self.delete = self._query(_DELETE, grace=GRACE, deleted=DELETED)
+        """Take away what is beyond the bounds, some at a time."""
+        self.send = self._query(_SEND, mail=f"{name}_mail")
+        self.message = self._query("SELECT message FROM {messages} WHERE id = %s::uuid")
+        self.listen_for_news = self._query("LISTEN {news}")
+        self.listen_for_mail = self._query("LISTEN {mail}")
+
+    def make(self, epoch: str) -> bytes:
+        """Make what is missing, in one transaction, several statements; a history that begins is given this epoch.
+        Nodes that do it at once wait for each other."""
+        name = self.name
+        return self._query(
+            _MAKE,
+            name=name,
+            version=VERSION,
+            epoch=epoch,
+            news=f"{name}_news",
+            around_id=AROUND_ID,
+            made_id=LONGEST_MADE_ID,
+        )
+
+    def _query(self, text: str, **values: object) -> bytes:
+        parts = {**self._parts, **{name: sql.Literal(value) for name, value in values.items()}}
+        return sql.SQL(text).format(**parts).as_bytes()
