@@ -9,6 +9,7 @@ which wins over the file.
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import math
 import tomllib
 import types
@@ -97,6 +98,10 @@ class ServerConfig:
     host: str = setting("127.0.0.1", "address to listen on")
     port: int = setting(8000, "port to listen on; 0 = any that is free", most=65535)
     insecure: bool = setting(False, "listen on other addresses than loopback although there is no access control")
+    trusted_proxies: tuple[str, ...] = setting(
+        ("127.0.0.1", "::1"),
+        "proxies whose X-Forwarded-For is believed: addresses, networks such as 10.0.0.0/8, or *",
+    )
     backlog: int = setting(2048, "connections that the kernel holds until they are accepted", least=1, most=65535)
     head_timeout: float = setting(10.0, "seconds that a client may take to send a request's head", least=0.01)
     shutdown_timeout: float = setting(5.0, "seconds that shutting down may take", least=0.1)
@@ -104,6 +109,9 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        if not all(proxy == "*" or _is_network(proxy) for proxy in self.trusted_proxies):
+            allowed = "it takes addresses, networks such as 10.0.0.0/8, or *"
+            raise ConfigError(f"ServerConfig.trusted_proxies = {self.trusted_proxies!r} is not allowed; {allowed}")
 
 
 SECTIONS: dict[str, type[Any]] = {"pool": PoolConfig, "hub": HubConfig, "server": ServerConfig}
@@ -240,6 +248,14 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is str:
         return isinstance(value, str) and value != ""
     return isinstance(value, hint) and not (isinstance(value, float) and math.isnan(value))
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _as_float(value: int) -> float:

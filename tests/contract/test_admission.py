@@ -207,3 +207,43 @@ def test_the_refused_are_counted_and_hold_nothing(start: Start, connect: Connect
         assert closing(connect(server, "a")) == ["pool_full"]
     pool = server.pool()
     assert (pool["requests"], pool["granted"], pool["refused"], pool["queued"]) == (21, 1, 20, 0)
+
+
+@pytest.mark.paths("protocol", "detached", "plain")  # hypercorn leaves this to middleware
+@pytest.mark.parametrize("trusted", [["127.0.0.1"], ["127.0.0.0/31"], ["127.0.0.9", "*"], []])
+def test_a_client_behind_a_trusted_proxy_has_its_own_address(
+    start: Start, connect: Connect, trusted: list[str]
+) -> None:
+    server = start(size=10, trusted_proxies=trusted)
+    seen: dict[str, str] = {}
+    for source, forwarded in (
+        ("127.0.0.1", "203.0.113.7"),
+        ("127.0.0.1", "198.51.100.1, 203.0.113.8"),
+        ("127.0.0.1", "2001:db8::1"),
+        ("127.0.0.1", ""),
+        ("127.0.0.2", "203.0.113.9"),
+    ):
+        stream = connect(server, "a", source=source, headers={"X-Forwarded-For": forwarded}).opened()
+        answer = server.request("GET", f"/connections/{stream.connection}")[1]
+        seen[forwarded] = answer["ip"]
+    if not trusted:
+        assert set(seen.values()) == {"127.0.0.1", "127.0.0.2"}
+        return
+    everybody = "*" in trusted
+    assert seen == {
+        "203.0.113.7": "203.0.113.7",
+        # What the client sent itself stands in front; only the proxy's own word counts.
+        "198.51.100.1, 203.0.113.8": "198.51.100.1" if everybody else "203.0.113.8",
+        "2001:db8::1": "2001:db8::1",
+        "": "127.0.0.1",
+        "203.0.113.9": "203.0.113.9" if everybody else "127.0.0.2",
+    }
+
+
+@pytest.mark.paths("protocol", "detached", "plain")
+def test_limits_count_the_clients_behind_a_proxy_and_not_the_proxy(start: Start, connect: Connect) -> None:
+    server = start(size=10, max_per_ip=1, on_full="reject")
+    for number in range(3):
+        connect(server, "a", headers={"X-Forwarded-For": f"203.0.113.{number}"}).opened()
+    again = connect(server, "a", headers={"X-Forwarded-For": "203.0.113.0"}).until(lambda s: s.status)
+    assert again.status == 503

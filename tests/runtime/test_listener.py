@@ -13,6 +13,7 @@ import pytest
 from live import LiveServer, Stream, serve, wait_for
 from ssepool import Hub, HubConfig, PoolConfig
 from ssepool.runtime.listener import Listener, subscription_scope
+from ssepool.runtime.proxies import TrustedProxies
 from ssepool.runtime.streamer import AVAILABLE
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="sockets are detached on Linux only")
@@ -107,7 +108,7 @@ async def broken() -> AsyncIterator[tuple[str, int]]:
     sock.setblocking(False)
     address = sock.getsockname()
     async with Broken(HubConfig(pool=PoolConfig(size=2))) as hub:
-        listener = Listener(sock, hub, lambda conn, data: conn.close(), lambda: b"", 5.0)
+        listener = Listener(sock, hub, lambda conn, data: conn.close(), lambda: b"", 5.0, TrustedProxies(()))
         yield address
         listener.close()
 

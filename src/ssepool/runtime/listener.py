@@ -20,6 +20,7 @@ from ssepool.runtime.admission import admit_at_once
 
 if TYPE_CHECKING:
     from ssepool.runtime.hub import Hub
+    from ssepool.runtime.proxies import TrustedProxies
     from ssepool.runtime.streamer import Sink
 
 logger = logging.getLogger("ssepool")
@@ -46,6 +47,7 @@ class Listener:
         hand_on: Callable[[socket.socket, bytes], None],
         head: Callable[[], bytes],
         head_timeout: float,
+        proxies: TrustedProxies,
     ) -> None:
         """`hand_on` takes a connection and what was read of it; `head` gives the head of a stream's response."""
         self._loop = asyncio.get_running_loop()
@@ -54,6 +56,7 @@ class Listener:
         self._hand_on = hand_on
         self._head = head
         self._head_timeout = head_timeout
+        self._proxies = proxies
         self._silent: dict[socket.socket, asyncio.TimerHandle] = {}
         """Connections that have sent nothing yet, and the end of our patience with each."""
         self._resume: asyncio.TimerHandle | None = None
@@ -112,7 +115,10 @@ class Listener:
     def _admit(self, conn: socket.socket, address: Any, data: bytes) -> bool:
         try:
             scope = subscription_scope(data, address)
-            visit = self._hub.recognise(scope) if scope is not None else None
+            if scope is None:
+                return False
+            scope["client"] = self._proxies.client(scope["client"], scope["headers"])
+            visit = self._hub.recognise(scope)
             if visit is None:
                 return False
             return admit_at_once(self._hub, visit, lambda: Accepted(conn.detach()), self._head)

@@ -17,6 +17,7 @@ from ssepool.runtime.files import raise_limit
 from ssepool.runtime.frames import STREAM_HEADERS
 from ssepool.runtime.hub import Hub
 from ssepool.runtime.listener import Listener
+from ssepool.runtime.proxies import TrustedProxies
 from ssepool.runtime.streamer import AVAILABLE, set_ack_timeout
 from ssepool.runtime.tasks import Tasks
 from ssepool.uvicorn import protocol, render_head
@@ -57,10 +58,12 @@ class Server:
                 log_level=self.config.log_level,
                 access_log=False,
                 backlog=self.config.backlog,
+                forwarded_allow_ips="*" if "*" in self.config.trusted_proxies else list(self.config.trusted_proxies),
                 timeout_graceful_shutdown=math.ceil(self.config.shutdown_timeout),
                 server_header=False,
             ),
             hub,
+            TrustedProxies(self.config.trusted_proxies),
             on_started,
         )
 
@@ -102,9 +105,12 @@ class _Uvicorn(uvicorn.Server):
 
     url = ""
 
-    def __init__(self, config: uvicorn.Config, hub: Hub, started: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, hub: Hub, proxies: TrustedProxies, started: Callable[[str], None]
+    ) -> None:
         super().__init__(config)
         self._hub = hub
+        self._proxies = proxies
         self._on_started = started
         self._listeners: list[Listener] = []
         self._tasks = Tasks()
@@ -119,7 +125,8 @@ class _Uvicorn(uvicorn.Server):
         if listens:
             timeout = self.config.http_protocol_class.head_timeout  # type: ignore[attr-defined]
             self._listeners = [
-                Listener(sock, self._hub, self._hand_on, self._stream_head, timeout) for sock in sockets or ()
+                Listener(sock, self._hub, self._hand_on, self._stream_head, timeout, self._proxies)
+                for sock in sockets or ()
             ]
         # What is here now stays: without this every full collection looks through all modules and slots, and holds the
         # event loop for tens of milliseconds.
