@@ -97,6 +97,7 @@ class ServerConfig:
 
     host: str = setting("127.0.0.1", "address to listen on")
     port: int = setting(8000, "port to listen on; 0 = any that is free", most=65535)
+    workers: int = setting(1, "processes on one port; 2 or more take a broker that they share", least=1, most=256)
     insecure: bool = setting(False, "listen on other addresses than loopback although there is no access control")
     trusted_proxies: tuple[str, ...] = setting(
         ("127.0.0.1", "::1"),

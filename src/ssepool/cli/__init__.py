@@ -13,8 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from ssepool.cli import bench, drain, publish, serve, stats, subscribe
-from ssepool.cli.notes import fail
-from ssepool.errors import ConfigError, InvalidEvent, InvalidTopic, SSEPoolError
+from ssepool.cli.notes import errors_told
 
 
 class Commands(TyperGroup):
@@ -22,11 +21,8 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
-        except (ConfigError, InvalidEvent, InvalidTopic) as error:
-            fail(str(error), 2)
-        except SSEPoolError as error:
-            fail(str(error))
+            with errors_told():
+                return super().invoke(ctx)
         except BrokenPipeError:
             # The reader of a pipe left. What is buffered has nowhere to go, and must not fail again at the exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from ssepool.errors import ConfigError, InvalidEvent, InvalidTopic, SSEPoolError
+
 if TYPE_CHECKING:
     from ssepool.client import Client, Unreachable
 
@@ -42,3 +44,14 @@ def hub(url: str) -> Iterator[Client]:
             yield client
         except Unreachable as error:
             fail(how_to_start(error))
+
+
+@contextmanager
+def errors_told() -> Iterator[None]:
+    """End the program with one line for an error of ours: code 2 for what the user wrote, 1 for what went wrong."""
+    try:
+        yield
+    except (ConfigError, InvalidEvent, InvalidTopic) as error:
+        fail(str(error), 2)
+    except SSEPoolError as error:
+        fail(str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import os
 import sys
@@ -9,11 +10,16 @@ import types
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ssepool import config
+from ssepool.cli.notes import errors_told
+from ssepool.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ssepool.runtime.supervisor import Worker
 
 EXAMPLES = """\
 Example: [bold]ssepool serve --pool-size 100 --max-waiting 20[/bold]
@@ -60,14 +66,83 @@ def command(
     flags = {key: value for key, value in settings.items() if _is_given(ctx, key)}
     hub_config, server_config = config.load(file=file, env=os.environ, flags=flags)
 
+    def announce(url: str) -> None:
+        _announce(url, hub_config.pool.size, server_config.workers)
+
+    if server_config.workers > 1:
+        _supervise(hub_config, server_config, announce)
+        return
+
     from ssepool.http.app import Hub
     from ssepool.runtime.server import Server
 
-    def announce(url: str) -> None:
-        _announce(url, hub_config.pool.size)
-
     hub = Hub(hub_config)
     Server(hub, hub.app, server_config, on_started=announce).run()
+
+
+def _supervise(
+    hub_config: config.HubConfig, server_config: config.ServerConfig, announce: Callable[[str], None]
+) -> None:
+    from ssepool.runtime import server
+    from ssepool.runtime.supervisor import Supervisor
+
+    workers, pool = server_config.workers, hub_config.pool
+    if hub_config.broker.partition(":")[0] == "memory":
+        raise ConfigError(
+            f"workers = {workers} is not allowed with the broker memory://, which each process has for itself; use one "
+            "that they share, such as --broker sqlite:///events.db"
+        )
+    if pool.size < workers:
+        raise ConfigError(f"PoolConfig.size = {pool.size} is not allowed with {workers} workers: each takes a slot")
+    server.check_address(server_config)
+    listener = server.listen(server_config, pool.ack_timeout)
+    url = server.url_of(listener)
+    code = Supervisor(
+        _work,
+        (hub_config, server_config),
+        listener,
+        count=workers,
+        shutdown_timeout=server_config.shutdown_timeout,
+        on_started=lambda: announce(url),
+    ).run()
+    listener.close()
+    if code:
+        raise typer.Exit(code)
+
+
+def _work(worker: Worker, hub_config: config.HubConfig, server_config: config.ServerConfig) -> None:
+    """The life of a worker's process."""
+    import asyncio
+    import multiprocessing
+    import signal
+
+    from ssepool.http.app import Hub
+    from ssepool.runtime.nodes import share
+    from ssepool.runtime.server import Server
+
+    pool = hub_config.pool
+    mine = dataclasses.replace(
+        pool,
+        size=share(pool.size, worker.index, worker.count),
+        max_waiting=share(pool.max_waiting, worker.index, worker.count),
+    )
+    hub = Hub(dataclasses.replace(hub_config, pool=mine))
+    hub.cluster.work_as(worker.index, worker.group)
+
+    def started(url: str) -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        # Without its supervisor nobody would replace it, or end it.
+        asyncio.get_running_loop().add_reader(parent.sentinel, os.kill, os.getpid(), signal.SIGTERM)
+        worker.ready.send(True)
+        worker.ready.close()
+
+    server = Server(hub, hub.app, server_config, on_started=started, listener=worker.listener, balance=worker.balance)
+    try:
+        with errors_told():
+            server.run()
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
 
 
 def _is_given(ctx: typer.Context, key: str) -> bool:
@@ -75,13 +150,13 @@ def _is_given(ctx: typer.Context, key: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _announce(url: str, slots: int) -> None:
+def _announce(url: str, slots: int, workers: int) -> None:
     """Say where the hub is. The first line is for programs too: they read the port from it."""
     url = url.rstrip("/")
     lines = {
         "demo": f"{url}/demo",
         "stream": f"{url}/events?topic=TOPIC",
-        "pool": f"{slots} slots, {url}/dashboard",
+        "pool": f"{slots} slots{f' of {workers} workers' if workers > 1 else ''}, {url}/dashboard",
     }
     if sys.stdout.isatty():
         from rich.console import Console

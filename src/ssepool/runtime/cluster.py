@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -25,6 +26,9 @@ logger = logging.getLogger("ssepool")
 
 ANNOUNCE = 1.0
 """Seconds between two announcements of a node."""
+
+FIRST = 0.05
+"""Seconds between announcements until this node hears its own."""
 
 GONE = 3.5
 """Seconds without any after which a node counts as gone."""
@@ -82,12 +86,19 @@ class Cluster:
         self._answers: dict[int, asyncio.Queue[Message]] = {}
         self._refs = count(1)
         self._running: list[asyncio.Task[None]] = []
+        self._heard = asyncio.Event()
+        """What this node sends comes back to it, so it hears the others too."""
 
     # Opening and closing.
 
-    def open(self) -> None:
-        if not self._hub.log.complete:
-            self._running = [asyncio.create_task(work()) for work in (self._listen, self._announce)]
+    async def open(self) -> None:
+        """Listen and be announced. Returns when this node is heard, or will not be soon."""
+        if self._hub.log.complete:
+            return
+        self._running = [asyncio.create_task(work()) for work in (self._listen, self._announce)]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ANSWER):
+                await self._heard.wait()
 
     async def close(self) -> None:
         """Tell the others that this node is going, and stop."""
@@ -177,7 +188,8 @@ class Cluster:
                     await self._send(Message("here", self.me.node, body=self.me))
             except (BrokerError, TimeoutError):
                 logger.debug("this node could not be announced; the broker is away")
-            await asyncio.sleep(ANNOUNCE * (0.9 + 0.2 * random.random()))
+            interval = ANNOUNCE if self._heard.is_set() else FIRST
+            await asyncio.sleep(interval * (0.9 + 0.2 * random.random()))
 
     async def _listen(self) -> None:
         while True:
@@ -198,9 +210,13 @@ class Cluster:
             logger.warning("a message of the side channel was not understood: %s", error)
 
     def _take(self, message: Message) -> None:
-        if message.sender == self.me.node or message.to not in (None, self.me.node):
+        if message.sender == self.me.node:
+            self._heard.set()
+        elif message.to not in (None, self.me.node):
             return
-        if message.kind == "here":
+        elif message.kind == "here":
+            if message.sender not in self._others:  # it is new, and should not have to wait until it knows us
+                self.spread("here", self.me)
             self._others[message.sender] = (msgspec.convert(message.body, Node), monotonic())
         elif message.kind == "bye":
             self._others.pop(message.sender, None)

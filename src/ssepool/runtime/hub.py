@@ -98,7 +98,7 @@ class Hub:
         await self._open_log()
         if AVAILABLE and self.config.detach:
             self.streamer = Streamer()
-        self.cluster.open()
+        await self.cluster.open()
         self._reaper = Reaper(self)
         self._monitor = Monitor(self)
 
@@ -163,7 +163,8 @@ class Hub:
         SIGTERM and SIGINT also go to the hub, before the server's own handlers (`handle_signals`).
         """
         chained = before_others(self.shutdown) if self.config.handle_signals else contextlib.nullcontext()
-        await self.open()
+        if self.pool.state is PoolState.NEW:  # the stand-alone server has opened it
+            await self.open()
         try:
             with chained:
                 yield

@@ -19,6 +19,7 @@ import httptools
 from ssepool.runtime.admission import admit_at_once
 
 if TYPE_CHECKING:
+    from ssepool.runtime.balance import Balance
     from ssepool.runtime.hub import Hub
     from ssepool.runtime.proxies import TrustedProxies
     from ssepool.runtime.streamer import Sink
@@ -34,6 +35,12 @@ FIRST_READ = 16 * 1024
 PAUSE = 1.0
 """Seconds without accepting after the system refused another descriptor."""
 
+LEAVE = 0.005
+"""Seconds for which a worker leaves new connections to the others."""
+
+TELL = 0.1
+"""Seconds between two times that a worker tells the others how full it is, whatever happens."""
+
 OUT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -48,8 +55,10 @@ class Listener:
         head: Callable[[], bytes],
         head_timeout: float,
         proxies: TrustedProxies,
+        balance: Balance | None = None,
     ) -> None:
-        """`hand_on` takes a connection and what was read of it; `head` gives the head of a stream's response."""
+        """`hand_on` takes a connection and what was read of it; `head` gives the head of a stream's response. With a
+        `balance` other workers accept on the same socket."""
         self._loop = asyncio.get_running_loop()
         self._sock = sock
         self._hub = hub
@@ -60,12 +69,17 @@ class Listener:
         self._silent: dict[socket.socket, asyncio.TimerHandle] = {}
         """Connections that have sent nothing yet, and the end of our patience with each."""
         self._resume: asyncio.TimerHandle | None = None
+        self._telling: asyncio.TimerHandle | None = None
+        self._balance = balance
+        if balance is not None:
+            self._tell(balance)
         self._loop.add_reader(sock, self._accept)
 
     def close(self) -> None:
         """Accept no more, and close what has not said anything yet."""
-        if self._resume is not None:
-            self._resume.cancel()
+        for timer in (self._resume, self._telling):
+            if timer is not None:
+                timer.cancel()
         self._loop.remove_reader(self._sock)
         self._sock.close()
         for conn in list(self._silent):
@@ -74,6 +88,8 @@ class Listener:
 
     def _accept(self) -> None:
         for _ in range(BURST):
+            if self._balance is not None and self._leave(self._balance):
+                return
             try:
                 conn, address = self._sock.accept()
             except (BlockingIOError, ConnectionAbortedError):
@@ -85,6 +101,19 @@ class Listener:
                 return
             conn.setblocking(False)
             self._read(conn, address)
+
+    def _leave(self, balance: Balance) -> bool:
+        """Whether the next client is another worker's. This one looks away then, and again a little later."""
+        balance.tell(self._hub.pool)
+        if not balance.leave_to_others():
+            return False
+        self._loop.remove_reader(self._sock)
+        self._resume = self._loop.call_later(LEAVE, self._loop.add_reader, self._sock, self._accept)
+        return True
+
+    def _tell(self, balance: Balance) -> None:
+        balance.tell(self._hub.pool)
+        self._telling = self._loop.call_later(TELL, self._tell, balance)
 
     def _pause(self, error: OSError) -> None:
         logger.error(

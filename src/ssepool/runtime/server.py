@@ -13,6 +13,7 @@ import uvicorn
 
 from ssepool.config import ServerConfig
 from ssepool.errors import ConfigError
+from ssepool.runtime.balance import Balance
 from ssepool.runtime.files import raise_limit
 from ssepool.runtime.frames import STREAM_HEADERS
 from ssepool.runtime.hub import Hub
@@ -40,8 +41,11 @@ class Server:
         config: ServerConfig | None = None,
         *,
         on_started: Callable[[str], None] = lambda url: None,
+        listener: socket.socket | None = None,
+        balance: Balance | None = None,
     ) -> None:
-        """`on_started` is called with the server's URL once it takes connections.
+        """`on_started` is called with the server's URL once it takes connections. A worker accepts on the `listener`
+        that it shares with the others, as its `balance` with them says.
 
         Raises `ConfigError` for an address other than loopback unless the configuration says `insecure`.
         """
@@ -65,39 +69,42 @@ class Server:
             hub,
             TrustedProxies(self.config.trusted_proxies),
             on_started,
+            balance,
         )
+        self._listener = listener
 
     def run(self) -> None:
         """Serve, and return when the server has been told to end. Raises `ConfigError` if it cannot listen."""
         pool = self.hub.config.pool
         raise_limit(pool.size + pool.max_waiting)
-        listeners = self._listen()
-        try:
-            self._uvicorn.run(sockets=listeners)
-        finally:
-            for listener in listeners:
-                listener.close()
-
-    def _listen(self) -> list[socket.socket]:
-        host, port = self.config.host, self.config.port
-        try:
-            family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-            listener = socket.socket(family, kind, number)
-        except OSError as error:
-            raise ConfigError(f"ServerConfig.host = {host!r} is not an address to listen on: {error}") from error
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            # Accepted sockets inherit it, so a peer that is gone without a FIN is found on every path.
-            set_ack_timeout(listener, self.hub.config.pool.ack_timeout)
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            listener.bind(address)
-            listener.listen(self.config.backlog)
-            listener.setblocking(False)
-        except OSError as error:
-            listener.close()
-            raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
+        listener = self._listener or listen(self.config, pool.ack_timeout)
         self._uvicorn.url = url_of(listener)
-        return [listener]
+        try:
+            self._uvicorn.run(sockets=[listener])
+        finally:
+            listener.close()
+
+
+def listen(config: ServerConfig, ack_timeout: float) -> socket.socket:
+    """A socket that listens where the configuration says. Raises `ConfigError` if that cannot be done."""
+    host, port = config.host, config.port
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, number)
+    except OSError as error:
+        raise ConfigError(f"ServerConfig.host = {host!r} is not an address to listen on: {error}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Accepted sockets inherit it, so a peer that is gone without a FIN is found on every path.
+        set_ack_timeout(listener, ack_timeout)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.bind(address)
+        listener.listen(config.backlog)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
+    return listener
 
 
 class _Uvicorn(uvicorn.Server):
@@ -106,11 +113,17 @@ class _Uvicorn(uvicorn.Server):
     url = ""
 
     def __init__(
-        self, config: uvicorn.Config, hub: Hub, proxies: TrustedProxies, started: Callable[[str], None]
+        self,
+        config: uvicorn.Config,
+        hub: Hub,
+        proxies: TrustedProxies,
+        started: Callable[[str], None],
+        balance: Balance | None,
     ) -> None:
         super().__init__(config)
         self._hub = hub
         self._proxies = proxies
+        self._balance = balance
         self._on_started = started
         self._listeners: list[Listener] = []
         self._tasks = Tasks()
@@ -119,13 +132,15 @@ class _Uvicorn(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         listens = AVAILABLE and self._hub.config.detach
+        # Not only in the application's lifespan, where what fails would be told with a traceback.
+        await self._hub.open()
         await super().startup([] if listens else sockets)
         if not self.started:
             return
         if listens:
             timeout = self.config.http_protocol_class.head_timeout  # type: ignore[attr-defined]
             self._listeners = [
-                Listener(sock, self._hub, self._hand_on, self._stream_head, timeout, self._proxies)
+                Listener(sock, self._hub, self._hand_on, self._stream_head, timeout, self._proxies, self._balance)
                 for sock in sockets or ()
             ]
         # What is here now stays: without this every full collection looks through all modules and slots, and holds the

@@ -1,0 +1,52 @@
+"""Balance: how the workers of one port share its clients out, so that their pools are like one."""
+
+from __future__ import annotations
+
+from collections.abc import MutableSequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from ssepool.core.states import PoolState, SlotState
+
+if TYPE_CHECKING:
+    from ssepool.core.pool import Pool
+
+SLACK = 64
+"""Clients by which a worker may be ahead of another before it leaves new ones to it."""
+
+STALE = 1.0
+"""Seconds after which what a worker said of itself no longer counts: it hangs, or has died."""
+
+FIELDS = 3
+"""Numbers of a row: free slots, held slots, and when that was so."""
+
+Table = MutableSequence[float]
+"""The rows of all workers one after the other, in memory that they share."""
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """One worker's look at the table. A race between two of them costs nothing but evenness."""
+
+    table: Table
+    worker: int
+
+    def tell(self, pool: Pool) -> None:
+        """Write down how full this worker's pool is."""
+        free = pool.count(SlotState.FREE) if pool.state is PoolState.OPEN else 0
+        place = self.worker * FIELDS
+        self.table[place] = free
+        self.table[place + 1] = len(pool.slots) - free
+        self.table[place + 2] = monotonic()
+
+    def leave_to_others(self) -> bool:
+        """Whether another worker should accept the next client: it has slots left and this one has none, or it has
+        clearly fewer clients."""
+        table, mine, fresh = self.table, self.worker * FIELDS, monotonic() - STALE
+        for other in range(0, len(table), FIELDS):
+            if other == mine or table[other] == 0 or table[other + 2] < fresh:
+                continue
+            if table[mine] == 0 or table[other + 1] + SLACK < table[mine + 1]:
+                return True
+        return False
