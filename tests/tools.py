@@ -88,6 +88,7 @@ TOOLS = {
     "systemd-analyze": Tool(("systemd-analyze",), "systemd", "deploy/systemd"),
     "curl": Tool(("curl",), "curl", "curl -N"),
     "redis-server": Tool(("redis-server",), "redis-server", "the broker on Redis"),
+    "nats-server": Tool(("nats-server",), "nats-server", "the broker on NATS JetStream"),
     "postgres": Tool(("postgres", *_versions_of("postgres")), "postgresql", "the broker on PostgreSQL"),
     "initdb": Tool(("initdb", *_versions_of("initdb")), "postgresql", "the broker on PostgreSQL"),
     "ip": Tool(("ip",), "iproute2", "peers behind a dropped link (Linux, as root)", root=True),

@@ -1,0 +1,420 @@
+"""Events in NATS JetStream: one stream, and for each append one message.
+
+JetStream stores messages, numbers them (a message's *place*), and can be asked to store one only if a certain place is
+the newest. The contract asks for more: positions of events without holes, and batches that are there whole or not at
+all. So a message has a batch of events, and says at which position they begin. Who appends publishes it for the place
+behind the newest message that is known; if somebody else was there first nothing is stored, and it is made again.
+
+    subject              <name>.<token>.log, or <name>.<token>.id.<id> for an event with a chosen id
+    data                 a `Part`: the epoch, the position before the batch, its records, and so on
+
+The newest message says all that the next one needs, so nothing is kept beside the stream. The server finds chosen ids
+by their subjects, and refuses one that it has. A batch is in several messages if it has several chosen ids, or is
+larger than a message may be. They follow each other with nothing in between. The last is published when the others are
+stored, and makes them valid; what a publisher that died has left without it is passed over.
+
+The token is made with the stream, and is the epoch: a publisher that remembers a stream which was deleted has no
+subject to publish to. If an operator empties the stream, the next epoch is made of the token.
+
+What is weaker than elsewhere:
+
+- The history is cut exactly by count, and between two appends by bytes and age. The server has a little more (1,000
+  events, 4 MiB), so that tails get what the history has no room for, and always the newest append, for its position.
+  That is why the stream has no limits of its own: `max_age` would drop that one. The hubs alone trim it.
+- Ages are told by the clocks of the server and of the hub, which should agree.
+- JetStream writes at once, but has the disk sync every two minutes only, which matters if a single server loses its
+  power: `sync_interval: always` in its configuration, or `?replicas=3` in the URL, is the answer to that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from typing import NamedTuple
+
+from ssepool.brokers.base import Bounds, Broker, Stored, duplicate, new_epoch
+from ssepool.brokers.nats_address import Address
+from ssepool.brokers.nats_batch import Joiner, Mark, State, batch, subject_of
+from ssepool.brokers.nats_stream import JetStream, Message, NoStream, Overtaken, Refused
+from ssepool.brokers.record import Record
+from ssepool.config import HubConfig, MiB
+from ssepool.core.feed import Entry
+from ssepool.errors import BrokerError, ConfigError
+
+PAGE = 1000
+"""Entries of a page at most."""
+
+PAGE_BYTES = MiB
+"""Their bytes, about."""
+
+SPARE = (1000, 4 * MiB)
+"""Events and bytes that the server keeps beyond the history, for tails that are a moment behind."""
+
+TURN = 0.02
+"""Seconds for which one broker may append without a break."""
+
+UNDER_WAY = 0.01
+"""Seconds that somebody else gets to complete a batch before its messages count as left behind."""
+
+MARKS = 4096
+"""Messages whose numbers are remembered."""
+
+ALL = ">"
+"""All subjects."""
+
+
+class View(NamedTuple):
+    """What is there at one moment."""
+
+    state: State
+    oldest: int
+    """The position before the oldest entry of the history; the stream may have older ones."""
+    size: int
+    """Bytes of the history."""
+    ends: tuple[Mark, Mark] | None
+    """The stream's first message and its last."""
+
+
+class NatsBroker(Broker):
+    """Optimistic: who appends expects to be alone, and tries again if it was not."""
+
+    def __init__(self, config: HubConfig) -> None:
+        super().__init__(config)
+        self._address = Address.of(config.broker)
+        self.url = self._address.shown
+        self._js: JetStream | None = None
+        self._connecting = asyncio.Lock()
+        self._token = ""
+        self._marks: dict[int, Mark] = {}
+        self._state: State | None = None
+        """What the next append goes by; None if it has to ask."""
+        self._epoch = ""
+        """The history that the hub knows of."""
+        self._turn = self._appended = self._took = 0.0
+
+    # Opening and closing.
+
+    async def open(self) -> None:
+        try:
+            await self.bounds()
+            await self.trim()
+        except Refused as error:
+            raise ConfigError(str(error)) from None
+
+    async def close(self) -> None:
+        js, self._js = self._js, None
+        if js is not None:
+            await js.close()
+
+    async def _connection(self) -> JetStream:
+        async with self._connecting:
+            if self._js is None or self._js.lost is not None:
+                self._js = None
+                js = JetStream(self._address, self.config.broker_timeout)
+                await js.open()
+                self._js = js
+            return self._js
+
+    # Appending.
+
+    async def append(self, records: Sequence[Record]) -> list[Stored]:
+        js = await self._connection()
+        state, self._state = self._state, None  # whatever goes wrong, the next one asks
+        kept: Mapping[str, int] = {}
+        is_sure = False  # that the ids are new: at first the server is left to find out
+        async with js.asking():
+            await self._give_way()
+            while True:
+                if state is None:
+                    state = await self._newest(js)
+                stored, new, ids = self._places(state, records, kept)
+                if not new:
+                    break
+                messages, behind = batch(state, new, ids, js.most_data)
+                started = time.monotonic()
+                try:
+                    await js.publish(self._subject(""), messages, state.seq, unless_there=not is_sure)
+                except NoStream:
+                    state, self._token = None, ""
+                except Overtaken:
+                    state, is_sure = await self._newest(js), True
+                    kept = await self._kept(js, records)
+                else:
+                    self._appended = time.monotonic()
+                    self._took = self._appended - started
+                    state = behind
+                    break
+        self._state = state
+        return stored
+
+    def _places(
+        self, state: State, records: Sequence[Record], kept: Mapping[str, int]
+    ) -> tuple[list[Stored], list[Record], dict[str, int]]:
+        """Where each event is or will be, those that are to be stored, and the positions of those with chosen ids."""
+        stored: list[Stored] = []
+        new: list[Record] = []
+        ids: dict[str, int] = {}
+        for record in records:
+            id, position = record.id, state.newest + len(new) + 1
+            if id is None:
+                stored.append(Stored(f"{state.epoch}-{position}", position))
+            elif place := kept.get(id) or ids.get(id):
+                if self.config.on_duplicate == "refuse":
+                    raise duplicate(id)
+                stored.append(Stored(id, place))
+                continue
+            else:
+                ids[id] = position
+                stored.append(Stored(id, position))
+            new.append(record)
+        return stored, new, ids
+
+    async def _newest(self, js: JetStream) -> State:
+        """What the newest message says."""
+        left = None
+        while True:
+            mark = await self._last(js, ALL) if self._token else None
+            if mark is None:
+                return (await self._view(js)).state
+            if mark.part.is_last or mark.seq == left:
+                return mark.state
+            left = mark.seq
+            await asyncio.sleep(UNDER_WAY)
+
+    async def _give_way(self) -> None:
+        """Pause now and then. Who has appended last knows the newest message, all others have to ask for it: while one
+        appends without a break, they come too late again and again."""
+        now, pause = time.monotonic(), 3 * self._took
+        if now - self._appended > pause:
+            self._turn = now
+        elif now - self._turn > max(TURN, 5 * pause):
+            await asyncio.sleep(pause)
+            self._turn = time.monotonic()
+
+    # Ids.
+
+    async def find(self, id: str) -> int | None:
+        js = await self._connection()
+        async with js.asking():
+            view = await self._view(js)
+            position = await self._chosen(js, view, id)
+        number = id.removeprefix(view.state.epoch + "-")
+        if position is None and number != id and number.isascii() and number.isdigit() and len(number) < 20:
+            position = int(number)
+        return position if position is not None and view.oldest < position <= view.state.newest else None
+
+    async def _kept(self, js: JetStream, records: Sequence[Record]) -> dict[str, int]:
+        """The positions of those chosen ids that are in the history."""
+        ids = list({record.id: None for record in records if record.id is not None})
+        if not ids:
+            return {}
+        view = await self._view(js)
+        found = await asyncio.gather(*(self._chosen(js, view, id) for id in ids))
+        return {id: position for id, position in zip(ids, found, strict=True) if position is not None}
+
+    async def _chosen(self, js: JetStream, view: View, id: str) -> int | None:
+        """The position of an event in the history by the id that its publisher chose."""
+        mark = await self._last(js, subject_of(id))
+        if mark is None or mark.part.place <= view.oldest or mark.part.epoch != view.state.epoch:
+            return None
+        end = mark.start + mark.part.of - 1
+        if end != mark.seq:
+            last = await self._mark(js, end)
+            if last is None or last.seq != end or not last.part.is_last or last.start != mark.start:
+                return None  # it was left behind without its end
+        return mark.part.place
+
+    # Reading.
+
+    async def tail(self, after: int) -> AsyncIterator[Sequence[Entry]]:
+        js = await self._connection()
+        async with js.asking():
+            view = await self._view(js)
+            after = max(after, view.oldest) if after < view.state.newest else after
+            start = await self._start(js, view, after)
+        joiner = Joiner()
+        async with js.messages(start) as pages:
+            async for messages in pages:
+                for page in _pages(self._entries(joiner, messages, after, self._epoch)):
+                    after = page[-1].position
+                    yield page
+
+    async def read(self, after: int, *, most: int) -> Sequence[Entry]:
+        js = await self._connection()
+        async with js.asking():
+            view = await self._view(js)
+            after = max(after, view.oldest)
+            if after >= view.state.newest:
+                return []
+            start = await self._start(js, view, after)
+        joiner, entries = Joiner(), list[Entry]()
+        async with js.messages(start) as pages:
+            async for messages in pages:
+                entries += self._entries(joiner, messages, after, view.state.epoch)
+                if len(entries) >= most or _size(entries) >= PAGE_BYTES or not messages[-1].pending:
+                    break
+        return entries[:most]
+
+    def _entries(self, joiner: Joiner, messages: Sequence[Message], after: int, epoch: str) -> list[Entry]:
+        """What messages have behind a position. Raises `BrokerError` where another history begins."""
+        entries: list[Entry] = []
+        for message in messages:
+            joined = joiner.join(message.data)
+            if joined is None:
+                continue
+            if joined[0] != epoch:
+                raise BrokerError(f"{self.url} has begun a new history")
+            entries += [entry for entry in joined[1] if entry.position > after]
+        return entries
+
+    async def _start(self, js: JetStream, view: View, after: int) -> int:
+        """The place where the batch begins that has the first entry behind a position."""
+        if view.ends is None:
+            return view.state.seq + 1
+        first, last = view.ends
+        mark = await self._search(js, first, last, lambda mark: mark.part.after <= after)
+        return first.seq if mark is None else mark.start
+
+    # What there is.
+
+    async def bounds(self) -> Bounds:
+        js = await self._connection()
+        async with js.asking():
+            view = await self._view(js)
+            if view.ends is not None and self._is_large(*view.ends):
+                await self._trim(js, *view.ends)
+        self._epoch = view.state.epoch
+        return Bounds(view.state.epoch, view.oldest, view.state.newest, view.size)
+
+    async def trim(self) -> None:
+        js = await self._connection()
+        async with js.asking():
+            view = await self._view(js)
+            if view.ends is not None:
+                await self._trim(js, *view.ends)
+
+    def _is_large(self, first: Mark, last: Mark) -> bool:
+        """Whether the stream has twice the spare."""
+        events, size = last.part.newest - first.part.after, last.part.all_bytes - first.part.total
+        return events > self.config.history_events + 2 * SPARE[0] or size > self.config.history_bytes + 2 * SPARE[1]
+
+    async def _trim(self, js: JetStream, first: Mark, last: Mark) -> None:
+        oldest = await self._oldest(js, first, last, *SPARE)
+        mark = await self._search(js, first, last, lambda mark: mark.part.after <= oldest)
+        if mark is not None and mark.start > first.seq:
+            await js.purge(mark.start)
+
+    async def _view(self, js: JetStream) -> View:
+        """Ask the server what it has; the stream is made if it is not there."""
+        try:
+            info = await js.info()
+        except NoStream:
+            await js.create(f"{self._address.name}.{new_epoch()}.{ALL}")
+            info = await js.info()
+        if info.token != self._token or (self._marks and max(self._marks) > info.last):
+            self._marks.clear()
+        self._token = info.token
+        first = await self._mark(js, info.first) if info.messages else None
+        last = await self._mark(js, info.last) if info.messages else None
+        if first is None or last is None:
+            return View(State(info.last, _epoch(info.token, info.last), 0, 0), 0, 0, None)
+        oldest = await self._oldest(js, first, last)
+        size = last.part.all_bytes - await self._bytes(js, first, last, oldest)
+        return View(last.state, oldest, size, (first, last))
+
+    async def _oldest(self, js: JetStream, first: Mark, last: Mark, events: int = 0, size: int = 0) -> int:
+        """The position before the oldest entry of a history that may have so many more events and bytes."""
+        oldest = max(first.part.after, last.part.newest - self.config.history_events - events)
+        least = last.part.all_bytes - self.config.history_bytes - size
+        latest = time.time() - self.config.history_age
+        dropped: Sequence[Callable[[Mark], bool]] = (
+            lambda mark: mark.part.total < least,
+            lambda mark: mark.time <= latest,
+        )
+        for is_dropped in dropped:
+            if mark := await self._search(js, first, last, is_dropped):
+                oldest = max(oldest, mark.part.newest)
+        return oldest
+
+    async def _bytes(self, js: JetStream, first: Mark, last: Mark, position: int) -> int:
+        """Bytes of all entries up to a position; those of one batch count as equally large."""
+        mark = await self._search(js, first, last, lambda mark: mark.part.after <= position)
+        if mark is None:
+            return first.part.total
+        part = mark.part
+        return part.total + part.size * min(position - part.after, part.events) // part.events
+
+    async def _search(self, js: JetStream, first: Mark, last: Mark, fits: Callable[[Mark], bool]) -> Mark | None:
+        """The last message that fits, where all that fit are before all that do not.
+
+        It looks at places that are round numbers, so that the next search comes by the same ones, and knows them.
+        """
+        if fits(last):
+            return last
+        if not fits(first):
+            return None
+        low, high, found = first.seq, last.seq - 1, first
+        while low < high:
+            bits = (low ^ high).bit_length() - 1
+            middle = high >> bits << bits
+            mark = await self._mark(js, middle)
+            if mark is not None and mark.seq <= high and fits(mark):
+                low, found = mark.seq, mark
+            else:
+                high = middle - 1
+        return found
+
+    async def _mark(self, js: JetStream, seq: int) -> Mark | None:
+        """The message at a place or, if it is not there, the next one."""
+        return self._marks.get(seq) or self._remember(await js.get(self._subject(ALL), seq))
+
+    async def _last(self, js: JetStream, subject: str) -> Mark | None:
+        """The newest message of a subject."""
+        return self._remember(await js.last(self._subject(subject)))
+
+    def _remember(self, message: Message | None) -> Mark | None:
+        if message is None:
+            return None
+        mark = Mark.of(message.seq, message.time, message.data)
+        while len(self._marks) >= MARKS:
+            del self._marks[next(iter(self._marks))]
+        self._marks[mark.seq] = mark
+        return mark
+
+    def _subject(self, rest: str) -> str:
+        return f"{self._address.name}.{self._token}.{rest}"
+
+    # The side channel.
+
+    async def send(self, message: bytes) -> None:
+        await (await self._connection()).send(f"{self._address.name}.messages", message)
+
+    async def messages(self) -> AsyncIterator[bytes]:
+        js = await self._connection()
+        async with aclosing(js.listen(f"{self._address.name}.messages")) as messages:
+            async for message in messages:
+                yield message
+
+
+def _epoch(token: str, seq: int) -> str:
+    """The name of a history that begins with the place behind this one: the same for all who ask."""
+    return hashlib.sha256(f"{token} {seq}".encode()).hexdigest()[:8] if seq else token
+
+
+def _size(entries: Sequence[Entry]) -> int:
+    return sum([len(entry.frame) for entry in entries])
+
+
+def _pages(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+    """Entries in pages that are small enough."""
+    start = size = 0
+    for place, entry in enumerate(entries):
+        if place > start and (place - start == PAGE or size + len(entry.frame) > PAGE_BYTES):
+            yield entries[start:place]
+            start, size = place, 0
+        size += len(entry.frame)
+    if entries:
+        yield entries[start:]

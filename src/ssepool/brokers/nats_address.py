@@ -1,0 +1,50 @@
+"""Address: what the URL of a NATS broker says."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from ssepool.errors import ConfigError
+
+
+class Address(NamedTuple):
+    """`nats://[user:password@|token@]host[:port][,host...][?name=...&replicas=...]`, or `tls://...`."""
+
+    servers: list[str]
+    user: str | None
+    """The user's name or, without a password, a token."""
+    password: str | None
+    name: str
+    """Of the stream."""
+    replicas: int
+    """Servers that keep the stream, if it has still to be made."""
+    shown: str
+    """The URL without what is secret."""
+
+    @property
+    def is_tls(self) -> bool:
+        return self.servers[0].startswith("tls:")
+
+    @classmethod
+    def of(cls, url: str) -> Address:
+        """Raises `ConfigError`."""
+        parts = urlsplit(url)
+        login, _, hosts = parts.netloc.rpartition("@")
+        user, colon, password = login.partition(":")
+        secret = f"{user}:***@" if colon else "***@" if user else ""
+        shown = parts._replace(netloc=secret + hosts).geturl()
+        if not hosts or parts.path not in ("", "/"):
+            raise ConfigError(f"HubConfig.broker = {shown!r} is not allowed; it takes {parts.scheme}://host:port")
+        query = dict(parse_qsl(parts.query, keep_blank_values=True))
+        name, replicas = query.pop("name", "ssepool"), query.pop("replicas", "1")
+        if query:
+            unknown = next(iter(query))
+            raise ConfigError(f"HubConfig.broker = {shown!r} has {unknown!r} in its query; it takes name and replicas")
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,200}", name):
+            raise ConfigError(f"HubConfig.broker: name={name!r} is not allowed; it takes letters, digits, - and _")
+        if replicas not in ("1", "2", "3", "4", "5"):
+            raise ConfigError(f"HubConfig.broker: replicas={replicas!r} is not allowed; it takes 1 to 5")
+        servers = [f"{parts.scheme}://{host}" for host in hosts.split(",")]
+        return cls(servers, unquote(user) or None, unquote(password) if colon else None, name, int(replicas), shown)
