@@ -1,0 +1,203 @@
+"""The SQLite broker: events live in a file, for all processes of one machine, and no server has to run.
+
+The URL is as SQLAlchemy has it: `sqlite:///relative/events.db` and `sqlite:////absolute/events.db` (four slashes). In
+the path `%3F` stands for `?`, `%23` for `#`. A file has one history. It is made if it is not there, its directory not.
+
+Besides the file there are `<file>-wal` and `<file>-shm`, SQLite's own, and the directory `<file>-wake`, where processes
+wake each other. The file has to be on a local disk: SQLite's locks do not work over a network. It does not become
+smaller when events are dropped; their room is used again.
+
+When `append` returns, the events are on disk (`synchronous=FULL`): they survive `kill -9` and the loss of power.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from ssepool.brokers.base import Bounds, Broker, Stored
+from ssepool.brokers.record import Record
+from ssepool.brokers.sqlite_bell import Bell
+from ssepool.brokers.sqlite_history import History
+from ssepool.config import HubConfig
+from ssepool.core.feed import Entry
+from ssepool.errors import BrokerError, ConfigError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+LOOK = 0.5
+"""Seconds after which tails look for news by themselves, should a ring be lost."""
+
+LOCKED = 0.8
+"""The share of `broker_timeout` that is waited for another process to give the file free."""
+
+
+class SqliteBroker(Broker):
+    """One thread writes and one reads, so that reading does not wait for the disk."""
+
+    def __init__(self, config: HubConfig) -> None:
+        super().__init__(config)
+        path = path_of(config.broker)
+        self._bell = Bell(path.with_name(path.name + "-wake"))
+        self._writer = _Worker(path, config, self.url, then=self._bell.ring)
+        self._reader = _Worker(path, config, self.url)
+        self._news = asyncio.Event()
+
+    async def open(self) -> None:
+        await self._writer.open()
+        await self._reader.open()
+        self._bell.open(self._heard)
+
+    async def close(self) -> None:
+        try:
+            await self._reader.close()
+            await self._writer.close()
+        finally:
+            self._bell.close()
+
+    async def append(self, records: Sequence[Record]) -> list[Stored]:
+        return await self._writer.run(History.append, records) if records else []
+
+    async def tail(self, after: int) -> AsyncIterator[Sequence[Entry]]:
+        epoch, oldest, *_ = await self.bounds()
+        after = max(after, oldest)
+        while True:
+            news = self._news
+            entries = await self._reader.run(History.follow, epoch, after)
+            if entries is None:
+                raise BrokerError(f"{self.url}: the file has gone; another history has begun")
+            if entries:
+                after = entries[-1].position
+                yield entries
+            else:
+                await _wait(news)
+
+    async def read(self, after: int, *, most: int) -> Sequence[Entry]:
+        return await self._reader.run(History.read, after, most)
+
+    async def find(self, id: str) -> int | None:
+        return await self._reader.run(History.find, id)
+
+    async def bounds(self) -> Bounds:
+        return await self._reader.run(History.bounds)
+
+    async def trim(self) -> None:
+        while await self._writer.run(History.trim):
+            pass
+
+    async def send(self, message: bytes) -> None:
+        await self._writer.run(History.send, message)
+
+    async def messages(self) -> AsyncIterator[bytes]:
+        number = await self._reader.run(History.last_message)
+        while True:
+            news = self._news
+            messages = await self._reader.run(History.messages, number)
+            for number, message in messages:  # noqa: B007 where the next ones begin
+                yield message
+            if not messages:
+                await _wait(news)
+
+    def _heard(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()  # who looks now must not miss what comes meanwhile
+
+
+class _Worker:
+    """A thread with a connection of its own, made when it is needed and again after a failure. One thing at a time."""
+
+    def __init__(self, path: Path, config: HubConfig, url: str, then: Callable[[], None] = lambda: None) -> None:
+        """`then` is called in the thread after all that it did."""
+        self._path = path
+        self._config = config
+        self._url = url
+        self._then = then
+        self._thread = ThreadPoolExecutor(1, "ssepool-sqlite")
+        self._history: History | None = None
+
+    async def open(self) -> None:
+        """Raises `ConfigError` and `BrokerError`."""
+        await self._submit(self._do, lambda history: None)
+
+    async def run(self, work: Callable[Concatenate[History, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do something in the thread; once begun it is done to its end. Raises `BrokerError` and what `work` does."""
+        try:
+            return await self._submit(self._do, lambda history: work(history, *args, **kwargs))
+        except ConfigError as error:  # the file is another now than when it was opened
+            raise BrokerError(str(error)) from None
+
+    async def close(self) -> None:
+        with contextlib.suppress(BrokerError):  # it is closed already
+            await self._submit(self._drop)
+        self._thread.shutdown(wait=False)
+
+    async def _submit(self, function: Callable[..., T], *arguments: object) -> T:
+        try:
+            future = asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+        except RuntimeError:
+            raise BrokerError(f"{self._url} is closed") from None
+        return await future
+
+    def _do(self, work: Callable[[History], T]) -> T:
+        deadline = time.monotonic() + LOCKED * self._config.broker_timeout
+        while True:
+            try:
+                done = work(self._opened())
+            except sqlite3.Error as error:
+                code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+                if code != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise self._failed(code, error) from None
+            else:
+                self._then()
+                return done
+
+    def _opened(self) -> History:
+        if self._history is not None and self._history.is_lost:
+            self._drop()
+        if self._history is None:
+            self._history = History(self._path, self._config)
+        return self._history
+
+    def _drop(self) -> None:
+        history, self._history = self._history, None
+        if history is not None:
+            history.close()
+
+    def _failed(self, code: int, error: sqlite3.Error) -> BrokerError:
+        if code == sqlite3.SQLITE_BUSY:
+            return BrokerError(f"{self._url}: another process keeps the database locked; nothing was published")
+        if code == sqlite3.SQLITE_FULL:
+            return BrokerError(f"{self._url}: the disk is full; nothing was published")
+        self._drop()
+        return BrokerError(f"{self._url}: {error}")
+
+
+async def _wait(news: asyncio.Event) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LOOK):
+            await news.wait()
+
+
+def path_of(url: str) -> Path:
+    """The file that a URL names. Raises `ConfigError`."""
+    parts = urlsplit(url)
+    path = unquote(parts.path).removeprefix("/")
+    if path in ("", ":memory:"):
+        raise ConfigError(f"HubConfig.broker = {url!r} names no file; for events in memory write memory://")
+    if parts.netloc:
+        raise ConfigError(
+            f"HubConfig.broker = {url!r} names a server; write sqlite:///relative.db or sqlite:////absolute.db"
+        )
+    if parts.query or parts.fragment:
+        raise ConfigError(
+            f"HubConfig.broker = {url!r} has parameters, and sqlite takes none (in a path write %3F, %23)"
+        )
+    return Path(path)
