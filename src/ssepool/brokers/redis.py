@@ -55,7 +55,7 @@ OPTIONS = {
 }
 """What of redis-py's own may stand in the URL's query."""
 
-RIGHTS = "+@read +@write +@scripting +@pubsub +@connection +info"
+RIGHTS = "+@read +@write +@scripting +@pubsub +@connection +info +time"
 """The commands that a user of the server's ACL has to be allowed."""
 
 KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
@@ -78,7 +78,8 @@ local epoch, newest, oldest, events, bytes = state[1], tonumber(state[2]), tonum
     tonumber(state[5])
 local changed, lost = false, 0
 
-if not epoch or redis.call('XLEN', log) ~= events then -- nothing yet, or somebody has deleted a key of ours
+if redis.call('XLEN', log) ~= (events or -1) then -- nothing yet, or somebody has deleted a key of ours
+    redis.call('HLEN', ids) -- fails for a key of another kind, which is not ours to delete
     redis.call('UNLINK', log, ids)
     epoch, newest, oldest, events, bytes, changed = new_epoch, 0, 0, 0, 0, true
 elseif epoch == seen_epoch and newest < seen then -- a crash took the newest: their positions are not used again
@@ -417,7 +418,7 @@ def _refusal(error: Exception, name: str) -> str | None:
     text = str(error)
     if isinstance(error, (exceptions.AuthenticationError, exceptions.AuthenticationWrongNumberOfArgsError)):
         return f"the server refuses the credentials: {text}"
-    if isinstance(error, exceptions.NoPermissionError) or "NOPERM" in text or "ACL failure" in text:
+    if isinstance(error, exceptions.NoPermissionError) or "script can't run this command" in text:
         return f"{text}; its user needs the rights {RIGHTS} ~{{{name}}}:* &{{{name}}}:messages"
     if isinstance(error, exceptions.MovedError):
         return f"this history is on the node {error.host}:{error.port} of the cluster; name that node"

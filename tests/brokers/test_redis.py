@@ -1,0 +1,595 @@
+"""What is special to the broker on Redis: its faults, its refusals, and what its keys look like."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import re
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.crc import key_slot
+
+from live import LiveServer, Stream, serve, wait_for
+from services.redis import Redis
+from ssepool.brokers import connect
+from ssepool.brokers import redis as module
+from ssepool.brokers.base import Broker
+from ssepool.brokers.record import Record, records
+from ssepool.config import HubConfig, MiB
+from ssepool.core.event import Event
+from ssepool.core.feed import Entry
+from ssepool.errors import BrokerError, ConfigError
+from tools import require
+
+DEADLINE = 20.0
+"""Seconds until a test gives up waiting for what has to come."""
+
+Open = Callable[..., Awaitable[Broker]]
+
+
+def batch(*data: str, ids: tuple[str, ...] = ()) -> list[Record]:
+    pairs = itertools.zip_longest(data, ids)
+    return records([Event(text, ("news",), id=id) for text, id in pairs], MiB)
+
+
+def positions(entries: Any) -> list[int]:
+    return [entry.position for entry in entries]
+
+
+async def take(broker: Broker, after: int, count: int) -> list[Entry]:
+    entries: list[Entry] = []
+    async with asyncio.timeout(DEADLINE), aclosing(broker.tail(after)) as tail:  # type: ignore[type-var]
+        async for page in tail:
+            entries += page
+            if len(entries) >= count:
+                break
+    return entries
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Redis]:
+    """A server for one test, that may be harmed."""
+    require("redis-server")
+    service = Redis(tmp_path / "redis")
+    service.start()
+    yield service
+    service.kill()
+
+
+@pytest.fixture
+async def opened(service: Redis) -> AsyncIterator[Open]:
+    """Brokers on that server."""
+    brokers: list[Broker] = []
+
+    async def opened(url: str = service.url("test"), **settings: Any) -> Broker:
+        broker = connect(HubConfig(broker=url, **settings))
+        brokers.append(broker)
+        await broker.open()
+        return broker
+
+    yield opened
+    for broker in brokers:
+        await broker.close()
+
+
+# A hub while its server dies, hangs or forgets.
+
+
+@pytest.fixture
+def hub(service: Redis) -> Iterator[LiveServer]:
+    with serve("detached", broker=service.url("hub"), broker_timeout=1.0) as hub:
+        yield hub
+
+
+def publish(hub: LiveServer, number: int) -> bool:
+    """Whether it was published. It may be tried again, since its id is its own."""
+    event = {"topic": "news", "data": str(number), "id": f"id{number}"}
+    status, answer = hub.request("POST", "/events", event)
+    assert status in (201, 503), answer
+    return status == 201
+
+
+def publish_at_last(hub: LiveServer, number: int) -> None:
+    wait_for(lambda: publish(hub, number), what=f"event {number} published")
+
+
+def numbers(first: int, last: int) -> list[str]:
+    return [str(number) for number in range(first, last + 1)]
+
+
+def test_a_hub_goes_on_when_its_server_has_died_and_lost_nothing(service: Redis, hub: LiveServer) -> None:
+    with Stream(hub, "news").opened() as stream:
+        for number in range(1, 11):
+            assert publish(hub, number)
+        service.kill()
+        assert not publish(hub, 11)
+        service.start()
+        for number in range(11, 21):
+            publish_at_last(hub, number)
+        stream.wait_data(*numbers(1, 20))
+        assert not stream.of_type("ssepool.gap")
+        with Stream(hub, "news", last_event_id="id4") as late:
+            late.wait_data(*numbers(5, 20))
+
+
+def test_publishes_fail_in_time_while_the_server_hangs_and_all_comes_once(service: Redis, hub: LiveServer) -> None:
+    with Stream(hub, "news").opened() as stream:
+        for number in range(1, 6):
+            assert publish(hub, number)
+        service.suspend()
+        assert not publish(hub, 6)  # the request itself has a deadline
+        assert not publish(hub, 7)
+        service.resume()
+        for number in range(6, 11):  # some may have been published after all, when the server read on
+            publish_at_last(hub, number)
+        stream.until(lambda s: len(set(s.data)) == 10)
+        assert sorted(stream.data, key=int) == numbers(1, 10)
+        assert not stream.of_type("ssepool.gap")
+
+
+def test_subscribers_are_told_when_the_server_has_lost_everything(service: Redis, hub: LiveServer) -> None:
+    with Stream(hub, "news").opened() as stream:
+        for number in range(1, 6):
+            assert publish(hub, number)
+        stream.wait_data(*numbers(1, 5))
+        service.lose_data()
+        for number in range(6, 11):
+            assert publish(hub, number)
+        stream.until(lambda s: len(s.data) == 10)
+        assert stream.data == numbers(1, 10)
+        types = [event.type for event in stream.events]
+        assert types.count("ssepool.gap") == 1
+        assert publish(hub, 11)
+        stream.wait_data(*numbers(1, 11))
+
+
+async def test_nothing_acknowledged_is_lost_when_the_server_is_killed(service: Redis, opened: Open) -> None:
+    broker = await opened(broker_timeout=2.0)
+    acknowledged: dict[int, str] = {}
+
+    async def append() -> None:
+        for number in itertools.count():
+            (stored,) = await broker.append(batch(str(number)))
+            acknowledged[stored.position] = f"id: {stored.id}\ndata: {number}\n\n"
+
+    for _ in range(3):
+        task, before = asyncio.create_task(append()), len(acknowledged)
+        async with asyncio.timeout(DEADLINE):
+            while len(acknowledged) < before + 100:
+                await asyncio.sleep(0)
+        service.kill()
+        with pytest.raises(BrokerError):
+            await task
+        service.start()
+    kept = {entry.position: entry.frame.decode() for entry in await _read_all(broker)}
+    assert list(kept) == list(range(1, len(kept) + 1))
+    assert {position: kept.get(position) for position in acknowledged} == acknowledged
+
+
+async def _read_all(broker: Broker) -> list[Entry]:
+    entries: list[Entry] = []
+    while page := await broker.read(entries[-1].position if entries else 0, most=1000):
+        entries += page
+    return entries
+
+
+async def test_a_broken_append_says_that_the_events_may_be_stored(service: Redis, opened: Open) -> None:
+    broker = await opened()
+    service.suspend()
+    append = asyncio.create_task(broker.append(batch("a")))
+    await asyncio.sleep(0.1)
+    service.kill()
+    with pytest.raises(BrokerError, match="the events may be published or not"):
+        await append
+    with pytest.raises(BrokerError) as refused:
+        await broker.append(batch("a"))
+    assert "may be" not in str(refused.value)
+
+
+async def test_waiting_calls_end_when_the_server_dies(service: Redis, opened: Open) -> None:
+    broker = await opened()
+    waiting = [
+        asyncio.ensure_future(anext(broker.tail(0))),  # type: ignore[arg-type]
+        asyncio.ensure_future(anext(broker.messages())),  # type: ignore[arg-type]
+    ]
+    await asyncio.sleep(0.1)
+    service.kill()
+    for future in waiting:
+        with pytest.raises(BrokerError, match=r"^redis://127\.0\.0\.1:"):
+            await asyncio.wait_for(future, DEADLINE)
+
+
+async def test_each_call_ends_in_time_while_the_server_hangs(service: Redis, opened: Open) -> None:
+    broker = await opened(broker_timeout=0.2)
+    service.suspend()
+    calls = [
+        broker.append(batch("a")),
+        broker.read(0, most=1),
+        broker.find("a"),
+        broker.bounds(),
+        broker.trim(),
+        broker.send(b"a"),
+    ]
+    async with asyncio.timeout(DEADLINE):
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [BrokerError] * len(calls)
+    service.resume()
+    assert len(await broker.append(batch("b"))) == 1
+
+
+# A history that is lost, in whole and in part.
+
+
+async def test_a_new_history_has_a_new_epoch_and_is_not_taken_for_the_old_one(service: Redis, opened: Open) -> None:
+    broker, other = await opened(), await opened()
+    await broker.append(batch(*"abc"))
+    before = await broker.bounds()
+    async with aclosing(broker.tail(3)) as tail:  # type: ignore[type-var]
+        page = asyncio.ensure_future(anext(tail))
+        await asyncio.sleep(0.1)
+        service.lose_data()
+        stored = await other.append(batch(*"defgh"))
+        with pytest.raises(BrokerError, match="has lost its history, and has begun another one"):
+            await asyncio.wait_for(page, DEADLINE)
+    assert positions(stored) == [1, 2, 3, 4, 5]
+    with pytest.raises(BrokerError, match="has lost its history"):
+        await broker.read(3, most=1)
+    assert await broker.find(f"{before.epoch}-2") is None
+    after = await broker.bounds()
+    assert (after.newest, after.oldest) == (5, 0)
+    assert after.epoch != before.epoch
+    assert [entry.id for entry in await take(broker, 0, 5)] == [f"{after.epoch}-{n}" for n in range(1, 6)]
+
+
+@pytest.mark.parametrize("key", ["log", "state"])
+async def test_a_history_without_one_of_its_keys_is_lost(service: Redis, opened: Open, key: str) -> None:
+    broker = await opened()
+    await broker.append(batch("a", "b", ids=("mine",)))
+    before = await broker.bounds()
+    service.ask(f"DEL {{test}}:{key}")
+    assert positions(await broker.append(batch("again", ids=("mine",)))) == [1]
+    after = await broker.bounds()
+    assert (after.epoch != before.epoch, after.oldest, after.newest) == (True, 0, 1)
+
+
+async def test_positions_that_a_crash_took_are_not_used_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    require("redis-server")
+    service = Redis(tmp_path / "snapshots")
+    service.options = ("--appendonly", "no", "--save", "")
+    service.start()
+    try:
+        brokers = [connect(HubConfig(broker=service.url("test"))) for _ in range(2)]
+        for broker in brokers:
+            await broker.open()
+        one, two = brokers
+        await one.append(batch(*"abc"))
+        service.ask("SAVE")
+        stored = await one.append(batch(*"de"))
+        assert positions(await take(two, 0, 5)) == [1, 2, 3, 4, 5]
+        service.restart()  # with what the snapshot has
+        with contextlib.suppress(BrokerError):  # its connection may break now, or have broken already
+            await two.find("anything")
+        assert await two.append(batch("f")) == [(stored[0].id[:-1] + "6", 6)]
+        assert "has lost the newest 2 events that it had acknowledged" in caplog.text
+        assert positions(await take(one, 5, 1)) == [6]
+        # Who lacks them finds a hole between two pages, never inside one.
+        assert [positions(await two.read(after, most=9)) for after in (0, 3)] == [[1, 2, 3], [6]]
+        assert [await two.find(one.id) for one in stored] == [None, None]
+        assert (await two.bounds())[1:3] == (0, 6)
+    finally:
+        for broker in brokers:
+            await broker.close()
+        service.kill()
+
+
+# What the server refuses.
+
+
+async def test_memory_that_has_run_out_stores_nothing(service: Redis, opened: Open) -> None:
+    broker = await opened()
+    await broker.append(batch("a"))
+    service.ask("CONFIG SET maxmemory 1")
+    with pytest.raises(BrokerError, match="maxmemory"):
+        await broker.append(batch("b", "c", ids=("mine",)))
+    assert (await broker.bounds()).newest == 1
+    assert await broker.find("mine") is None
+    service.ask("CONFIG SET maxmemory 0")
+    assert positions(await broker.append(batch("b", "c", ids=("mine",)))) == [2, 3]
+
+
+async def test_history_is_trimmed_also_when_memory_has_run_out(service: Redis, opened: Open) -> None:
+    broker = await opened(history_events=2)
+    await broker.append(batch(*"abcdef"))
+    service.ask("CONFIG SET maxmemory 1")
+    async with asyncio.timeout(DEADLINE):
+        while (await broker.bounds()).oldest != 4:
+            await asyncio.sleep(0.05)
+    assert positions(await broker.read(0, most=9)) == [5, 6]
+
+
+async def test_a_server_that_has_become_a_replica_takes_no_events(service: Redis, opened: Open) -> None:
+    broker = await opened()
+    await broker.append(batch("a"))
+    service.ask("REPLICAOF 127.0.0.1 1")
+    with pytest.raises(BrokerError, match="read only replica"):
+        await broker.append(batch("b"))
+    with pytest.raises(ConfigError, match=r"is a replica, which takes no events; name the primary$"):
+        await opened()
+    service.ask("REPLICAOF NO ONE")
+    assert positions(await broker.append(batch("b"))) == [2]
+
+
+@pytest.mark.parametrize("key", ["log", "state", "ids"])
+async def test_a_key_of_another_kind_is_an_error_and_stays(service: Redis, opened: Open, key: str) -> None:
+    service.ask(f"SET {{test}}:{key} x")
+    with pytest.raises(BrokerError, match="WRONGTYPE"):
+        await opened()
+    assert service.ask(f"GET {{test}}:{key}") == b"$1\r\nx\r\n"
+
+
+async def test_scripts_that_the_server_forgot_are_given_again(service: Redis, opened: Open) -> None:
+    broker = await opened()
+    service.ask("SCRIPT FLUSH")
+    assert positions(await broker.append(batch("a"))) == [1]
+    service.ask("SCRIPT FLUSH")
+    assert positions(await broker.read(0, most=1)) == [1]
+
+
+@pytest.mark.parametrize("user", ["", "ann:wrong-s3cret@", ":wrong-s3cret@", "nobody:wrong-s3cret@"])
+async def test_wrong_credentials_are_an_error_at_the_start(service: Redis, opened: Open, user: str) -> None:
+    service.ask("ACL SETUSER ann on >right ~* &* +@all")
+    service.ask("CONFIG SET requirepass right")
+    with pytest.raises(ConfigError, match="the server refuses the credentials") as error:
+        await opened(f"redis://{user}127.0.0.1:{service.port}")
+    assert "s3cret" not in str(error.value)
+    await opened(f"redis://ann:right@127.0.0.1:{service.port}")
+
+
+async def test_a_password_that_nobody_asked_for_is_an_error_at_the_start(service: Redis, opened: Open) -> None:
+    with pytest.raises(ConfigError, match="the server refuses the credentials") as error:
+        await opened(f"redis://:s3cret@127.0.0.1:{service.port}")
+    assert "s3cret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    ["~* &* -@all", "~* &* +@all -info", "~other:* &* +@all", "~* &* +@all -evalsha", "~* &* +@all -hset"],
+)
+async def test_a_user_without_the_rights_is_an_error_that_names_them(service: Redis, opened: Open, rules: str) -> None:
+    service.ask(f"ACL SETUSER ann on >right {rules}")
+    with pytest.raises(
+        ConfigError, match=r"needs the rights \+@read .* \+info \+time ~\{test\}:\* &\{test\}:messages$"
+    ):
+        await opened(f"redis://ann:right@127.0.0.1:{service.port}?name=test")
+
+
+async def test_the_rights_that_are_named_are_enough(service: Redis, opened: Open) -> None:
+    service.ask(f"ACL SETUSER ann on >right ~{{test}}:* &{{test}}:messages {module.RIGHTS}")
+    broker = await opened(f"redis://ann:right@127.0.0.1:{service.port}?name=test", history_events=1)
+    await broker.append(batch("a", "b", ids=("mine",)))
+    assert positions(await take(broker, 0, 2)) == [1, 2]
+    assert (await broker.find("mine"), len(await broker.read(1, most=1))) == (1, 1)
+    await broker.trim()
+    await broker.send(b"x")
+    listening = asyncio.ensure_future(anext(broker.messages()))  # type: ignore[arg-type]
+    async with asyncio.timeout(DEADLINE):
+        while not listening.done():
+            await broker.send(b"heard")
+            await asyncio.sleep(0.02)
+    assert listening.result() == b"heard"
+
+
+async def test_a_database_that_is_not_there_is_an_error_at_the_start(service: Redis, opened: Open) -> None:
+    with pytest.raises(ConfigError, match="there is no such database"):
+        await opened(f"redis://127.0.0.1:{service.port}/99")
+
+
+@pytest.mark.parametrize(("policy", "warned"), [("allkeys-lru", True), ("noeviction", False), ("volatile-lru", False)])
+async def test_a_policy_that_evicts_is_warned_of(
+    service: Redis, opened: Open, caplog: pytest.LogCaptureFixture, policy: str, warned: bool
+) -> None:
+    service.ask("CONFIG SET maxmemory 100mb")
+    service.ask(f"CONFIG SET maxmemory-policy {policy}")
+    caplog.set_level(logging.WARNING)
+    await opened()
+    assert (f"has the maxmemory-policy {policy}" in caplog.text) == warned
+
+
+async def test_a_server_that_is_not_there_is_a_broker_error(service: Redis, opened: Open) -> None:
+    service.kill()
+    with pytest.raises(BrokerError, match=r"^redis://u:\*\*\*@127\.0\.0\.1"):
+        await opened(f"redis://u:s3cret@127.0.0.1:{service.port}")
+
+
+class FakeServer:
+    """Gives the same answer to each command, and OK to those that every connection begins with."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+
+    async def __aenter__(self) -> FakeServer:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while line := await reader.readline():
+                words = []
+                for _ in range(int(line[1:])):
+                    words.append(await reader.readexactly(int((await reader.readline())[1:])))
+                    await reader.readline()
+                writer.write(b"+OK\r\n" if words[0] in (b"CLIENT", b"AUTH", b"SELECT") else self._answer)
+                await writer.drain()
+        writer.close()
+
+
+def info(text: str) -> bytes:
+    body = text.replace("\n", "\r\n").encode()
+    return b"$%d\r\n%b\r\n" % (len(body), body)
+
+
+@pytest.mark.parametrize("version", ["5.0.0", "6.0.16", "2.8.24", "4.0"])
+async def test_a_server_that_is_too_old_is_an_error_at_the_start(version: str) -> None:
+    async with FakeServer(info(f"# Server\nredis_version:{version}\nrole:master\n")) as server:
+        broker = connect(HubConfig(broker=server.url))
+        with pytest.raises(ConfigError, match=rf"is Redis {re.escape(version)}; it takes 6\.2 or newer, or Valkey$"):
+            await broker.open()
+        await broker.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (b"-LOADING Redis is loading the dataset in memory\r\n", BrokerError),
+        (b"-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.\r\n", BrokerError),
+        (b"-BUSY Redis is busy running a script.\r\n", BrokerError),
+        (b"-MISCONF Redis is configured to save RDB snapshots, but it's unable to persist to disk.\r\n", BrokerError),
+        (b"-NOAUTH Authentication required.\r\n", ConfigError),
+        (b"-MOVED 1234 10.0.0.2:7000\r\n", ConfigError),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", BrokerError),
+    ],
+    ids=lambda value: value[:12].decode() if isinstance(value, bytes) else value.__name__,
+)
+async def test_what_a_server_says_instead_of_an_answer(answer: bytes, error: type[Exception]) -> None:
+    async with FakeServer(answer) as server:
+        broker = connect(HubConfig(broker=server.url))
+        with pytest.raises(error, match=re.escape(server.url)) as raised:
+            await broker.open()
+        assert type(raised.value) is error
+        await broker.close()
+
+
+# The URL.
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "valkey", "valkeys"])
+async def test_each_scheme_is_served(scheme: str) -> None:
+    broker = connect(HubConfig(broker=f"{scheme}://u:s3cret@127.0.0.1:1/2?name=app"))
+    assert isinstance(broker, module.RedisBroker)
+    with pytest.raises(BrokerError) as error:
+        await broker.open()
+    assert str(error.value).startswith(f"{scheme}://u:***@127.0.0.1:1/2?name=app: ")
+
+
+@pytest.mark.parametrize(
+    ("rest", "said"),
+    [
+        ("//h?nmae=x", "has the parameter 'nmae'; there are name, client_name, db"),
+        ("//h?password=s3cret", "has the parameter 'password'; there are"),
+        ("//h?socket_timeout=1", "has the parameter 'socket_timeout'"),
+        ("//h?ssl_ca_certs=/ca.pem", "has the parameter 'ssl_ca_certs', which takes rediss:// or valkeys://"),
+        ("//h?name=", "has the name ''; it takes 1 to 100 letters"),
+        ("//h?name={a}", "has the name '{a}'"),
+        ("//h?db=one", "Invalid value for 'db'"),
+        ("//h/one", "has the path '/one'; it takes the number of a database"),
+        ("//h:99999", "has a port that is not a number from 1 to 65535"),
+        ("//:s3cret/x@h", "has a port that is not a number from 1 to 65535; in a password '/'"),
+    ],
+)
+def test_a_url_that_will_not_do_is_an_error_that_says_why(rest: str, said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        connect(HubConfig(broker=f"redis:{rest}"))
+    assert said in str(error.value)
+    assert "s3cret" not in str(error.value)
+
+
+def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "redis", None)
+    monkeypatch.delitem(sys.modules, "ssepool.brokers.redis")
+    with pytest.raises(ConfigError, match=r'install "ssepool\[redis\]"$'):
+        connect(HubConfig(broker="redis://h"))
+
+
+# Keys, processes, what is kept for the tails.
+
+
+async def test_all_keys_are_in_one_slot_and_names_are_apart(service: Redis, opened: Open) -> None:
+    for name in ("one", "two"):
+        await (await opened(service.url(name))).append(batch("a", "b", ids=("mine",)))
+    keys = sorted(re.findall(rb"\{\w+\}:\w+", service.ask("KEYS *")))
+    assert keys == [b"{%b}:%b" % (name, key) for name in (b"one", b"two") for key in (b"ids", b"log", b"state")]
+    assert len({key_slot(key) for key in [*keys[:3], b"{one}:messages"]}) == 1
+
+
+APPENDER = """
+import asyncio, sys
+from ssepool.brokers import connect
+from ssepool.brokers.record import Record
+from ssepool.config import HubConfig
+
+async def main(url, name):
+    broker = connect(HubConfig(broker=url))
+    await broker.open()
+    for turn in range(100):
+        stored = await broker.append([Record(b"data: %d\\n\\n" % turn, (name,)), Record(b"", (name,), id=f"id{turn}")])
+        print(*(one.position for one in stored))
+    await broker.close()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_two_processes_append_in_one_order(service: Redis, opened: Open) -> None:
+    broker = await opened()
+    processes = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-c", APPENDER, service.url("test"), name, stdout=asyncio.subprocess.PIPE
+        )
+        for name in ("one", "two")
+    ]
+    async with asyncio.timeout(DEADLINE):
+        outputs = [(await process.communicate())[0] for process in processes]
+    told = [[tuple(map(int, line.split())) for line in output.splitlines()] for output in outputs]
+    assert [len(lines) for lines in told] == [100, 100]
+    entries = await _read_all(broker)
+    assert positions(entries) == list(range(1, 301))  # of each chosen id one is stored
+    for name, lines in zip(("one", "two"), told, strict=True):
+        assert [entry.position for entry in entries if entry.topics == (name,) and b"data" in entry.frame] == [
+            own for own, _ in lines
+        ]
+    assert [chosen for _, chosen in told[0]] == [chosen for _, chosen in told[1]]
+
+
+async def test_a_tail_gets_a_burst_that_is_larger_than_the_history(service: Redis, opened: Open) -> None:
+    broker = await opened(history_events=10)
+    await broker.append(batch(*map(str, range(2500))))
+    assert positions(await take(broker, 0, 2500)) == list(range(1, 2501))
+
+
+async def test_what_is_kept_for_the_tails_is_bounded(
+    service: Redis, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SPARE", (50, MiB))
+    monkeypatch.setattr(module, "GRACE", 3600.0)
+    broker = await opened(history_events=10)
+    for _ in range(3):
+        await broker.append(batch(*map(str, range(100))))
+    assert (await broker.bounds())[1:3] == (240, 300)
+    monkeypatch.setattr(module, "SPARE", (1000, 3000))
+    broker = await opened(history_bytes=5000)
+    await broker.append(batch(*["x" * 1000] * 10))
+    oldest, newest, size = (await broker.bounds())[1:]
+    assert (newest, size <= 8000, newest - oldest) == (310, True, 7)
+
+
+async def test_a_history_that_is_made_smaller_is_trimmed_in_steps(service: Redis, opened: Open) -> None:
+    broker = await opened(history_events=100_000)
+    for turn in range(5):
+        await broker.append(batch(*map(str, range(1000)), ids=tuple(f"{turn}.{n}" for n in range(1000))))
+    smaller = await opened(history_events=10)
+    await asyncio.sleep(module.GRACE)
+    await smaller.trim()
+    assert (await smaller.bounds())[1:3] == (4990, 5000)
+    assert service.ask("HLEN {test}:ids") == b":10\r\n"
