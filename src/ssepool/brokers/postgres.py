@@ -7,7 +7,7 @@ import contextlib
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import psycopg
 from psycopg import conninfo, errors
@@ -36,7 +36,7 @@ SECRETS = ("password", "sslpassword")
 
 _OURS_TO_CHANGE = re.compile(
     r"authentication failed|no password supplied|no pg_hba\.conf entry|(role|database) .* does not exist"
-    r"|not permitted to log in|permission denied|does not support SSL|certificate|invalid .* (value|option)"
+    r"|not permitted to log in|permission denied|does not support SSL|certificate|(invalid .*|bad) (value|option)"
 )
 """What servers and the library say to those who connect with the wrong settings. The protocol has codes for it, but the
 library has no way to show them."""
@@ -69,24 +69,29 @@ class PostgresBroker(Broker):
         super().__init__(config)
         parts = urlsplit(config.broker)
         query = parse_qsl(parts.query, keep_blank_values=True)
-        for key, _ in query:
-            if key in SECRETS:
-                raise ConfigError(
-                    f"HubConfig.broker must not have {key!r} in its query, which is shown: put a password in front of "
-                    "the @, or use PGPASSWORD, a password file (PGPASSFILE) or a service file (PGSERVICEFILE)"
-                )
+        keys = [key for key, _ in query]
+        if parts.netloc.count("@") > 1 or "@" in "".join([parts.path, parts.fragment, *keys]):
+            raise ConfigError(
+                "HubConfig.broker is not a URL: in a user's name or password, @ is written %40, / %2F, ? %3F and # %23"
+            )
+        if shown := [key for key in keys if key in SECRETS]:
+            raise ConfigError(
+                f"HubConfig.broker must not have {shown[0]!r} in its query, which is shown: put a password in front of "
+                "the @, or use PGPASSWORD, a password file (PGPASSFILE) or a service file (PGSERVICEFILE)"
+            )
         name = dict(query).get("name", "ssepool")
         if not NAME.fullmatch(name):
             raise ConfigError(
                 f"HubConfig.broker has the name {name!r}; a history in PostgreSQL has a name of 1 to 50 letters, "
                 "digits, _ and -"
             )
-        self._password = parts.password or ""
         rest = urlencode([(key, value) for key, value in query if key != "name"])
-        self._conninfo = self._complete(urlunsplit(parts._replace(query=rest)))
+        self._conninfo = self._complete(urlunsplit(parts._replace(query=rest)), parts.password or "")
         self._tables = Tables(name)
         self._appending = self._line()
         self._asking = self._line()
+        self._epoch = ""
+        """Of the history that `bounds` told of last."""
         self._limits = (
             min(config.history_events, _MANY),
             min(config.history_bytes, _MANY),
@@ -94,22 +99,13 @@ class PostgresBroker(Broker):
         )
 
     async def open(self) -> None:
-        with self._told(opening=True):
-            ((number, version, encoding),) = await self._asking.ask(
-                b"SELECT current_setting('server_version_num')::int, current_setting('server_version'), "
-                b"current_setting('server_encoding')",
-                (),
-            )
-            if number < OLDEST_SERVER[0]:
-                raise ConfigError(f"{self.url}: PostgreSQL {version} is too old; it takes {OLDEST_SERVER[1]} or newer")
-            if encoding != "UTF8":
-                raise ConfigError(f"{self.url}: the database has the encoding {encoding}; it takes UTF8")
-            ((made,),) = await self._rows(self._asking, self._tables.probe)
-            if made > VERSION:
-                raise ConfigError(
-                    f"{self.url}: the tables of {self._tables.name!r} are of version {made}, made by a newer ssepool; "
-                    f"this one knows {VERSION}: update it, or choose another name"
-                )
+        try:
+            with self._told(opening=True):
+                await self._check()
+            await self.bounds()
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         await self._appending.close()
@@ -146,20 +142,18 @@ class PostgresBroker(Broker):
         return stored
 
     async def tail(self, after: int) -> AsyncIterator[Sequence[Entry]]:
-        line = self._line()
+        epoch, line = self._epoch, self._line()
         try:
             with self._told():
                 await line.ask(self._tables.listen_for_news)
-                ((epoch, oldest, _, _),) = await self._rows(line, self._tables.bounds)
+                ((_, oldest, _, _),) = await self._rows(line, self._tables.bounds)
             after = max(after, oldest)
             while True:
                 with self._told():
                     rows = await self._page(line, after, PAGE, kept=False)
-                    if not rows:
+                    if not rows or rows[0][0] != epoch:  # positions of another history mean nothing to who asked
                         await line.hear(POLL)
                         continue
-                if rows[0][0] != epoch:
-                    raise BrokerError(f"{self.url}: the history has begun anew")
                 entries = [_entry(row) for row in rows]
                 after = entries[-1].position
                 yield entries
@@ -182,6 +176,7 @@ class PostgresBroker(Broker):
     async def bounds(self) -> Bounds:
         with self._told():
             ((epoch, oldest, newest, size),) = await self._rows(self._asking, self._tables.bounds)
+        self._epoch = epoch
         return Bounds(epoch, oldest, newest, size)
 
     async def trim(self) -> None:
@@ -213,6 +208,24 @@ class PostgresBroker(Broker):
             await line.close()
 
     # How the server is asked.
+
+    async def _check(self) -> None:
+        """See that the server and the tables will do."""
+        ((number, version, encoding),) = await self._asking.ask(
+            b"SELECT current_setting('server_version_num')::int, current_setting('server_version'), "
+            b"current_setting('server_encoding')",
+            (),
+        )
+        if number < OLDEST_SERVER[0]:
+            raise ConfigError(f"{self.url}: PostgreSQL {version} is too old; it takes {OLDEST_SERVER[1]} or newer")
+        if encoding != "UTF8":
+            raise ConfigError(f"{self.url}: the database has the encoding {encoding}; it takes UTF8")
+        ((made,),) = await self._rows(self._asking, self._tables.probe)
+        if made > VERSION:
+            raise ConfigError(
+                f"{self.url}: the tables of {self._tables.name!r} are of version {made}, made by a newer ssepool; "
+                f"this one knows {VERSION}: update it, or choose another name"
+            )
 
     async def _page(self, line: Line, after: int, most: int, *, kept: bool) -> list[Row]:
         return await self._rows(line, self._tables.page, {"after": after, "most": most, "kept": kept}, needed=False)
@@ -247,12 +260,13 @@ class PostgresBroker(Broker):
     def _line(self) -> Line:
         return Line(self._conninfo, self.config.broker_timeout)
 
-    def _complete(self, url: str) -> str:
+    def _complete(self, url: str, password: str) -> str:
         """What the library connects with: the URL, and what it leaves open."""
         try:
             given = conninfo.conninfo_to_dict(url)
-        except psycopg.Error as error:
-            raise ConfigError(f"HubConfig.broker = {self.url!r} will not do: {self._said(error)}") from None
+        except psycopg.Error as error:  # the only ones that quote the URL
+            said = _said(error).replace(password, "***") if password else _said(error)
+            raise ConfigError(f"HubConfig.broker = {self.url!r} will not do: {said}") from None
         timeout, hosts = self.config.broker_timeout, str(given.get("host") or "").count(",") + 1
         wanted: dict[str, Any] = {
             "connect_timeout": max(2, round(timeout / hosts)),
@@ -277,7 +291,7 @@ class PostgresBroker(Broker):
             said = f"no answer in {self.config.broker_timeout:g} s"
             raise BrokerError(self._with(unsure, f"{self.url}: {said}")) from None
         except psycopg.Error as error:
-            said = self._said(error)
+            said = _said(error)
             if opening and (advice := self._advice(error, said)):
                 raise ConfigError(f"{self.url}: {said}; {advice}") from None
             lost = isinstance(error, psycopg.OperationalError) and (error.sqlstate or "08")[:2] in ("08", "57")
@@ -299,12 +313,10 @@ class PostgresBroker(Broker):
             return "correct the URL in HubConfig.broker, or what the server allows"
         return None
 
-    def _said(self, error: psycopg.Error) -> str:
-        """What happened, in one line, without the password."""
-        said = " ".join((error.diag.message_primary or str(error)).split())
-        for password in {self._password, unquote(self._password)} - {""}:
-            said = said.replace(password, "***")
-        return said or type(error).__name__
+
+def _said(error: psycopg.Error) -> str:
+    """What happened, in one line."""
+    return " ".join((error.diag.message_primary or str(error)).split()) or type(error).__name__
 
 
 def _entry(row: Row) -> Entry:
