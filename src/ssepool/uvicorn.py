@@ -1,8 +1,8 @@
 """The HTTP protocol class for uvicorn that lets streams go: `uvicorn app:app --http ssepool.uvicorn:Protocol`.
 
 It is uvicorn's own httptools protocol, with these additions: ASGI extensions that hand a request's socket over, keep
-a connection for one response and drop a connection; a deadline and a bound for a request's head; and the reason for
-which a connection was lost.
+a connection for one response and drop a connection; a deadline and a bound for a request's head; the reason for
+which a connection was lost; and answers without a task, for who can give them at once.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 
 from ssepool.config import KiB
+from ssepool.runtime.admission import Reply
 from ssepool.runtime.asgi import ABORT, ALONE, DETACH
 from ssepool.runtime.streamer import AVAILABLE, Sink
 
@@ -39,10 +40,16 @@ TOO_LONG = _refusal(414, "URI Too Long")
 TOO_LARGE = _refusal(431, "Request Header Fields Too Large")
 
 
+Answer = Callable[[bytes, list[tuple[bytes, bytes]], bytes], Reply | None]
+"""Gives the answer to a request, from its target, headers and body; or None, and then has done nothing."""
+
+
 class Protocol(HttpToolsProtocol):
     """uvicorn's httptools protocol; offers `scope["extensions"]["ssepool.detach"]` where a socket can be detached."""
 
     head_timeout = HEAD_TIMEOUT
+    answer: Answer | None = None
+    """What is asked before the application is, about requests with a body that arrive whole."""
     url = b""  # which uvicorn sets with the first byte that is not an empty line
     early = b""
     """What has been read of the connection before it became this protocol's."""
@@ -53,8 +60,14 @@ class Protocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._app = self.app
         self.app = self._serve
+        self._in_head = True
+        """Whether a request's head is awaited, or has begun."""
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_size = 0
+        self._may_answer = False
+        """Whether the application need not be asked about the next request of this packet."""
+        self._held: list[bytes] | None = None
+        """The body, so far, of a request that the server has not been told of yet."""
 
     # What asyncio calls.
 
@@ -67,12 +80,17 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.alone:
             return
-        if self._head_timer is None and self.cycle is not None and self.cycle.response_complete:
-            # Empty lines before a request begin no message for the parser, but stop the server's keep-alive timer.
-            self._await_head()
-        before = self._head_timer
+        # Of a packet's requests only the first: a packet is as long as a client likes, and tasks take turns.
+        self._may_answer = self.answer is not None and self._is_idle
+        timer = self._head_timer
         super().data_received(data)
-        if before is not None and before is self._head_timer:
+        if self._held is not None:
+            self._go_on()
+        if self._head_timer is None:
+            # Empty lines before a request begin no message for the parser, but stop the server's keep-alive timer.
+            if self._in_head or (self._is_idle and self.timeout_keep_alive_task is None):
+                self._await_head()
+        elif self._head_timer is timer:
             self._head_size += len(data)
             if self._head_size > MOST_HEAD:
                 self._refuse(TOO_LONG if len(self.url) > MOST_HEAD // 2 else TOO_LARGE)
@@ -87,12 +105,79 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        if self._head_timer is None:
-            self._await_head()
+        self._in_head = True
+        self._unset_keepalive_if_required()  # which the answer to a request before it in this packet has set
 
     def on_headers_complete(self) -> None:
+        self._in_head = False
         self._stop_head_timer()
+        if self._may_answer and self._is_plain():
+            self._held = []
+        else:
+            super().on_headers_complete()
+        self._may_answer = False
+
+    def on_body(self, body: bytes) -> None:
+        if self._held is not None:
+            self._held.append(body)
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self._held is not None:
+            if self._answered(b"".join(self._held)):
+                self._held = None
+                return
+            self._go_on()
+        super().on_message_complete()
+
+    # Answers without a task.
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether no request is under way."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def _is_plain(self) -> bool:
+        return (
+            self.parser.get_method() == b"POST"
+            and self.parser.get_http_version() == "1.1"
+            and self.parser.should_keep_alive()
+            and not self.parser.should_upgrade()
+            and not self.expect_100_continue
+            and not self.config.access_log
+            and self.limit_concurrency is None
+            and not self.flow.write_paused
+            and not self.transport.is_closing()
+        )
+
+    def _answered(self, body: bytes) -> bool:
+        """Whether the request that is held has its answer; if not, nothing has been done."""
+        assert self.answer is not None
+        try:
+            reply = self.answer(self.url, self.headers, body)
+        except Exception:  # nobody knows what it has done, so the application is not asked to do it again
+            logger.exception("a request could not be answered; its client is sent away")
+            self.transport.abort()
+            return True
+        if reply is None:
+            return False
+        status, headers, content = reply
+        length = (b"content-length", b"%d" % len(content))
+        head = render_head(status, [*self.server_state.default_headers, length, *headers], keep_alive=True)
+        self.transport.write(head + content)
+        self.on_response_complete()
+        return True
+
+    def _go_on(self) -> None:
+        """Let the server do with the request that is held what it does with all others."""
+        assert self._held is not None
+        body, self._held = self._held, None
         super().on_headers_complete()
+        for part in body:
+            super().on_body(part)
+
+    # The head's deadline and bound.
 
     def _await_head(self) -> None:
         self._head_size = 0
@@ -250,11 +335,12 @@ class Exchange:
         return render_head(status, [*self._cycle.default_headers, *headers])
 
 
-def render_head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """A response's head in its wire format. The body ends with the connection (RFC 9112, 6.3)."""
+def render_head(status: int, headers: Iterable[tuple[bytes, bytes]], *, keep_alive: bool = False) -> bytes:
+    """A response's head in its wire format. Without `keep_alive` the body ends with the connection (RFC 9112, 6.3)."""
     lines = [STATUS_LINE[status]]
-    kept = [(name, value) for name, value in headers if name.lower() != b"connection"]
-    for name, value in (*kept, (b"connection", b"close")):
+    if not keep_alive:
+        headers = [*(field for field in headers if field[0].lower() != b"connection"), (b"connection", b"close")]
+    for name, value in headers:
         if b"\n" in value or b"\r" in value or b"\n" in name or b"\r" in name:
             raise RuntimeError(f"header {name!r} has a line break in its value {value!r}")
         lines += (name, b": ", value, b"\r\n")
@@ -262,6 +348,7 @@ def render_head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"".join(lines)
 
 
-def protocol(head_timeout: float) -> type[Protocol]:
-    """The protocol class with another deadline for a request's head, in seconds."""
-    return type("Protocol", (Protocol,), {"head_timeout": head_timeout})
+def protocol(head_timeout: float, answer: Answer | None = None) -> type[Protocol]:
+    """The protocol class with another deadline for a request's head, in seconds, and someone who answers at once."""
+    given = None if answer is None else staticmethod(answer)
+    return type("Protocol", (Protocol,), {"head_timeout": head_timeout, "answer": given})

@@ -16,6 +16,7 @@ from ssepool.http import pool as pool_routes
 from ssepool.http.origin import SameOrigin
 from ssepool.http.query import MOST_QUERY, QueryLimit
 from ssepool.runtime import hub
+from ssepool.runtime.admission import Reply
 from ssepool.runtime.visit import Visit
 
 
@@ -43,6 +44,10 @@ class Hub(hub.Hub):
             exception_handlers=errors.handlers,
             lifespan=self.lifespan,
         )
+
+    def answer(self, url: bytes, headers: list[tuple[bytes, bytes]], body: bytes) -> Reply | None:
+        """The answer to a plain publish, if it can be given at once; None: nothing has been done, ask `app`."""
+        return publish.publish_at_once(self, headers, body) if url == publish.TARGET else None
 
     def recognise(self, scope: Mapping[str, Any]) -> Visit | None:
         """A subscription without errors, from a page of our own: all else needs what stands around the routes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -18,10 +18,14 @@ from ssepool.errors import EventTooLarge, InvalidEvent, InvalidTopic, SSEPoolErr
 from ssepool.http.body import JSON, decode, media_type, read_body
 from ssepool.http.errors import APIError, translate
 from ssepool.http.query import read_query
-from ssepool.http.reply import JSONReply
+from ssepool.http.reply import JSON_HEADERS, JSONReply
 
 if TYPE_CHECKING:
+    from ssepool.runtime.admission import Reply
     from ssepool.runtime.hub import Hub
+
+PATH = "/events"
+TARGET = PATH.encode()
 
 NDJSON = "application/x-ndjson"
 FORM = "application/x-www-form-urlencoded"
@@ -32,6 +36,12 @@ SLICE = 500
 """Events that are checked in one go; other work of the event loop gets its turn in between."""
 MOST_FIELDS = 1000
 """Fields of a form."""
+
+PLAIN_KINDS = {kind.encode() + rest: kind for kind in (JSON, NDJSON) for rest in (b"", b"; charset=utf-8")}
+"""As nearly all publishers write the media type; the route reads all other ways of writing it."""
+NOT_PLAIN = frozenset({b"origin", b"content-type", b"content-encoding"})
+"""Headers, one of them if it is there a second time, that the route and what is around it have to see to."""
+
 YES = frozenset({"1", "true", "yes", "on"})
 NO = frozenset({"0", "false", "no", "off", ""})
 
@@ -60,47 +70,65 @@ def routes(hub: Hub) -> list[BaseRoute]:
     async def publish(request: Request) -> Response:
         read_query(request)
         kind = media_type(request, JSON, NDJSON, FORM)
-        body = await read_body(request, hub.config.max_body)
-        if kind == JSON:
-            events = await _check(_from_json(body))
-        elif kind == NDJSON:
-            events = await _check(_from_lines(body))
-        else:
-            events = [_event(_from_form(body), "event")]
+        batch = _batch(kind, await read_body(request, hub.config.max_body))
+        events: list[Event] = []
+        for start in range(0, len(batch), SLICE):
+            if start:
+                await asyncio.sleep(0)
+            events += _events(batch, start)
         try:
             return JSONReply({"ids": await hub.publish_many(events)}, 201)
         except EventTooLarge as error:
             sizes = [len(event.encode()) for event in events]
             raise APIError(413, "event_too_large", f"events[{sizes.index(max(sizes))}]: {error}") from None
 
-    return [Route("/events", publish, methods=["POST"])]
+    return [Route(PATH, publish, methods=["POST"])]
 
 
-async def _check(batch: Incoming | list[Incoming]) -> list[Event]:
-    """The events of a body; raises `APIError` that names the first bad one."""
+def publish_at_once(hub: Hub, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Reply | None:
+    """Publish what a plain request to `PATH` holds, or do nothing and return None: then the route has to be asked,
+    which waits where that is needed, and says what is wrong."""
+    kind = ""
+    for name, value in headers:
+        if name == b"content-type" and not kind:
+            kind = PLAIN_KINDS.get(value, "")
+        elif name in NOT_PLAIN:
+            return None
+    if not kind or len(body) > hub.config.max_body:
+        return None
+    try:
+        batch = _batch(kind, body)
+        ids = hub.publish_at_once(_events(batch, 0)) if len(batch) <= SLICE else None
+    except (SSEPoolError, APIError):
+        return None
+    return None if ids is None else (201, JSON_HEADERS, msgspec.json.encode({"ids": ids}))
+
+
+def _batch(kind: str, body: bytes) -> Sequence[Incoming]:
+    """The events of a body; a tuple if it is one that does not stand in an array. Raises `APIError`."""
+    if kind == FORM:
+        return (_from_form(body),)
+    batch = _from_json(body) if kind == JSON else _from_lines(body)
     if isinstance(batch, Incoming):
-        return [_event(batch, "event")]
+        return (batch,)
     if not batch:
         raise APIError(400, "invalid_event", "the batch is empty; it takes at least one event")
     if len(batch) > MOST_EVENTS:
         message = f"the batch has {len(batch)} events; it takes {MOST_EVENTS} at most"
         raise APIError(413, "batch_too_large", message)
-    events: list[Event] = []
-    for start in range(0, len(batch), SLICE):
-        if start:
-            await asyncio.sleep(0)
-        events += _events(batch[start : start + SLICE], start)
-    return events
+    return batch
 
 
 def _events(batch: Sequence[Incoming], start: int) -> list[Event]:
+    """`SLICE` events of a batch; raises `APIError` that names the first bad one."""
     events: list[Event] = []
     try:
-        for new in batch:
+        for new in batch[start : start + SLICE]:
             events.append(_make(new))
     except (SSEPoolError, APIError):
         # Made once more, for an error that says which it was: names are not worth their time in a batch without one.
-        _event(batch[len(events)], f"events[{start + len(events)}]")
+        place = start + len(events)
+        _event(batch[place], f"events[{place}]" if isinstance(batch, list) else "event")
         raise
     return events
 

@@ -8,6 +8,9 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
+JSON_HEADERS = [(b"cache-control", b"no-store"), (b"content-type", b"application/json")]
+"""What a `JSONReply` has, beside its length."""
+
 
 class JSONReply(Response):
     """What the hub answers in JSON: always the state of this moment, so no cache may keep it."""

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from ssepool.runtime.visit import Visit
 
 
+Reply = tuple[int, list[tuple[bytes, bytes]], bytes]
+"""Status, headers but for the length, and body of an answer that is given without an application's help."""
+
+
 class ClientGone(Exception):
     """The client left before its stream opened."""
 
@@ -170,7 +174,7 @@ def word(error: SSEPoolError) -> str:
     return {PoolTimeout: "timed_out", PoolFull: "pool_full"}.get(type(error), "pool_closed")
 
 
-def refusal(hub: Hub, error: SSEPoolError) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+def refusal(hub: Hub, error: SSEPoolError) -> Reply:
     """Status, headers and body for a request that gets no slot.
 
     Programs get an honest 503 with `on_full = "reject"`, and so does a proxy that asks another node then, with

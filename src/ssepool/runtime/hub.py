@@ -11,7 +11,6 @@ from time import monotonic
 from typing import Any, Self, TypeVar
 
 import msgspec
-from starlette.responses import Response
 
 from ssepool.brokers import connect
 from ssepool.brokers.base import Stored
@@ -24,6 +23,7 @@ from ssepool.core.states import PoolState, Reason, SlotState
 from ssepool.core.topics import Subscription, check_topic
 from ssepool.errors import InvalidTopic, PoolClosed
 from ssepool.runtime import frames
+from ssepool.runtime.admission import Reply
 from ssepool.runtime.asgi import EventStream
 from ssepool.runtime.bans import Bans
 from ssepool.runtime.cluster import Cluster
@@ -241,7 +241,7 @@ class Hub:
         self._check_publishable(events)
         return self.log.publish_nowait(events)
 
-    def answer(self, url: bytes, headers: list[tuple[bytes, bytes]], body: bytes) -> Response | None:
+    def answer(self, url: bytes, headers: list[tuple[bytes, bytes]], body: bytes) -> Reply | None:
         """What a plain POST is answered, if that needs no waiting; None: nothing has been done, the routes have it."""
         return None
 

@@ -55,7 +55,7 @@ class Server:
         self._uvicorn = _Uvicorn(
             uvicorn.Config(
                 app,
-                http=protocol(self.config.head_timeout),
+                http=protocol(self.config.head_timeout, hub.answer),
                 loop=LOOP,
                 lifespan="on",
                 ws="none",
