@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
@@ -17,7 +18,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from deploy.conftest import NODES, Front, Subscriber
 from deploy.proxies import DEPLOY, PROXIES, SILENCE, Place, check, free_port, run
-from live import DEADLINE, wait_for
+from live import DEADLINE, serve_command, wait_for
 from tools import CHROMIUM_FLAGS, require
 
 PUBLIC = {("get", "/events"), ("post", "/connections/{id}/messages"), ("get", "/ssepool.js")}
@@ -49,8 +50,19 @@ def test_a_quiet_stream_lives_by_heartbeats(front: Front) -> None:
 def test_a_client_that_leaves_gives_its_slot_back(front: Front) -> None:
     with front.client() as client, Subscriber(client, "leaving") as subscriber:
         subscriber.next("ssepool.open")
-        assert sum(node.pool()["open"] for node in front.nodes) == 1
+        wait_for(lambda: sum(node.pool()["open"] for node in front.nodes) == 1)
     for node in front.nodes:
+        node.wait_pool(open=0)
+
+
+def test_caddy_lets_go_of_a_node_as_soon_as_its_client_has_left(certificate: tuple[Path, Path], tmp_path: Path) -> None:
+    # With `flush_interval -1` it notices at the next heartbeat only, and there is none within this test.
+    with (
+        serve_command("--heartbeat-interval", "600") as node,
+        run("caddy", (node.port,) * NODES, tmp_path / "run", certificate) as url,
+    ):
+        with Front("caddy", url, [node], contextlib.ExitStack()).client() as client, Subscriber(client, "a") as stream:
+            stream.next("ssepool.open")
         node.wait_pool(open=0)
 
 
@@ -203,7 +215,7 @@ def got(page: Page, data: str) -> bool:
 def test_more_than_six_streams_of_one_browser_are_open_at_once(front: Front, page: Page) -> None:
     # Over HTTP/1.1 the seventh would wait for one of the others to end.
     follow(page, "many", 12)
-    assert sum(node.pool()["open"] for node in front.nodes) == 12
+    wait_for(lambda: sum(node.pool()["open"] for node in front.nodes) == 12)
     front.publish("many", "to all twelve")
     wait_for(lambda: got(page, "to all twelve"))
 
