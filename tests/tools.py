@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import playwright
 import pytest
@@ -93,6 +94,7 @@ TOOLS = {
     "initdb": Tool(("initdb", *_versions_of("initdb")), "postgresql", "the broker on PostgreSQL"),
     "ip": Tool(("ip",), "iproute2", "peers behind a dropped link (Linux, as root)", root=True),
     "nft": Tool(("nft",), "nftables", "peers whose packets are dropped (Linux, as root)", root=True),
+    "mount": Tool(("mount",), "mount", "a full disk (Linux, as root)", root=True),
 }
 
 
@@ -115,7 +117,11 @@ def require(name: str) -> str:
         found, how = str(folder) if folder.is_dir() else None, "npm ci in tests/"
     if found is not None:
         return found
-    reason = f"{name} is not here ({how})"
+    lacking(f"{name} is not here ({how})")
+
+
+def lacking(reason: str) -> NoReturn:
+    """Skip the test, or fail it if `CI=true`."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)

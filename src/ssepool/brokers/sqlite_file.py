@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from ssepool.brokers.base import new_epoch
 from ssepool.config import MiB
@@ -49,6 +51,8 @@ def connect(path: Path) -> sqlite3.Connection:
         raise ConfigError(f"the SQLite database {path} is a directory; name a file in it")
     if not path.parent.is_dir():
         raise ConfigError(f"the SQLite database {path} cannot be made: there is no directory {path.parent}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ConfigError(f"the SQLite database {path} cannot be written: it or its directory is read-only for us")
     try:
         connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
     except sqlite3.OperationalError as error:
@@ -62,9 +66,9 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 @contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing of what is done meanwhile; nobody else writes."""
-    connection.execute("BEGIN IMMEDIATE")
+def transaction(connection: sqlite3.Connection, kind: Literal["IMMEDIATE", "DEFERRED"] = "IMMEDIATE") -> Iterator[None]:
+    """All or nothing of what is done meanwhile; nobody else writes. If it is deferred, all reads see one state."""
+    connection.execute(f"BEGIN {kind}")
     try:
         yield
         connection.execute("COMMIT")
@@ -75,15 +79,14 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     try:
-        new = _is_new(connection, path)
+        with transaction(connection, "DEFERRED"):
+            new = _is_new(connection, path)
         ((mode,),) = connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}").fetchone()
         if new:
             _create(connection, path)
-        with transaction(connection):
-            pass  # the file can be written, or we hear of it now
     except sqlite3.DatabaseError as error:
         raise _explained(error, path) from None
     if mode != "wal":

@@ -1,0 +1,491 @@
+"""The SQLite broker: what becomes of it when processes die, disks are full, and files are not what they should be."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import random
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ssepool.brokers import connect, sqlite_history
+from ssepool.brokers.base import Broker
+from ssepool.brokers.record import Record, records
+from ssepool.brokers.sqlite import SqliteBroker, path_of
+from ssepool.brokers.sqlite_bell import Bell
+from ssepool.config import HubConfig, KiB, MiB
+from ssepool.core.event import Event
+from ssepool.core.feed import Entry
+from ssepool.errors import BrokerError, ConfigError
+from tools import lacking, require
+
+APPENDING = Path(__file__).with_name("appending.py")
+DEADLINE = 20.0
+
+Make = Callable[..., Awaitable[Broker]]
+
+
+@pytest.fixture
+def kind() -> str:
+    """For the fixtures `url` and `make`."""
+    return "sqlite"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """The file of the fixture `url`."""
+    return tmp_path / "events.db"
+
+
+def batch(*data: str) -> list[Record]:
+    return records([Event(text, ("news",)) for text in data], MiB)
+
+
+async def read_all(broker: Broker) -> list[Entry]:
+    entries: list[Entry] = []
+    while page := await broker.read(entries[-1].position if entries else 0, most=1000):
+        entries += page
+    return entries
+
+
+def texts(entries: list[Entry]) -> list[str]:
+    return [entry.frame.decode().partition("data: ")[2].strip() for entry in entries]
+
+
+def check(path: Path) -> None:
+    """Whether the file is as SQLite left it."""
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(DEADLINE):
+        while not await condition():
+            await asyncio.sleep(0.02)
+
+
+# Names.
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("sqlite:///events.db", "events.db"),
+        ("sqlite:///data/events.db", "data/events.db"),
+        ("sqlite:////var/lib/events.db", "/var/lib/events.db"),
+        ("sqlite:///C:/data/events.db", "C:/data/events.db"),
+        ("sqlite:////a%20b/50%25/what%3F%23.db", "/a b/50%/what?#.db"),
+    ],
+)
+def test_the_url_names_a_file_as_in_sqlalchemy(url: str, path: str) -> None:
+    assert path_of(url) == Path(path)
+    assert isinstance(connect(HubConfig(broker=url)), SqliteBroker)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("sqlite://", "names no file; for events in memory write memory://"),
+        ("sqlite:///", "names no file; for events in memory write memory://"),
+        ("sqlite:///:memory:", "names no file; for events in memory write memory://"),
+        ("sqlite://events.db", "names no file"),
+        ("sqlite://data/events.db", "names a server; write sqlite:///relative.db or sqlite:////absolute.db"),
+        ("sqlite:///events.db?name=other", "has parameters, and sqlite takes none"),
+        ("sqlite:///events.db#other", "has parameters, and sqlite takes none"),
+    ],
+)
+def test_a_url_that_names_no_file_is_an_error(url: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        connect(HubConfig(broker=url))
+
+
+async def test_a_relative_path_is_from_where_the_process_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    broker = connect(HubConfig(broker="sqlite:///here.db"))
+    await broker.open()
+    await broker.close()
+    assert (tmp_path / "here.db").is_file()
+
+
+# Files that will not do.
+
+
+async def refused(url: str) -> str:
+    """The message with which a broker does not open."""
+    broker = connect(HubConfig(broker=url))
+    with pytest.raises(ConfigError) as caught:
+        await broker.open()
+    await broker.close()
+    return str(caught.value)
+
+
+async def test_a_directory_is_refused(tmp_path: Path) -> None:
+    assert await refused(f"sqlite:///{tmp_path}") == (
+        f"the SQLite database {tmp_path} is a directory; name a file in it"
+    )
+
+
+async def test_a_directory_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    path = tmp_path / "nowhere" / "events.db"
+    assert await refused(f"sqlite:///{path}") == (
+        f"the SQLite database {path} cannot be made: there is no directory {path.parent}"
+    )
+
+
+async def test_a_file_of_another_kind_is_refused_and_left_alone(path: Path, url: str) -> None:
+    path.write_text("Dear diary, " * 100)
+    assert await refused(url) == f"the file {path} is not a SQLite database; name another"
+    assert path.read_text() == "Dear diary, " * 100
+
+
+@pytest.mark.parametrize(
+    "statement", ["CREATE TABLE users (name)", "PRAGMA application_id = 7", "PRAGMA user_version=3"]
+)
+async def test_a_database_of_another_program_is_refused_and_left_alone(path: Path, url: str, statement: str) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(statement)
+    before = path.read_bytes()
+    assert await refused(url) == f"the SQLite database {path} belongs to another program; name another file"
+    assert path.read_bytes() == before
+
+
+async def test_a_database_of_a_newer_version_is_refused_and_left_alone(path: Path, url: str, make: Make) -> None:
+    await (await make()).close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    assert await refused(url) == (
+        f"the SQLite database {path} was made by a newer ssepool (its tables have version 99, ours 1); "
+        "upgrade ssepool or name another file"
+    )
+
+
+async def test_an_empty_file_is_as_good_as_none(path: Path, make: Make) -> None:
+    path.touch()
+    assert (await (await make()).append(batch("a")))[0].position == 1
+
+
+async def test_many_who_make_the_file_at_once_make_one_history(make: Make) -> None:
+    brokers = await asyncio.gather(*(make() for _ in range(8)))
+    assert len({(await broker.bounds()).epoch for broker in brokers}) == 1
+
+
+# Processes that die.
+
+
+async def test_what_was_acknowledged_survives_kill_9(path: Path, url: str) -> None:
+    acknowledged: dict[int, str] = {}
+    for run in range(8):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, APPENDING, url, str(run), stdout=subprocess.PIPE, env={**os.environ}
+        )
+        assert process.stdout is not None
+        wanted = random.randint(1, 40)
+        async with asyncio.timeout(DEADLINE):
+            for count in itertools.count(1):
+                if count == wanted:  # it goes on, and is killed at whatever it does then
+                    await asyncio.sleep(random.uniform(0, 0.01))
+                    process.kill()
+                line = await process.stdout.readline()
+                if not line.endswith(b"\n"):
+                    break
+                number, first, size = map(int, line.split())
+                for place in range(size):
+                    acknowledged[first + place] = f"{run}.{number}.{place}/{size}"
+        await process.wait()
+        check(path)
+    broker = connect(HubConfig(broker=url, history_events=1_000_000))
+    await broker.open()
+    entries = await read_all(broker)
+    kept = dict(zip((entry.position for entry in entries), texts(entries), strict=True))
+    assert list(kept) == list(range(1, len(kept) + 1))
+    assert {position: kept.get(position) for position in acknowledged} == acknowledged
+    batches = Counter((text.rpartition(".")[0], int(text.rpartition("/")[2])) for text in kept.values())
+    assert all(count == size for (_, size), count in batches.items())
+    assert len({number for number, _ in batches}) == len(batches)
+    assert (await broker.append(batch("after")))[0].position == len(kept) + 1
+    await broker.close()
+
+
+async def test_others_go_on_when_a_process_is_killed(url: str, make: Make) -> None:
+    broker = await make(history_events=1_000_000)
+    async with aclosing(broker.tail(0)) as tail:  # type: ignore[type-var]
+        for run in range(3):
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, APPENDING, url, str(run), stdout=subprocess.DEVNULL, env={**os.environ}
+            )
+            async with asyncio.timeout(DEADLINE):
+                async for page in tail:
+                    if texts(list(page))[-1].startswith(f"{run}.2"):
+                        break
+            process.kill()
+            await process.wait()
+            ((_, position),) = await broker.append(batch("mine"))
+            assert texts(list(await broker.read(position - 1, most=1))) == ["mine"]
+
+
+async def test_a_socket_that_was_left_behind_is_removed(path: Path, make: Make) -> None:
+    broker = await make()
+    left = path.with_name("events.db-wake") / "left"
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as dead:
+        dead.bind(str(left) if len(str(left)) < 100 else os.path.relpath(left))
+    assert left.exists()
+    await broker.append(batch("a"))
+    assert not left.exists()
+    await broker.close()
+    assert list(left.parent.iterdir()) == []
+
+
+# Others who hold the file.
+
+
+async def test_while_another_process_writes_publishing_waits_and_reading_does_not(path: Path, make: Make) -> None:
+    broker = await make(broker_timeout=0.5)
+    await broker.append(batch("a"))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(BrokerError, match=r"another process keeps the database locked; nothing was published$"):
+            await broker.append(batch("b"))
+        patient = await make()
+        waiting = asyncio.create_task(patient.append(batch("c")))
+        assert texts(await read_all(patient)) == ["a"]
+        assert (await broker.bounds()).newest == 1
+        assert not waiting.done()
+        other.execute("ROLLBACK")
+        assert (await waiting)[0].position == 2
+
+
+async def test_the_log_is_cut_when_a_reader_no_longer_holds_it(path: Path, make: Make) -> None:
+    broker, log = await make(history_bytes=MiB), path.with_name("events.db-wal")
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM history").fetchall()
+        while log.stat().st_size < 70 * MiB:
+            await broker.append(batch(*["x" * 900 * KiB] * 4))
+        await broker.trim()  # can do nothing now
+        other.execute("ROLLBACK")
+    await broker.trim()
+    assert log.stat().st_size == 0
+    assert path.stat().st_size < 20 * MiB
+
+
+async def test_the_log_stays_small_while_tails_read(path: Path, make: Make) -> None:
+    broker = await make(history_bytes=MiB)
+    async with asyncio.timeout(DEADLINE), aclosing(broker.tail(0)) as tail:  # type: ignore[type-var]
+        for _ in range(30):
+            await broker.append(batch(*["x" * 900 * KiB] * 4))
+            await anext(tail)
+    assert path.with_name("events.db-wal").stat().st_size < 40 * MiB
+    assert path.stat().st_size < 40 * MiB
+
+
+# A file that goes, and a disk that is full.
+
+
+async def test_when_the_file_is_deleted_another_history_begins(path: Path, make: Make) -> None:
+    broker, other = await make(), await make()
+    await broker.append(batch("a", "b"))
+    before = await broker.bounds()
+    async with aclosing(other.tail(0)) as tail:  # type: ignore[type-var]
+        await anext(tail)
+        for name in ("events.db", "events.db-wal", "events.db-shm"):
+            path.with_name(name).unlink()
+        assert (await broker.append(batch("c")))[0].position == 1
+        with pytest.raises(BrokerError, match="the file has gone; another history has begun"):
+            async with asyncio.timeout(DEADLINE):
+                await anext(tail)
+    after = await other.bounds()
+    assert after.epoch != before.epoch
+    assert texts(await read_all(other)) == ["c"]
+    await broker.close()
+    await other.close()
+    check(path)
+
+
+async def test_when_the_directory_is_deleted_publishing_fails_until_it_is_there_again(tmp_path: Path) -> None:
+    directory = tmp_path / "data"
+    directory.mkdir()
+    broker = connect(HubConfig(broker=f"sqlite:///{directory}/events.db"))
+    await broker.open()
+    shutil.rmtree(directory)
+    with pytest.raises(BrokerError, match=f"cannot be made: there is no directory {directory}"):
+        await broker.append(batch("a"))
+    directory.mkdir()
+    assert (await broker.append(batch("a")))[0].position == 1
+    await broker.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 16 MiB."""
+    mount, directory = require("mount"), tmp_path / "small"
+    directory.mkdir()
+    done = subprocess.run([mount, "-t", "tmpfs", "-o", "size=16m", "tmpfs", directory], capture_output=True, text=True)
+    if done.returncode:
+        lacking(f"no disk of its own for this test: {done.stderr.strip()}")
+    yield directory
+    subprocess.run(["umount", directory], check=True)
+
+
+@pytest.fixture
+async def on_small_disk(small_disk: Path) -> AsyncIterator[Broker]:
+    broker = connect(HubConfig(broker=f"sqlite:///{small_disk}/events.db"))
+    await broker.open()
+    yield broker
+    await broker.close()
+
+
+async def test_a_full_disk_fails_publishing_until_there_is_room_again(small_disk: Path, on_small_disk: Broker) -> None:
+    broker, ballast = on_small_disk, small_disk / "ballast"
+    ballast.write_bytes(bytes(6 * MiB))
+    stored = 0
+    with pytest.raises(BrokerError, match=r"events\.db: the disk is full; nothing was published$"):
+        while True:
+            stored = (await broker.append(batch(*["x" * 100 * KiB] * 3)))[-1].position
+    for _ in range(3):
+        with pytest.raises(BrokerError, match=r"the disk is full; nothing was published$"):
+            await broker.append(batch(*["x" * 100 * KiB] * 3))
+    assert stored > 0
+    assert (await broker.bounds()).newest == stored
+    assert len(await read_all(broker)) == stored
+    ballast.unlink()
+    assert (await broker.append(batch("a")))[0].position == stored + 1
+    await broker.close()
+    check(small_disk / "events.db")
+
+
+async def test_a_disk_that_cannot_be_written_is_refused(small_disk: Path, on_small_disk: Broker) -> None:
+    await on_small_disk.close()
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    for name in ("events.db", "new.db"):
+        assert (await refused(f"sqlite:///{small_disk}/{name}")).startswith(
+            f"the SQLite database {small_disk}/{name} cannot be written: "
+        )
+
+
+# What is kept.
+
+
+async def test_what_the_history_keeps_no_longer_is_deleted_a_little_later(
+    path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_history, "SPARE_AGE", 0.1)
+    broker = await make(history_events=2)
+    await broker.append(batch(*map(str, range(20))))
+    assert texts(await read_all(broker)) == ["18", "19"]
+
+    async def is_deleted() -> bool:
+        await broker.trim()
+        with closing(sqlite3.connect(path)) as connection:
+            return connection.execute("SELECT position FROM events").fetchall() == [(19,), (20,)]
+
+    await until(is_deleted)
+    assert texts(await read_all(broker)) == ["18", "19"]
+
+
+@pytest.mark.parametrize("settings", [{"history_events": 0}, {"history_bytes": 0}])
+async def test_what_nobody_keeps_does_not_pile_up(path: Path, make: Make, settings: dict[str, Any]) -> None:
+    broker = await make(**settings)
+    for _ in range(10):
+        await broker.append(batch(*["x"] * 500))
+        await broker.append(batch(*["x" * 300 * KiB] * 4))
+    with closing(sqlite3.connect(path)) as connection:
+        ((events, size),) = connection.execute("SELECT count(*), sum(length(frame)) FROM events")
+    assert events <= sqlite_history.SPARE_EVENTS
+    assert size <= sqlite_history.SPARE_BYTES
+
+
+async def test_a_long_history_that_is_too_old_goes_in_slices(
+    path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_history, "SLICE", 100)
+    broker = await make(history_age=0.1)
+    stored = await broker.append(batch(*["x"] * 950))
+
+    async def is_empty() -> bool:
+        await broker.trim()
+        bounds = await broker.bounds()
+        assert bounds.oldest in (0, 950)
+        return bounds[1:] == (950, 950, 0)
+
+    await until(is_empty)
+    assert await broker.find(stored[-1].id) is None
+
+
+async def test_messages_are_deleted_after_a_while(path: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_history, "MESSAGE_AGE", 0.05)
+    broker = await make()
+    await broker.send(b"x")
+
+    async def is_deleted() -> bool:
+        await broker.trim()
+        with closing(sqlite3.connect(path)) as connection:
+            return connection.execute("SELECT count(*) FROM messages").fetchall() == [(0,)]
+
+    await until(is_deleted)
+    async with aclosing(broker.messages()) as messages:  # type: ignore[type-var]
+        heard = asyncio.create_task(anext(messages))
+        await asyncio.sleep(0.05)
+        await broker.send(b"y")  # its number is none that was used before
+        async with asyncio.timeout(DEADLINE):
+            assert await heard == b"y"
+
+
+# The bell, and closing.
+
+
+@pytest.mark.parametrize("depth", [0, 5])
+async def test_a_bell_is_heard_by_all_in_any_directory(tmp_path: Path, depth: int) -> None:
+    directory = tmp_path.joinpath(*["long" * 20] * depth)
+    directory.mkdir(parents=True, exist_ok=True)
+    heard = [asyncio.Event() for _ in range(3)]
+    bells = [Bell(directory / "wake") for _ in heard]
+    for bell, event in zip(bells, heard, strict=True):
+        bell.open(event.set)
+    for ringing in bells:
+        for event in heard:
+            event.clear()
+        await asyncio.to_thread(ringing.ring)
+        async with asyncio.timeout(DEADLINE):
+            await asyncio.gather(*(event.wait() for event in heard))
+    for bell in bells:
+        bell.close()
+        bell.ring()
+        bell.close()
+    assert list((directory / "wake").iterdir()) == []
+
+
+async def test_a_bell_that_nobody_answers_does_not_hold_who_rings(tmp_path: Path) -> None:
+    bell = Bell(tmp_path)
+    bell.open(lambda: None)
+    for _ in range(10_000):  # more than a socket can hold
+        bell.ring()
+    bell.close()
+
+
+async def test_without_a_bell_tails_look_by_themselves(path: Path, make: Make) -> None:
+    path.with_name("events.db-wake").write_text("no directory")
+    one, two = await make(), await make()
+    async with aclosing(one.tail(0)) as tail:  # type: ignore[type-var]
+        page = asyncio.create_task(anext(tail))
+        await two.append(batch("a"))
+        async with asyncio.timeout(DEADLINE):
+            assert texts(list(await page)) == ["a"]
+
+
+async def test_a_closed_broker_says_so(make: Make) -> None:
+    broker = await make()
+    await broker.close()
+    for question in (broker.append(batch("a")), broker.read(0, most=1), broker.bounds(), broker.trim()):
+        with pytest.raises(BrokerError, match=r"events\.db is closed$"):
+            await question
