@@ -136,7 +136,9 @@ def value_for(item: Setting) -> Any:
     return {bool: not item.default, int: 4321, float: 43.25, str: "127.0.0.2"}[kind]
 
 
-@pytest.mark.parametrize("item", [item for item in SETTINGS if item.key not in ("broker", "workers")], ids=lambda item: item.key)
+@pytest.mark.parametrize(
+    "item", [item for item in SETTINGS if item.key not in ("broker", "workers")], ids=lambda item: item.key
+)
 def test_each_setting_is_an_option(item: Setting, served: list[Any]) -> None:
     value = value_for(item)
     if isinstance(value, bool):

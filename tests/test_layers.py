@@ -30,11 +30,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "uvicorn": ("http", "runtime", "core", "config", "errors"),
     "runtime.supervisor": ("runtime", "core", "config", "errors"),
     "runtime.server": ("uvicorn", "http", "runtime", "core", "config", "errors"),
+    "publisher": ("brokers", "brokers.base", "brokers.group", "core", "config", "errors"),
     "client": ("core", "config", "errors"),
     "bench": ("core", "config", "errors"),
     "cli": ("runtime.server", "runtime.supervisor", "runtime", "client", "bench", "http", "core", "config", "errors"),
     "__main__": ("cli",),
-    "__init__": ("http", "runtime", "client", "core", "config", "errors"),
+    "__init__": ("http", "publisher", "runtime", "client", "core", "config", "errors"),
     "testing": ("__init__", "http", "runtime", "client", "brokers.base", "core", "config", "errors"),
     "web": (),
 }

@@ -7,6 +7,9 @@ app.mount("/sse", hub.app)
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from ssepool.config import HubConfig, PoolConfig, ServerConfig
 from ssepool.core.decoder import Decoder, Message
 from ssepool.core.event import Event
@@ -16,6 +19,7 @@ from ssepool.errors import (
     BrokerError,
     ConfigError,
     ConnectionReleased,
+    DuplicateEvent,
     EventTooLarge,
     InvalidEvent,
     InvalidTopic,
@@ -24,18 +28,23 @@ from ssepool.errors import (
     PoolTimeout,
     SSEPoolError,
 )
-from ssepool.http.app import Hub
-from ssepool.runtime.connection import Connection
-from ssepool.runtime.stats import HubStats
+
+if TYPE_CHECKING:
+    from ssepool.http.app import Hub
+    from ssepool.publisher import AsyncPublisher, Publisher
+    from ssepool.runtime.connection import Connection
+    from ssepool.runtime.stats import HubStats
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncPublisher",
     "BrokerError",
     "ConfigError",
     "Connection",
     "ConnectionReleased",
     "Decoder",
+    "DuplicateEvent",
     "Event",
     "EventTooLarge",
     "Hub",
@@ -50,6 +59,27 @@ __all__ = [
     "PoolFull",
     "PoolStats",
     "PoolTimeout",
+    "Publisher",
     "SSEPoolError",
     "ServerConfig",
 ]
+
+_LAZY = {
+    "AsyncPublisher": "ssepool.publisher",
+    "Connection": "ssepool.runtime.connection",
+    "Hub": "ssepool.http.app",
+    "HubStats": "ssepool.runtime.stats",
+    "Publisher": "ssepool.publisher",
+}
+"""Names that bring asyncio or Starlette along, loaded when they are first used: who only publishes needs no server."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(_LAZY[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

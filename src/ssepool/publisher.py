@@ -1,0 +1,216 @@
+"""Publisher: publishing without a hub, straight to the broker, from a task queue, a cron job or a WSGI application."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Coroutine, Iterable, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from ssepool.brokers import connect
+from ssepool.brokers.base import InstantBroker
+from ssepool.brokers.group import GroupCommit
+from ssepool.config import HubConfig, MiB, OnDuplicate
+from ssepool.core.event import Event
+from ssepool.errors import BrokerError, ConfigError, InvalidTopic
+
+T = TypeVar("T")
+
+UNBOUNDED = 10**12
+"""Events, bytes and seconds: the bounds of the history are the hubs' business, whose settings are not known here."""
+
+CONNECTING = 2
+"""Times `broker_timeout` that a first publish may take in all: it connects before it publishes."""
+
+
+class AsyncPublisher:
+    """Publishes to the hubs that share a broker: `async with AsyncPublisher("redis://...") as publisher`.
+
+    Connects with the first publish. It may be used by any number of tasks of one event loop.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        broker_timeout: float = 5.0,
+        on_duplicate: OnDuplicate = "ignore",
+        max_event_size: int = MiB,
+    ) -> None:
+        """`url` is the `broker` setting of the hubs; the others are as theirs. What is kept for replay the hubs decide.
+
+        Raises `ConfigError` for a URL that will not do; `memory://` is one, which nobody else could read.
+        """
+        config = HubConfig(
+            broker=url,
+            broker_timeout=broker_timeout,
+            on_duplicate=on_duplicate,
+            max_event_size=max_event_size,
+            history_events=UNBOUNDED,
+            history_bytes=UNBOUNDED,
+            history_age=UNBOUNDED,
+        )
+        self._broker = connect(config)
+        if isinstance(self._broker, InstantBroker):
+            raise ConfigError(
+                f"a publisher cannot use {url!r}, which is kept in one process; publish through its hub "
+                "(Hub.publish, POST /events), or give both a broker that they share, such as sqlite:///events.db"
+            )
+        self._group = GroupCommit(self._broker)
+        self._opening: asyncio.Task[None] | None = None
+        self._is_open = False
+
+    async def publish(
+        self,
+        topic: str | Sequence[str],
+        data: Any,
+        *,
+        type: str | None = None,
+        id: str | None = None,
+        retry: int | None = None,
+        private: bool = False,
+    ) -> str:
+        """Publish an event to a topic or several, and return its id when the broker has stored it.
+
+        `retry` is in milliseconds. Raises `InvalidEvent`, `InvalidTopic`, `BrokerError`, and with the first publish
+        `ConfigError`. Give an `id` of your own if you want to publish again after a `BrokerError`: what is stored
+        already is not stored twice.
+        """
+        event = Event(data, (topic,) if isinstance(topic, str) else tuple(topic), type, id, retry, private)
+        return (await self.publish_many([event]))[0]
+
+    async def publish_many(self, events: Iterable[Event]) -> list[str]:
+        """Publish a batch in order, all of it or nothing, and return the ids."""
+        batch = list(events)
+        for event in batch:
+            if not event.topics:
+                raise InvalidTopic("an event needs at least one topic to be published to")
+        if not self._is_open:
+            await self._open()
+        return [stored.id for stored in await self._group.append(batch)]
+
+    async def close(self) -> None:
+        """Give the connection back; what is on its way to the broker fails."""
+        await self._group.close()
+        await self._broker.close()
+        self._is_open = False
+
+    async def _open(self) -> None:
+        """Connect, once for all who wait for it; a failure is forgotten, so that the next publish tries again."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._connect())
+        opening = self._opening
+        try:
+            await asyncio.shield(opening)
+        finally:
+            if opening.done() and self._opening is opening:
+                self._opening = None
+
+    async def _connect(self) -> None:
+        timeout = self._broker.config.broker_timeout
+        try:
+            async with asyncio.timeout(timeout):
+                await self._broker.open()
+        except TimeoutError:
+            raise BrokerError(f"{self._broker.url} did not answer in {timeout:g} s; nothing was published") from None
+        self._is_open = True
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+
+class Publisher:
+    """`AsyncPublisher` for programs without an event loop: `Publisher("redis://...").publish("news", "hello")`.
+
+    One object serves all threads of a process, and each process that is forked makes a connection of its own with its
+    first publish, so it may be a module's global. It has a thread of its own for the connection.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        broker_timeout: float = 5.0,
+        on_duplicate: OnDuplicate = "ignore",
+        max_event_size: int = MiB,
+    ) -> None:
+        """As `AsyncPublisher`. Nothing is connected and no thread started until the first publish."""
+        self._settings: dict[str, Any] = {
+            "broker_timeout": broker_timeout,
+            "on_duplicate": on_duplicate,
+            "max_event_size": max_event_size,
+        }
+        self._url = url
+        self._timeout = broker_timeout
+        self._fresh: AsyncPublisher | None = AsyncPublisher(url, **self._settings)  # says at once what will not do
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._publisher: AsyncPublisher
+
+    def publish(
+        self,
+        topic: str | Sequence[str],
+        data: Any,
+        *,
+        type: str | None = None,
+        id: str | None = None,
+        retry: int | None = None,
+        private: bool = False,
+    ) -> str:
+        """As `AsyncPublisher.publish`; returns when the broker has stored the event, or raises."""
+        event = Event(data, (topic,) if isinstance(topic, str) else tuple(topic), type, id, retry, private)
+        return self.publish_many([event])[0]
+
+    def publish_many(self, events: Iterable[Event]) -> list[str]:
+        """As `AsyncPublisher.publish_many`."""
+        batch = list(events)
+        loop = self._start()
+        return self._run(loop, self._publisher.publish_many(batch))
+
+    def close(self) -> None:
+        """Give the connection back and end the thread. The next publish would connect anew."""
+        with self._lock:
+            loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
+        if loop is None or thread is None or self._pid != os.getpid():
+            return
+        self._run(loop, self._publisher.close())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+    def _start(self) -> asyncio.AbstractEventLoop:
+        if self._pid != os.getpid():
+            # The parent's thread did not come along, its lock may be held for ever, and its socket is not ours.
+            self._pid, self._lock, self._loop, self._fresh = os.getpid(), threading.Lock(), None, None
+        with self._lock:
+            if self._loop is None:
+                self._publisher = self._fresh or AsyncPublisher(self._url, **self._settings)
+                self._fresh = None
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=self._loop.run_forever, name="ssepool-publisher", daemon=True)
+                self._thread.start()
+            return self._loop
+
+    def _run(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(work, loop)
+        try:
+            return future.result(CONNECTING * self._timeout + 1)
+        except TimeoutError:
+            future.cancel()
+            raise BrokerError(f"the broker did not answer in {self._timeout:g} s") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
