@@ -38,7 +38,7 @@ from typing import NamedTuple
 from ssepool.brokers.base import Bounds, Broker, Stored, duplicate, new_epoch
 from ssepool.brokers.nats_address import Address
 from ssepool.brokers.nats_batch import Joiner, Mark, State, batch, subject_of
-from ssepool.brokers.nats_stream import JetStream, Message, NoStream, Overtaken, Refused
+from ssepool.brokers.nats_stream import JetStream, Message, NoStream, Overtaken, Refused, Rejected
 from ssepool.brokers.record import Record
 from ssepool.config import HubConfig, MiB
 from ssepool.core.feed import Entry
@@ -125,30 +125,44 @@ class NatsBroker(Broker):
         state, self._state = self._state, None  # whatever goes wrong, the next one asks
         kept: Mapping[str, int] = {}
         is_sure = False  # that the ids are new: at first the server is left to find out
-        async with js.asking():
-            await self._give_way()
-            while True:
-                if state is None:
-                    state = await self._newest(js)
-                stored, new, ids = self._places(state, records, kept)
-                if not new:
-                    break
-                messages, behind = batch(state, new, ids, js.most_data)
-                started = time.monotonic()
-                try:
-                    await js.publish(self._subject(""), messages, state.seq, unless_there=not is_sure)
-                except NoStream:
-                    state, self._token = None, ""
-                except Overtaken:
-                    state, is_sure = await self._newest(js), True
+        await self._give_way()
+        deadline = time.monotonic() + self.config.broker_timeout
+        while True:
+            if time.monotonic() > deadline:
+                raise BrokerError(f"{self.url}: others append all the time; nothing was published")
+            async with js.asking():
+                state = state or await self._newest(js)
+                if is_sure:
                     kept = await self._kept(js, records)
-                else:
-                    self._appended = time.monotonic()
-                    self._took = self._appended - started
-                    state = behind
-                    break
+            stored, new, ids = self._places(state, records, kept)
+            if not new:
+                break
+            messages, behind = batch(state, new, ids, js.most_data)
+            try:
+                await self._publish(js, messages, state, unless_there=not is_sure)
+            except NoStream:
+                state = None
+            except Overtaken:
+                state, is_sure = None, True
+            else:
+                state = behind
+                break
         self._state = state
         return stored
+
+    async def _publish(
+        self, js: JetStream, messages: Sequence[tuple[str, bytes]], state: State, *, unless_there: bool
+    ) -> None:
+        started = time.monotonic()
+        try:
+            async with js.asking():
+                await js.publish(self._subject(""), messages, state.seq, unless_there=unless_there)
+        except Rejected:
+            raise
+        except BrokerError as error:
+            raise BrokerError(f"{error}; the events may be published or not") from None
+        self._appended = time.monotonic()
+        self._took = self._appended - started
 
     def _places(
         self, state: State, records: Sequence[Record], kept: Mapping[str, int]

@@ -8,6 +8,10 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ssepool.errors import ConfigError
 
+_HOST = re.compile(
+    r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,4}|:[1-5][0-9]{4}|:6[0-4][0-9]{3}|:65[0-4][0-9]{2})?"
+)
+
 
 class Address(NamedTuple):
     """`nats://[user:password@|token@]host[:port][,host...][?name=...&replicas=...]`, or `tls://...`."""
@@ -35,13 +39,13 @@ class Address(NamedTuple):
         user, colon, password = login.partition(":")
         secret = f"{user}:***@" if colon else "***@" if user else ""
         shown = parts._replace(netloc=secret + hosts).geturl()
-        if not hosts or parts.path not in ("", "/"):
+        if not all(_HOST.fullmatch(host) for host in hosts.split(",")) or parts.path not in ("", "/"):
             raise ConfigError(f"HubConfig.broker = {shown!r} is not allowed; it takes {parts.scheme}://host:port")
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
         name, replicas = query.pop("name", "ssepool"), query.pop("replicas", "1")
         if query:
-            unknown = next(iter(query))
-            raise ConfigError(f"HubConfig.broker = {shown!r} has {unknown!r} in its query; it takes name and replicas")
+            bare, unknown = shown.partition("?")[0], next(iter(query))
+            raise ConfigError(f"HubConfig.broker = {bare!r} has {unknown!r} in its query; it takes name and replicas")
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,200}", name):
             raise ConfigError(f"HubConfig.broker: name={name!r} is not allowed; it takes letters, digits, - and _")
         if replicas not in ("1", "2", "3", "4", "5"):

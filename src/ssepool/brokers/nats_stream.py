@@ -61,6 +61,10 @@ class Refused(BrokerError):
     """The server is there, but somebody has to change something before it does what is asked."""
 
 
+class Rejected(BrokerError):
+    """The server has said that it did not store a message."""
+
+
 class Overtaken(Exception):
     """Another message is the last one of the stream (or of the subject) than the one expected."""
 
@@ -289,7 +293,7 @@ class JetStream:
         all others are there.
 
         Raises `Overtaken` if another message came in between or, with `unless_there`, if one of the subjects other than
-        `LOG` has a message; and `NoStream`. The newest was not stored then.
+        `LOG` has a message; `NoStream`; and `Rejected`. The newest was not stored then.
         """
 
         def store(number: int) -> Awaitable[object]:
@@ -311,7 +315,7 @@ class JetStream:
         except nats.js.errors.APIError as error:
             if error.err_code in WRONG_SEQUENCE:
                 raise Overtaken from None
-            raise
+            raise Rejected(f"{self._address.shown}: {error.description}; nothing was published") from None
 
     @asynccontextmanager
     async def messages(self, start: int) -> AsyncIterator[AsyncIterator[list[Message]]]:
