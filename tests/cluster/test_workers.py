@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from live import LiveServer, Stream, serve_command, wait_for
 
@@ -157,6 +158,31 @@ def test_the_pool_is_resized_and_drained_as_one(start: Start, connect: Callable[
     for stream in streams:
         stream.to_end()
         assert stream.of_type("ssepool.close") == [{"reason": "drained"}]
+
+
+def test_metrics_and_the_live_report_are_of_all_workers(start: Start, connect: Callable[..., Stream]) -> None:
+    server = start("--pool-size", "9")
+    watching = connect(server, "ssepool/pool")
+    streams = [connect(server, "news").opened() for _ in range(5)]
+    server.publish("news", "hello")
+    for stream in streams:
+        stream.wait_data("hello")
+    found = {
+        (sample.name, sample.labels.get("worker"), sample.labels.get("state")): sample.value
+        for family in text_string_to_metric_families(server.request("GET", "/metrics")[1])
+        for sample in family.samples
+    }
+    for name, total in (("ssepool_size", 9), ("ssepool_events_delivered_total", 5), ("ssepool_broker_up", 3)):
+        assert sum(found[name, str(worker), None] for worker in range(WORKERS)) >= total
+    assert sum(found["ssepool_slots", str(worker), "open"] for worker in range(WORKERS)) == 6
+    assert [found["ssepool_events_published_total", str(worker), None] for worker in range(WORKERS)] == [1, 1, 1]
+
+    def last(stream: Stream) -> dict[str, Any]:
+        reports = stream.of_type("ssepool.pool")
+        return reports[-1] if reports else {"pool": {"open": 0}}
+
+    watching.until(lambda s: last(s)["pool"]["open"] == 6 and last(s)["events"]["published"] == 1)
+    assert (len(last(watching)["cells"]), last(watching)["cells"].count("o")) == (9, 6)
 
 
 def test_a_worker_that_dies_is_replaced_and_its_clients_miss_nothing(

@@ -2,90 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
 
     from ssepool.runtime.hub import Hub
 
+Report = dict[str, Any]
+"""What `Nodes.reports` says of a process."""
+
 
 def routes(hub: Hub) -> list[BaseRoute]:
     """The route of this file."""
-    registries: list[CollectorRegistry] = []
 
     async def metrics(request: Request) -> Response:
         # Loaded when it is first needed: a hub that nobody scrapes does not pay for it.
         from prometheus_client import CollectorRegistry
         from prometheus_client.exposition import choose_encoder
 
-        if not registries:
-            # One of the hub's own, so that two hubs in a process do not mix and nothing else gets in.
-            registries.append(CollectorRegistry())
-            registries[0].register(HubCollector(hub))
+        # Of all workers on this port: the request may have come to any of them.
+        reports, _ = await hub.nodes.reports(group=True)
+        # One of its own, so that two hubs in a process do not mix and nothing else gets in.
+        registry = CollectorRegistry()
+        registry.register(ReportCollector(reports, workers=hub.nodes.are_workers))
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(registries[0]), headers={"Content-Type": content_type, "Cache-Control": "no-store"})
+        return Response(encode(registry), headers={"Content-Type": content_type, "Cache-Control": "no-store"})
 
     return [Route("/metrics", metrics, methods=["GET"])]
 
 
-class HubCollector:
-    """Reads `hub.stats()` at each scrape, so that counting costs the hub nothing of its own."""
+GAUGES: tuple[tuple[str, str, Callable[[Report], float]], ...] = (
+    ("size", "Slots that exist.", lambda r: r["pool"]["size"]),
+    ("waiting", "Requests that wait for a slot.", lambda r: r["pool"]["waiting"]),
+    ("max_waiting", "Requests that may wait for a slot.", lambda r: r["pool"]["max_waiting"]),
+    (
+        "saturation",
+        "Slots that are not free and requests that wait, divided by the slots: 1 is full, more is a queue.",
+        # No slots yet: the hub is not open.
+        lambda r: (r["pool"]["size"] - r["pool"]["free"] + r["pool"]["waiting"]) / max(1, r["pool"]["size"]),
+    ),
+    ("feeds", "Subscriptions that differ: each has one feed.", lambda r: r["feeds"]),
+    ("history_events", "Events at hand for replay.", lambda r: r["history"]["events"]),
+    ("history_bytes", "Bytes of the events at hand for replay.", lambda r: r["history"]["bytes"]),
+    ("broker_up", "1 while the broker can be reached.", lambda r: float(r["broker"]["failing"] is None)),
+    ("broker_behind", "Events that the broker has and this process has not.", lambda r: r["broker"]["behind"]),
+    ("uptime_seconds", "Seconds since the hub was opened.", lambda r: r["uptime"]),
+)
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+COUNTERS: tuple[tuple[str, str, Callable[[Report], float]], ...] = (
+    ("requests", "Requests for a slot, however they ended.", lambda r: r["pool"]["requests"]),
+    ("queued", "Requests that had to wait.", lambda r: r["pool"]["queued"]),
+    ("granted", "Requests that got a slot, at once or after waiting.", lambda r: r["pool"]["granted"]),
+    ("timed_out", "Waiters whose time was up.", lambda r: r["pool"]["timed_out"]),
+    ("cancelled", "Waiters whose client left.", lambda r: r["pool"]["cancelled"]),
+    ("refused", "Requests turned away at once.", lambda r: r["pool"]["refused"]),
+    ("wait_seconds", "Seconds that granted requests have waited, summed.", lambda r: r["pool"]["wait_seconds"]),
+    ("open_seconds", "Seconds that released connections were open, summed.", lambda r: r["pool"]["open_seconds"]),
+    ("events_published", "Events published, by whichever process.", lambda r: r["events"]["published"]),
+    ("events_delivered", "Events written to connections.", lambda r: r["events"]["delivered"]),
+    ("events_skipped", "Events that lagging connections did not get.", lambda r: r["events"]["skipped"]),
+    ("bytes_sent", "Bytes written to connections.", lambda r: r["bytes_sent"]),
+)
+
+
+class ReportCollector:
+    """Tells Prometheus what one process reports, or each of several workers with a label `worker`."""
+
+    def __init__(self, reports: list[Report], *, workers: bool) -> None:
+        self._of = [((str(report["worker"]),) if workers else (), report) for report in reports]
+        self._labels = ["worker"] if workers else []
 
     def collect(self) -> Iterable[Metric]:
-        """All metrics at this moment, taken from one frozen object and so consistent with each other."""
+        """All metrics at this moment, those of a process taken from one report and so consistent with each other."""
         from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 
-        stats = self._hub.stats()
-        pool = stats.pool
-        slots = GaugeMetricFamily("ssepool_slots", "Slots of the pool by state.", labels=["state"])
-        for state in ("free", "reserved", "open", "closing"):
-            slots.add_metric([state], getattr(pool, state))
-        yield slots
-        states = GaugeMetricFamily("ssepool_pool_state", "1 for the state that the pool is in.", labels=["state"])
-        for state in ("new", "open", "draining", "closed"):
-            states.add_metric([state], float(pool.state == state))
-        yield states
-        for name, help, value in (
-            ("size", "Slots that exist.", pool.size),
-            ("waiting", "Requests that wait for a slot.", pool.waiting),
-            ("max_waiting", "Requests that may wait for a slot.", pool.max_waiting),
-            (
-                "saturation",
-                "Slots that are not free and requests that wait, divided by the slots: 1 is full, more is a queue.",
-                (pool.size - pool.free + pool.waiting) / max(1, pool.size),  # no slots yet: the hub is not open
-            ),
-            ("feeds", "Subscriptions that differ: each has one feed.", stats.feeds),
-            ("history_events", "Events kept for replay.", stats.history_events),
-            ("history_bytes", "Bytes of the events kept for replay.", stats.history_bytes),
-            ("uptime_seconds", "Seconds since the hub was opened.", stats.uptime),
-        ):
-            yield GaugeMetricFamily(f"ssepool_{name}", help, value=value)
-        for name, help, value in (
-            ("requests", "Requests for a slot, however they ended.", pool.requests),
-            ("queued", "Requests that had to wait.", pool.queued),
-            ("granted", "Requests that got a slot, at once or after waiting.", pool.granted),
-            ("timed_out", "Waiters whose time was up.", pool.timed_out),
-            ("cancelled", "Waiters whose client left.", pool.cancelled),
-            ("refused", "Requests turned away at once.", pool.refused),
-            ("wait_seconds", "Seconds that granted requests have waited, summed.", pool.wait_seconds),
-            ("open_seconds", "Seconds that released connections had been open, summed.", pool.open_seconds),
-            ("events_published", "Events published.", stats.events_published),
-            ("events_delivered", "Events written to connections.", stats.events_delivered),
-            ("events_skipped", "Events that lagging connections did not get.", stats.events_skipped),
-            ("bytes_sent", "Bytes written to connections.", stats.bytes_sent),
-        ):
-            yield CounterMetricFamily(f"ssepool_{name}", help, value=value)
-        released = CounterMetricFamily("ssepool_released", "Slots freed, by reason.", labels=["reason"])
-        for reason, count in pool.released.items():
-            released.add_metric([reason], count)
-        yield released
+        slots = GaugeMetricFamily("ssepool_slots", "Slots of the pool by state.", labels=[*self._labels, "state"])
+        states = GaugeMetricFamily(
+            "ssepool_pool_state", "1 for the state that the pool is in.", labels=[*self._labels, "state"]
+        )
+        released = CounterMetricFamily("ssepool_released", "Slots freed, by reason.", labels=[*self._labels, "reason"])
+        for labels, report in self._of:
+            pool = report["pool"]
+            for state in ("free", "reserved", "open", "closing"):
+                slots.add_metric([*labels, state], pool[state])
+            for state in ("new", "open", "draining", "closed"):
+                states.add_metric([*labels, state], float(pool["state"] == state))
+            for reason, count in pool["released"].items():
+                released.add_metric([*labels, reason], count)
+        yield from (slots, states, released)
+        for make, metrics in ((GaugeMetricFamily, GAUGES), (CounterMetricFamily, COUNTERS)):
+            for name, help, value in metrics:
+                family = make(f"ssepool_{name}", help, labels=self._labels)
+                for labels, report in self._of:
+                    family.add_metric(labels, value(report))
+                yield family

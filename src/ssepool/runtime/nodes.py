@@ -75,22 +75,27 @@ class Nodes:
 
     # Pools.
 
-    async def reports(self, *, group: bool = False) -> tuple[list[dict[str, Any]], list[Node]]:
-        """The numbers of all nodes (or of all workers of this one's group), this one first, and who did not answer."""
+    async def reports(self, *, group: bool = False, cells: bool = False) -> tuple[list[dict[str, Any]], list[Node]]:
+        """The numbers of all nodes, this one first, and who did not answer.
+
+        With `group` only those of this one's workers, in their order; with `cells` also each slot's state as a letter.
+        """
         others = [
             node
             for node in self._cluster.others
             if not group or (node.group is not None and node.group == self._cluster.me.group)
         ]
-        answers = await self._cluster.ask("report", nodes=[node.node for node in others])
-        return [await self._report_here(None), *answers.values()], [n for n in others if n.node not in answers]
+        answers = await self._cluster.ask("report", cells, nodes=[node.node for node in others])
+        found = [await self._report_here(cells), *answers.values()]
+        if group:
+            found.sort(key=lambda report: report["worker"] or 0)
+        return found, [node for node in others if node.node not in answers]
 
     async def here(self) -> dict[str, Any]:
         """The numbers of this node: of its one process, or the sums of its workers and then each of them."""
         if self._cluster.me.group is None:
             return {**self._hub.stats().report(), "workers": [], "missing": []}
         workers, missing = await self.reports(group=True)
-        workers.sort(key=lambda report: report["worker"])
         return {**merged(workers), "workers": workers, "missing": missing}
 
     async def resize(self, size: int) -> None:
@@ -110,6 +115,11 @@ class Nodes:
         """Drain this node with all its workers."""
         self._hub.drain(seconds)
         await self._cluster.ask("drain", seconds, nodes=[node for node in self._workers() if node != self._hub.node])
+
+    @property
+    def are_workers(self) -> bool:
+        """Whether this hub is one of several processes on one port."""
+        return self._cluster.me.group is not None
 
     def _workers(self) -> list[str]:
         me = self._cluster.me
@@ -162,11 +172,12 @@ class Nodes:
         await self._hub.receive(connection, body["data"])
         return "accepted"
 
-    async def _report_here(self, body: Any) -> dict[str, Any]:
+    async def _report_here(self, body: bool) -> dict[str, Any]:
         hub, me = self._hub, self._cluster.me
         failing = hub.log.failing
         return {
             **hub.stats().report(),
+            **({"cells": hub.pool.cells()} if body else {}),
             "host": me.host,
             "pid": me.pid,
             "worker": me.worker,

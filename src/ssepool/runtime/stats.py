@@ -48,19 +48,20 @@ class HubStats:
 PER_NODE = ("host", "pid", "worker", "broker")
 """What a report of one process says that has no sum."""
 
-APART = ("node", "state", "uptime", "history")
-"""What the first of several processes says stands for all: their history is the same."""
+ALIKE = ("node", "uptime", "history", "published")
+"""What the first of several processes says for all: each sees every event."""
 
 
 def merged(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The report of several processes together: their numbers summed."""
-    return {name: _sum(name, [report[name] for report in reports]) for name in reports[0] if name not in PER_NODE}
+    return {name: _together(name, [report[name] for report in reports]) for name in reports[0] if name not in PER_NODE}
 
 
-def _sum(name: str, values: list[Any]) -> Any:
-    if name in APART:
-        # A pool of several is open as long as one of them is.
+def _together(name: str, values: list[Any]) -> Any:
+    if name in ALIKE:
+        return values[0]
+    if name == "state":  # a pool of several is open as long as one of them is
         return "open" if "open" in values else values[0]
     if isinstance(values[0], dict):
-        return {key: _sum(key, [value[key] for value in values]) for key in values[0]}
-    return sum(values)
+        return {key: _together(key, [value[key] for value in values]) for key in values[0]}
+    return "".join(values) if isinstance(values[0], str) else sum(values)
