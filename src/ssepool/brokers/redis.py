@@ -58,6 +58,9 @@ OPTIONS = {
 RIGHTS = "+@read +@write +@scripting +@pubsub +@connection +info +time"
 """The commands that a user of the server's ACL has to be allowed."""
 
+NO_RIGHTS = ("script can't run this command", "ACL failure in script")
+"""What servers say, in their several versions, when a script does what the user may not."""
+
 KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 """How soon the kernel finds that the server's machine has gone from under a connection that only waits."""
 
@@ -418,7 +421,7 @@ def _refusal(error: Exception, name: str) -> str | None:
     text = str(error)
     if isinstance(error, (exceptions.AuthenticationError, exceptions.AuthenticationWrongNumberOfArgsError)):
         return f"the server refuses the credentials: {text}"
-    if isinstance(error, exceptions.NoPermissionError) or "script can't run this command" in text:
+    if isinstance(error, exceptions.NoPermissionError) or any(words in text for words in NO_RIGHTS):
         return f"{text}; its user needs the rights {RIGHTS} ~{{{name}}}:* &{{{name}}}:messages"
     if isinstance(error, exceptions.MovedError):
         return f"this history is on the node {error.host}:{error.port} of the cluster; name that node"

@@ -233,9 +233,11 @@ class Log:
             before = self.position  # seen first: the broker may have more by the time it answers, but never less
             try:
                 async with self._in_time():
-                    bounds = self.bounds = await self.broker.bounds()
                     if looks % TRIM == 0:
                         await self.broker.trim()
+                    # Last, since nothing may come between an epoch that is new and what is done about it: brokers
+                    # take a tail that begins now for one of the history that they have just named.
+                    bounds = self.bounds = await self.broker.bounds()
             except BrokerError as error:
                 self._set_failing(error)
                 continue
