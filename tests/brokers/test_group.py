@@ -373,6 +373,10 @@ async def test_closing_fails_what_waits_and_leaves_no_task(waiting: int) -> None
         await asyncio.wait([first])
     assert first.cancelled() or isinstance(first.exception(), BrokerError)
     assert asyncio.all_tasks() <= before
+    some.broker.go_on()
+    async with asyncio.timeout(DEADLINE):
+        await some.commit.append(events(7))
+    assert some.broker.sizes == [1, 7]  # and no batch either, should it be used again
 
 
 async def test_closing_may_be_done_when_nothing_was_published_and_twice() -> None:

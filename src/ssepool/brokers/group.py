@@ -69,7 +69,8 @@ class GroupCommit:
         except TimeoutError:
             raise self._late(batch) from None
         finally:
-            if batch in self._waiting:  # it has been given up before its turn came
+            # Looking for it takes long where many wait, so only who gives up does.
+            if batch.stored.cancelled() and batch in self._waiting:
                 self._waiting.remove(batch)
                 self._size -= size
 
@@ -88,6 +89,8 @@ class GroupCommit:
             for batch in self._waiting:
                 if not batch.stored.done():
                     batch.stored.set_exception(BrokerError("the hub is closed; nothing was published"))
+            self._waiting.clear()
+            self._size = 0
 
     def _take(self) -> list[_Batch]:
         """The batches that go together. One that may be refused for its ids must not take others with it."""
