@@ -180,7 +180,7 @@ class PostgresBroker(Broker):
         return Bounds(epoch, oldest, newest, size)
 
     async def trim(self) -> None:
-        until = asyncio.get_running_loop().time() + self.config.broker_timeout / 4
+        until = asyncio.get_running_loop().time() + self.config.broker_timeout / 2
         with self._told():
             await self._rows(self._asking, self._tables.trim, self._limits)
             gone = DELETED

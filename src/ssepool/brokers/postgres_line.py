@@ -24,10 +24,14 @@ SELECT set_config(name, value, false) FROM (VALUES
     ('statement_timeout', %s),
     ('lock_timeout', '0'),
     ('transaction_timeout', '0'),
-    ('idle_session_timeout', '0')
+    ('idle_session_timeout', '0'),
+    ('plan_cache_mode', 'force_generic_plan'),
+    ('enable_seqscan', 'off'),
+    ('jit', 'off')
 ) AS wanted (name, value) JOIN pg_settings USING (name)
 """
-"""Whatever the server's or the role's defaults are. Older servers do not know all of these."""
+"""Whatever the server's or the role's defaults are. Older servers do not know all of these. Plans are made once, and
+by index: the table may be empty when they are made, and hold a million rows before the server has counted them."""
 
 
 class Line:

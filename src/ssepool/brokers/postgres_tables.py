@@ -59,7 +59,7 @@ CREATE TABLE IF NOT EXISTS {events} (
     at timestamptz NOT NULL
 );
 ALTER TABLE {events} ALTER COLUMN frame SET STORAGE EXTERNAL;
-CREATE INDEX IF NOT EXISTS {ids} ON {events} (id) WHERE id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS {ids} ON {events} (id, position) WHERE id IS NOT NULL;
 CREATE UNLOGGED TABLE IF NOT EXISTS {messages} (
     id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
     message bytea NOT NULL,
@@ -163,10 +163,12 @@ FROM {log}
 
 _DELETE = """
 WITH gone AS (
-    DELETE FROM {events} WHERE position IN (
-        SELECT position FROM {events}
-        WHERE position <= (SELECT oldest FROM {log}) AND at < now() - make_interval(secs => {grace})
-        ORDER BY position LIMIT {deleted} FOR UPDATE SKIP LOCKED
+    DELETE FROM {events} WHERE position <= (
+        SELECT max(position) FROM (
+            SELECT position FROM {events}
+            WHERE position <= (SELECT oldest FROM {log}) AND at < now() - make_interval(secs => {grace})
+            ORDER BY position LIMIT {deleted}
+        ) AS first
     ) RETURNING position
 ), forgotten AS (
     DELETE FROM {messages} WHERE at < now() - interval '1 minute'
