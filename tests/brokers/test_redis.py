@@ -224,6 +224,26 @@ async def test_each_call_ends_in_time_while_the_server_hangs(service: Redis, ope
     assert len(await broker.append(batch("b"))) == 1
 
 
+async def test_a_tail_that_is_cancelled_ends_whatever_it_is_at(service: Redis, opened: Open) -> None:
+    broker = await opened()
+
+    async def follow() -> None:
+        async with aclosing(broker.tail(0)) as tail:  # type: ignore[type-var]
+            async for page in tail:
+                assert page
+
+    for turn in range(200):
+        task = asyncio.create_task(follow())
+        await asyncio.sleep(turn / 50_000)
+        append = asyncio.create_task(broker.append(batch("a")))
+        for _ in range(turn % 10):
+            await asyncio.sleep(0)
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=DEADLINE)
+        assert done, f"it goes on in turn {turn}"
+        await append
+
+
 # A history that is lost, in whole and in part.
 
 
@@ -371,7 +391,7 @@ async def test_a_user_without_the_rights_is_an_error_that_names_them(service: Re
 
 
 async def test_the_rights_that_are_named_are_enough(service: Redis, opened: Open) -> None:
-    service.ask(f"ACL SETUSER ann on >right ~{{test}}:* &{{test}}:messages {module.RIGHTS}")
+    service.ask(f"ACL SETUSER ann on >right resetchannels ~{{test}}:* &{{test}}:messages {module.RIGHTS}")
     broker = await opened(f"redis://ann:right@127.0.0.1:{service.port}?name=test", history_events=1)
     await broker.append(batch("a", "b", ids=("mine",)))
     assert positions(await take(broker, 0, 2)) == [1, 2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import re
@@ -60,6 +61,9 @@ RIGHTS = "+@read +@write +@scripting +@pubsub +@connection +info +time"
 
 NO_RIGHTS = ("script can't run this command", "ACL failure in script")
 """What servers say, in their several versions, when a script does what the user may not."""
+
+UNSURE = "; the events may be published or not"
+"""Said when the answer to an append did not come."""
 
 KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 """How soon the kernel finds that the server's machine has gone from under a connection that only waits."""
@@ -234,7 +238,7 @@ class RedisBroker(Broker):
         limits = (config.history_events, config.history_bytes, 1000 * GRACE, *SPARE, OVERHEAD)
         self._limits = [_number(limit) for limit in limits]
         try:
-            self._client = self._connect(config.broker_timeout)
+            self._client = self._connect()
         except ValueError as error:  # of an option; redis-py names it and does not show the URL
             raise ConfigError(f"HubConfig.broker = {self.url!r}: {error}") from None
         self._append = self._client.register_script(_BEGIN + _APPEND)
@@ -242,13 +246,17 @@ class RedisBroker(Broker):
         self._find = self._client.register_script(_BEGIN + _FIND)
         self._page = self._client.register_script(_PAGE)
 
-    def _connect(self, timeout: float | None) -> Redis:
-        """Connections are made when they are needed. Nothing is retried here: who asked is told, and asks again."""
+    def _connect(self) -> Redis:
+        """Connections are made when they are needed. Nothing is retried here: who asked is told, and asks again.
+
+        Time is kept by `_ask`: with a `socket_timeout` redis-py sends through `asyncio.wait_for`, which under Python
+        3.11 takes a cancellation now and then for a result, so that a tail would not end.
+        """
         return Redis.from_url(
             self._address,
             protocol=2,
             retry=Retry(NoBackoff(), 0),
-            socket_timeout=timeout,
+            socket_timeout=None,
             socket_connect_timeout=self.config.broker_timeout,
             socket_keepalive=True,
             socket_keepalive_options={
@@ -260,8 +268,11 @@ class RedisBroker(Broker):
 
     async def open(self) -> None:
         try:
-            self._check(await self._client.info())
-            await self._bounds()
+            async with asyncio.timeout(self.config.broker_timeout):
+                self._check(await self._client.info())
+                await self._bounds()
+        except TimeoutError:
+            raise self._late(self.config.broker_timeout) from None
         except exceptions.RedisError as error:
             if reason := _refusal(error, self._name):
                 raise ConfigError(f"HubConfig.broker = {self.url!r}: {reason}") from None
@@ -306,13 +317,13 @@ class RedisBroker(Broker):
 
     async def tail(self, after: int) -> AsyncIterator[Sequence[Entry]]:
         epoch = self._epoch
-        client = self._connect(BLOCK + self.config.broker_timeout)
+        client = self._connect()
         try:
             while True:
                 entries = await self._read(client, epoch, after, PAGE)
                 if not entries:  # wait for one, and do not keep it waiting for others
                     behind: dict[Any, Any] = {self._log: f"{after}-{2**64 - 1}"}
-                    news: Any = await self._ask(client.xread(behind, count=1, block=1000 * BLOCK))
+                    news: Any = await self._ask(client.xread(behind, count=1, block=1000 * BLOCK), wait=BLOCK)
                     entries = self._entries(epoch, [(id, fields[b"record"]) for _, new in news for id, fields in new])
                 if entries:
                     after = entries[-1].position
@@ -371,12 +382,12 @@ class RedisBroker(Broker):
         await self._ask(self._client.publish(self._channel, message))
 
     async def messages(self) -> AsyncIterator[bytes]:
-        client = self._connect(None)
+        client = self._connect()
         listener = client.pubsub(ignore_subscribe_messages=True)
         try:
             await self._ask(listener.subscribe(self._channel))
             while True:
-                heard = await self._ask(listener.get_message(timeout=None))
+                heard = await self._ask(listener.get_message(timeout=None), wait=math.inf)
                 if heard is not None:
                     yield heard["data"]
         finally:
@@ -398,9 +409,14 @@ class RedisBroker(Broker):
         if epoch != self._seen[0] or newest > self._seen[1]:
             self._seen = (epoch, newest)
 
-    async def _ask(self, answer: Awaitable[T], *, writes: bool = False) -> T:
+    async def _ask(self, answer: Awaitable[T], *, wait: float = 0, writes: bool = False) -> T:
+        """The answer, which may take `wait` seconds longer than others. Raises `BrokerError`."""
+        seconds = self.config.broker_timeout + wait
         try:
-            return await answer
+            async with asyncio.timeout(None if wait == math.inf else seconds):
+                return await answer
+        except TimeoutError:
+            raise self._late(seconds, writes=writes) from None
         except exceptions.ReadOnlyError as error:
             # The primary has become a replica: the next connection may find the one that took over.
             await self._client.connection_pool.disconnect()
@@ -408,12 +424,14 @@ class RedisBroker(Broker):
         except (exceptions.RedisError, OSError) as error:
             raise self._failed(error, writes=writes) from error
 
+    def _late(self, seconds: float, *, writes: bool = False) -> BrokerError:
+        return BrokerError(f"{self.url} did not answer in {seconds:g} s{UNSURE if writes else ''}")
+
     def _failed(self, error: Exception, *, writes: bool = False) -> BrokerError:
         away = isinstance(error, (exceptions.ConnectionError, exceptions.TimeoutError, OSError))
         refused = isinstance(error, (exceptions.BusyLoadingError, exceptions.AuthenticationError))
         never_sent = refused or isinstance(error.__context__, ConnectionRefusedError)
-        unsure = "; the events may be published or not" if writes and away and not never_sent else ""
-        return BrokerError(f"{self.url}: {error}{unsure}")
+        return BrokerError(f"{self.url}: {error}{UNSURE if writes and away and not never_sent else ''}")
 
 
 def _refusal(error: Exception, name: str) -> str | None:
