@@ -343,6 +343,18 @@ async def test_an_append_that_is_given_up_leaves_nothing_locked(server: Postgres
     assert texts[-1] == "d"
 
 
+async def test_an_append_that_is_cut_off_says_that_it_may_be_stored(server: Postgres, make: Make, name: str) -> None:
+    broker = await make()
+    with transaction(server) as other:
+        other.execute(f"SELECT * FROM {name}_log FOR UPDATE")
+        append = asyncio.create_task(broker.append(batch("a")))
+        pid = await until_backend(server, "wait_event_type = 'Lock'")
+        server.execute("SELECT pg_terminate_backend(%s)", pid)
+        with pytest.raises(BrokerError, match=r"terminating connection.*; the events may be published or not$"):
+            await append
+    assert [one.position for one in await broker.append(batch("b"))] == [1]
+
+
 async def test_an_append_that_the_server_refuses_says_that_nothing_was_stored(
     server: Postgres, make: Make, name: str
 ) -> None:
@@ -486,6 +498,29 @@ async def test_rows_beyond_the_bounds_go_after_their_grace(server: Postgres, mak
     await broker.trim()
     assert rows() == 5
     assert data(await read_all(broker)) == ["25000", "25001", "25002", "25003", "25004"]
+
+
+async def test_what_an_append_costs_does_not_grow_with_the_history(server: Postgres, make: Make, name: str) -> None:
+    server.execute(
+        f"ALTER ROLE {USER} SET plan_cache_mode = 'force_custom_plan'"
+    )  # some plans are bad, nobody knows when
+    try:
+        broker = await make()
+        for turn in range(10):
+            ids = [f"{turn}.{place}" for place in range(1000)]
+            await broker.append(records([Event("x", ("news",), id=id) for id in ids], MiB))
+        await broker.close()
+    finally:
+        server.execute(f"ALTER ROLE {USER} RESET plan_cache_mode")
+    async with asyncio.timeout(DEADLINE):
+        while backends(server):  # which count when they end
+            await asyncio.sleep(0.02)
+    ((looked_at,),) = server.execute(
+        "SELECT coalesce(seq_tup_read, 0) + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes "
+        f"WHERE relname = '{name}_events') FROM pg_stat_user_tables WHERE relname = '{name}_events'",
+        database=USER,
+    )
+    assert looked_at < 1000  # of 10,000 that are new, and none of them twice
 
 
 async def test_messages_are_forgotten_after_a_minute(server: Postgres, make: Make, name: str) -> None:

@@ -294,9 +294,8 @@ class PostgresBroker(Broker):
             said = _said(error)
             if opening and (advice := self._advice(error, said)):
                 raise ConfigError(f"{self.url}: {said}; {advice}") from None
-            lost = isinstance(error, psycopg.OperationalError) and (error.sqlstate or "08")[:2] in ("08", "57")
-            lost = lost and not isinstance(error, errors.QueryCanceled)
-            raise BrokerError(self._with(unsure if lost else "", f"{self.url}: {said}")) from None
+            undone = error.diag.severity_nonlocalized == "ERROR"  # what is fatal may come after the commit
+            raise BrokerError(self._with("" if undone else unsure, f"{self.url}: {said}")) from None
 
     @staticmethod
     def _with(addition: str, said: str) -> str:
