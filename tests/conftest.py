@@ -1,4 +1,5 @@
-"""What holds for all tests: no setting of the developer's own shell, hypothesis without deadlines, and a browser."""
+"""What holds for all tests: no setting of the developer's own shell, hypothesis without deadlines, a browser, and the
+servers of brokers."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import os
 import pytest
 from hypothesis import settings
 
+from service_fixtures import services  # noqa: F401 a server of each kind
 from windows import browser, windows  # noqa: F401 the fixtures of tests in a browser
 
 # Deadlines measure the machine, and CI's is shared; a failure there has to be one that can be run again from its log.

@@ -1,9 +1,11 @@
-"""Real servers that tests start on free ports, in directories of their own, and stop by their process id."""
+"""Real servers that tests and benchmarks start on free ports of loopback, each in a directory of its own, and stop by
+their process id."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +17,23 @@ from pathlib import Path
 START = 30.0
 """Seconds that a server may take until it answers."""
 
+# Debian has programs of PostgreSQL where no PATH leads; the newest version first.
+_POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: -float(path.parts[4]))
+PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", *map(str, _POSTGRES)])
+
+
+def find(program: str) -> str | None:
+    """The path of a program; `None` if it is not installed."""
+    return shutil.which(program, path=PATH)
+
+
+def installed(program: str) -> str:
+    """The path of a program that is installed."""
+    path = find(program)
+    if path is None:
+        raise FileNotFoundError(f"{program} is not installed")
+    return path
+
 
 def free_port() -> int:
     """A port of the loopback interface that nobody listens on at the moment."""
@@ -23,13 +42,13 @@ def free_port() -> int:
         return port
 
 
-class Service(ABC):
-    """A server in a process of its own. A test may kill, suspend and restart it; data stays where it was."""
+class Server(ABC):
+    """A server in a process of its own. It may be killed, suspended and restarted; data stays where it was."""
 
     tools: tuple[str, ...] = ()
-    """The programs that it needs, by their names in `tests/tools.py`."""
+    """The programs that it needs."""
     user: str | None = None
-    """Who runs it, if not the user of the tests."""
+    """Who runs it, if not our own user."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -41,16 +60,8 @@ class Service(ABC):
         """What starts the server in the foreground."""
 
     @abstractmethod
-    def url(self, name: str) -> str:
-        """The broker's URL for a history of this name."""
-
-    @abstractmethod
     def answers(self) -> bool:
         """Whether the server takes requests."""
-
-    @abstractmethod
-    def lose_data(self) -> None:
-        """Throw away all that is kept, while the server runs."""
 
     def start(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -99,3 +110,15 @@ class Service(ABC):
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait(10)
+
+
+class Service(Server):
+    """A server that keeps events for a broker."""
+
+    @abstractmethod
+    def url(self, name: str) -> str:
+        """The broker's URL for a history of this name."""
+
+    @abstractmethod
+    def lose_data(self) -> None:
+        """Throw away all that is kept, while the server runs."""

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
-from services import Service
-from tools import require
+from services import Service, installed
 
 
 class Nats(Service):
-    """`nats-server` on one port; its store is in the test's directory."""
+    """`nats-server` on one port; its store is in the directory that it is given."""
 
     tools = ("nats-server",)
     options: tuple[str, ...] = ("-js",)
@@ -23,7 +22,7 @@ class Nats(Service):
 
     def command(self) -> Sequence[str]:
         place = ("-a", "127.0.0.1", "-p", str(self.port), "-sd", str(self.directory / "store"))
-        return [require("nats-server"), *place, *self.options]
+        return [installed("nats-server"), *place, *self.options]
 
     def url(self, name: str) -> str:
         return f"nats://127.0.0.1:{self.port}?name={name}"
@@ -36,7 +35,8 @@ class Nats(Service):
             return False
 
     def lose_data(self) -> None:
-        deleting = threading.Thread(target=lambda: asyncio.run(self._delete_streams()))  # a test has a loop of its own
+        # In a thread, because our caller may have a loop of its own.
+        deleting = threading.Thread(target=lambda: asyncio.run(self._delete_streams()))
         deleting.start()
         deleting.join()
 

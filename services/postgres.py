@@ -15,8 +15,7 @@ from typing import Any
 
 import psycopg
 
-from services import Service
-from tools import require
+from services import Service, installed
 
 USER = "ssepool"
 PASSWORD = "s3cret-Wort"
@@ -24,7 +23,7 @@ PASSWORD = "s3cret-Wort"
 
 class Postgres(Service):
     """One server with a database and an ordinary user who owns it. As root it runs as the user `postgres`, since the
-    server refuses root, outside the directory of the tests, which only their user may enter."""
+    server refuses root, outside that directory, which perhaps only its owner may enter."""
 
     tools = ("postgres", "initdb")
 
@@ -43,7 +42,7 @@ class Postgres(Service):
             "log_min_messages": "fatal",
         }
         flags = [flag for name, value in settings.items() for flag in ("-c", f"{name}={value}")]
-        return [require("postgres"), "-D", str(self.cluster), *flags]
+        return [installed("postgres"), "-D", str(self.cluster), *flags]
 
     def url(self, name: str) -> str:
         return f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{self.port}/{USER}?name={name}"
@@ -110,7 +109,7 @@ class Postgres(Service):
                     shutil.chown(path, self.user)
             flags = ["-U", "postgres", "--pwfile", password.name, "--auth=scram-sha-256", "--encoding=UTF8"]
             subprocess.run(
-                [require("initdb"), "-D", self.cluster, *flags, "--locale=C", "--no-sync"],
+                [installed("initdb"), "-D", self.cluster, *flags, "--locale=C", "--no-sync"],
                 user=self.user,
                 cwd=self.cluster,
                 check=True,

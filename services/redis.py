@@ -5,19 +5,18 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 
-from services import Service
-from tools import require
+from services import Service, installed
 
 
 class Redis(Service):
-    """`redis-server` on one port, with an append-only file in the test's directory."""
+    """`redis-server` on one port, with an append-only file in the directory that it is given."""
 
     tools = ("redis-server",)
     options: tuple[str, ...] = ("--appendonly", "yes", "--appendfsync", "always", "--save", "")
 
     def command(self) -> Sequence[str]:
         place = ("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory), "--daemonize", "no")
-        return [require("redis-server"), *place, *self.options]
+        return [installed("redis-server"), *place, *self.options]
 
     def url(self, name: str) -> str:
         return f"redis://127.0.0.1:{self.port}?name={name}"
