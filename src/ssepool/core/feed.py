@@ -46,6 +46,7 @@ class Feed:
         "appended_at",
         "behind",
         "entries",
+        "first",
         "head",
         "members",
         "subscription",
@@ -56,16 +57,12 @@ class Feed:
         self.members: dict[Any, None] = {}
         self.behind: dict[Any, None] = {}
         self.entries: list[Entry] = []
-        self.head = 0
+        self.first = self.head = 0
         self.appended_at = float("-inf")
         self._cut: dict[str, tuple[int, Entry]] = {}
         """The newest of each topic, with its cursor, among the entries cut off although somebody needed them."""
         self._size = 0
         self._joined: dict[int, tuple[bytes, int]] = {}
-
-    @property
-    def first(self) -> int:
-        return self.head - len(self.entries)
 
     @property
     def size(self) -> int:
@@ -129,6 +126,7 @@ class Feed:
                 for topic in entries[place].topics:
                     self._cut[topic] = (first + place, entries[place])
         del entries[:drop]
+        self.first += drop
         self._size = size
         self._joined.clear()
 
@@ -136,6 +134,7 @@ class Feed:
         """Nobody is behind: keep nothing."""
         if self.entries:
             self.entries = []
+            self.first = self.head
             self._size = 0
             self._joined.clear()
         self._cut.clear()

@@ -119,7 +119,10 @@ class Delivery:
         while True:
             reached = feed.head
             for link in tuple(feed.members):
-                self._flush(link)
+                try:
+                    link.flush()
+                except Exception:  # one link's defect must not end delivery to all others
+                    self._fail(link)
                 yield link.weight
             self._settle(feed, reached)
             if feed.head == reached:
@@ -128,15 +131,15 @@ class Delivery:
     def _replay_round(self) -> Iterator[int]:
         while self._replays:
             link, _ = self._replays.popitem(last=False)
-            self._flush(link)
+            try:
+                link.flush()
+            except Exception:
+                self._fail(link)
             yield link.weight * PAGE
 
-    def _flush(self, link: Link) -> None:
-        try:
-            link.flush()
-        except Exception:  # one link's defect must not end delivery to all others
-            logger.exception("a link failed while writing; its client is sent away")
-            link.end(Reason.ERROR)
+    def _fail(self, link: Link) -> None:
+        logger.exception("a link failed while writing; its client is sent away")
+        link.end(Reason.ERROR)
 
     def _settle(self, feed: Feed, reached: int) -> None:
         """After a round everybody has what came before it, but for those that are behind."""
