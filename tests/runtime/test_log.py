@@ -272,6 +272,31 @@ async def test_ids_are_known_from_the_window_or_asked_for() -> None:
     await heard.log.close()
 
 
+@pytest.mark.parametrize("chosen", [None, "chosen"])
+async def test_a_client_that_is_ahead_of_us_is_taken_in_when_we_have_caught_up(
+    heard: Heard, chosen: str | None
+) -> None:
+    heard.broker.put(3)
+    await heard.until(lambda: heard.log.position == 3)
+    heard.broker.asleep = True
+    heard.broker.put(2)
+    id = chosen or "0000000a-4"
+    heard.broker.entries[3] = heard.broker.entries[3]._replace(id=id)
+    assert heard.log.find(id) is None
+    asking = asyncio.create_task(heard.log.ask(id))
+    before = heard.broker.tails
+    await heard.until(lambda: heard.broker.tails > before)  # as long as that it has not come
+    assert not asking.done()
+    heard.broker.asleep = False
+    assert await asyncio.wait_for(asking, DEADLINE) == Found(4, True)
+    assert heard.log.position >= 4
+
+
+async def test_an_id_that_is_ahead_of_the_broker_too_is_unknown(heard: Heard) -> None:
+    assert heard.log.find("0000000a-7") is None
+    assert await heard.log.ask("0000000a-7") == Found(0, False)
+
+
 async def test_publishing_at_once_needs_a_broker_in_this_process(heard: Heard) -> None:
     with pytest.raises(NotImplementedError, match="memory:// cannot publish without waiting"):
         heard.log.publish_nowait([Event("x", ("news",))])

@@ -146,15 +146,19 @@ class Log:
         position = self.window.position(id)
         if position is not None and (position >= self.window.oldest or not self.complete):
             return Found(position, True)
-        if self.complete or MADE_ID.fullmatch(id):
+        if self.complete or (MADE_ID.fullmatch(id) and not id.startswith(self.window.epoch)):
             return self._unknown()
-        return None
+        return None  # chosen, or made of an event that another node has had before us
 
     async def ask(self, id: str) -> Found:
-        """As `find`, by asking the broker. Raises `BrokerError`."""
+        """As `find`, by asking the broker; the log has come to that place then. Raises `BrokerError`."""
         async with self.fetching, self._in_time():
             position = await self.broker.find(id)
-        return self._unknown() if position is None else Found(position, True)
+        if position is None:
+            return self._unknown()
+        async with self._in_time():  # who joined the feeds before they are there would get what it has had
+            await self.reached(position)
+        return Found(position, True)
 
     async def fetch(self, after: int, *, most: int) -> Sequence[Entry]:
         """Entries behind a position, from the broker. Raises `BrokerError`."""
