@@ -384,22 +384,47 @@ async def test_two_processes_append_in_one_order(service: Nats, opened: Open) ->
     assert [chosen for _, chosen in told[0]] == [chosen for _, chosen in told[1]]
 
 
-async def test_who_appends_without_a_break_leaves_turns_to_others(opened: Open) -> None:
-    busy, other = await opened(), await opened()
+@asynccontextmanager
+async def far_away(service: Nats, seconds: float) -> AsyncIterator[int]:
+    """A port of the server where everything takes so much longer, each way."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        writers.append(writer)
+        while data := await reader.read(65536):
+            loop.call_later(seconds, writer.write, data)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", service.port)
+        await asyncio.gather(forward(reader, to_writer), forward(to_reader, writer))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+        for writer in writers:
+            writer.close()
+
+
+async def test_who_is_near_and_appends_without_a_break_leaves_turns_to_others(service: Nats, opened: Open) -> None:
+    near = await opened()
 
     async def append_for_ever() -> None:
         while True:
-            await busy.append(events("busy"))
+            await near.append(events("near"))
 
-    task = asyncio.create_task(append_for_ever())
-    async with asyncio.timeout(DEADLINE):
-        for _ in range(20):
-            await other.append(events("large" * 150_000, "large" * 150_000))  # needs two messages in a row
-    task.cancel()
-    await asyncio.wait([task])
-    kept = [entry for entry in await read_all(other) if b"busy" not in entry.frame]
+    async with far_away(service, 0.01) as port:
+        far = await opened(f"nats://127.0.0.1:{port}?name=test")
+        task = asyncio.create_task(append_for_ever())
+        async with asyncio.timeout(DEADLINE):
+            for _ in range(10):
+                await far.append(events("large" * 150_000, "large" * 150_000))  # needs two messages in a row
+        task.cancel()
+        await asyncio.wait([task])
+        await far.close()
+    kept = [entry for entry in await read_all(near) if b"near" not in entry.frame]
     assert positions(kept[1::2]) == [position + 1 for position in positions(kept[::2])]
-    assert len(kept) == 40
+    assert len(kept) == 20
 
 
 async def test_what_the_history_has_no_room_for_is_dropped(service: Nats, opened: Open) -> None:
@@ -459,7 +484,7 @@ accounts { app {
                 "$JS.API.STREAM.MSG.GET.test", "$JS.API.CONSUMER.CREATE.test", "$JS.API.CONSUMER.DELETE.test.*"
                 "$JS.API.CONSUMER.MSG.NEXT.test.*", "test.>"
             ]
-            subscribe: ["_INBOX.>", "test.messages"]
+            subscribe: ["_INBOX.>", "test.messages", "test.turns"]
         }}
     ]
 } }

@@ -3,10 +3,12 @@
 JetStream stores messages, numbers them (a message's *place*), and can be asked to store one only if a certain place is
 the newest. The contract asks for more: positions of events without holes, and batches that are there whole or not at
 all. So a message has a batch of events, and says at which position they begin. Who appends publishes it for the place
-behind the newest message that is known; if somebody else was there first nothing is stored, and it is made again.
+behind the newest message that is known; if somebody else was there first nothing is stored, and it is made again. Who
+was too late several times asks the others to pause.
 
-    subject              <name>.<token>.log, or <name>.<token>.id.<id> for an event with a chosen id
-    data                 a `Part`: the epoch, the position before the batch, its records, and so on
+    <name>.<token>.log                the stream's messages: each is a `Part` of a batch, or all of it
+    <name>.<token>.id.<id>            the same, for an event with a chosen id
+    <name>.messages, <name>.turns     not in the stream: the side channel, and who asks for a pause
 
 The newest message says all that the next one needs, so nothing is kept beside the stream. The server finds chosen ids
 by their subjects, and refuses one that it has. A batch is in several messages if it has several chosen ids, or is
@@ -53,8 +55,11 @@ PAGE_BYTES = MiB
 SPARE = (1000, 4 * MiB)
 """Events and bytes that the server keeps beyond the history, for tails that are a moment behind."""
 
-TURN = 0.02
-"""Seconds for which one broker may append without a break."""
+PATIENCE = 3
+"""How often we are overtaken until we ask the others to pause."""
+
+LONGEST_PAUSE = 0.5
+"""Seconds that others may ask for."""
 
 UNDER_WAY = 0.01
 """Seconds that somebody else gets to complete a batch before its messages count as left behind."""
@@ -93,7 +98,9 @@ class NatsBroker(Broker):
         """What the next append goes by; None if it has to ask."""
         self._epoch = ""
         """The history that the hub knows of."""
-        self._turn = self._appended = self._took = 0.0
+        self._me = new_epoch().encode()
+        self._turns = f"{self._address.name}.turns"
+        self._pause_until = 0.0
 
     # Opening and closing.
 
@@ -115,6 +122,7 @@ class NatsBroker(Broker):
                 self._js = None
                 js = JetStream(self._address, self.config.broker_timeout)
                 await js.open()
+                await js.hear(self._turns, self._hear_of_a_turn)
                 self._js = js
             return self._js
 
@@ -124,36 +132,36 @@ class NatsBroker(Broker):
         js = await self._connection()
         state, self._state = self._state, None  # whatever goes wrong, the next one asks
         kept: Mapping[str, int] = {}
-        is_sure = False  # that the ids are new: at first the server is left to find out
-        await self._give_way()
+        overtaken = 0
         deadline = time.monotonic() + self.config.broker_timeout
-        while True:
-            if time.monotonic() > deadline:
-                raise BrokerError(f"{self.url}: others append all the time; nothing was published")
+        while time.monotonic() < deadline:
+            await asyncio.sleep(self._pause_until - time.monotonic())
+            started = time.monotonic()
             async with js.asking():
                 state = state or await self._newest(js)
-                if is_sure:
+                if overtaken:  # or one of the ids is there already
                     kept = await self._kept(js, records)
             stored, new, ids = self._places(state, records, kept)
             if not new:
-                break
+                self._state = state
+                return stored
             messages, behind = batch(state, new, ids, js.most_data)
             try:
-                await self._publish(js, messages, state, unless_there=not is_sure)
+                await self._publish(js, messages, state, unless_there=not overtaken)
             except NoStream:
                 state = None
             except Overtaken:
-                state, is_sure = None, True
+                state, overtaken = None, overtaken + 1
+                if overtaken % PATIENCE == 0:
+                    await self._ask_for_a_turn(js, time.monotonic() - started)
             else:
-                state = behind
-                break
-        self._state = state
-        return stored
+                self._state = behind
+                return stored
+        raise BrokerError(f"{self.url}: others append all the time; nothing was published")
 
     async def _publish(
         self, js: JetStream, messages: Sequence[tuple[str, bytes]], state: State, *, unless_there: bool
     ) -> None:
-        started = time.monotonic()
         try:
             async with js.asking():
                 await js.publish(self._subject(""), messages, state.seq, unless_there=unless_there)
@@ -161,8 +169,19 @@ class NatsBroker(Broker):
             raise
         except BrokerError as error:
             raise BrokerError(f"{error}; the events may be published or not") from None
-        self._appended = time.monotonic()
-        self._took = self._appended - started
+
+    async def _ask_for_a_turn(self, js: JetStream, took: float) -> None:
+        """Let all others pause for two attempts of ours: what they have on its way may spoil the first.
+
+        Who has appended last knows the newest message, and we have to ask for it. Somebody nearer to the server who
+        appends without a break would always be there before us.
+        """
+        await js.hint(self._turns, b"%b %f" % (self._me, min(2 * took, LONGEST_PAUSE)))
+
+    def _hear_of_a_turn(self, message: bytes) -> None:
+        who, _, seconds = message.partition(b" ")
+        if who != self._me:
+            self._pause_until = time.monotonic() + min(float(seconds), LONGEST_PAUSE)
 
     def _places(
         self, state: State, records: Sequence[Record], kept: Mapping[str, int]
@@ -197,16 +216,6 @@ class NatsBroker(Broker):
                 return mark.state
             left = mark.seq
             await asyncio.sleep(UNDER_WAY)
-
-    async def _give_way(self) -> None:
-        """Pause now and then. Who has appended last knows the newest message, all others have to ask for it: while one
-        appends without a break, they come too late again and again."""
-        now, pause = time.monotonic(), 3 * self._took
-        if now - self._appended > pause:
-            self._turn = now
-        elif now - self._turn > max(TURN, 5 * pause):
-            await asyncio.sleep(pause)
-            self._turn = time.monotonic()
 
     # Ids.
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import ssl
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -380,9 +380,24 @@ class JetStream:
     # Messages that are kept nowhere.
 
     async def send(self, subject: str, data: bytes) -> None:
+        """Returns when the server has it."""
         async with self.asking():
             await self._client.publish(subject, data)
             await self._client.flush(timeout=2 * self._timeout)  # type: ignore[arg-type]
+
+    async def hint(self, subject: str, data: bytes) -> None:
+        """As `send`, without waiting for the server."""
+        async with self.asking():
+            await self._client.publish(subject, data)
+
+    async def hear(self, subject: str, heard: Callable[[bytes], None]) -> None:
+        """Call somebody with what is sent, for as long as the connection lasts."""
+
+        async def take(message: Msg) -> None:
+            heard(message.data)
+
+        async with self.asking():
+            await self._client.subscribe(subject, cb=take)
 
     async def listen(self, subject: str) -> AsyncGenerator[bytes, None]:
         async with self.asking():
