@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import time
 from pathlib import Path
 from typing import Any
 
 from benchmarks import scenarios, table
+from benchmarks.machine import machine
 from benchmarks.peers import PEERS, Peer, by_url, most_files, started
 from benchmarks.scenarios import Scenario
 from ssepool.bench import Plan, run
@@ -38,7 +37,7 @@ def main() -> None:
         else:
             present.append(peer)
     every = scenarios.quick(most_files()) if arguments.quick else scenarios.full(most_files())
-    found = {"machine": _machine(), "left_out": left_out, "quick": arguments.quick, "runs": []}
+    found = {"machine": machine(), "left_out": left_out, "quick": arguments.quick, "runs": []}
     if arguments.update:
         earlier = json.loads((arguments.out / "results.json").read_text())["runs"]
         found["runs"] = [run for run in earlier if run["scenario"].split()[0] not in arguments.scenario]
@@ -72,21 +71,6 @@ def _measure(peer: Peer, scenario: Scenario) -> dict[str, Any]:
     for note in result["notes"]:
         print(f"  {'':<18} note: {note}", flush=True)
     return result
-
-
-def _machine() -> dict[str, Any]:
-    model = ""
-    if os.path.exists("/proc/cpuinfo"):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return {
-        "cores": os.cpu_count(),
-        "cpu": model,
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "date": time.strftime("%Y-%m-%d"),
-        "load": os.getloadavg()[0],
-    }
 
 
 def _arguments() -> argparse.Namespace:

@@ -102,7 +102,7 @@ def started(peer: Peer, subscribers: int) -> Iterator[Running]:
 def _start(command: Sequence[str], port: int, site: Site, stack: contextlib.ExitStack) -> subprocess.Popen[bytes]:
     """Start a process that listens on a port, to be stopped with the stack."""
     output = site.folder / f"output-{port}"
-    with output.open("wb") as file, _on_the_first_core():
+    with output.open("wb") as file, on_the_first_core():
         process = subprocess.Popen(
             command,
             cwd=APPS,
@@ -116,7 +116,7 @@ def _start(command: Sequence[str], port: int, site: Site, stack: contextlib.Exit
 
 
 @contextlib.contextmanager
-def _on_the_first_core() -> Iterator[None]:
+def on_the_first_core() -> Iterator[None]:
     """Processes begun within have the first core to themselves; whoever begins them has the others thereafter.
 
     Otherwise the scheduler puts both sides on one core now and then, and what is measured is its choice.
