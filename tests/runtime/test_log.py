@@ -14,9 +14,12 @@ from ssepool.brokers.record import Record
 from ssepool.config import HubConfig
 from ssepool.core.event import Event
 from ssepool.core.feed import Entry
+from ssepool.core.topics import Subscription
 from ssepool.errors import BrokerError
 from ssepool.runtime import log as log_module
 from ssepool.runtime.log import Found, Log
+from ssepool.runtime.replay import Replay
+from ssepool.runtime.tasks import Tasks
 
 DEADLINE = 10.0
 
@@ -37,6 +40,9 @@ class Scripted(Broker):
         self.tails = 0
         self.reads = 0
         self.news = asyncio.Event()
+        self.asked: list[str] = []
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     def put(self, count: int = 1, topic: str = "news") -> None:
         for _ in range(count):
@@ -89,7 +95,10 @@ class Scripted(Broker):
 
     async def find(self, id: str) -> int | None:
         self.check()
-        return next((entry.position for entry in self.entries if entry.id == id), None)
+        found = next((entry.position for entry in self.entries if entry.id == id), None)
+        self.asked.append(id)
+        await self.answers.wait()
+        return found
 
     async def bounds(self) -> Bounds:
         self.check()
@@ -290,6 +299,54 @@ async def test_a_client_that_is_ahead_of_us_is_taken_in_when_we_have_caught_up(
     heard.broker.asleep = False
     assert await asyncio.wait_for(asking, DEADLINE) == Found(4, True)
     assert heard.log.position >= 4
+
+
+class Client:
+    """A link and the feeds that it may join."""
+
+    def __init__(self, heard: Heard, wanted: str) -> None:
+        self.pushed: list[bytes] = []
+        self.joined = False
+        self.replay: Replay | None = Replay(
+            heard.log,
+            self,
+            self.tasks,
+            Subscription.of(["news"]),
+            wanted=wanted,  # type: ignore[arg-type]
+        )
+
+    tasks = Tasks()
+
+    def push(self, frame: bytes) -> None:
+        self.pushed.append(frame)
+
+    def flush(self) -> None:
+        if self.replay is not None:
+            self.push(self.replay.next(self))  # type: ignore[arg-type]
+
+    def join(self, link: Any, subscription: Subscription) -> None:
+        self.joined = True
+
+
+async def test_a_client_whose_history_is_lost_while_its_place_is_looked_for_is_told(heard: Heard) -> None:
+    heard.broker.put(5)
+    heard.broker.entries[3] = heard.broker.entries[3]._replace(id="chosen")
+    heard.broker.answers.clear()
+    client = Client(heard, "chosen")
+    assert client.replay is not None
+    client.replay.begin(client)  # type: ignore[arg-type]
+    await heard.until(lambda: heard.broker.asked == ["chosen"])
+    heard.broker.forget("0000000b")
+    heard.broker.put(2)
+    await heard.until(lambda: heard.log.window.epoch == "0000000b" and heard.log.position == 2)
+    heard.broker.answers.set()
+    await heard.until(lambda: client.pushed)
+    client.flush()
+    client.flush()
+    assert client.joined
+    assert b"broker_lost" in client.pushed[0]
+    assert b"data: 1\n" in b"".join(client.pushed)
+    assert b"data: 2\n" in b"".join(client.pushed)
 
 
 async def test_an_id_that_is_ahead_of_the_broker_too_is_unknown(heard: Heard) -> None:

@@ -152,12 +152,14 @@ class Log:
 
     async def ask(self, id: str) -> Found:
         """As `find`, by asking the broker; the log has come to that place then. Raises `BrokerError`."""
+        epoch = self.window.epoch
         async with self.fetching, self._in_time():
             position = await self.broker.find(id)
         if position is None:
             return self._unknown()
-        async with self._in_time():  # who joined the feeds before they are there would get what it has had
-            await self.reached(position)
+        if self.window.epoch == epoch:  # who joined the feeds before they are there would get what it has had
+            async with self._in_time():
+                await self.reached(position)
         return Found(position, True)
 
     async def fetch(self, after: int, *, most: int) -> Sequence[Entry]:

@@ -114,7 +114,8 @@ class Replay:
         self._joined(link)
 
     def _joined(self, link: Link) -> bool:
-        if self.position is None or self.position < self._log.position:
+        log = self._log
+        if self.position is None or self.position < log.position or self._epoch != log.window.epoch:
             return False
         link.replay = None
         self._feeds.join(link, self.subscription)
