@@ -103,7 +103,7 @@ class ServerConfig:
         ("127.0.0.1", "::1"),
         "proxies whose X-Forwarded-For is believed: addresses, networks such as 10.0.0.0/8, or *",
     )
-    backlog: int = setting(2048, "connections that the kernel holds until they are accepted", least=1, most=65535)
+    backlog: int = setting(16_384, "connections that the kernel holds until they are accepted", least=1, most=65535)
     head_timeout: float = setting(10.0, "seconds that a client may take to send a request's head", least=0.01)
     shutdown_timeout: float = setting(5.0, "seconds that shutting down may take", least=0.1)
     log_level: LogLevel = setting("info", "how much is logged")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import NamedTuple
-from urllib.parse import urlsplit, urlunsplit
 
 from ssepool.brokers.record import Record
 from ssepool.config import HubConfig, KiB
@@ -137,9 +137,11 @@ def duplicate(id: str) -> DuplicateEvent:
 
 
 def without_password(url: str) -> str:
-    """A URL as it may be shown."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    user, host = parts.username or "", parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{user}:***@{host}"))
+    """A URL as it may be shown: without what may be a password, also where that was written without escapes."""
+    scheme, separator, rest = url.partition("://")
+    credentials, at, host = rest.rpartition("@")
+    if ":" in credentials:
+        credentials = credentials.partition(":")[0] + ":***"
+    query = host.partition("?")
+    shown = re.sub(r"(?i)(password|passwd|pass|secret|token)=[^&]*", r"\1=***", query[2])
+    return f"{scheme}{separator}{credentials}{at}{query[0]}{query[1]}{shown}"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import bisect_right
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ssepool.core.feed import Entry
+
+STEP = 2000
+"""Entries that are indexed in one call: about a millisecond."""
 
 
 class Kept(NamedTuple):
@@ -33,6 +37,9 @@ class Window:
         self._entries: dict[int, Entry] = {}
         self._times: deque[float] = deque()
         self._chosen: dict[str, int] = {}
+        self._topics: OrderedDict[str, list[int]] = OrderedDict()
+        """The positions of each topic, in order, up to `_indexed`; those of dropped entries go a while later."""
+        self._indexed = after
         self._dropped: tuple[str | None, int] = (None, 0)
         self._bytes = 0
 
@@ -89,6 +96,48 @@ class Window:
         """At most `most` of the entries kept behind a position, in order."""
         start = max(after, self.oldest) + 1
         return [self._entries[position] for position in range(start, min(start + most, self.newest + 1))]
+
+    def select(self, topics: Iterable[str], *, after: int, until: int, most: int) -> tuple[list[Entry], int]:
+        """At most `most` of the entries of these topics behind `after` (from `oldest` on) and up to `until`, in order;
+        and the position up to which there are no others.
+
+        It costs what is found, however much else there is: were all clients that come back at once to look through
+        everything that was published meanwhile, they would fall behind faster than they catch up. So the entries are
+        indexed by topic, but only once somebody asks, a bounded number in each call.
+        """
+        self._index()
+        until = min(until, self._indexed)
+        runs = []
+        for topic in topics:
+            if positions := self._topics.get(topic):
+                start = bisect_right(positions, after)
+                runs.append(positions[start : start + most])
+        found = runs[0] if len(runs) == 1 else sorted(set().union(*runs))[:most]
+        reached = found[-1] if len(found) == most else until
+        found = found[: bisect_right(found, until)]
+        return [self._entries[position] for position in found], max(after, min(reached, until))
+
+    def _index(self) -> None:
+        start = max(self._indexed, self.oldest)
+        self._indexed = min(self.newest, start + STEP)
+        for position in range(start + 1, self._indexed + 1):
+            for topic in dict.fromkeys(self._entries[position].topics):  # an event may name a topic twice
+                if topic in self._topics:
+                    self._topics[topic].append(position)
+                else:
+                    self._topics[topic] = [position]
+            # Two are looked at for one that comes, so what is dropped is never more than what is there.
+            self._sweep()
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Let go of one topic's positions that are dropped: of all, or of half so that it costs little."""
+        topic, positions = self._topics.popitem(last=False)
+        oldest = self.oldest
+        if positions[-1] > oldest:
+            if positions[len(positions) // 2] <= oldest:
+                del positions[: len(positions) // 2 + 1]
+            self._topics[topic] = positions
 
     def _is_made(self, entry: Entry) -> bool:
         return entry.id is not None and entry.id == self._prefix + str(entry.position)

@@ -27,9 +27,10 @@ def own(type: str, data: Any, *, id: str | None = None, retry: int | None = None
     return encode(msgspec.json.encode(data).decode(), type=f"ssepool.{type}", id=id, retry=retry)
 
 
-def opened(connection: str, token: str, node: str) -> bytes:
-    """The first event of each stream."""
-    return own("open", {"connection": connection, "token": token, "node": node})
+def opened(connection: str, token: str, node: str, *, retry: int) -> bytes:
+    """The first event of each stream. Its `retry:`, in milliseconds, is what the client waits if the stream breaks
+    without a goodbye: browsers of one kind would otherwise all come back in the same moment."""
+    return own("open", {"connection": connection, "token": token, "node": node}, retry=retry)
 
 
 def queued(position: int, waiting: int) -> bytes:

@@ -95,6 +95,11 @@ class Replay:
         assert self.position is not None
         if self._joined(link):
             return b""
+        subscription = self.subscription
+        if not self._page and not subscription.patterns and self.position >= log.window.oldest:
+            self.wanted = None
+            found = log.window.select(subscription.topics, after=self.position, until=log.position, most=SCAN)
+            return self._matching(*found)
         entries = self._entries(link, min(SCAN, log.position - self.position))
         return b"" if entries is None else self._matching(entries)
 
@@ -142,7 +147,8 @@ class Replay:
         self.wanted = None
         return entries
 
-    def _matching(self, entries: Sequence[Entry]) -> bytes:
+    def _matching(self, entries: Sequence[Entry], reached: int | None = None) -> bytes:
+        """The frames of those that the client wants, until a page is full; else all up to `reached` has been seen."""
         matches = self.subscription.matches
         page: list[bytes] = []
         size = 0
@@ -154,6 +160,8 @@ class Replay:
                 if size >= PAGE_BYTES:
                     self._page = entries[place:] if entry.position < self._log.window.oldest else None
                     break
+        else:
+            self.position = reached if reached is not None else self.position
         self.taken = len(page)
         return b"".join(page)
 

@@ -50,7 +50,7 @@ def _begin(hub: Hub, connection: Connection, link: Link) -> bool:
     if hub.pool.state is not PoolState.OPEN:  # it began to drain or close while the head was on its way
         hub.evict(link.slot, Reason.DRAINED if hub.pool.state is PoolState.DRAINING else Reason.SHUTDOWN)
         return False
-    link.push(frames.opened(connection.id, connection.token, hub.node))
+    link.push(frames.opened(connection.id, connection.token, hub.node, retry=hub.delivery.retry()))
     return True
 
 
