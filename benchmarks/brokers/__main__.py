@@ -29,8 +29,8 @@ def scenarios(kind: Kind, *, quick: bool) -> dict[str, Scenario]:
         return {
             "publish": lambda backend: publishing.measure(backend, seconds=0.05),
             "latency": lambda backend: delivering.latency(backend, seconds=0.3),
-            "fan-out": lambda backend: delivering.fan_out(backend, seconds=0.2, crowd=20),
-            "recovery": lambda backend: recovering.measure(backend, hangs=0.2, gone=0.1, rounds=1),
+            "fan-out": lambda backend: delivering.fan_out(backend, seconds=0.2, crowd=20, rounds=1),
+            "recovery": lambda backend: recovering.measure(backend, hangs=0.2, gone=0.1, calm=0.1, rounds=1),
         }
     return {
         "publish": lambda backend: publishing.measure(backend, seconds=3),

@@ -12,8 +12,6 @@ from ssepool.bench.process import Processes
 
 SUBSCRIBERS, RATE = 100, 100.0
 CROWD, CROWD_RATE = 1000, 50.0
-ROUNDS = 3
-"""Of each, in turn: machines drift."""
 
 
 def latency(backend: Backend, *, seconds: float) -> dict[str, Any]:
@@ -30,12 +28,12 @@ def latency_of_memory(backend: Backend, *, seconds: float) -> dict[str, Any]:
         return {"same node": _latency(node, node, seconds)}
 
 
-def fan_out(backend: Backend, *, seconds: float, crowd: int = CROWD) -> dict[str, Any]:
-    """What a delivery costs a node with this broker, and one with `memory://`, round by round."""
+def fan_out(backend: Backend, *, seconds: float, crowd: int = CROWD, rounds: int = 3) -> dict[str, Any]:
+    """What a delivery costs a node with this broker, and one with `memory://`, in turn: machines drift."""
     with nodes(backend.folder, f"{MEMORY.name}://", backend.url("fan")) as (alone, node):
         server = Processes(backend.pids())
         costs, others, used = [], [], []
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             others.append(_cost(alone, seconds, crowd))
             before = server.cpu() or 0.0
             costs.append(_cost(node, seconds, crowd))

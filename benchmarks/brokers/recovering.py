@@ -44,8 +44,9 @@ class _Ended(Exception):
 class Run:
     """Two nodes with a subscriber each, and one who publishes straight to the broker, through a fault."""
 
-    def __init__(self, url: str, pair: list[Node]) -> None:
+    def __init__(self, url: str, pair: list[Node], calm: float) -> None:
         self._url = url
+        self._calm = calm
         self._nodes = pair
         self.began: dict[str, int] = {}
         """When each event was published for the first time,"""
@@ -63,10 +64,10 @@ class Run:
         async with self._reading(), AsyncPublisher(self._url) as publisher, asyncio.TaskGroup() as publishes:
             publishing = asyncio.create_task(self._publish(publisher, publishes))
             await self._until(lambda: all(self.came), "the first event")
-            await asyncio.sleep(CALM)
+            await asyncio.sleep(self._calm)
             back = await fault()
             await self._until(lambda: self._recovered(back) is not None, "an event after the fault")
-            await asyncio.sleep(CALM)
+            await asyncio.sleep(self._calm)
             publishing.cancel()
             await self._until(lambda: self.stored == self.began.keys(), "the end of all publishes")
             with suppress(TimeoutError):  # what has not come then is lost
@@ -153,7 +154,9 @@ def _silence(came: list[tuple[str, int]]) -> float:
     return max((after - before for before, after in pairwise(times)), default=0) / 1e6
 
 
-def measure(backend: Backend, *, hangs: float = HANGS, gone: float = GONE, rounds: int = 3) -> dict[str, Any]:
+def measure(
+    backend: Backend, *, hangs: float = HANGS, gone: float = GONE, calm: float = CALM, rounds: int = 3
+) -> dict[str, Any]:
     """Each fault so many times, with new nodes and a new history; the list of what was found, for each fault."""
 
     async def killed() -> int:
@@ -186,7 +189,7 @@ def measure(backend: Backend, *, hangs: float = HANGS, gone: float = GONE, round
             name = f"{title.replace(' ', '')}{number}"
             url = backend.url(name)
             with nodes(backend.folder, url, url) as pair:
-                found.setdefault(title, []).append(uvloop.run(Run(url, pair).through(fault)))
+                found.setdefault(title, []).append(uvloop.run(Run(url, pair, calm).through(fault)))
     return found
 
 
