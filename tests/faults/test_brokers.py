@@ -1,0 +1,455 @@
+"""Brokers that die, hang, forget, cannot be reached or have no room, under two real nodes with publishers and clients.
+
+Throughout: a publish ends in time, with an answer or a refusal; subscribers stay connected and get everything exactly
+once and in order, or are told of a gap; readiness says how it is; and nothing grows without bound.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from live import LiveServer, Stream, serve_command, wait_for
+from proxy import Proxy, proxy_to
+from service_fixtures import Get, make_service
+from services import Service
+from services.kinds import SERVICES
+from ssepool.brokers.group import MOST_WAITING_BYTES
+from ssepool.config import KiB, MiB
+from tools import lacking, require
+
+TIMEOUT = 1.0
+"""Seconds that the broker may take."""
+
+PATIENCE = TIMEOUT + 3.0
+"""Seconds in which every publish has to be answered: on a busy machine, and only nine of ten are the broker's."""
+
+TOPIC = "news"
+
+
+@pytest.fixture(scope="module")
+def harmed(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    service = make_service(kind, tmp_path_factory.mktemp(kind))
+    yield service
+    service.kill()
+
+
+@pytest.fixture(scope="module", params=SERVICES)
+def kind(request: pytest.FixtureRequest) -> str:
+    kind: str = request.param
+    return kind
+
+
+@pytest.fixture
+def service(harmed: Service) -> Service:
+    """A server that each test of this file may harm."""
+    if harmed.process is None or harmed.process.poll() is not None:
+        harmed.start()
+    return harmed
+
+
+@pytest.fixture
+def url(service: Service, request: pytest.FixtureRequest) -> str:
+    """The URL of a history of the test's own."""
+    return service.url("t" + re.sub(r"\W+", "_", request.node.name)[-40:])
+
+
+@contextmanager
+def start(url: str, count: int = 2, *flags: str) -> Iterator[list[LiveServer]]:
+    """So many nodes, which know each other."""
+    flags = ("--broker", url, "--broker-timeout", str(TIMEOUT), "--pool-size", "50", *flags)
+    with ExitStack() as stack, ThreadPoolExecutor(count) as pool:
+        nodes = list(pool.map(stack.enter_context, [serve_command(*flags) for _ in range(count)]))
+        wait_acquainted(nodes)
+        yield nodes
+
+
+@contextmanager
+def subscribed(nodes: list[LiveServer], *topics: str, **options: Any) -> Iterator[list[Stream]]:
+    """A client of each node."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(Stream(node, *(topics or (TOPIC,)), **options)).opened() for node in nodes]
+
+
+def wait_acquainted(nodes: list[LiveServer]) -> None:
+    def know_each_other() -> bool:
+        answers = [node.request("GET", "/cluster") for node in nodes]
+        return all(status == 200 and len(answer["nodes"]) == len(nodes) for status, answer in answers)
+
+    wait_for(know_each_other, what="nodes that know each other")
+
+
+def send(node: LiveServer, *events: dict[str, Any], seconds: float = PATIENCE) -> bool:
+    """Whether these were published; the node has to say so in time. False too if it is not there."""
+    body = json.dumps([{"topic": TOPIC, **event} for event in events]).encode()
+    request = urllib.request.Request(node.url + "/events", body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=seconds) as answer:
+            assert answer.status == 201
+            return True
+    except urllib.error.HTTPError as error:
+        with error:
+            assert (error.code, json.load(error)["error"]["code"]) == (503, "broker_error")
+        return False
+    except urllib.error.URLError as error:
+        assert isinstance(error.reason, ConnectionError), error
+        return False
+    except ConnectionError:
+        return False
+
+
+def is_ready(node: LiveServer) -> bool:
+    status, _ = node.request("GET", "/health/ready")
+    assert status in (200, 503)
+    return status == 200
+
+
+class Publisher:
+    """Publishes number after number, each with an id of its own until it has been acknowledged: to one node after the
+    other, or to one."""
+
+    def __init__(self, nodes: list[LiveServer], name: str = "n") -> None:
+        self.acknowledged: list[str] = []
+        self.refused = 0
+        self.trouble: BaseException | None = None
+        self._nodes = nodes
+        self._name = name
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        turn = 0
+        try:
+            while not self._stopped.is_set():
+                data = f"{self._name}{len(self.acknowledged)}"
+                if send(self._nodes[turn % len(self._nodes)], {"data": data, "id": data}):
+                    self.acknowledged.append(data)
+                else:
+                    self.refused += 1
+                    time.sleep(0.02)  # it may be refused at once
+                turn += 1
+        except BaseException as error:
+            self.trouble = error
+
+    def more(self, count: int = 30) -> None:
+        """Wait until so many more are published."""
+        enough = len(self.acknowledged) + count
+        wait_for(lambda: self.trouble or len(self.acknowledged) >= enough, what=f"{count} more published")
+        assert self.trouble is None
+
+    def stop(self) -> list[str]:
+        """All that was published."""
+        self._stopped.set()
+        self._thread.join(2 * PATIENCE)
+        if self.trouble is not None:
+            raise self.trouble
+        assert not self._thread.is_alive()
+        return self.acknowledged
+
+    def __enter__(self) -> Publisher:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+
+def through(url: str, service: Service, wire: Proxy) -> str:
+    """The same URL by way of the wire."""
+    return url.replace(f":{service.port}", f":{wire.port}", 1)
+
+
+# The broker is away.
+
+
+@pytest.mark.parametrize("fault", ["killed", "hanging", "cut off"])
+def test_while_the_broker_is_away_publishes_fail_in_time_and_afterwards_all_is_as_it_should_be(
+    service: Service, url: str, fault: str
+) -> None:
+    with proxy_to(service.port) as wire, start(through(url, service, wire)) as nodes, subscribed(nodes) as streams:
+        begin, end = {
+            "killed": (service.kill, service.start),
+            "hanging": (service.suspend, service.resume),
+            "cut off": (wire.cut, wire.mend),
+        }[fault]
+        with Publisher(nodes) as publisher:
+            publisher.more()
+            begin()
+            try:
+                for node in nodes:
+                    wait_for(lambda node=node: not is_ready(node), what="not ready")
+                    assert not send(node, {"data": "lost", "id": "lost"})
+                    assert node.request("GET", "/health/live")[0] == 200
+                refused = publisher.refused
+                wait_for(lambda: publisher.refused > refused)
+            finally:
+                end()
+            for node in nodes:
+                wait_for(lambda node=node: is_ready(node), what="ready again")
+            publisher.more()
+            expected = publisher.stop()
+        for stream in streams:
+            stream.until(lambda s: s.data[-1:] == expected[-1:])
+            # What was refused while nobody could tell may have been stored after all; but no more than once.
+            assert stream.data.count("lost") <= 1
+            assert [data for data in stream.data if data != "lost"] == expected
+            assert not stream.of_type("ssepool.gap")
+        assert streams[0].data == streams[1].data
+        wait_acquainted(nodes)
+        for node in nodes:
+            for stream in streams:
+                status, answer = node.request("GET", f"/connections/{stream.connection}")
+                assert (status, answer.get("state")) == (200, "open")
+        with Stream(nodes[1], TOPIC, last_event_id=expected[9]) as late:
+            late.until(lambda s: s.data[-1:] == expected[-1:])
+            assert [data for data in late.data if data != "lost"] == expected[10:]
+
+
+def wipe(service: Service) -> None:
+    """Its disk is replaced."""
+    service.kill()
+    directory = getattr(service, "cluster", service.directory)
+    for path in directory.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    service.start()
+
+
+@pytest.mark.parametrize("fault", [lambda service: service.lose_data(), wipe], ids=["emptied", "wiped"])
+def test_when_the_broker_has_lost_its_data_subscribers_are_told_and_go_on(
+    service: Service, url: str, fault: Callable[[Service], None]
+) -> None:
+    before, after = [f"before{number}" for number in range(20)], [f"after{number}" for number in range(20)]
+    with start(url) as nodes, subscribed(nodes) as streams:
+        made = nodes[0].publish(TOPIC, "made")
+        for data in before:
+            nodes[1].publish(TOPIC, data, id=data)
+        for stream in streams:
+            stream.wait_data("made", *before)
+        fault(service)
+        for place, data in enumerate(after):  # the first ones before anybody can have noticed
+            wait_for(lambda place=place, data=data: send(nodes[place % 2], {"data": data, "id": data}))
+        for stream in streams:
+            stream.until(lambda s: s.data[-1:] == after[-1:])
+            assert stream.data == ["made", *before, *after]
+            (gap,) = stream.of_type("ssepool.gap")
+            assert gap["reason"] == "broker_lost"
+            order = [event.type == "ssepool.gap" or event.data for event in stream.events]
+            assert order.index(before[-1]) < order.index(True) < order.index(after[0])
+        for node in nodes:
+            wait_for(lambda node=node: is_ready(node))
+            for id in (made, before[3]):
+                with Stream(node, TOPIC, last_event_id=id) as late:
+                    late.wait_data(*after)
+                    (gap,) = late.of_type("ssepool.gap")
+                    assert (gap["requested"], gap["reason"], gap["resumed"]) == (id, "unknown_id", after[0])
+            with Stream(node, TOPIC, last_event_id=after[3]) as late:
+                late.wait_data(*after[4:])
+                assert not late.of_type("ssepool.gap")
+        wait_acquainted(nodes)
+
+
+def test_a_node_ends_in_time_while_its_broker_hangs(service: Service, url: str) -> None:
+    with start(url) as nodes, subscribed(nodes) as streams, Publisher(nodes[:1]) as publisher:
+        publisher.more(5)
+        service.suspend()
+        try:
+            wait_for(lambda: publisher.refused)
+            publisher.stop()
+            nodes[0].stop()
+            streams[0].to_end()
+            assert streams[0].of_type("ssepool.close") == [{"reason": "shutdown"}]
+        finally:
+            service.resume()
+        assert not [line for line in nodes[0].log if "Traceback" in line]
+
+
+# Memory.
+
+OFFERED = 1000
+"""Publishes of a quarter of a MiB each, four times as much as may wait."""
+
+COPIES = 4
+"""Of what waits there is the request's body, its text, its frame, and of some a piece that is on its way in or out."""
+
+
+def memory(node: LiveServer) -> int:
+    """Bytes, its share of what it shares with others included."""
+    rollup = Path(f"/proc/{node.process.pid}/smaps_rollup").read_text()
+    found = re.search(r"^Pss: +(\d+) kB", rollup, re.MULTILINE)
+    assert found
+    return int(found[1]) * KiB
+
+
+def offer(node: LiveServer, body: bytes) -> socket.socket:
+    """A publish whose answer is not waited for."""
+    connection = socket.create_connection(("127.0.0.1", node.port), 30)
+    head = (
+        f"POST /events HTTP/1.1\r\nHost: hub\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    connection.sendall(head.encode() + body)
+    return connection
+
+
+def answer_to(connection: socket.socket) -> tuple[int, str]:
+    with connection, http.client.HTTPResponse(connection) as answer:
+        answer.begin()
+        return answer.status, answer.read().decode()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_what_waits_for_the_broker_is_bounded(tmp_path: Path) -> None:
+    service = make_service("redis", tmp_path)
+    service.start()
+    try:
+        with serve_command("--broker", service.url("bounded"), "--broker-timeout", "5") as node:
+            body = json.dumps({"topic": TOPIC, "data": "x" * 256 * KiB}).encode()
+            assert answer_to(offer(node, body))[0] == 201
+            before, seen = memory(node), [0]
+            service.suspend()
+            with ThreadPoolExecutor(8) as pool:
+                offering = [pool.submit(offer, node, body) for _ in range(OFFERED)]
+                while not all(offered.done() for offered in offering):
+                    seen.append(memory(node))
+                    time.sleep(0.02)
+                answers = list(pool.map(answer_to, [offered.result() for offered in offering]))
+            assert {status for status, _ in answers} == {503}
+            assert len([said for _, said in answers if "is too slow or away" in said]) >= OFFERED / 2
+            assert max(seen) - before < COPIES * MOST_WAITING_BYTES < OFFERED * len(body) * 2
+            service.resume()
+            wait_for(lambda: send(node, {"data": "x"}))
+    finally:
+        service.kill()
+
+
+# A node is killed.
+
+
+@pytest.fixture(params=["sqlite", *SERVICES])
+def any_url(request: pytest.FixtureRequest, services: Get, tmp_path: Path) -> str:
+    """The URL of a history of the test's own, on a server that nothing happens to."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/events.db"
+    return services(request.param).url("killing")
+
+
+def test_when_a_node_is_killed_under_load_the_others_go_on_and_have_all_that_was_acknowledged(any_url: str) -> None:
+    with start(any_url) as nodes, subscribed(nodes[:1]) as (stream,):
+        survivor, victim = nodes
+        with Publisher([survivor], "a") as one, Publisher([victim], "b") as two, Publisher(nodes, "c") as three:
+            two.more()
+            three.more()
+            victim.stop(signal.SIGKILL)
+            one.more()
+            three.more()
+            expected = [publisher.stop() for publisher in (one, two, three)]
+        survivor.publish(TOPIC, "end")
+        stream.until(lambda s: s.data[-1:] == ["end"])
+        assert not stream.of_type("ssepool.gap")
+        assert len(set(stream.data)) == len(stream.data)
+        for name, acknowledged in zip("abc", expected, strict=True):
+            received = [data for data in stream.data if data.startswith(name)]
+            # The last one that the victim took may be stored though it could not say so any more.
+            assert received[: len(acknowledged)] == acknowledged
+            assert len(received) <= len(acknowledged) + (name == "b")
+        with Stream(survivor, TOPIC, query={"last_event_id": "earliest"}) as late:
+            late.wait_data(*stream.data)
+
+
+# The file of SQLite.
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 16 MiB."""
+    mount, directory = require("mount"), tmp_path / "small"
+    directory.mkdir()
+    done = subprocess.run([mount, "-t", "tmpfs", "-o", "size=16m", "tmpfs", directory], capture_output=True, text=True)
+    if done.returncode:
+        lacking(f"no disk of its own for this test: {done.stderr.strip()}")
+    yield directory
+    subprocess.run(["umount", directory], check=True)
+
+
+def test_on_a_full_disk_publishes_are_refused_until_there_is_room(small_disk: Path) -> None:
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(6 * MiB))
+    with start(f"sqlite:///{small_disk}/events.db") as nodes, subscribed(nodes) as streams:
+        expected: list[str] = []
+
+        def fill() -> bool:
+            """Whether there was still room."""
+            name = f"{len(expected)}"
+            if not send(
+                nodes[len(expected) % 2], {"data": name, "id": name}, {"data": "x" * 300 * KiB, "topic": "big"}
+            ):
+                return False
+            expected.append(name)
+            return True
+
+        wait_for(lambda: not fill())
+        for node in nodes:
+            assert not send(node, {"data": "x" * 300 * KiB, "topic": "big"}, {"data": "all or nothing"})
+        with Stream(nodes[0], TOPIC, query={"last_event_id": "earliest"}) as late:  # what is there can be read
+            late.wait_data(*expected)
+        ballast.unlink()
+        for node in nodes:
+            wait_for(lambda: fill())
+            wait_for(lambda node=node: is_ready(node))
+        for stream in streams:
+            stream.wait_data(*expected)
+            assert not stream.of_type("ssepool.gap")
+        wait_acquainted(nodes)
+
+
+def remove(path: Path) -> None:
+    for part in path.parent.glob("events.db*"):
+        shutil.rmtree(part) if part.is_dir() else part.unlink()
+
+
+def replace(path: Path) -> None:
+    """By a file that another node has begun."""
+    other = path.with_name("other.db")
+    with serve_command("--broker", f"sqlite:///{other}") as node:
+        node.publish("elsewhere", "x")
+    remove(path)
+    other.rename(path)
+
+
+@pytest.mark.parametrize("fault", [remove, replace])
+def test_when_the_file_has_gone_subscribers_are_told_and_go_on(tmp_path: Path, fault: Callable[[Path], None]) -> None:
+    path = tmp_path / "events.db"
+    with start(f"sqlite:///{path}") as nodes, subscribed(nodes) as streams:
+        for number in range(10):
+            assert send(nodes[number % 2], {"data": f"{number}", "id": f"{number}"})
+        for stream in streams:
+            stream.wait_data(*map(str, range(10)))
+        fault(path)
+        for number in range(10, 20):
+            wait_for(lambda number=number: send(nodes[number % 2], {"data": f"{number}", "id": f"{number}"}))
+        for stream in streams:
+            stream.wait_data(*map(str, range(20)))
+            assert [gap["reason"] for gap in stream.of_type("ssepool.gap")] == ["broker_lost"]
+        for node in nodes:
+            wait_for(lambda node=node: is_ready(node))
+        wait_acquainted(nodes)
+        with Stream(nodes[1], TOPIC, last_event_id="3") as late:
+            late.wait_data(*map(str, range(10, 20)))
+            assert [gap["reason"] for gap in late.of_type("ssepool.gap")] == ["unknown_id"]
