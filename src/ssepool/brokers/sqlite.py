@@ -177,7 +177,8 @@ class _Worker:
         if code == sqlite3.SQLITE_FULL:
             return BrokerError(f"{self._url}: the disk is full; nothing was published")
         self._drop()
-        return BrokerError(f"{self._url}: {error}")
+        stored = "; what was published just now may be stored or not" if code == sqlite3.SQLITE_IOERR else ""
+        return BrokerError(f"{self._url}: {error}{stored}")
 
 
 async def _wait(news: asyncio.Event) -> None:

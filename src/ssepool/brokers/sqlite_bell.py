@@ -25,6 +25,8 @@ class Bell:
         self._directory = directory
         self._socket: socket.socket | None = None
         self._descriptor = -1
+        self._short = ""
+        """The directory's name for sockets."""
         self._name = secrets.token_hex(8)
 
     def open(self, heard: Callable[[], None]) -> None:
@@ -34,10 +36,12 @@ class Bell:
         with contextlib.suppress(OSError, AttributeError, NotImplementedError):  # other systems have no such sockets
             self._directory.mkdir(exist_ok=True)
             self._descriptor = os.open(self._directory, os.O_RDONLY)
+            short = DESCRIPTORS / str(self._descriptor)
+            self._short = str(short if DESCRIPTORS.is_dir() else self._directory)
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             listener.setblocking(False)
             self._socket = listener
-            listener.bind(self._path(self._name))
+            listener.bind(f"{self._short}/{self._name}")
             asyncio.get_running_loop().add_reader(listener, self._hear, listener, heard)
 
     def close(self) -> None:
@@ -59,7 +63,7 @@ class Bell:
         with contextlib.suppress(OSError):  # the directory has gone, or this bell is being closed
             for name in os.listdir(self._directory):
                 try:
-                    listener.sendto(b"!", self._path(name))
+                    listener.sendto(b"!", f"{self._short}/{name}")
                 except BlockingIOError:
                     continue  # it has enough rings to hear
                 except ConnectionRefusedError:
@@ -70,7 +74,3 @@ class Bell:
             while True:
                 listener.recv(1)
         heard()
-
-    def _path(self, name: str) -> str:
-        short = DESCRIPTORS / str(self._descriptor)
-        return str((short if DESCRIPTORS.is_dir() else self._directory) / name)

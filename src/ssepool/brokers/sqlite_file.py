@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 from ssepool.brokers.base import new_epoch
-from ssepool.config import MiB
 from ssepool.errors import ConfigError
 
 APPLICATION = int.from_bytes(b"SSEP", "big")
@@ -21,12 +20,6 @@ VERSION = 1
 
 PATIENCE = 0.002
 """Seconds that a statement waits for a lock before it is begun again; SQLite alone would sleep ever longer."""
-
-WAL_PAGES = 4000
-"""Pages (of 4 KiB) after which the write-ahead log goes into the database."""
-
-WAL_BYTES = 64 * MiB
-"""To this the log is cut when it begins anew."""
 
 TABLES = (
     # `oldest` and `bytes` are of what is kept, `cleared` and `present` of what is there: events beyond the history stay
@@ -50,7 +43,7 @@ def connect(path: Path) -> sqlite3.Connection:
     if path.is_dir():
         raise ConfigError(f"the SQLite database {path} is a directory; name a file in it")
     if not path.parent.is_dir():
-        raise ConfigError(f"the SQLite database {path} cannot be made: there is no directory {path.parent}")
+        raise ConfigError(f"the SQLite database {path} cannot be made: there is no directory {path.parent.absolute()}")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise ConfigError(f"the SQLite database {path} cannot be written: it or its directory is read-only for us")
     try:
@@ -83,8 +76,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             new = _is_new(connection, path)
         ((mode,),) = connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
-        connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}").fetchone()
+        connection.execute("PRAGMA wal_autocheckpoint = 0").fetchone()  # `History` does it
+        connection.execute("PRAGMA journal_size_limit = 0").fetchone()
         if new:
             _create(connection, path)
     except sqlite3.DatabaseError as error:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import sqlite3
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +14,7 @@ import msgspec
 
 from ssepool.brokers.base import MOST_MESSAGE, Bounds, Stored, duplicate
 from ssepool.brokers.record import Record
-from ssepool.brokers.sqlite_file import WAL_BYTES, connect, transaction
+from ssepool.brokers.sqlite_file import connect, transaction
 from ssepool.config import HubConfig, MiB
 from ssepool.core.feed import Entry
 
@@ -40,6 +42,9 @@ SPARE_AGE = 10.0
 SLICE = 10_000
 """Events that are looked at in one transaction of `trim`, so that publishers need not wait long."""
 
+LOG_BYTES = 4 * MiB
+"""Of the write-ahead log: when it has more it goes into the database."""
+
 _POSITION = re.compile("[1-9][0-9]{0,18}")
 _topics = msgspec.json.Decoder(tuple[str, ...]).decode
 _json = msgspec.json.Encoder().encode
@@ -53,6 +58,7 @@ class History:
         self._path = path
         self._config = config
         self._connection = connect(path)
+        self._second = connect(path)
         self._file = _identity(path)
         ((self.epoch,),) = self._connection.execute("SELECT epoch FROM history")
 
@@ -62,12 +68,14 @@ class History:
         return self._file != _identity(self._path)
 
     def close(self) -> None:
+        self._second.close()
         self._connection.close()
 
     # Writing.
 
     def append(self, records: Sequence[Record]) -> list[Stored]:
         """Store events, all or nothing, and drop what the bounds forbid. Raises `DuplicateEvent`."""
+        self._move_log()
         with transaction(self._connection):
             newest, oldest = self._ends()
             stored: list[Stored] = []
@@ -96,13 +104,12 @@ class History:
         return stored
 
     def trim(self) -> bool:
-        """Drop what is too old, some of it; whether there may be more. Sees to the write-ahead log too."""
+        """Drop what is too old, some of it; whether there may be more."""
         now = time.time()
+        self._move_log()
         with transaction(self._connection):
             more = self._shrink(self._ends()[0], 0, now)
             self._connection.execute("DELETE FROM messages WHERE at <= ?", (now - MESSAGE_AGE,))
-        if not more and self._log_size() > WAL_BYTES:
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         return more
 
     def send(self, message: bytes) -> None:
@@ -160,11 +167,16 @@ class History:
             position, size = place, size - length
         return position, size
 
-    def _log_size(self) -> int:
-        try:
-            return os.stat(f"{self._path}-wal").st_size
-        except FileNotFoundError:
-            return 0
+    def _move_log(self) -> None:
+        """Write the log into the database if it is long; the next transaction begins it anew.
+
+        SQLite would do it by itself, but while others commit, and that spoils the database in very rare cases before
+        SQLite 3.51.3 (its "WAL-reset bug"). So one connection keeps others from writing while the second does it.
+        """
+        with contextlib.suppress(FileNotFoundError, sqlite3.Error):  # a full disk, say; it is tried again next time
+            if os.stat(f"{self._path}-wal").st_size > LOG_BYTES:
+                with transaction(self._connection):
+                    self._second.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
     # Reading.
 
