@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -40,6 +41,12 @@ PULL = {"batch": 1000, "max_bytes": MOST_PAYLOAD + 64 * KiB}
 EXPIRES = 5.0
 """Seconds that the server keeps such a request; a consumer that is silent for longer is lost."""
 
+ANSWERED = ("404", "408", "409 Message Size", "409 Batch Completed")
+"""What the server says at the end of such a request; all else ends the consumer."""
+
+SPREADING = 0.02
+"""Seconds until a request is made again that no server of a cluster took: not all know a new consumer at once."""
+
 INACTIVE = 300.0
 """Seconds after which the server forgets a consumer that asks for nothing more."""
 
@@ -48,6 +55,9 @@ MOST_UNHEARD = 64 * MiB
 
 WRONG_SEQUENCE = (10071, 10164)
 """Codes of the error that another message was last than the one expected."""
+
+NO_JETSTREAM = (None, 10039, 10076)
+"""Codes of the error that there is none; None if nobody answers for it."""
 
 NAME_IN_USE = 10058
 """Code of the error that somebody else has made the stream meanwhile."""
@@ -230,10 +240,10 @@ class JetStream:
         name = self._address.name
         try:
             info = await self._js.stream_info(name)
-        except nats.js.errors.ServiceUnavailableError:
-            raise self._unavailable() from None
         except nats.js.errors.NotFoundError:
             raise NoStream from None
+        except nats.js.errors.ServiceUnavailableError as error:
+            raise self._unavailable(error) from None
         match [subject.split(".") for subject in info.config.subjects or []]:
             case [[first, token, ">"]] if first == name:
                 return Info(token, info.state.messages, info.state.first_seq, info.state.last_seq)
@@ -252,13 +262,15 @@ class JetStream:
                 # What is published again is known by its id, not by a header: let the server remember none.
                 duplicate_window=0.1,
             )
-        except nats.js.errors.ServiceUnavailableError:
-            raise self._unavailable() from None
+        except nats.js.errors.ServiceUnavailableError as error:
+            raise self._unavailable(error) from None
         except nats.js.errors.APIError as error:
             if error.err_code != NAME_IN_USE:
                 raise self._refused(f"the stream {name!r} cannot be made: {error.description}") from None
 
-    def _unavailable(self) -> Refused:
+    def _unavailable(self, error: nats.js.errors.APIError) -> BrokerError:
+        if error.err_code not in NO_JETSTREAM:
+            return self._translated(error)
         return self._refused(
             "JetStream is not enabled, for this account at least; start nats-server with -js, or set jetstream in its "
             "configuration"
@@ -353,6 +365,7 @@ class JetStream:
     ) -> AsyncIterator[list[Message]]:
         pull = msgspec.json.encode({**PULL, "expires": int(EXPIRES * 1e9)})
         place = wanted = 0
+        deadline = time.monotonic() + self._timeout
         while True:
             async with self.asking(EXPIRES + self._timeout):
                 if not wanted:
@@ -364,7 +377,9 @@ class JetStream:
             while arrived:
                 message = arrived.popleft()
                 if status := _status(message):
-                    if not status.startswith(("404", "408", "409 Message Size")):
+                    if status.startswith("503") and time.monotonic() < deadline:
+                        await asyncio.sleep(SPREADING)
+                    elif not status.startswith(ANSWERED):
                         raise BrokerError(f"{self._address.shown}: following the stream ended: {status}")
                     wanted = 0
                     continue
@@ -372,8 +387,8 @@ class JetStream:
                 place, wanted = place + 1, wanted - 1
                 if metadata.sequence.consumer != place:
                     raise BrokerError(f"{self._address.shown}: a message was lost on its way")
-                time = metadata.timestamp.timestamp()
-                page.append(Message(metadata.sequence.stream, time, message.data, metadata.num_pending))
+                at = metadata.timestamp.timestamp()
+                page.append(Message(metadata.sequence.stream, at, message.data, metadata.num_pending))
             if page:
                 yield page
 
