@@ -319,12 +319,16 @@ class RedisBroker(Broker):
         epoch = self._epoch
         client = self._connect()
         try:
+            is_behind = True
             while True:
-                entries = await self._read(client, epoch, after, PAGE)
-                if not entries:  # wait for one, and do not keep it waiting for others
+                if is_behind:
+                    entries = await self._read(client, epoch, after, PAGE)
+                    is_behind = bool(entries)
+                else:  # wait for one, and do not keep it waiting for others; a second tells that there are more
                     behind: dict[Any, Any] = {self._log: f"{after}-{2**64 - 1}"}
-                    news: Any = await self._ask(client.xread(behind, count=1, block=1000 * BLOCK), wait=BLOCK)
+                    news: Any = await self._ask(client.xread(behind, count=2, block=1000 * BLOCK), wait=BLOCK)
                     entries = self._entries(epoch, [(id, fields[b"record"]) for _, new in news for id, fields in new])
+                    is_behind = len(entries) > 1
                 if entries:
                     after = entries[-1].position
                     self._note(epoch, after)
