@@ -35,7 +35,7 @@ def scenarios(kind: Kind, *, quick: bool) -> dict[str, Scenario]:
     return {
         "publish": lambda backend: publishing.measure(backend, seconds=3),
         "latency": lambda backend: delivering.latency(backend, seconds=8),
-        "fan-out": lambda backend: delivering.fan_out(backend, seconds=5),
+        "fan-out": lambda backend: delivering.fan_out(backend, seconds=4),
         "recovery": recovering.measure,
     }
 

@@ -29,22 +29,27 @@ def latency_of_memory(backend: Backend, *, seconds: float) -> dict[str, Any]:
 
 
 def fan_out(backend: Backend, *, seconds: float, crowd: int = CROWD, rounds: int = 3) -> dict[str, Any]:
-    """What a delivery costs a node with this broker, and one with `memory://`, in turn: machines drift."""
-    with nodes(backend.folder, f"{MEMORY.name}://", backend.url("fan")) as (alone, node):
+    """CPU of a delivery: of a hub alone, of the node that is published on, of another; in turn, since machines drift."""
+    url = backend.url("fan")
+    with nodes(backend.folder, f"{MEMORY.name}://", url, url) as (alone, here, there):
         server = Processes(backend.pids())
-        costs, others, used = [], [], []
+        pairs = {"memory": (alone, alone), "same node": (here, here), "other node": (here, there)}
+        costs: dict[str, list[float]] = {name: [] for name in pairs}
+        used = server.cpu() or 0.0
         for _ in range(rounds):
-            others.append(_cost(alone, seconds, crowd))
-            before = server.cpu() or 0.0
-            costs.append(_cost(node, seconds, crowd))
-            used.append((server.cpu() or 0.0) - before)
-    ratios = [cost / other for cost, other in zip(costs, others, strict=True)]
+            for name, (publishes, subscribes) in pairs.items():
+                costs[name].append(_cost(publishes, subscribes, seconds, crowd))
+        used = (server.cpu() or 0.0) - used
+    published = 2 * rounds * CROWD_RATE * (seconds + min(1.0, seconds))
+    ratios = {
+        name: [cost / alone for cost, alone in zip(costs[name], costs["memory"], strict=True)]
+        for name in ("same node", "other node")
+    }
     return {
-        "cpu_per_delivery": median(costs),
-        "memory_cpu_per_delivery": median(others),
-        "ratio": median(ratios),
+        "cost": {name: median(rounds) for name, rounds in costs.items()},
+        "ratio": {name: median(rounds) for name, rounds in ratios.items()},
         "ratios": ratios,
-        "server_cpu_per_event": median(used) / (CROWD_RATE * (seconds + 1)) * 1e6,
+        "server_cpu_per_event": used / published * 1e6,
     }
 
 
@@ -59,8 +64,8 @@ def _latency(publishes: Node, subscribes: Node, seconds: float) -> dict[str, Any
     }
 
 
-def _cost(node: Node, seconds: float, crowd: int) -> float:
-    cost: float | None = _run(node, node, crowd, CROWD_RATE, seconds)["server"]["cpu_per_delivery"]
+def _cost(publishes: Node, subscribes: Node, seconds: float, crowd: int) -> float:
+    cost: float | None = _run(publishes, subscribes, crowd, CROWD_RATE, seconds)["server"]["cpu_per_delivery"]
     if cost is None:
         raise RuntimeError("this system does not tell what processes use")
     return cost
