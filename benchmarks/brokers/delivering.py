@@ -29,7 +29,7 @@ def latency_of_memory(backend: Backend, *, seconds: float) -> dict[str, Any]:
 
 
 def fan_out(backend: Backend, *, seconds: float, crowd: int = CROWD, rounds: int = 3) -> dict[str, Any]:
-    """CPU of a delivery: of a hub alone, of the node that is published on, of another; in turn, since machines drift."""
+    """CPU of a delivery: of a hub alone, of the node that is published on, of another; in turn: machines drift."""
     url = backend.url("fan")
     with nodes(backend.folder, f"{MEMORY.name}://", url, url) as (alone, here, there):
         server = Processes(backend.pids())
