@@ -6,6 +6,8 @@ once and in order, or are told of a gap; readiness says how it is; and nothing g
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import http.client
 import json
 import re
@@ -31,8 +33,12 @@ from proxy import Proxy, proxy_to
 from service_fixtures import Get, make_service
 from services import Service
 from services.kinds import SERVICES
+from ssepool.brokers import connect
 from ssepool.brokers.group import MOST_WAITING_BYTES
-from ssepool.config import KiB, MiB
+from ssepool.brokers.record import records
+from ssepool.config import HubConfig, KiB, MiB
+from ssepool.core.event import Event
+from ssepool.errors import BrokerError
 from tools import lacking, require
 
 TIMEOUT = 1.0
@@ -125,12 +131,13 @@ class Publisher:
     """Publishes number after number, each with an id of its own until it has been acknowledged: to one node after the
     other, or to one."""
 
-    def __init__(self, nodes: list[LiveServer], name: str = "n") -> None:
+    def __init__(self, nodes: list[LiveServer], name: str = "n", topic: str = TOPIC) -> None:
         self.acknowledged: list[str] = []
         self.refused = 0
         self.trouble: BaseException | None = None
         self._nodes = nodes
         self._name = name
+        self._topic = topic
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -140,7 +147,7 @@ class Publisher:
         try:
             while not self._stopped.is_set():
                 data = f"{self._name}{len(self.acknowledged)}"
-                if send(self._nodes[turn % len(self._nodes)], {"data": data, "id": data}):
+                if send(self._nodes[turn % len(self._nodes)], {"topic": self._topic, "data": data, "id": data}):
                     self.acknowledged.append(data)
                 else:
                     self.refused += 1
@@ -149,7 +156,7 @@ class Publisher:
         except BaseException as error:
             self.trouble = error
 
-    def more(self, count: int = 30) -> None:
+    def more(self, count: int = 15) -> None:
         """Wait until so many more are published."""
         enough = len(self.acknowledged) + count
         wait_for(lambda: self.trouble or len(self.acknowledged) >= enough, what=f"{count} more published")
@@ -172,40 +179,56 @@ class Publisher:
         self._thread.join()
 
 
-def through(url: str, service: Service, wire: Proxy) -> str:
-    """The same URL by way of the wire."""
-    return url.replace(f":{service.port}", f":{wire.port}", 1)
-
-
 # The broker is away.
+
+
+@pytest.fixture(scope="module")
+def wire(harmed: Service) -> Iterator[Proxy]:
+    with proxy_to(harmed.port) as wire:
+        yield wire
+
+
+@pytest.fixture(scope="module")
+def pair(harmed: Service, wire: Proxy) -> Iterator[list[LiveServer]]:
+    """Two nodes that outlive whatever happens to the broker."""
+    if harmed.process is None:
+        harmed.start()
+    with start(harmed.url("pair").replace(f":{harmed.port}", f":{wire.port}", 1)) as nodes:
+        yield nodes
+
+
+def refuse(nodes: list[LiveServer], event: dict[str, Any]) -> None:
+    """Both nodes refuse it in time, and turn red."""
+    with ThreadPoolExecutor() as pool:
+        assert not any(pool.map(lambda node: send(node, event), nodes))
+    for node in nodes:
+        wait_for(lambda node=node: not is_ready(node), what="not ready")
+        assert node.request("GET", "/health/live")[0] == 200
 
 
 @pytest.mark.parametrize("fault", ["killed", "hanging", "cut off"])
 def test_while_the_broker_is_away_publishes_fail_in_time_and_afterwards_all_is_as_it_should_be(
-    service: Service, url: str, fault: str
+    service: Service, wire: Proxy, pair: list[LiveServer], fault: str
 ) -> None:
-    with proxy_to(service.port) as wire, start(through(url, service, wire)) as nodes, subscribed(nodes) as streams:
-        begin, end = {
-            "killed": (service.kill, service.start),
-            "hanging": (service.suspend, service.resume),
-            "cut off": (wire.cut, wire.mend),
-        }[fault]
-        with Publisher(nodes) as publisher:
-            publisher.more()
-            begin()
-            try:
-                for node in nodes:
-                    wait_for(lambda node=node: not is_ready(node), what="not ready")
-                    assert not send(node, {"data": "lost", "id": "lost"})
-                    assert node.request("GET", "/health/live")[0] == 200
-                refused = publisher.refused
-                wait_for(lambda: publisher.refused > refused)
-            finally:
-                end()
-            for node in nodes:
-                wait_for(lambda node=node: is_ready(node), what="ready again")
-            publisher.more()
-            expected = publisher.stop()
+    nodes, topic = pair, f"{TOPIC}/{fault}"
+    begin, end = {
+        "killed": (service.kill, service.start),
+        "hanging": (service.suspend, service.resume),
+        "cut off": (wire.cut, wire.mend),
+    }[fault]
+    lost = {"topic": topic, "data": "lost", "id": f"lost-{fault[:3]}"}
+    with subscribed(nodes, topic) as streams, Publisher(nodes, fault[:3], topic) as publisher:
+        publisher.more()
+        begin()
+        try:
+            refuse(nodes, lost)
+            wait_for(lambda: publisher.refused)
+        finally:
+            end()
+        for node in nodes:
+            wait_for(lambda node=node: is_ready(node), what="ready again")
+        publisher.more()
+        expected = publisher.stop()
         for stream in streams:
             stream.until(lambda s: s.data[-1:] == expected[-1:])
             # What was refused while nobody could tell may have been stored after all; but no more than once.
@@ -218,7 +241,7 @@ def test_while_the_broker_is_away_publishes_fail_in_time_and_afterwards_all_is_a
             for stream in streams:
                 status, answer = node.request("GET", f"/connections/{stream.connection}")
                 assert (status, answer.get("state")) == (200, "open")
-        with Stream(nodes[1], TOPIC, last_event_id=expected[9]) as late:
+        with Stream(nodes[1], topic, last_event_id=expected[9]) as late:
             late.until(lambda s: s.data[-1:] == expected[-1:])
             assert [data for data in late.data if data != "lost"] == expected[10:]
 
@@ -264,6 +287,40 @@ def test_when_the_broker_has_lost_its_data_subscribers_are_told_and_go_on(
                 late.wait_data(*after[4:])
                 assert not late.of_type("ssepool.gap")
         wait_acquainted(nodes)
+
+
+async def test_nothing_is_read_of_another_history_than_the_one_that_is_known(service: Service, url: str) -> None:
+    await _read_of_another_history(url, service.lose_data)
+
+
+async def test_nothing_is_read_of_another_file_than_the_one_that_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    await _read_of_another_history(f"sqlite:///{path}", lambda: remove(path))
+
+
+async def _read_of_another_history(url: str, lose: Callable[[], None]) -> None:
+    """A hub may have positions of the old one, which mean nothing in the new one, until it has asked for the bounds."""
+    reader, writer = (connect(HubConfig(broker=url)) for _ in range(2))
+    try:
+        for broker in (reader, writer):
+            await broker.open()
+        await writer.append(records([Event("old", (TOPIC,))] * 2, MiB))
+        assert [entry.position for entry in await reader.read(1, most=9)] == [2]
+        lose()
+        await writer.bounds()
+        await writer.append(records([Event("new", (TOPIC,))] * 3, MiB))
+        with pytest.raises(BrokerError, match=r"another history|another one|a new history"):
+            await reader.read(1, most=9)
+        tail = reader.tail(1)
+        with contextlib.suppress(BrokerError, TimeoutError):
+            async with asyncio.timeout(0.5):
+                assert not await anext(tail)  # type: ignore[arg-type]
+        await tail.aclose()  # type: ignore[attr-defined]
+        await reader.bounds()
+        assert [entry.position for entry in await reader.read(1, most=9)] == [2, 3]
+    finally:
+        for broker in (reader, writer):
+            await broker.close()
 
 
 def test_a_node_ends_in_time_while_its_broker_hangs(service: Service, url: str) -> None:
@@ -441,6 +498,8 @@ def test_when_the_file_has_gone_subscribers_are_told_and_go_on(tmp_path: Path, f
             assert send(nodes[number % 2], {"data": f"{number}", "id": f"{number}"})
         for stream in streams:
             stream.wait_data(*map(str, range(10)))
+        for _ in range(100):  # messages between the nodes
+            assert nodes[0].request("GET", "/cluster")[0] == 200
         fault(path)
         for number in range(10, 20):
             wait_for(lambda number=number: send(nodes[number % 2], {"data": f"{number}", "id": f"{number}"}))

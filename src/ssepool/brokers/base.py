@@ -55,7 +55,8 @@ class Broker(ABC):
       on every node, for as long as the event is kept. A chosen id that is kept already is not stored again: with
       `on_duplicate="ignore"` `append` returns where it is, with `"refuse"` it raises `DuplicateEvent`.
     - *Reading.* `tail` and `read` give every entry behind a position in order: at least once inside, exactly once to
-      a subscriber, because positions tell what it has.
+      a subscriber, because positions tell what it has. Both are of the history that `open` or `bounds` named last:
+      where another has begun they raise `BrokerError` until `bounds` has told so, since a position means nothing in it.
     - *Bounds.* `history_events` and `history_bytes` hold soon after each `append`, `history_age` after `trim`.
 
     Every method may raise `BrokerError` when the broker cannot be reached or fails; none retries for longer than a

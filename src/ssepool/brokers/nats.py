@@ -273,10 +273,10 @@ class NatsBroker(Broker):
             if after >= view.state.newest:
                 return []
             start = await self._start(js, view, after)
-        joiner, entries = Joiner(), list[Entry]()
+        joiner, entries, epoch = Joiner(), list[Entry](), self._epoch
         async with js.messages(start) as pages:
             async for messages in pages:
-                entries += self._entries(joiner, messages, after, view.state.epoch)
+                entries += self._entries(joiner, messages, after, epoch)
                 if len(entries) >= most or _size(entries) >= PAGE_BYTES or not messages[-1].pending:
                     break
         return entries[:most]

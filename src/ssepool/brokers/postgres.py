@@ -161,8 +161,12 @@ class PostgresBroker(Broker):
             await line.close()
 
     async def read(self, after: int, *, most: int) -> Sequence[Entry]:
+        epoch = self._epoch
         with self._told():
-            return [_entry(row) for row in await self._page(self._asking, after, most, kept=True)]
+            rows = await self._page(self._asking, after, most, kept=True)
+        if rows and rows[0][0] != epoch:
+            raise BrokerError(f"{self.url} has lost its history, and has begun another one")
+        return [_entry(row) for row in rows]
 
     async def find(self, id: str) -> int | None:
         if not (id.isascii() and id.isprintable()):

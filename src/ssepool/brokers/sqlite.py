@@ -50,10 +50,13 @@ class SqliteBroker(Broker):
         self._writer = _Worker(path, config, self.url, then=self._bell.ring)
         self._reader = _Worker(path, config, self.url)
         self._news = asyncio.Event()
+        self._epoch = ""
+        """Of the history that `bounds` has named last."""
 
     async def open(self) -> None:
         await self._writer.open()
         await self._reader.open()
+        await self.bounds()
         self._bell.open(self._heard)
 
     async def close(self) -> None:
@@ -67,13 +70,11 @@ class SqliteBroker(Broker):
         return await self._writer.run(History.append, records) if records else []
 
     async def tail(self, after: int) -> AsyncIterator[Sequence[Entry]]:
-        epoch, oldest, *_ = await self.bounds()
-        after = max(after, oldest)
+        epoch = self._epoch
+        after = max(after, (await self._reader.run(History.bounds)).oldest)
         while True:
             news = self._news
-            entries = await self._reader.run(History.follow, epoch, after)
-            if entries is None:
-                raise BrokerError(f"{self.url}: the file has gone; another history has begun")
+            entries = self._there(await self._reader.run(History.follow, epoch, after))
             if entries:
                 after = entries[-1].position
                 yield entries
@@ -81,13 +82,15 @@ class SqliteBroker(Broker):
                 await _wait(news)
 
     async def read(self, after: int, *, most: int) -> Sequence[Entry]:
-        return await self._reader.run(History.read, after, most)
+        return self._there(await self._reader.run(History.read, self._epoch, after, most))
 
     async def find(self, id: str) -> int | None:
         return await self._reader.run(History.find, id)
 
     async def bounds(self) -> Bounds:
-        return await self._reader.run(History.bounds)
+        bounds = await self._reader.run(History.bounds)
+        self._epoch = bounds.epoch
+        return bounds
 
     async def trim(self) -> None:
         while await self._writer.run(History.trim):
@@ -105,6 +108,11 @@ class SqliteBroker(Broker):
                 yield message
             if not messages:
                 await _wait(news)
+
+    def _there(self, entries: list[Entry] | None) -> list[Entry]:
+        if entries is None:
+            raise BrokerError(f"{self.url}: the file has gone; another history has begun")
+        return entries
 
     def _heard(self) -> None:
         self._news.set()

@@ -185,8 +185,10 @@ class History:
         row = self._connection.execute("SELECT epoch, oldest, newest, bytes FROM history").fetchone()
         return Bounds(*row)
 
-    def read(self, after: int, most: int) -> list[Entry]:
-        """Entries of the history behind a position."""
+    def read(self, epoch: str, after: int, most: int) -> list[Entry] | None:
+        """Entries that are kept behind a position; None if this is not the history that is asked for."""
+        if epoch != self.epoch:
+            return None
         return self._page("position > max(?, (SELECT oldest FROM history))", after, most)
 
     def follow(self, epoch: str, after: int) -> list[Entry] | None:
