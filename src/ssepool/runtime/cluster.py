@@ -36,6 +36,9 @@ GONE = 3.5
 ANSWER = 1.5
 """Seconds that the other nodes have to answer a question."""
 
+UNHEARD = 3
+"""Announcements of its own in a row that a node has to miss until it listens anew."""
+
 RETRY = 1.0
 """Seconds until the side channel is taken up again when it broke, about."""
 
@@ -86,8 +89,11 @@ class Cluster:
         self._answers: dict[int, asyncio.Queue[Message]] = {}
         self._refs = count(1)
         self._running: list[asyncio.Task[None]] = []
+        self._listening: asyncio.Task[None] | None = None
         self._heard = asyncio.Event()
         """What this node sends comes back to it, so it hears the others too."""
+        self._unheard = 0
+        """Announcements that have been sent since."""
 
     # Opening and closing.
 
@@ -95,7 +101,8 @@ class Cluster:
         """Listen and be announced. Returns when this node is heard, or will not be soon."""
         if self._hub.log.complete:
             return
-        self._running = [asyncio.create_task(work()) for work in (self._listen, self._announce)]
+        self._listening = asyncio.create_task(self._listen())
+        self._running = [self._listening, asyncio.create_task(self._announce())]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ANSWER):
                 await self._heard.wait()
@@ -186,8 +193,11 @@ class Cluster:
             try:
                 async with asyncio.timeout(self._hub.config.broker_timeout):
                     await self._send(Message("here", self.me.node, body=self.me))
+                self._unheard += 1
             except (BrokerError, TimeoutError):
                 logger.debug("this node could not be announced; the broker is away")
+            if self._heard.is_set() and self._unheard > UNHEARD:
+                self._listen_anew()
             interval = ANNOUNCE if self._heard.is_set() else FIRST
             await asyncio.sleep(interval * (0.9 + 0.2 * random.random()))
 
@@ -201,6 +211,16 @@ class Cluster:
                 logger.debug("the side channel broke; it is taken up again")
             await asyncio.sleep(RETRY * (0.5 + random.random()))
 
+    def _listen_anew(self) -> None:
+        """Nothing says so, but what is sent does not come: the broker has lost who listens, or counts from 1 again."""
+        logger.warning("this node does not hear itself any more; it listens anew")
+        assert self._listening is not None
+        self._listening.cancel()
+        self._running.remove(self._listening)
+        self._listening = asyncio.create_task(self._listen())
+        self._running.append(self._listening)
+        self._unheard = 0
+
     def _receive(self, data: bytes) -> None:
         try:
             message = DECODER.decode(data)
@@ -212,6 +232,7 @@ class Cluster:
     def _take(self, message: Message) -> None:
         if message.sender == self.me.node:
             self._heard.set()
+            self._unheard = 0
         elif message.to not in (None, self.me.node):
             return
         elif message.kind == "here":
