@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import socket
 from collections.abc import Callable
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import httptools
 
 from ssepool.runtime.admission import admit_at_once
+from ssepool.runtime.delivery import SLICE
 
 if TYPE_CHECKING:
     from ssepool.runtime.balance import Balance
@@ -25,9 +28,6 @@ if TYPE_CHECKING:
     from ssepool.runtime.streamer import Sink
 
 logger = logging.getLogger("ssepool")
-
-BURST = 64
-"""Connections accepted in one turn of the event loop."""
 
 FIRST_READ = 16 * 1024
 """Bytes read of a connection before it is decided whose it is."""
@@ -66,7 +66,7 @@ class Listener:
         self._head = head
         self._head_timeout = head_timeout
         self._proxies = proxies
-        self._silent: dict[socket.socket, asyncio.TimerHandle] = {}
+        self._silent: dict[int, asyncio.TimerHandle] = {}
         """Connections that have sent nothing yet, and the end of our patience with each."""
         self._resume: asyncio.TimerHandle | None = None
         self._telling: asyncio.TimerHandle | None = None
@@ -82,16 +82,17 @@ class Listener:
                 timer.cancel()
         self._loop.remove_reader(self._sock)
         self._sock.close()
-        for conn in list(self._silent):
-            self._forget(conn)
-            conn.close()
+        for fd in list(self._silent):
+            self._give_up(fd)
 
     def _accept(self) -> None:
-        for _ in range(BURST):
+        deadline = perf_counter() + SLICE
+        while perf_counter() < deadline:
             if self._balance is not None and self._leave(self._balance):
                 return
             try:
-                conn, address = self._sock.accept()
+                # What `accept` wraps in an object, which costs system calls and is of no use to a stream.
+                fd, address = self._sock._accept()  # type: ignore[attr-defined]
             except (BlockingIOError, ConnectionAbortedError):
                 return
             except OSError as error:
@@ -99,8 +100,8 @@ class Listener:
                     raise
                 self._pause(error)
                 return
-            conn.setblocking(False)
-            self._read(conn, address)
+            os.set_blocking(fd, False)
+            self._read(fd, address)
 
     def _leave(self, balance: Balance) -> bool:
         """Whether the next client is another worker's. This one looks away then, and again a little later."""
@@ -125,23 +126,23 @@ class Listener:
         self._loop.remove_reader(self._sock)
         self._resume = self._loop.call_later(PAUSE, self._loop.add_reader, self._sock, self._accept)
 
-    def _read(self, conn: socket.socket, address: Any) -> None:
+    def _read(self, fd: int, address: Any) -> None:
         try:
-            data = conn.recv(FIRST_READ)
+            data = os.read(fd, FIRST_READ)
         except BlockingIOError:
-            if conn not in self._silent:
-                self._silent[conn] = self._loop.call_later(self._head_timeout, self._give_up, conn)
-                self._loop.add_reader(conn, self._read, conn, address)
+            if fd not in self._silent:
+                self._silent[fd] = self._loop.call_later(self._head_timeout, self._give_up, fd)
+                self._loop.add_reader(fd, self._read, fd, address)
             return
         except OSError:
             data = b""
-        self._forget(conn)
+        self._forget(fd)
         if not data:
-            conn.close()
-        elif not self._admit(conn, address, data):
-            self._hand_on(conn, data)
+            os.close(fd)
+        elif not self._admit(Accepted(fd), address, data):
+            self._hand_on(socket.socket(fileno=fd), data)
 
-    def _admit(self, conn: socket.socket, address: Any, data: bytes) -> bool:
+    def _admit(self, accepted: Accepted, address: Any, data: bytes) -> bool:
         try:
             scope = subscription_scope(data, address)
             if scope is None:
@@ -150,31 +151,38 @@ class Listener:
             visit = self._hub.recognise(scope)
             if visit is None:
                 return False
-            return admit_at_once(self._hub, visit, lambda: Accepted(conn.detach()), self._head)
+            return admit_at_once(self._hub, visit, accepted.take, self._head)
         except Exception:  # a defect that one request meets must not end accepting
             logger.exception("a subscription could not be admitted; its client is sent away")
-            conn.close()
+            if not accepted.taken:
+                os.close(accepted.fd)
             return True
 
-    def _give_up(self, conn: socket.socket) -> None:
-        self._forget(conn)
-        conn.close()
+    def _give_up(self, fd: int) -> None:
+        self._forget(fd)
+        os.close(fd)
 
-    def _forget(self, conn: socket.socket) -> None:
-        timer = self._silent.pop(conn, None)
+    def _forget(self, fd: int) -> None:
+        timer = self._silent.pop(fd, None)
         if timer is not None:
             timer.cancel()
-            self._loop.remove_reader(conn)
+            self._loop.remove_reader(fd)
 
 
 class Accepted:
     """The handover of a socket that no server has ever held."""
 
-    __slots__ = ("fd", "sink")
+    __slots__ = ("fd", "sink", "taken")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.sink: Sink | None = None
+        self.taken = False
+
+    def take(self) -> Accepted:
+        """From here on the descriptor is the caller's."""
+        self.taken = True
+        return self
 
     def gone(self) -> None:
         """There is nobody to tell."""

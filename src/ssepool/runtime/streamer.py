@@ -184,16 +184,10 @@ class SocketLink(Link):
         if self._begun is not None and not self._begun.done():
             self._begun.set_result(None)
         try:
-            # Close with unread bytes in the receive buffer would send RST, and the peer may then drop what it has
-            # not read yet: say FIN first, and take what lies there.
-            sock = socket.socket(fileno=self.fd)
-            try:
-                sock.shutdown(socket.SHUT_WR)
-                sock.recv(65536)
-            finally:
-                sock.detach()
+            # A close with unread bytes would send RST, and the peer may then drop what it has not read yet.
+            os.read(self.fd, 65536)
         except OSError:
-            # The peer was faster, or nothing lies there: either way there is nobody left to be polite to.
+            # Nothing lies there, or the peer was faster: either way there is nobody left to be polite to.
             return
         finally:
             os.close(self.fd)

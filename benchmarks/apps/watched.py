@@ -1,0 +1,48 @@
+"""Our stand-alone server with a watchdog inside: how long its event loop was held, said when it is told to end.
+
+`python benchmarks/apps/watched.py 8000`, load on port 8000, then Ctrl-C or SIGTERM. Each line is one of the longest
+stalls: when it ended, the time that passed, and how much of it the process was on a core. The rest of it the core was
+somebody else's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import os
+import signal
+import sys
+from time import perf_counter, thread_time
+
+from ssepool import Hub, HubConfig, PoolConfig, ServerConfig
+from ssepool.runtime.server import Server
+
+INTERVAL = 0.001
+"""Seconds between two looks: what is shorter is not seen."""
+SHOWN = 10
+
+stalls: list[tuple[float, float, float]] = []
+began = perf_counter()
+
+
+def watch(due: float, cpu: float) -> None:
+    now, used = perf_counter(), thread_time()
+    heapq.heappush(stalls, (now - due, used - cpu, now - began))
+    if len(stalls) > SHOWN:
+        heapq.heappop(stalls)
+    asyncio.get_running_loop().call_later(INTERVAL, watch, now + INTERVAL, used)
+
+
+hub = Hub(HubConfig(pool=PoolConfig(size=int(os.environ.get("BENCH_SIZE", 10_000)))))
+server = Server(
+    hub,
+    hub.app,
+    ServerConfig(port=int(sys.argv[1]), backlog=4096, log_level="warning"),
+    on_started=lambda _: watch(perf_counter(), thread_time()),
+)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises it once more when it has ended
+try:
+    server.run()
+finally:
+    for passed, used, at in sorted(stalls, reverse=True):
+        print(f"at {at:5.1f} s: {1000 * passed:6.1f} ms, of which {1000 * used:6.1f} ms on a core", flush=True)
