@@ -349,6 +349,24 @@ async def test_a_client_whose_history_is_lost_while_its_place_is_looked_for_is_t
     assert b"data: 2\n" in b"".join(client.pushed)
 
 
+@pytest.mark.parametrize("left", [3, 0])
+async def test_a_client_with_an_unknown_id_is_told_of_one_gap_though_more_has_gone_since(left: int) -> None:
+    heard = Heard(window_bytes=1)
+    heard.broker.put(9)
+    await heard.log.open()
+    stale = heard.log.bounds
+    heard.broker.drop(9 - left)
+    client = Client(heard, "unknown")
+    assert client.replay is not None
+    client.replay.begin(client)  # type: ignore[arg-type]
+    heard.log.bounds = stale
+    await heard.until(lambda: client.flush() or client.joined)
+    sent = b"".join(client.pushed)
+    assert sent.count(b"ssepool.gap") == sent.count(b"unknown_id") == 1
+    assert sent.count(b"data: 7\n") == sent.count(b"data: 9\n") == (1 if left else 0)
+    await heard.log.close()
+
+
 async def test_an_id_that_is_ahead_of_the_broker_too_is_unknown(heard: Heard) -> None:
     assert heard.log.find("0000000a-7") is None
     assert await heard.log.ask("0000000a-7") == Found(0, False)

@@ -116,6 +116,7 @@ class Replay:
         self.position = found.position
         if not found.complete:
             self._tell(link, "unknown_id")
+            self.wanted = EARLIEST  # what is there; the place where that begins is as old as our last look
         self._joined(link)
 
     def _joined(self, link: Link) -> bool:
@@ -208,4 +209,5 @@ class Replay:
                 self._page = [entry for entry in entries if entry.position <= log.position] or None
                 if not self._page:  # all of it has gone meanwhile
                     self.position = max(position, log.window.oldest)
-                    self._tell(link, "expired")
+                    if self.wanted != EARLIEST:
+                        self._tell(link, "expired")
