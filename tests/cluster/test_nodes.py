@@ -307,36 +307,40 @@ def test_every_node_tells_of_all(nodes: list[LiveServer], connect: Connect, topi
         assert positions == [int(id.rpartition("-")[2])] * 2
 
 
-def test_nodes_that_go_are_forgotten_and_one_that_hung_comes_back(
-    nodes: list[LiveServer], url: str, connect: Connect, topic: str
-) -> None:
+def test_a_node_that_leaves_is_forgotten_at_once(nodes: list[LiveServer], url: str) -> None:
     names = {name_of(node) for node in nodes}
-    with start(url, (), (), ()) as (leaving, victim, hanging):
-        wait_for(lambda: all(len(known_to(node)) == 6 for node in nodes))
-        others = {name_of(victim), name_of(hanging)}
-        stream = connect(hanging, topic).opened()
-
+    with start(url, ()) as (leaving,):
+        wait_for(lambda: all(known_to(node) == {*names, name_of(leaving)} for node in nodes))
         leaving.stop()
-        known_to(nodes[0])  # what the others answer comes after that node's goodbye
-        assert heard_by(nodes[0]) == (names | others, set())
+        for node in nodes:
+            known_to(node)  # what the others answer comes after that node's goodbye
+            assert heard_by(node) == (names, set())
 
+
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+def test_nodes_that_are_gone_are_forgotten_and_one_that_only_hung_comes_back(
+    kind: str, services: Get, tmp_path: Path, connect: Connect, topic: str
+) -> None:
+    url = f"sqlite:///{tmp_path}/events.db" if kind == "sqlite" else services(kind).url("gone")
+    with start(url, (), (), ()) as (node, victim, hanging):
+        name, others = name_of(node), {name_of(victim), name_of(hanging)}
+        wait_for(lambda: heard_by(node) == ({name, *others}, set()))
+        stream = connect(hanging, topic).opened()
         victim.stop(signal.SIGKILL)
         hanging.process.send_signal(signal.SIGSTOP)
         try:
-            known, missing = heard_by(nodes[0])
-            assert known == names
+            known, missing = heard_by(node)
+            assert known == {name}
             assert missing <= others
-            status, _ = nodes[0].request("GET", f"/connections/{stream.connection}")
-            assert status in (503, 404)  # it does not answer, or counts as gone by now
-            ids = publish(nodes[0], topic, "abc")
-            for node in nodes:
-                wait_for(lambda node=node: heard_by(node) == (names, set()), what="both are forgotten")
+            ids = publish(node, topic, "abc")
+            wait_for(lambda: heard_by(node) == ({name}, set()), what="both are forgotten")
+            assert node.request("GET", f"/connections/{stream.connection}")[0] == 404
         finally:
             hanging.process.send_signal(signal.SIGCONT)
         stream.wait_data("a", "b", "c")
         assert ids_of(stream) == ids
-        wait_for(lambda: all(name_of(hanging) in known_to(node) for node in nodes))
-        assert ask(nodes[0], f"/connections/{stream.connection}")["id"] == stream.connection
+        wait_for(lambda: name_of(hanging) in known_to(node))
+        assert ask(node, f"/connections/{stream.connection}")["id"] == stream.connection
 
 
 def test_a_node_that_does_not_answer_is_named(nodes: list[LiveServer], connect: Connect, topic: str) -> None:
