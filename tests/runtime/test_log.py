@@ -367,6 +367,22 @@ async def test_a_client_with_an_unknown_id_is_told_of_one_gap_though_more_has_go
     await heard.log.close()
 
 
+async def test_what_is_fetched_ends_where_the_feeds_go_on() -> None:
+    heard = Heard(window_bytes=1)
+    heard.broker.put(5)
+    await heard.log.open()
+    heard.broker.asleep = True
+    heard.broker.put(4)  # which the feeds have not had yet
+    client = Client(heard, "0000000a-2")
+    assert client.replay is not None
+    client.replay.begin(client)  # type: ignore[arg-type]
+    await heard.until(lambda: client.flush() or client.joined)
+    sent = b"".join(client.pushed)
+    assert [number for number in range(1, 10) if b"data: %d\n" % number in sent] == [3, 4, 5]
+    assert heard.log.position == 5
+    await heard.log.close()
+
+
 async def test_an_id_that_is_ahead_of_the_broker_too_is_unknown(heard: Heard) -> None:
     assert heard.log.find("0000000a-7") is None
     assert await heard.log.ask("0000000a-7") == Found(0, False)
