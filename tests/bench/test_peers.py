@@ -44,7 +44,3 @@ def test_a_peer_delivers_everything_and_all_its_processes_end(peers: ModuleType,
     assert (delivering.lost, delivering.missed, delivering.doubled, delivering.reordered) == (0, 0, 0, 0)
     assert sys.platform != "linux" or (server and server.cpu_per_delivery and server.processes == len(family))
     assert not Processes(family).pids()
-
-
-def test_all_peers_are_tested(peers: ModuleType) -> None:
-    assert [peer.name for peer in peers.PEERS] == list(PEERS)
