@@ -27,6 +27,14 @@ def machine() -> dict[str, Any]:
     }
 
 
+def stolen() -> tuple[int, int]:
+    """What the host has given to other machines while this one wanted it, and all the time of its cores, in ticks."""
+    if not os.path.exists("/proc/stat"):
+        return 0, 0
+    ticks = [int(text) for text in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return ticks[7], sum(ticks)
+
+
 def sync_time(rounds: int = 50) -> float:
     """Milliseconds that the disk of temporary files takes to keep 4 KiB for good: the median."""
     times = []

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.brokers import delivering, publishing, recovering, report
 from benchmarks.brokers.kinds import KINDS, MEMORY, Backend, Kind, running
-from benchmarks.machine import machine, sync_time
+from benchmarks.machine import machine, stolen, sync_time
 from ssepool.errors import SSEPoolError
 
 FOLDER = Path(__file__).parents[2] / "docs" / "performance"
@@ -73,11 +73,14 @@ def _measure(found: dict[str, Any], arguments: argparse.Namespace) -> None:
 def _run(kind: Kind, name: str, scenario: Scenario) -> dict[str, Any]:
     run = {"broker": kind.name, "version": kind.version(), "durability": kind.durability, "scenario": name}
     run["load"] = os.getloadavg()[0]
+    before = stolen()
     try:
         with running(kind) as backend:
             run["found"] = scenario(backend)
     except* (SSEPoolError, OSError, RuntimeError, AssertionError, TimeoutError) as errors:
         run["error"] = str(errors.exceptions[0]) or type(errors.exceptions[0]).__name__
+    steal, ticks = (after - start for start, after in zip(before, stolen(), strict=True))
+    run["stolen"] = steal / max(ticks, 1)
     return run
 
 

@@ -20,6 +20,10 @@ FAN_OUT, DURABLE, ACROSS = 1.1, 20_000, 5.0
 """Targets: CPU per delivery to that of memory://, events/s on disk in batches (sqlite), ms to another node (redis)."""
 
 
+DISTURBED = 0.03
+"""The share of the machine's time that its host gave to others from which a run is named as disturbed."""
+
+
 def put(found: Found, run: Found) -> None:
     """A run in the place of an earlier one of the same broker and scenario."""
     key = (run["broker"], run["scenario"])
@@ -91,6 +95,10 @@ def _tables(found: Found) -> Iterator[str]:
     for run in found["runs"]:
         if "error" in run:
             yield f"\n**Failed**: {run['broker']}, {run['scenario']}: {run['error']}"
+    disturbed = [run for run in found["runs"] if (run.get("stolen") or 0) > DISTURBED]
+    if disturbed:
+        told = ", ".join(f"{run['broker']} {run['scenario']} ({run['stolen']:.0%})" for run in disturbed)
+        yield f"\nThe host gave more than {DISTURBED:.0%} of this machine's time to others during: {told}."
     yield "\n## Targets\n"
     yield "| | measured | target | |"
     yield "| --- | ---: | ---: | --- |"
