@@ -198,5 +198,6 @@ def _short(found: Found) -> Iterator[str]:
 
 
 def _version(text: str) -> str:
-    """What a program calls itself, without what its builders add."""
-    return re.sub(r"\s*(\(.*\)|sha=.*)$", "", text)
+    """The number in what a program calls itself."""
+    found = re.search(r"\d+(\.\d+)+", text)
+    return found[0] if found else ""
