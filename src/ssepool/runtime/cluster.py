@@ -233,9 +233,12 @@ class Cluster:
         if message.sender == self.me.node:
             self._heard.set()
             self._unheard = 0
-        elif message.to not in (None, self.me.node):
             return
-        elif message.kind == "here":
+        if known := self._others.get(message.sender):  # whatever it says: it is there
+            self._others[message.sender] = (known[0], monotonic())
+        if message.to not in (None, self.me.node):
+            return
+        if message.kind == "here":
             if message.sender not in self._others:  # it is new, and should not have to wait until it knows us
                 self.spread("here", self.me)
             self._others[message.sender] = (msgspec.convert(message.body, Node), monotonic())

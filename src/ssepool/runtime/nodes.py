@@ -54,7 +54,7 @@ class Nodes:
     def may_have(self, id: str) -> bool:
         """Whether there is a node that could have this connection."""
         node = id.partition("-")[0]
-        return self._cluster.knows(node) if node != self._hub.node else self._find({"id": id}) is not None
+        return self._knows(node) if node != self._hub.node else self._find({"id": id}) is not None
 
     async def connection(self, id: str) -> dict[str, Any] | None:
         """What there is to know of one connection; None if it is not there."""
@@ -133,12 +133,19 @@ class Nodes:
         node = id.partition("-")[0]
         if node == self._hub.node:
             return await here(body)
-        if not self._cluster.knows(node):
+        if not self._knows(node):
             return None
         answers = await self._cluster.ask(kind, body, nodes=[node])
         if node not in answers:
             raise BrokerError(f"node {node} of connection {id} did not answer")
         return answers[node]
+
+    def _knows(self, node: str) -> bool:
+        """Whether this is another node; while the broker is away nobody can tell."""
+        failing = self._hub.log.failing
+        if failing is not None and not self._cluster.knows(node):
+            raise BrokerError(f"other nodes cannot be reached while the broker is away: {failing}")
+        return self._cluster.knows(node)
 
     # What this node does for others.
 
