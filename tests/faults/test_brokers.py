@@ -360,10 +360,10 @@ def test_a_node_ends_in_time_while_its_broker_hangs(service: Service, url: str) 
 OFFERED = 1000
 """Publishes of a quarter of a MiB each, four times as much as may wait."""
 
-AT_ONCE = 400
-"""How many of them are under way at the most; as many as may wait, and some that are refused."""
+AT_ONCE = 900
+"""How many of them are under way at the most: far more than may wait."""
 
-COPIES = 4
+COPIES = 5
 """Of what waits there are the request's body, its text and its frame, and a little that is on its way in and out."""
 
 
