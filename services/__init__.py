@@ -90,7 +90,10 @@ class Server(ABC):
 
     def suspend(self) -> None:
         """Let it hang: the kernel still takes connections for it."""
+        assert self.process is not None
         self._signal(signal.SIGSTOP)
+        # Its threads stop one after the other, a little after the signal was sent, and may answer until then.
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
