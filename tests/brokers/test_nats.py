@@ -258,6 +258,29 @@ async def test_each_call_ends_in_time_while_the_server_hangs(service: Nats, open
                 continue
 
 
+async def test_a_cancellation_that_comes_together_with_an_answer_ends_the_call(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = await opened()
+    answered = Client._process_msg
+
+    async def append_for_ever() -> None:
+        while True:
+            await broker.append(events("a"))
+
+    task = asyncio.create_task(append_for_ever())
+
+    async def answer(self: Client, *args: Any) -> None:
+        await answered(self, *args)
+        task.cancel()
+
+    monkeypatch.setattr(Client, "_process_msg", answer)
+    async with asyncio.timeout(DEADLINE):
+        await asyncio.wait([task])
+    assert task.cancelled()
+    assert len(await read_all(broker)) <= 1
+
+
 async def test_a_connection_that_hangs_is_given_up(service: Nats, opened: Open) -> None:
     broker = await opened(broker_timeout=0.3)
     waiting = asyncio.ensure_future(anext(broker.messages()))  # type: ignore[arg-type]

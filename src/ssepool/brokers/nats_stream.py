@@ -7,8 +7,8 @@ import logging
 import ssl
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -135,19 +135,20 @@ class JetStream:
             "reconnect_time_wait": 0.05,
         }
         try:
-            async with asyncio.timeout(self._timeout):
-                await self._client.connect(
-                    address.servers,
-                    name="ssepool",
-                    error_cb=self._note,
-                    closed_cb=self._closed,
-                    password=address.password,
-                    allow_reconnect=False,
-                    max_reconnect_attempts=1,
-                    max_outstanding_pings=2,
-                    **times,
-                    **login,
-                )
+            with _cancellable():
+                async with asyncio.timeout(self._timeout):
+                    await self._client.connect(
+                        address.servers,
+                        name="ssepool",
+                        error_cb=self._note,
+                        closed_cb=self._closed,
+                        password=address.password,
+                        allow_reconnect=False,
+                        max_reconnect_attempts=1,
+                        max_outstanding_pings=2,
+                        **times,
+                        **login,
+                    )
             self._check_server()
         except BaseException as error:
             with suppress(Exception):
@@ -185,9 +186,10 @@ class JetStream:
             raise self.lost
         scope = asyncio.timeout(timeout or self._timeout)
         try:
-            async with scope:
-                self._scopes.add(scope)
-                yield
+            with _cancellable():
+                async with scope:
+                    self._scopes.add(scope)
+                    yield
         except LIBRARY_ERRORS as error:
             raise self._translated(error) from None
         finally:
@@ -425,6 +427,21 @@ class JetStream:
             with suppress(*LIBRARY_ERRORS):
                 await subscription.unsubscribe()
         raise self.lost or BrokerError(f"{self._address.shown}: listening ended")
+
+
+@contextmanager
+def _cancellable() -> Iterator[None]:
+    """A cancellation ends what is inside, at the latest at its end.
+
+    The library waits for answers with `asyncio.wait_for`, which in Python 3.11 returns an answer that comes together
+    with a cancellation, and forgets the cancellation: a task that asks for ever could never be ended.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
+    yield
+    if task.cancelling() > before:
+        raise asyncio.CancelledError
 
 
 def _message(message: RawStreamMsg) -> Message:
