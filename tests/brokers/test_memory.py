@@ -83,7 +83,7 @@ def test_an_entry_has_all_that_delivery_needs() -> None:
     broker = broker_of()
     (id,) = broker.append_nowait([Event("hello", ("news", "sport"), "greeting", retry=500, private=True)])
     (entry,) = broker.window.read(0, most=1)
-    assert entry[:3] == (1, id, ("news", "sport"))
+    assert (entry.position, entry.id, entry.topics) == (1, id, ("news", "sport"))
     assert entry.private
     decoder = Decoder()
     (message,) = decoder.feed(entry.frame)

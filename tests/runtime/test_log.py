@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from ssepool.brokers.base import Bounds, Broker, Stored
 from ssepool.brokers.record import Record
@@ -266,7 +267,7 @@ async def test_opening_says_what_is_wrong() -> None:
 async def test_ids_are_known_from_the_window_or_asked_for() -> None:
     heard = Heard(window_bytes=200)
     heard.broker.put(50)
-    heard.broker.entries[9] = heard.broker.entries[9]._replace(id="chosen")
+    heard.broker.entries[9] = replace(heard.broker.entries[9], id="chosen")
     await heard.log.open()
     oldest = heard.log.window.oldest
     assert 40 < oldest < 50
@@ -290,7 +291,7 @@ async def test_a_client_that_is_ahead_of_us_is_taken_in_when_we_have_caught_up(
     heard.broker.asleep = True
     heard.broker.put(2)
     id = chosen or "0000000a-4"
-    heard.broker.entries[3] = heard.broker.entries[3]._replace(id=id)
+    heard.broker.entries[3] = replace(heard.broker.entries[3], id=id)
     assert heard.log.find(id) is None
     asking = asyncio.create_task(heard.log.ask(id))
     before = heard.broker.tails
@@ -330,7 +331,7 @@ class Client:
 
 async def test_a_client_whose_history_is_lost_while_its_place_is_looked_for_is_told(heard: Heard) -> None:
     heard.broker.put(5)
-    heard.broker.entries[3] = heard.broker.entries[3]._replace(id="chosen")
+    heard.broker.entries[3] = replace(heard.broker.entries[3], id="chosen")
     heard.broker.answers.clear()
     client = Client(heard, "chosen")
     assert client.replay is not None

@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import TypeVar
 
 from ssepool.brokers.base import Bounds, InstantBroker, Stored, duplicate, new_epoch
 from ssepool.brokers.record import Record
@@ -15,8 +14,6 @@ from ssepool.core.event import Event
 from ssepool.core.feed import Entry
 from ssepool.core.window import Window
 from ssepool.errors import EventTooLarge
-
-Item = TypeVar("Item", Event, Record)
 
 PAGE = 1000
 """Entries that a tail gives at a time."""
@@ -40,11 +37,11 @@ class MemoryBroker(InstantBroker):
         self.listener = None
 
     async def append(self, records: Sequence[Record]) -> list[Stored]:
-        places, epoch = itertools.count(self.window.newest + 1), self.window.epoch
+        places = itertools.count(self.window.newest + 1)
         kept: dict[str | None, int | None] = {
             record.id: self.window.chosen(record.id) for record in records if record.id is not None
         }
-        ids = self._append(records, lambda record, id, position: record.entry(epoch, position))
+        ids = self.append_nowait(records)
         stored = []
         for record, id in zip(records, ids, strict=True):
             place = kept.get(record.id)
@@ -55,32 +52,26 @@ class MemoryBroker(InstantBroker):
             stored.append(Stored(id, place))
         return stored
 
-    def append_nowait(self, events: Sequence[Event]) -> list[str]:
-        return self._append(
-            events,
-            lambda event, id, position: Entry(position, id, event.topics, event.encode(id), event.private),
-        )
-
-    def _append(self, items: Sequence[Item], entry_of: Callable[[Item, str, int], Entry]) -> list[str]:
+    def append_nowait(self, events: Sequence[Event] | Sequence[Record]) -> list[str]:
         window = self.window
-        position, prefix, limit = window.newest, window.epoch + "-", self.config.max_event_size
+        position, epoch, limit = window.newest, window.epoch, self.config.max_event_size
         entries: list[Entry] = []
         ids: list[str] = []
         chosen: dict[str, Entry] = {}
-        for item in items:
-            id = item.id or prefix + str(position + 1)
-            if item.id is not None and (id in chosen or window.chosen(id) is not None):
+        for event in events:
+            id = event.id
+            if id is not None and (id in chosen or window.chosen(id) is not None):
                 if self.config.on_duplicate == "refuse":
                     raise duplicate(id)
                 ids.append(id)
                 continue
-            entry = entry_of(item, id, position + 1)
+            entry = event.entry(epoch, position + 1)
             if len(entry.frame) > limit:
                 raise EventTooLarge(f"an event of {len(entry.frame)} bytes on the wire exceeds max_event_size={limit}")
             position += 1
             entries.append(entry)
-            ids.append(id)
-            if item.id is not None:
+            ids.append(entry.id)  # type: ignore[arg-type]
+            if id is not None:
                 chosen[id] = entry
         window.keep(entries, chosen.values(), self._clock())
         if self.listener is not None:

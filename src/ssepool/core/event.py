@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec.structs import force_setattr
 
+from ssepool.core.feed import Entry
 from ssepool.core.topics import check_topic, shown
 from ssepool.errors import InvalidEvent, InvalidTopic
 
@@ -76,6 +77,12 @@ class Event(msgspec.Struct, frozen=True, gc=False):
             check_retry(self.retry)
         if self.private.__class__ is not bool:
             raise InvalidEvent(f"private {shown(self.private)} is not allowed: it takes true or false")
+
+    def entry(self, epoch: str, position: int) -> Entry:
+        """This event at its place in the order, under its own id or the one that brokers make."""
+        id = f"{epoch}-{position}" if self.id is None else self.id
+        frame = encode(self.data, type=self.type, id=id, retry=self.retry)
+        return Entry(position, id, self.topics, frame, self.private)
 
     def encode(self, id: str | None = None) -> bytes:
         """The frame of this event, with `id` (trusted, not checked) in place of its own if one is given."""

@@ -8,7 +8,9 @@ memory of its own: its cursor lags, that is all.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from ssepool.config import KiB
 from ssepool.core.topics import Subscription
@@ -20,7 +22,7 @@ JOINS = 16
 """Joins that a feed keeps: clients that lag do so at cursors of their own, and share little."""
 
 
-class Entry(NamedTuple):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """An event as it is kept and delivered: its place in the broker's order, and its frame."""
 
     position: int

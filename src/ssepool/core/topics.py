@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar, Generic, TypeVar
 from weakref import WeakValueDictionary
 
@@ -228,8 +228,10 @@ class TopicIndex(Generic[F]):
                     for topic in group.topics:
                         del self._matches[topic].groups[group]
 
-    def match(self, topics: Iterable[str], private: bool) -> list[F]:
+    def match(self, topics: Sequence[str], private: bool) -> list[F]:
         """The feeds of an event of these topics, each once; of a private event only those with the right to it."""
+        if len(topics) == 1 and not self._groups and topics[0] not in self._exact:
+            return []
         found: dict[F, bool] = {}
         for topic in topics:
             if feeds := self._exact.get(topic):

@@ -60,18 +60,20 @@ class Window:
         """As `append`, when it is known which of the entries have ids that a publisher chose."""
         if not entries:
             return
-        most, most_bytes, _ = self._limits
-        kept, size = self._entries, self._bytes
+        kept, times, size = self._entries, self._times, self._bytes
         for entry in entries:
             kept[entry.position] = entry
+            times.append(now)
             size += len(entry.frame)
+        self.newest = entry.position
         self._bytes = size
-        self._times.extend([now] * len(entries))
-        self.newest = entries[-1].position
         for entry in chosen:
             self._chosen[entry.id] = entry.position  # type: ignore[index]
-        while kept and (len(kept) > most or self._bytes > most_bytes):
+        most, most_bytes, _ = self._limits
+        excess = len(kept) - most
+        while excess > 0 or self._bytes > most_bytes:
             self._drop()
+            excess -= 1
 
     def expire(self, now: float) -> None:
         """Drop what is too old."""
@@ -143,13 +145,14 @@ class Window:
         return entry.id is not None and entry.id == self._prefix + str(entry.position)
 
     def _drop(self) -> None:
-        entry = self._entries.pop(self.oldest + 1)
+        entry = self._entries.pop(self.newest - len(self._entries) + 1)
         self._times.popleft()
         self._bytes -= len(entry.frame)
-        # The id of the one dropped last is still good to go on from: all that came after it is kept.
-        (id, position), self._dropped = self._dropped, (entry.id, entry.position)
-        if id is not None and self._chosen.get(id) == position:
-            del self._chosen[id]
+        if self._chosen:
+            # The id of the one dropped last is still good to go on from: all that came after it is kept.
+            (id, position), self._dropped = self._dropped, (entry.id, entry.position)
+            if id is not None and self._chosen.get(id) == position:
+                del self._chosen[id]
 
     def __repr__(self) -> str:
         return f"<Window {self.epoch} {self.oldest + 1} to {self.newest}>"

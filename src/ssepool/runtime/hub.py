@@ -256,9 +256,10 @@ class Hub:
         return self.feeds.listeners(topic)
 
     def _check_publishable(self, events: Sequence[Event]) -> None:
-        self.check_open()
-        if self.pool.state is PoolState.CLOSED:
-            raise PoolClosed("the hub is closed")
+        if self.pool.state is not PoolState.OPEN:
+            self.check_open()
+            if self.pool.state is PoolState.CLOSED:
+                raise PoolClosed("the hub is closed")
         for event in events:
             if not event.topics:
                 raise InvalidTopic("an event needs at least one topic to be published to")

@@ -65,6 +65,7 @@ class Log:
     ) -> None:
         """`room` is awaited before each page that the broker has for us, so that delivery is not swamped."""
         self.broker = broker
+        self._instant = broker if isinstance(broker, InstantBroker) else None
         self.config = broker.config
         self.failing: BrokerError | None = None
         """Why the broker cannot be followed at the moment."""
@@ -93,8 +94,8 @@ class Log:
         async with self._in_time():
             await broker.open()
             self.bounds = await broker.bounds()
-        if isinstance(broker, InstantBroker):
-            self._take_over(broker)
+        if self._instant is not None:
+            self._take_over(self._instant)
             return
         self._begin(self.bounds, max(self.bounds.oldest, self.bounds.newest - int(self._most())))
         self._tail = asyncio.create_task(self._follow())
@@ -115,20 +116,20 @@ class Log:
 
     async def publish(self, events: Sequence[Event]) -> list[str]:
         """Store a batch, all or nothing, and return the ids. Raises `InvalidEvent` and `BrokerError`."""
-        if isinstance(self.broker, InstantBroker):
-            return self.broker.append_nowait(events)
+        if self._instant is not None:
+            return self._instant.append_nowait(events)
         return [stored.id for stored in await self._group.append(events)]
 
     async def store(self, events: Sequence[Event]) -> list[Stored]:
         """As `publish`, and returns the positions too."""
-        if isinstance(self.broker, InstantBroker):
-            return await self.broker.append(records(events, self.config.max_event_size))
+        if self._instant is not None:
+            return await self._instant.append(records(events, self.config.max_event_size))
         return await self._group.append(events)
 
     def publish_nowait(self, events: Sequence[Event]) -> list[str]:
         """As `publish`, at once. Raises `NotImplementedError` if the broker is not in this process."""
-        if isinstance(self.broker, InstantBroker):
-            return self.broker.append_nowait(events)
+        if self._instant is not None:
+            return self._instant.append_nowait(events)
         scheme = self.broker.url.partition(":")[0]
         raise NotImplementedError(f"a broker of the kind {scheme}:// cannot publish without waiting; use publish()")
 
@@ -137,7 +138,7 @@ class Log:
     @property
     def complete(self) -> bool:
         """Whether the window has all of the history, so that there is nothing to be fetched."""
-        return isinstance(self.broker, InstantBroker)
+        return self._instant is not None
 
     def find(self, id: str) -> Found | None:
         """Where a client goes on that has all up to this id; None if the broker has to be asked."""
@@ -198,7 +199,6 @@ class Log:
         if entries:
             self._deliver(entries)
             self.position = entries[-1].position
-            self._arrived.set()
 
     async def _follow(self) -> None:
         """Take entries in for ever; a broken tail is taken up again where it broke."""
