@@ -48,6 +48,7 @@ class Link(ABC):
         "held",
         "outbox",
         "owner",
+        "plain",
         "pool",
         "replay",
         "rest",
@@ -78,12 +79,16 @@ class Link(ABC):
         self.ending = False
         """The last frame is in the outbox; when it is out, end."""
         self.ended = False
+        self.plain = False
+        """All that may be missing is in the feed, for sure, and the transport takes it: so it is with nearly all links
+        when an event comes, and a flush need not ask for everything else."""
         self.owner: Owner | None = None
 
     # What others ask of a link.
 
     def push(self, frame: bytes) -> None:
         """Queue a frame for this client alone; goes out with the next flush."""
+        self.plain = False
         if self.outbox is None:
             self.outbox = [frame]
         else:
@@ -95,6 +100,7 @@ class Link(ABC):
             return  # the client has been told that this is the end
         feed = self.feed
         if feed is not None and self.slot is not None and (self.held or self.slot.cursor < feed.head):
+            self.plain = False
             self.held = self.held or []
             self.held.append((feed.head, frame))
         else:
@@ -142,6 +148,7 @@ class Link(ABC):
     def finish(self, reason: Reason) -> None:
         """Close once everything that is pending has been written."""
         if self.finishing is None:
+            self.plain = False
             self.finishing = reason
             self.flush()
 
@@ -160,6 +167,7 @@ class Link(ABC):
         self.slot = None
 
     def leave_feed(self) -> None:
+        self.plain = False
         if self.feed is not None:
             feed, self.feed = self.feed, None
             feed.members.pop(self, None)
@@ -220,11 +228,13 @@ class Link(ABC):
                 if self in feed.behind:
                     self.delivery.caught_up(feed, self)
             if self.finishing is None:
+                self.plain = feed is not None
                 return None
             self.close(self.finishing, id=frames.COMPLETED_ID if self.finishing is Reason.COMPLETED else None)
 
     def stall(self) -> None:
         """The transport takes no more."""
+        self.plain = False
         self.stalled = True
         if self.feed is not None:
             self.feed.behind[self] = None

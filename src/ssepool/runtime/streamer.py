@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ssepool.core.states import Reason
 from ssepool.runtime.delivery import SLICE
-from ssepool.runtime.link import Link
+from ssepool.runtime.link import Bytes, Link
 
 if TYPE_CHECKING:
     from ssepool.core.pool import Pool
@@ -135,37 +135,54 @@ class SocketLink(Link):
     # The link.
 
     def flush(self) -> None:
+        feed, slot = self.feed, self.slot
+        if self.plain and feed is not None and slot is not None and slot.cursor >= feed.first:
+            start = slot.cursor
+            if start == feed.head:
+                return
+            data, slot.cursor = feed.read(start)
+            slot.events += slot.cursor - start
+            if self._write(data, start) and slot.cursor == feed.head:
+                return
+        self._flush_all()
+
+    def _flush_all(self) -> None:
         if self.stalled or self.ended or not self.started:
             return
         while (item := self.take()) is not None:
-            data, start = item
-            try:
-                written = os.write(self.fd, data)
-            except BlockingIOError:
-                written = 0
-            except OSError as error:
-                self.end(reason_of(error.errno or 0))
-                return
-            slot = self.slot
-            if slot is not None:
-                slot.bytes += written
-            if written < len(data):
-                if start < 0:
-                    self.rest = memoryview(data)[written:]
-                else:
-                    assert slot is not None and self.feed is not None
-                    taken = slot.cursor
-                    slot.cursor, rest = self.feed.split(start, written)
-                    slot.events -= taken - slot.cursor
-                    self.rest = rest or None
-                self.stall()
-                self.streamer.await_room(self)
+            if not self._write(*item):
                 return
             if self.replay is not None:
                 self.delivery.again(self)  # a page at a time
                 return
         if self.ending:
             self.end(Reason.COMPLETED)
+
+    def _write(self, data: Bytes, start: int) -> bool:
+        """Write what was read at a cursor, or is this client's own (-1). False if the socket did not take all of it."""
+        try:
+            written = os.write(self.fd, data)
+        except BlockingIOError:
+            written = 0
+        except OSError as error:
+            self.end(reason_of(error.errno or 0))
+            return False
+        slot = self.slot
+        if slot is not None:
+            slot.bytes += written
+        if written == len(data):
+            return True
+        if start < 0:
+            self.rest = memoryview(data)[written:]
+        else:
+            assert slot is not None and self.feed is not None
+            taken = slot.cursor
+            slot.cursor, rest = self.feed.split(start, written)
+            slot.events -= taken - slot.cursor
+            self.rest = rest or None
+        self.stall()
+        self.streamer.await_room(self)
+        return False
 
     def ready(self, mask: int) -> None:
         """epoll has something to say about the socket."""
