@@ -59,6 +59,7 @@ def _measure(peer: Peer, scenario: Scenario) -> dict[str, Any]:
         with started(peer, scenario.load["subscribers"]) as running:
             places = {"subscribe": running.subscribe, "publish": running.publish, "pids": running.pids}
             report = run(Plan(**{**scenario.load, **peer.load, **places})).as_dict()
+        result["stall"] = running.longest_stall
     except (SSEPoolError, OSError, RuntimeError) as error:
         result["error"] = str(error)
         print(f"  {peer.name:<18} {error}", flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import resource
 import shutil
 import signal
@@ -79,6 +80,14 @@ class Running:
     subscribe: str
     publish: str
     pids: tuple[int, ...]
+    said: list[str] = field(default_factory=list)
+    """What it has printed, once it has ended."""
+
+    @property
+    def longest_stall(self) -> dict[str, float] | None:
+        """Milliseconds for which its event loop was held at the longest, and for how many of them it had a core."""
+        found = re.search(r": *([\d.]+) ms, of which *([\d.]+) ms on a core", "".join(self.said))
+        return {"passed": float(found[1]), "on_core": float(found[2])} if found else None
 
 
 @contextlib.contextmanager
@@ -93,15 +102,17 @@ def started(peer: Peer, subscribers: int) -> Iterator[Running]:
         site.folder.chmod(0o755)  # workers may run as somebody else
         if peer.backend is not None:
             _start(peer.backend(site), backend, site, stack)
+        said: list[str] = []
+        stack.callback(lambda: said.append(_output(port, site).read_text(errors="replace")))
         process = _start(peer.command(site), port, site, stack)
         time.sleep(CALM_SECONDS)
         places = (text.format(port=port, control=control) for text in (peer.subscribe, peer.publish))
-        yield Running(*places, (process.pid,))
+        yield Running(*places, (process.pid,), said)
 
 
 def _start(command: Sequence[str], port: int, site: Site, stack: contextlib.ExitStack) -> subprocess.Popen[bytes]:
     """Start a process that listens on a port, to be stopped with the stack."""
-    output = site.folder / f"output-{port}"
+    output = _output(port, site)
     with output.open("wb") as file, on_the_first_core():
         process = subprocess.Popen(
             command,
@@ -113,6 +124,11 @@ def _start(command: Sequence[str], port: int, site: Site, stack: contextlib.Exit
     stack.callback(_stop, process)
     _wait_for(process, port, output)
     return process
+
+
+def _output(port: int, site: Site) -> Path:
+    """What the process on a port prints."""
+    return site.folder / f"output-{port}"
 
 
 @contextlib.contextmanager
@@ -183,6 +199,10 @@ def _uvicorn(app: str) -> Command:
     return lambda site: [sys.executable, "-m", "uvicorn", app, *UVICORN, "--port", str(site.port)]
 
 
+def _watched(site: Site) -> Sequence[str]:
+    return [sys.executable, "watched.py", str(site.port)]
+
+
 def _bare(site: Site) -> Sequence[str]:
     return [sys.executable, "bare_send.py", str(site.port)]
 
@@ -236,6 +256,7 @@ def _without_pushpin() -> str | None:
 
 PEERS = (
     Peer("ours", _ours, lambda: None),
+    Peer("ours, watched", _watched, lambda: None),
     Peer("ours, plain ASGI", _uvicorn("ours_plain:app"), lambda: None),
     Peer(
         "nchan",

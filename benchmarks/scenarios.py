@@ -8,6 +8,8 @@ from typing import Any
 
 OURS, PLAIN, NCHAN, BETTER, STARLETTE = "ours", "ours, plain ASGI", "nchan", "better-sse", "sse-starlette"
 PUSHPIN = "Pushpin"
+WATCHED = "ours, watched"
+"""Ours with a watchdog in its event loop."""
 BARE = "bare send()"
 """What nobody can go below with one `send` an event."""
 ALL = (OURS, PLAIN, NCHAN, PUSHPIN, BETTER, STARLETTE, BARE)
@@ -70,7 +72,7 @@ def _one_topic(subscribers: int, *, seconds: float) -> Iterator[Scenario]:
     yield Scenario("a 50", f"{several}, 50 events/s", {**load, "rate": 50.0, "drain": 60.0})
     yield Scenario("a 5", f"{several}, 5 events/s", {**load, "rate": 5.0})
     flat_out = {**load, "rate": 0.0, "window": 100.0, "drain": 30.0}
-    yield Scenario("b single", f"{several}, flat out, one event a request", flat_out)
+    yield Scenario("b single", f"{several}, flat out, one event a request", flat_out, (*ALL, WATCHED))
     batch = {**flat_out, **BATCH}
     yield Scenario("b batch", f"{several}, flat out, 20 events a request", batch, (OURS, PLAIN), others=False)
     rate = 1_500_000 / subscribers

@@ -44,5 +44,6 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises it once m
 try:
     server.run()
 finally:
+    # The first line is what the benchmarks read.
     for passed, used, at in sorted(stalls, reverse=True):
         print(f"at {at:5.1f} s: {1000 * passed:6.1f} ms, of which {1000 * used:6.1f} ms on a core", flush=True)

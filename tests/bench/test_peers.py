@@ -44,3 +44,6 @@ def test_a_peer_delivers_everything_and_all_its_processes_end(peers: ModuleType,
     assert (delivering.lost, delivering.missed, delivering.doubled, delivering.reordered) == (0, 0, 0, 0)
     assert sys.platform != "linux" or (server and server.cpu_per_delivery and server.processes == len(family))
     assert not Processes(family).pids()
+    stall = running.longest_stall
+    assert (stall is not None) == (name == "ours, watched")
+    assert stall is None or stall["passed"] > 0

@@ -21,6 +21,11 @@ def test_without_limits_nothing_is_counted() -> None:
     assert limits.taken() == {}
 
 
+def test_there_are_limits_or_none() -> None:
+    assert not Limits(PoolConfig())
+    assert Limits(PoolConfig(max_per_user=1))
+
+
 def test_only_kinds_that_have_a_limit_are_counted() -> None:
     assert Limits(PoolConfig(max_per_user=1)).keys("::1", "ann", ["a", "b"]) == (("user", "ann"),)
     assert Limits(PoolConfig(max_per_ip=1)).keys("::1", "ann", ["a", "b"]) == (("ip", "::1"),)

@@ -183,3 +183,34 @@ async def test_many_heartbeats_are_sent_in_slices(hub: Hub, monkeypatch: pytest.
     await until(lambda: held[-2][0].written.endswith(b": heartbeat\n"))
     assert all(link.written.count(b": heartbeat\n") == (link is not gone) for link, _ in held)
     assert held[-1][1].state is SlotState.FREE
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda link: link.push(b"data: own\n\n"),
+        lambda link: link.finish(Reason.COMPLETED),
+        lambda link: link.close(Reason.KICKED),
+        lambda link: link.end(Reason.CLIENT_CLOSED),
+        lambda link: link.stall(),
+    ],
+)
+async def test_a_link_that_has_more_to_do_than_to_follow_its_feed_is_not_plain(
+    hub: Hub, change: Callable[[Link], None]
+) -> None:
+    link, _ = await opened(hub)
+    assert link.plain
+    change(link)
+    assert not link.plain
+
+
+async def test_a_link_with_an_event_of_its_own_that_waits_for_its_place_is_not_plain(hub: Hub) -> None:
+    link, _ = await opened(hub)
+    link.room = 0
+    hub.publish_nowait("news", "first")
+    await until(lambda: link.stalled)
+    link.send(b"data: own\n\n")
+    assert not link.plain
+    link.make_room()
+    assert link.plain
+    assert link.events()[1:] == ["first", "own"]

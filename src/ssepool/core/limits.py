@@ -28,6 +28,10 @@ class Limits:
         }
         self._taken: dict[tuple[str, str], int] = {}
 
+    def __bool__(self) -> bool:
+        """Whether anything is limited at all."""
+        return bool(self._most)
+
     def keys(self, ip: str | None, user: str | None, topics: Iterable[str]) -> Keys:
         """What a request counts under, each once; empty if there are no limits."""
         if not self._most:

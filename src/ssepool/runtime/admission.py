@@ -152,16 +152,17 @@ def admit_at_once(hub: Hub, visit: Visit, take: Callable[[], Handover], head: Ca
     nothing has been done, and the socket, which `take` takes, is still the caller's.
     """
     pool = hub.pool
+    limited = visit.limited if pool.limits else ()  # most pools have none
     if (
         hub.streamer is None
         or pool.state is not PoolState.OPEN
         or not pool.count(SlotState.FREE)
         or visit.has_everything
         or hub.bans.cover(visit, hub.now())
-        or pool.exceeds(visit.ip, visit.user, visit.limited)
+        or pool.exceeds(visit.ip, visit.user, limited)
     ):
         return False
-    slot = pool.acquire(hub.now(), NOBODY, ip=visit.ip, user=visit.user, topics=visit.limited)
+    slot = pool.acquire(hub.now(), NOBODY, ip=visit.ip, user=visit.user, topics=limited)
     assert isinstance(slot, Slot)
     link = SocketLink(pool, hub.delivery, hub.streamer, take())
     link.start(head())
