@@ -9,7 +9,9 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import Receive, Scope, Send
 
+from ssepool.core.states import PoolState
 from ssepool.errors import SSEPoolError
 from ssepool.http import connections, dashboard, demo, errors, health, metrics, openapi, pages, publish, subscribe
 from ssepool.http import pool as pool_routes
@@ -17,6 +19,7 @@ from ssepool.http.origin import SameOrigin
 from ssepool.http.query import MOST_QUERY, QueryLimit
 from ssepool.runtime import hub
 from ssepool.runtime.admission import Reply
+from ssepool.runtime.asgi import EventStream
 from ssepool.runtime.visit import Visit
 
 
@@ -38,7 +41,8 @@ class Hub(hub.Hub):
                 allow_credentials="*" not in origins,
             )
             middleware.insert(0, cors)
-        return Starlette(
+        return Surface(
+            self,
             routes=[route for subject in subjects for route in subject.routes(self)],
             middleware=middleware,
             exception_handlers=errors.handlers,
@@ -51,7 +55,8 @@ class Hub(hub.Hub):
 
     def recognise(self, scope: Mapping[str, Any]) -> Visit | None:
         """A subscription without errors, from a page of our own: all else needs what stands around the routes."""
-        if scope["path"] != subscribe.PATH or len(scope["query_string"]) > MOST_QUERY:
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if path != subscribe.PATH or len(scope["query_string"]) > MOST_QUERY or self.pool.state is PoolState.NEW:
             return None
         if self.config.allow_origins and any(name == b"origin" for name, _ in scope["headers"]):
             return None
@@ -59,3 +64,22 @@ class Hub(hub.Hub):
             return subscribe.read_visit(dict(scope))
         except (errors.APIError, SSEPoolError):
             return None
+
+
+class Surface(Starlette):
+    """The application of a hub. A subscription that is recognised is served in front of its middleware and routes.
+
+    They have nothing to do for one, and what they wrap around a request stays there as long as its stream: memory for
+    each connection, and time for each event.
+    """
+
+    def __init__(self, hub: Hub, **options: Any) -> None:
+        super().__init__(**options)
+        self._hub = hub
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        visit = self._hub.recognise(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
+        if visit is None:
+            await super().__call__(scope, receive, send)
+        else:
+            await EventStream(self._hub, visit)(scope, receive, send)

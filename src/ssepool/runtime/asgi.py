@@ -174,7 +174,8 @@ class EventStream(Response):
             if not link.ended:
                 await welcome(hub, connection, link, visit)
             if isinstance(link, AsgiLink):
-                await (runner or link.run())
+                runner = runner or asyncio.create_task(link.run())
+                await runner
         except (ClientGone, OSError):
             return  # OSError: what some servers' `send` raises when the client has gone
         except BaseException:
