@@ -129,13 +129,18 @@ def _work(worker: Worker, hub_config: config.HubConfig, server_config: config.Se
     hub = Hub(dataclasses.replace(hub_config, pool=mine))
     hub.cluster.work_as(worker.index, worker.group)
 
+    async def tell_ready() -> None:
+        # Whoever is told where the hub is may ask any worker for a connection of any other.
+        await hub.cluster.meet(worker.count)
+        worker.ready.send(True)
+        worker.ready.close()
+
     def started(url: str) -> None:
         parent = multiprocessing.parent_process()
         assert parent is not None
         # Without its supervisor nobody would replace it, or end it.
         asyncio.get_running_loop().add_reader(parent.sentinel, os.kill, os.getpid(), signal.SIGTERM)
-        worker.ready.send(True)
-        worker.ready.close()
+        hub.tasks.start(tell_ready())
 
     server = Server(hub, hub.app, server_config, on_started=started, listener=worker.listener, balance=worker.balance)
     try:

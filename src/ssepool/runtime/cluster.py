@@ -39,6 +39,9 @@ ANSWER = 1.5
 UNHEARD = 3
 """Announcements of its own in a row that a node has to miss until it listens anew."""
 
+MEET = 10.0
+"""Seconds that a worker waits at the most for those that start with it."""
+
 RETRY = 1.0
 """Seconds until the side channel is taken up again when it broke, about."""
 
@@ -94,6 +97,8 @@ class Cluster:
         """What this node sends comes back to it, so it hears the others too."""
         self._unheard = 0
         """Announcements that have been sent since."""
+        self._met = asyncio.Event()
+        """Another node has been heard of."""
 
     # Opening and closing.
 
@@ -125,6 +130,14 @@ class Cluster:
         """This hub is one of several processes on one port, its workers. Before `open`."""
         self.me = Node(self.me.node, self.me.host, os.getpid(), group, worker)
 
+    async def meet(self, workers: int) -> None:
+        """Return when so many workers of this port know of each other as far as this one can tell, or will not soon."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(MEET):
+                while len(self.group) < workers:
+                    self._met.clear()
+                    await self._met.wait()
+
     # What the hub does with it.
 
     def on(self, kind: str, handler: Handler) -> None:
@@ -137,6 +150,12 @@ class Cluster:
         oldest = monotonic() - GONE
         self._others = {name: known for name, known in self._others.items() if known[1] > oldest}
         return sorted((node for node, _ in self._others.values()), key=lambda node: node.node)
+
+    @property
+    def group(self) -> list[Node]:
+        """The workers of this port, this one included, by number; without workers this node alone."""
+        fellows = [node for node in self.others if node.group is not None and node.group == self.me.group]
+        return sorted([self.me, *fellows], key=lambda node: node.worker or 0)
 
     def knows(self, node: str) -> bool:
         return any(other.node == node for other in self.others)
@@ -242,6 +261,7 @@ class Cluster:
             if message.sender not in self._others:  # it is new, and should not have to wait until it knows us
                 self.spread("here", self.me)
             self._others[message.sender] = (msgspec.convert(message.body, Node), monotonic())
+            self._met.set()
         elif message.kind == "bye":
             self._others.pop(message.sender, None)
         elif message.kind == "answer":

@@ -80,11 +80,8 @@ class Nodes:
 
         With `group` only those of this one's workers, in their order; with `cells` also each slot's state as a letter.
         """
-        others = [
-            node
-            for node in self._cluster.others
-            if not group or (node.group is not None and node.group == self._cluster.me.group)
-        ]
+        known = self._cluster.group if group else self._cluster.others
+        others = [node for node in known if node.node != self._hub.node]
         answers = await self._cluster.ask("report", cells, nodes=[node.node for node in others])
         found = [await self._report_here(cells), *answers.values()]
         if group:
@@ -122,11 +119,7 @@ class Nodes:
         return self._cluster.me.group is not None
 
     def _workers(self) -> list[str]:
-        me = self._cluster.me
-        if me.group is None:
-            return [me.node]
-        group = [node for node in self._cluster.others if node.group == me.group]
-        return [node.node for node in sorted([me, *group], key=lambda node: node.worker or 0)]
+        return [node.node for node in self._cluster.group]
 
     async def _where(self, id: str, kind: str, body: dict[str, Any], here: Any) -> Any:
         """Have something done by the node that a connection's id names."""
