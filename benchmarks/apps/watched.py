@@ -1,4 +1,4 @@
-"""Our stand-alone server with a watchdog inside: how long its event loop was held, said when it is told to end.
+"""Our stand-alone server with a watchdog inside: how long its event loop was held while it served, said when it ends.
 
 `python benchmarks/apps/watched.py 8000`, load on port 8000, then Ctrl-C or SIGTERM. Each line is one of the longest
 stalls: when it ended, the time that passed, and how much of it the process was on a core. The rest of it the core was
@@ -15,6 +15,7 @@ import sys
 from time import perf_counter, thread_time
 
 from ssepool import Hub, HubConfig, PoolConfig, ServerConfig
+from ssepool.core.states import PoolState
 from ssepool.runtime.server import Server
 
 INTERVAL = 0.001
@@ -26,6 +27,8 @@ began = perf_counter()
 
 
 def watch(due: float, cpu: float) -> None:
+    if hub.pool.state is not PoolState.OPEN:
+        return  # it sends all clients away and ends, and holds the loop for that as long as it takes
     now, used = perf_counter(), thread_time()
     heapq.heappush(stalls, (now - due, used - cpu, now - began))
     if len(stalls) > SHOWN:
