@@ -76,5 +76,6 @@ def _one_topic(subscribers: int, *, seconds: float) -> Iterator[Scenario]:
     batch = {**flat_out, **BATCH}
     yield Scenario("b batch", f"{several}, flat out, 20 events a request", batch, (OURS, PLAIN), others=False)
     rate = 1_500_000 / subscribers
-    paced = {**load, "rate": rate, "batch": int(rate / 100)}
-    yield Scenario("b paced", f"{several}, 1.5 million deliveries/s, 100 requests/s", paced, (OURS,), others=False)
+    # With 100 requests a second the load tool has no time left, and what is measured as latency is its own.
+    paced = {**load, "rate": rate, "batch": int(rate / 30)}
+    yield Scenario("b paced", f"{several}, 1.5 million deliveries/s, 30 requests/s", paced, (OURS,), others=False)
