@@ -11,6 +11,7 @@ matplotlib.use("Agg")
 
 from matplotlib import pyplot
 
+from benchmarks.scenarios import BARE
 from benchmarks.table import cpu, cpu_per_subscription, memory
 
 BARS = (
@@ -49,7 +50,8 @@ def _growth(runs: list[dict[str, Any]], folder: Path) -> None:
             if run["peer"] == peer and run["scenario"].startswith("i ") and (cost := cpu(run)) is not None
         ]
         colour = OURS_COLOUR if peer.startswith("ours") else OTHER_COLOUR
-        axis.plot(*zip(*points, strict=True), marker="o", color=colour, label=peer)
+        line = ":" if peer == BARE else "-"
+        axis.plot(*zip(*points, strict=True), marker="o", linestyle=line, color=colour, label=peer)
     axis.set_ylim(bottom=0)
     axis.set_xlabel("connections", fontsize=9)
     axis.set_ylabel("CPU per delivery, us", fontsize=9)
