@@ -132,6 +132,16 @@ def test_every_worker_reaches_every_connection(start: Start, connect: Callable[.
     assert server.request("GET", "/connections/ffffff-0-0")[0] == 404
 
 
+def test_stats_shows_each_worker(start: Start) -> None:
+    server = start("--pool-size", "7")
+    command = [sys.executable, "-m", "ssepool", "stats", "--url", server.url]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    numbers = dict(line.rsplit(None, 1) for line in printed.splitlines() if line.startswith(("pool.", "worker ")))
+    assert numbers["pool.size"] == "7"
+    assert [numbers[f"worker {index}.size"] for index in range(3)] == ["3", "2", "2"]
+    assert [int(numbers[f"worker {index}.pid"]) for index in range(3)] == pids(server)
+
+
 def test_a_kicked_client_is_kept_away_by_all_workers(start: Start, connect: Callable[..., Stream]) -> None:
     server = start("--pool-size", "60")
     stream = connect(server, "news", data={"name": "mallory"}).opened()

@@ -52,11 +52,19 @@ def _again(ask: Callable[[], T], seconds: float | None) -> Iterator[T]:
 def _rows(numbers: dict[str, Any], group: str = "hub") -> Iterator[tuple[str, str, Any]]:
     """The numbers as group, name and value; what is nested makes a group of its own, behind the others."""
     for name, value in numbers.items():
-        if not isinstance(value, dict):
+        if name != "workers" and not isinstance(value, dict):
             yield group, name, value
     for name, value in numbers.items():
         if isinstance(value, dict):
             yield from _rows(value, name)
+    for worker in numbers.get("workers", ()):
+        yield from _rows(_in_short(worker), f"worker {worker['worker']}")
+
+
+def _in_short(worker: dict[str, Any]) -> dict[str, Any]:
+    """Of a worker's numbers those that differ from worker to worker; the sums of all stand in the other groups."""
+    names = ("free", "open", "waiting", "size")
+    return {"pid": worker["pid"], **{name: worker["pool"][name] for name in names}}
 
 
 def _plain(numbers: dict[str, Any]) -> str:
