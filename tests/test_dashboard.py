@@ -73,6 +73,7 @@ async def test_all_of_it_comes_over_one_stream_and_from_one_host(server: LiveSer
 @browser_test
 async def test_the_last_minutes_are_drawn_from_what_was_delivered(server: LiveServer, windows: Windows) -> None:
     page = await windows.open(server.url, "dashboard")
+    await number(page, "open", 1)  # the numbers that what is delivered from now on is compared with
     with Stream(server, "a").opened() as stream:
         for place in range(50):
             server.publish("a", str(place))
