@@ -9,8 +9,8 @@ import gc
 import time
 import tracemalloc
 
-from ssepool.core.event import Event
-from ssepool.core.feed import Entry, Feed
+from ssepool.core.event import Entry, Event
+from ssepool.core.feed import Feed
 from ssepool.core.topics import Subscription, TopicIndex
 from ssepool.core.window import Window
 

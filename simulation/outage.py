@@ -6,7 +6,8 @@ from typing import Any
 
 from simulation import costs
 from ssepool.config import MiB
-from ssepool.core.feed import Entry, Feed
+from ssepool.core.event import Entry
+from ssepool.core.feed import Feed
 from ssepool.core.topics import Subscription
 
 SLICE, BACKLOG = 0.002, 4 * MiB

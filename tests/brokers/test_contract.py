@@ -18,8 +18,7 @@ from ssepool.brokers.base import MOST_MESSAGE, Bounds, Broker, Stored
 from ssepool.brokers.record import Record, records
 from ssepool.config import HubConfig, KiB, MiB
 from ssepool.core.decoder import Decoder
-from ssepool.core.event import Event
-from ssepool.core.feed import Entry
+from ssepool.core.event import Entry, Event
 from ssepool.errors import DuplicateEvent
 
 SHARED = ("sqlite", "redis", "nats", "postgres")

@@ -13,8 +13,7 @@ from ssepool.brokers.base import Bounds, Broker, Stored, duplicate
 from ssepool.brokers.group import GroupCommit
 from ssepool.brokers.record import Record
 from ssepool.config import HubConfig, KiB, MiB
-from ssepool.core.event import Event
-from ssepool.core.feed import Entry
+from ssepool.core.event import Entry, Event
 from ssepool.errors import BrokerError, DuplicateEvent, EventTooLarge
 
 DEADLINE = 10.0

@@ -16,8 +16,7 @@ from ssepool.brokers.memory import MemoryBroker
 from ssepool.brokers.record import records
 from ssepool.config import HubConfig
 from ssepool.core.decoder import Decoder
-from ssepool.core.event import Event
-from ssepool.core.feed import Entry
+from ssepool.core.event import Entry, Event
 from ssepool.core.window import Kept
 from ssepool.errors import ConfigError, DuplicateEvent, EventTooLarge
 from ssepool.runtime.log import Found, Log

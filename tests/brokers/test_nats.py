@@ -23,8 +23,7 @@ from ssepool.brokers.nats_address import Address
 from ssepool.brokers.nats_batch import State, batch, decode, subject_of
 from ssepool.brokers.record import Record, pack, records
 from ssepool.config import HubConfig, MiB
-from ssepool.core.event import Event
-from ssepool.core.feed import Entry
+from ssepool.core.event import Entry, Event
 from ssepool.errors import BrokerError, ConfigError
 from tools import require
 

@@ -23,8 +23,7 @@ from ssepool.brokers import redis as module
 from ssepool.brokers.base import Broker
 from ssepool.brokers.record import Record, records
 from ssepool.config import HubConfig, MiB
-from ssepool.core.event import Event
-from ssepool.core.feed import Entry
+from ssepool.core.event import Entry, Event
 from ssepool.errors import BrokerError, ConfigError
 from tools import require
 

@@ -25,8 +25,7 @@ from ssepool.brokers.record import Record, records
 from ssepool.brokers.sqlite import SqliteBroker, path_of
 from ssepool.brokers.sqlite_bell import Bell
 from ssepool.config import HubConfig, KiB, MiB
-from ssepool.core.event import Event
-from ssepool.core.feed import Entry
+from ssepool.core.event import Entry, Event
 from ssepool.errors import BrokerError, ConfigError
 from tools import lacking, require
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssepool.core import feed as feed_module
-from ssepool.core.event import encode
-from ssepool.core.feed import JOIN_BYTES, JOINS, Entry, Feed, joined
+from ssepool.core.event import Entry, encode
+from ssepool.core.feed import JOIN_BYTES, JOINS, Feed, joined
 from ssepool.core.topics import Subscription
 
 NEWS = Subscription.of(["news", "sport"])

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssepool.config import PoolConfig
-from ssepool.core.feed import Entry, Feed
+from ssepool.core.event import Entry
+from ssepool.core.feed import Feed
 from ssepool.core.pool import Pool
 from ssepool.core.slot import NEVER, Slot
 from ssepool.core.states import IllegalStep, PoolState, Reason, SlotState, WaiterState

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ssepool.core.feed import Entry, Feed
+from ssepool.core.event import Entry
+from ssepool.core.feed import Feed
 from ssepool.core.slot import NEVER, Slot
 from ssepool.core.states import Reason, SlotState
 from ssepool.core.topics import Subscription

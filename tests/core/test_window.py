@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssepool.core.feed import Entry
+from ssepool.core.event import Entry
 from ssepool.core.window import STEP, Window
 
 TOPICS = ("a", "b", "c")

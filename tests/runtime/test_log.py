@@ -13,8 +13,7 @@ from msgspec.structs import replace
 from ssepool.brokers.base import Bounds, Broker, Stored
 from ssepool.brokers.record import Record
 from ssepool.config import HubConfig
-from ssepool.core.event import Event
-from ssepool.core.feed import Entry
+from ssepool.core.event import Entry, Event
 from ssepool.core.topics import Subscription
 from ssepool.errors import BrokerError
 from ssepool.runtime import log as log_module

@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 from ssepool.brokers.record import Record
 from ssepool.config import HubConfig, KiB
-from ssepool.core.event import Event
-from ssepool.core.feed import Entry
+from ssepool.core.event import Entry, Event
 from ssepool.core.window import Window
 from ssepool.errors import DuplicateEvent
 

@@ -10,8 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from ssepool.brokers.base import Bounds, InstantBroker, Stored, duplicate, new_epoch
 from ssepool.brokers.record import Record
 from ssepool.config import HubConfig
-from ssepool.core.event import Event
-from ssepool.core.feed import Entry
+from ssepool.core.event import Entry, Event
 from ssepool.core.window import Window
 from ssepool.errors import EventTooLarge
 

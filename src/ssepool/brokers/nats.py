@@ -43,7 +43,7 @@ from ssepool.brokers.nats_batch import Joiner, Mark, State, batch, subject_of
 from ssepool.brokers.nats_stream import JetStream, Message, NoStream, Overtaken, Refused, Rejected
 from ssepool.brokers.record import Record
 from ssepool.config import HubConfig, MiB
-from ssepool.core.feed import Entry
+from ssepool.core.event import Entry
 from ssepool.errors import BrokerError, ConfigError
 
 PAGE = 1000

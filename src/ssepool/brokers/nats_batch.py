@@ -9,7 +9,7 @@ from urllib.parse import quote
 import msgspec
 
 from ssepool.brokers.record import AROUND_ID, Record, pack
-from ssepool.core.feed import Entry
+from ssepool.core.event import Entry
 
 LOG = "log"
 """The subject, behind the stream's, of messages that need none of their own."""

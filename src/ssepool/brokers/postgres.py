@@ -17,7 +17,7 @@ from ssepool.brokers.postgres_line import MISSING, Line, Row, Values
 from ssepool.brokers.postgres_tables import DELETED, NAME, VERSION, Tables
 from ssepool.brokers.record import Record
 from ssepool.config import HubConfig
-from ssepool.core.feed import Entry
+from ssepool.core.event import Entry
 from ssepool.errors import BrokerError, ConfigError
 
 OLDEST_SERVER = (130000, "13")

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ssepool.core.event import Event, encode
-from ssepool.core.feed import Entry
+from ssepool.core.event import Entry, Event, encode
 from ssepool.errors import EventTooLarge
 
 LONGEST_MADE_ID = 8 + 1 + 19

@@ -19,7 +19,7 @@ from redis.backoff import NoBackoff
 from ssepool.brokers.base import Bounds, Broker, Stored, duplicate, new_epoch, without_password
 from ssepool.brokers.record import Record, pack, unpack
 from ssepool.config import HubConfig, MiB
-from ssepool.core.feed import Entry
+from ssepool.core.event import Entry
 from ssepool.errors import BrokerError, ConfigError
 
 T = TypeVar("T")

@@ -27,7 +27,7 @@ from ssepool.brokers.record import Record
 from ssepool.brokers.sqlite_bell import Bell
 from ssepool.brokers.sqlite_history import History
 from ssepool.config import HubConfig
-from ssepool.core.feed import Entry
+from ssepool.core.event import Entry
 from ssepool.errors import BrokerError, ConfigError
 
 P = ParamSpec("P")

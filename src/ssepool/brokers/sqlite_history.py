@@ -16,7 +16,7 @@ from ssepool.brokers.base import MOST_MESSAGE, Bounds, Stored, duplicate
 from ssepool.brokers.record import Record
 from ssepool.brokers.sqlite_file import connect, transaction
 from ssepool.config import HubConfig, MiB
-from ssepool.core.feed import Entry
+from ssepool.core.event import Entry
 
 PAGE = 1000
 """Entries that are read at a time at most,"""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 import msgspec
 from msgspec.structs import force_setattr
 
-from ssepool.core.feed import Entry
 from ssepool.core.topics import check_topic, shown
 from ssepool.errors import InvalidEvent, InvalidTopic
 
@@ -30,6 +29,27 @@ OWN_TYPES = "ssepool."
 
 _ID = re.compile(rf"[\x21-\x7e]{{1,{MAX_ID}}}")
 _BAD_IN_TYPE = re.compile(r"[\0\r\n\ud800-\udfff]")
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """An event as it is kept and delivered: its place in the broker's order, and its frame."""
+
+    position: int
+    """Place in the broker's order; 0 for what is live only."""
+    id: str | None
+    """The `id:` that the frame carries, if it carries one."""
+    topics: tuple[str, ...]
+    frame: bytes
+    private: bool = False
+
+
+class EventFields(TypedDict, total=False):
+    """What a publisher may say of an event beside its topics and data; see `Event`."""
+
+    type: str | None
+    id: str | None
+    retry: int | None
+    private: bool
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
@@ -60,6 +80,11 @@ class Event(msgspec.Struct, frozen=True, gc=False):
             retry: int | None = None,
             private: bool = False,
         ) -> None: ...
+
+    @classmethod
+    def of(cls, topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> Self:
+        """An event for one topic or several, as every `publish` takes it. Raises `InvalidEvent` or `InvalidTopic`."""
+        return cls(data, (topic,) if isinstance(topic, str) else tuple(topic), **fields)
 
     def __post_init__(self) -> None:
         if self.data.__class__ is not str or not self.data.isascii():

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
-
 from ssepool.config import KiB
+from ssepool.core.event import Entry
 from ssepool.core.topics import Subscription
 
 JOIN_BYTES = 256 * KiB
@@ -20,18 +19,6 @@ JOIN_BYTES = 256 * KiB
 
 JOINS = 16
 """Joins that a feed keeps: clients that lag do so at cursors of their own, and share little."""
-
-
-class Entry(msgspec.Struct, frozen=True, gc=False):
-    """An event as it is kept and delivered: its place in the broker's order, and its frame."""
-
-    position: int
-    """Place in the broker's order; 0 for what is live only."""
-    id: str | None
-    """The `id:` that the frame carries, if it carries one."""
-    topics: tuple[str, ...]
-    frame: bytes
-    private: bool = False
 
 
 class Feed:

@@ -7,7 +7,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from ssepool.core.feed import Entry
+from ssepool.core.event import Entry
 
 STEP = 2000
 """Entries that are indexed in one call: about a millisecond."""

@@ -11,7 +11,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from ssepool.config import HubConfig, MiB
-from ssepool.core.feed import Entry, Feed
+from ssepool.core.event import Entry
+from ssepool.core.feed import Feed
 from ssepool.core.states import Reason
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from ssepool.core.feed import Entry, Feed
+from ssepool.core.event import Entry
+from ssepool.core.feed import Feed
 from ssepool.core.topics import Subscription, TopicIndex
 
 if TYPE_CHECKING:

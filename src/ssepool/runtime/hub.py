@@ -15,8 +15,8 @@ import msgspec
 from ssepool.brokers import connect
 from ssepool.brokers.base import Stored
 from ssepool.config import HubConfig
-from ssepool.core.event import Event, encode
-from ssepool.core.feed import Entry, Feed
+from ssepool.core.event import Entry, Event, encode
+from ssepool.core.feed import Feed
 from ssepool.core.pool import Pool
 from ssepool.core.slot import Slot
 from ssepool.core.states import PoolState, Reason, SlotState

@@ -15,8 +15,7 @@ from typing import NamedTuple
 from ssepool.brokers.base import Bounds, Broker, InstantBroker, Stored
 from ssepool.brokers.group import GroupCommit
 from ssepool.brokers.record import records
-from ssepool.core.event import EARLIEST, Event
-from ssepool.core.feed import Entry
+from ssepool.core.event import EARLIEST, Entry, Event
 from ssepool.core.window import Window
 from ssepool.errors import BrokerError
 

@@ -7,8 +7,7 @@ from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING
 
 from ssepool.config import KiB
-from ssepool.core.event import EARLIEST
-from ssepool.core.feed import Entry
+from ssepool.core.event import EARLIEST, Entry
 from ssepool.core.topics import Subscription
 from ssepool.errors import BrokerError
 from ssepool.runtime import frames
