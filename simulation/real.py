@@ -49,7 +49,7 @@ async def _play(rate: int) -> dict[int, int]:
         began = time.monotonic()
         for second in range(3, int(SECONDS) + 1, 3):
             await asyncio.sleep(began + second - time.monotonic())
-            feeds = hub.listeners("quiet")
+            feeds = hub.parts.engine.feeds.listeners("quiet")
             live[second] = sum(len(feed.members) for feed in feeds)
         publisher.cancel()
         for client in clients:

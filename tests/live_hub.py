@@ -14,7 +14,7 @@ from typing import Any
 import live_app
 from ssepool import Hub, HubConfig, PoolConfig, ServerConfig
 from ssepool.config import settings
-from ssepool.runtime.server import Server
+from ssepool.server.server import Server
 
 
 def main(path: str, port: int, values: dict[str, Any]) -> None:

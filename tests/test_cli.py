@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from client.scripted import ScriptedServer
 from ssepool.cli import app, drain, publish
 from ssepool.config import HubConfig, ServerConfig, Setting, settings
-from ssepool.runtime import server as runtime_server
+from ssepool.server import server as server_module
 
 COMMANDS = ("serve", "publish", "subscribe", "stats", "drain")
 SETTINGS = tuple(settings())
@@ -59,7 +59,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[HubConfig, ServerConfi
             runs.append(self.configs)
             self.on_started("http://127.0.0.1:1234")
 
-    monkeypatch.setattr(runtime_server, "Server", Server)
+    monkeypatch.setattr(server_module, "Server", Server)
     return runs
 
 

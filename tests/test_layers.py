@@ -25,18 +25,51 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "brokers.group": ("brokers.base", "brokers.record", "core", "config", "errors"),
     "brokers": ("brokers.base", "config", "errors"),  # finds the one that a URL names
     "brokers.*": ("brokers.base", "brokers.record", "core", "config", "errors"),  # nobody imports these by name
-    "runtime": ("core", "brokers", "brokers.base", "brokers.group", "brokers.record", "config", "errors"),
-    "http": ("runtime", "core", "config", "errors"),
-    "uvicorn": ("http", "runtime", "core", "config", "errors"),
-    "runtime.supervisor": ("runtime", "core", "config", "errors"),
-    "runtime.server": ("uvicorn", "http", "runtime", "core", "config", "errors"),
+    # From here on downwards: who stands above whom. `runtime` itself has no code.
+    "runtime": (),
+    "runtime.tasks": (),
+    "runtime.hooks": ("runtime.tasks",),
+    "runtime.signals": (),
+    "runtime.handover": (),  # all that a server adapter has to know
+    "runtime.streams": (
+        *("runtime.handover", "runtime.tasks"),
+        *("brokers.base", "brokers.group", "brokers.record", "core", "config", "errors"),
+    ),
+    "runtime.connections": ("runtime.streams", "runtime.hooks", "core", "errors"),
+    "runtime.engine": (
+        *("runtime.connections", "runtime.streams", "runtime.handover", "runtime.hooks", "runtime.tasks"),
+        *("brokers", "brokers.base", "core", "config", "errors"),
+    ),
+    "runtime.reaper": ("runtime.streams", "core"),
+    "runtime.runs": ("runtime.engine", "runtime.streams", "core", "errors"),
+    "runtime.admission": (
+        *("runtime.engine", "runtime.connections", "runtime.streams", "runtime.handover"),
+        *("core", "config", "errors"),
+    ),
+    "runtime.cluster": (
+        *("runtime.engine", "runtime.connections", "runtime.streams", "runtime.tasks"),
+        *("brokers.base", "core", "config", "errors"),
+    ),
+    "http": (
+        *("runtime.admission", "runtime.cluster", "runtime.engine", "runtime.handover"),
+        *("core", "config", "errors"),
+    ),
+    "hub": (  # puts everything together
+        *("http", "runtime.admission", "runtime.cluster", "runtime.connections", "runtime.engine"),
+        *("runtime.reaper", "runtime.runs", "runtime.signals", "core", "config", "errors"),
+    ),
+    "uvicorn": ("runtime.handover", "config"),
+    "server": (
+        *("hub", "http", "uvicorn", "runtime.admission", "runtime.cluster", "runtime.handover"),
+        *("runtime.streams", "runtime.tasks", "core", "config", "errors"),
+    ),
     "publisher": ("brokers", "brokers.base", "brokers.group", "core", "config", "errors"),
     "client": ("core", "config", "errors"),
     "bench": ("core", "config", "errors"),
-    "cli": ("runtime.server", "runtime.supervisor", "runtime", "client", "bench", "http", "core", "config", "errors"),
+    "cli": ("server", "hub", "client", "bench", "core", "config", "errors"),
     "__main__": ("cli",),
-    "__init__": ("http", "publisher", "runtime", "client", "core", "config", "errors"),
-    "testing": ("__init__", "http", "runtime", "client", "brokers.base", "core", "config", "errors"),
+    "__init__": ("hub", "publisher", "runtime.connections", "client", "core", "config", "errors"),
+    "testing": ("__init__", "hub", "http", "client", "brokers.base", "core", "config", "errors"),
     "web": (),
 }
 
@@ -48,7 +81,7 @@ NOT_IN_CORE = {
     *("io", "select", "selectors", "socket", "ssl"),
 }
 CORE_LIBRARIES = {"msgspec", "urlpattern"}
-MOST_LINES = 500
+MAX_LINES = 500
 
 
 class Import(NamedTuple):
@@ -133,10 +166,10 @@ def _is_fit_for_core(target: str) -> bool:
 
 
 def cycle(found: list[Import]) -> list[str]:
-    """A cycle of modules that import each other when they run, or nothing."""
+    """A circle of modules that import each other, when they run or for types alone; or nothing."""
     graph: dict[str, set[str]] = {}
     for item in found:
-        if is_ours(item.target) and not item.for_types and item.target != item.source:
+        if is_ours(item.target) and item.target != item.source:
             graph.setdefault(item.source, set()).add(item.target)
     try:
         TopologicalSorter(graph).prepare()
@@ -175,31 +208,33 @@ def test_every_module_says_what_it_is_for() -> None:
 
 def test_no_module_is_too_long_to_be_about_one_thing() -> None:
     lengths = {name: len(path.read_text("utf-8").splitlines()) for name, path in modules().items()}
-    assert {name: length for name, length in lengths.items() if length > MOST_LINES} == {}
+    assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
 
 
 @pytest.mark.parametrize(
     ("module", "text"),
     [
-        ("ssepool.core.pool", "from ssepool.runtime.hub import Hub"),
+        ("ssepool.core.pool", "from ssepool.runtime.engine import Engine"),
         ("ssepool.core.pool", "from ssepool import Hub"),
-        ("ssepool.core.pool", "from ..runtime import hub"),
+        ("ssepool.core.pool", "from ..runtime import engine"),
         ("ssepool.core.pool", "import asyncio"),
         ("ssepool.core.pool", "def now():\n    from time import monotonic"),
         ("ssepool.core.pool", "import starlette.requests"),
-        ("ssepool.runtime.hub", "from ssepool.http.app import App"),
-        ("ssepool.runtime.hub", "from ssepool.runtime import server"),
-        ("ssepool.runtime.hub", "import ssepool.brokers.memory"),
-        ("ssepool.runtime.hub", "from ssepool.brokers import memory"),
-        ("ssepool.runtime.hub", "import importlib\nimportlib.import_module('ssepool.brokers.redis')"),
-        ("ssepool.runtime.hub", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import ssepool.cli"),
+        ("ssepool.runtime.engine", "from ssepool.hub import Hub"),
+        ("ssepool.runtime.engine", "from ssepool.runtime import runs"),
+        ("ssepool.runtime.engine", "import ssepool.brokers.memory"),
+        ("ssepool.runtime.engine", "from ssepool.brokers import memory"),
+        ("ssepool.runtime.engine", "import importlib\nimportlib.import_module('ssepool.brokers.redis')"),
+        ("ssepool.runtime.engine", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import ssepool.cli"),
+        ("ssepool.runtime.streams.link", "from ssepool.runtime.connections import Connection"),
+        ("ssepool.uvicorn", "from ssepool.runtime.engine import Engine"),
         ("ssepool.http.app", "from ssepool.testing import Client"),
         ("ssepool.config", "from ssepool.core.topics import Pattern"),
         ("ssepool.novelty", "import ssepool.errors"),
     ],
 )
 def test_a_forbidden_import_is_found(module: str, text: str) -> None:
-    known = frozenset({*modules(), "ssepool.runtime.hub", "ssepool.runtime.server", "ssepool.brokers.memory"})
+    known = frozenset({*modules(), "ssepool.runtime.runs", "ssepool.brokers.memory"})
     assert len(violations(list(imports(module, text, known=known)))) == 1
 
 
@@ -209,9 +244,9 @@ def test_a_forbidden_import_is_found(module: str, text: str) -> None:
         ("ssepool.core.pool", "import heapq\nimport msgspec\nfrom ssepool.core.slot import Slot"),
         ("ssepool.core.pool", "from .slot import Slot\nfrom ..errors import PoolFull"),
         ("ssepool.brokers.redis", "from ssepool.brokers.base import Broker\nimport redis"),
-        ("ssepool.runtime.hub", "from ssepool.brokers.base import Broker\nfrom ssepool.core.pool import Pool"),
-        ("ssepool.runtime.hub", "from ssepool.brokers import connect"),
-        ("ssepool.cli", "def serve():\n    from ssepool.runtime.server import Server"),
+        ("ssepool.runtime.engine", "from ssepool.brokers.base import Broker\nfrom ssepool.core.pool import Pool"),
+        ("ssepool.runtime.engine", "from ssepool.brokers import connect"),
+        ("ssepool.cli", "def serve():\n    from ssepool.server.server import Server"),
         ("ssepool.testing", "from ssepool import Hub"),
     ],
 )
@@ -225,7 +260,7 @@ def test_a_circle_through_a_function_is_found() -> None:
     assert set(cycle([*there, *back])) == {"ssepool.core.a", "ssepool.core.b"}
 
 
-def test_a_circle_for_types_alone_is_none() -> None:
+def test_a_circle_for_types_alone_is_found() -> None:
     there = imports("ssepool.core.a", "import ssepool.core.b")
     back = imports("ssepool.core.b", "if TYPE_CHECKING:\n    import ssepool.core.a")
-    assert cycle([*there, *back]) == []
+    assert set(cycle([*there, *back])) == {"ssepool.core.a", "ssepool.core.b"}

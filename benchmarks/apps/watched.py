@@ -16,7 +16,7 @@ from time import perf_counter, thread_time
 
 from ssepool import Hub, HubConfig, PoolConfig, ServerConfig
 from ssepool.core.states import PoolState
-from ssepool.runtime.server import Server
+from ssepool.server.server import Server
 
 INTERVAL = 0.001
 """Seconds between two looks: what is shorter is not seen."""
@@ -27,7 +27,7 @@ began = perf_counter()
 
 
 def watch(due: float, cpu: float) -> None:
-    if hub.pool.state is not PoolState.OPEN:
+    if hub.parts.engine.pool.state is not PoolState.OPEN:
         return  # it sends all clients away and ends, and holds the loop for that as long as it takes
     now, used = perf_counter(), thread_time()
     heapq.heappush(stalls, (now - due, used - cpu, now - began))

@@ -14,7 +14,7 @@ from ssepool.config import HubConfig, PoolConfig, ServerConfig
 from ssepool.core.decoder import Decoder, Message
 from ssepool.core.event import Event
 from ssepool.core.pool import Pool
-from ssepool.core.stats import PoolStats
+from ssepool.core.stats import HubStats, PoolStats
 from ssepool.errors import (
     BrokerError,
     ConfigError,
@@ -30,10 +30,9 @@ from ssepool.errors import (
 )
 
 if TYPE_CHECKING:
-    from ssepool.http.app import Hub
+    from ssepool.hub import Hub
     from ssepool.publisher import AsyncPublisher, Publisher
-    from ssepool.runtime.connection import Connection
-    from ssepool.runtime.stats import HubStats
+    from ssepool.runtime.connections import Connection
 
 __version__ = "0.1.0"
 
@@ -66,9 +65,8 @@ __all__ = [
 
 _LAZY = {
     "AsyncPublisher": "ssepool.publisher",
-    "Connection": "ssepool.runtime.connection",
-    "Hub": "ssepool.http.app",
-    "HubStats": "ssepool.runtime.stats",
+    "Connection": "ssepool.runtime.connections",
+    "Hub": "ssepool.hub",
     "Publisher": "ssepool.publisher",
 }
 """Names that bring asyncio or Starlette along, loaded when they are first used: who only publishes needs no server."""

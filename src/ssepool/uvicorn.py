@@ -2,7 +2,7 @@
 
 It is uvicorn's own httptools protocol, with these additions: ASGI extensions that hand a request's socket over, keep
 a connection for one response and drop a connection; a deadline and a bound for a request's head; the reason for
-which a connection was lost; and answers without a task, for who can give them at once.
+which a connection was lost; and answers without a task, where they can be given at once.
 """
 
 from __future__ import annotations
@@ -17,16 +17,14 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 
 from ssepool.config import KiB
-from ssepool.runtime.admission import Reply
-from ssepool.runtime.asgi import ABORT, ALONE, DETACH
-from ssepool.runtime.streamer import AVAILABLE, Sink
+from ssepool.runtime.handover import ABORT, ALONE, AVAILABLE, DETACH, Reply, Sink, set_ack_timeout
 
 logger = logging.getLogger("ssepool")
 
-HEAD_TIMEOUT = 10.0
+HEAD_SECONDS = 10.0
 """Seconds that a client may take to send a request's head; `Protocol.head_timeout` changes it."""
 
-MOST_HEAD = 64 * KiB
+MAX_HEAD_BYTES = 64 * KiB
 """Bytes of a request's head, beyond what has come in one read, until its client is refused."""
 
 
@@ -47,7 +45,7 @@ Answer = Callable[[bytes, list[tuple[bytes, bytes]], bytes], Reply | None]
 class Protocol(HttpToolsProtocol):
     """uvicorn's httptools protocol; offers `scope["extensions"]["ssepool.detach"]` where a socket can be detached."""
 
-    head_timeout = HEAD_TIMEOUT
+    head_timeout = HEAD_SECONDS
     answer: Answer | None = None
     """What is asked before the application is, about requests with a body that arrive whole."""
     url = b""  # which uvicorn sets with the first byte that is not an empty line
@@ -92,8 +90,8 @@ class Protocol(HttpToolsProtocol):
                 self._await_head()
         elif self._head_timer is timer:
             self._head_size += len(data)
-            if self._head_size > MOST_HEAD:
-                self._refuse(TOO_LONG if len(self.url) > MOST_HEAD // 2 else TOO_LARGE)
+            if self._head_size > MAX_HEAD_BYTES:
+                self._refuse(TOO_LONG if len(self.url) > MAX_HEAD_BYTES // 2 else TOO_LARGE)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
@@ -240,8 +238,9 @@ class Exchange:
         self._requested = False
         """Whether the application has had the whole request."""
 
-    def detach(self) -> Exchange | None:
+    def detach(self, ack_timeout: float) -> Exchange | None:
         """Take the socket away from the server; None where that cannot be done now, and plain `send` goes on.
+        `ack_timeout`, in seconds, is when the kernel is to give the peer up.
 
         Cannot be done when other requests wait behind this one, when a body is still to come or bytes are still to be
         written, or when no file descriptor is left for the duplicate.
@@ -265,6 +264,7 @@ class Exchange:
             logger.warning("a stream stays with the server, which costs more memory: %s", error)
             return None
         os.set_blocking(self.fd, False)
+        set_ack_timeout(self.fd, ack_timeout)
         self._detached = True
         # The server must neither complain that nothing was answered nor tell the application that the client left.
         protocol.cycle = None  # type: ignore[assignment]
@@ -274,12 +274,16 @@ class Exchange:
         transport.abort()
         return self
 
-    def alone(self) -> None:
+    def alone(self, ack_timeout: float) -> None:
         """Keep the connection for this response, and end it with the response.
 
         The server stops reading when a request comes behind one that is under way, and would not see its client leave.
+        `ack_timeout`, in seconds, is when the kernel is to give the peer up.
         """
         protocol, cycle = self._protocol, self._cycle
+        sock = protocol.transport.get_extra_info("socket")
+        if sock is not None and not protocol.transport.is_closing():
+            set_ack_timeout(sock.fileno(), ack_timeout)
         protocol.alone = True
         protocol.pipeline.clear()
         protocol.cycle = cycle
@@ -349,6 +353,6 @@ def render_head(status: int, headers: Iterable[tuple[bytes, bytes]], *, keep_ali
 
 
 def protocol(head_timeout: float, answer: Answer | None = None) -> type[Protocol]:
-    """The protocol class with another deadline for a request's head, in seconds, and someone who answers at once."""
+    """The protocol class with another deadline for a request's head, in seconds, and an `Answer`."""
     given = None if answer is None else staticmethod(answer)
     return type("Protocol", (Protocol,), {"head_timeout": head_timeout, "answer": given})

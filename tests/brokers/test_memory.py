@@ -19,7 +19,7 @@ from ssepool.core.decoder import Decoder
 from ssepool.core.event import Entry, Event
 from ssepool.core.window import Kept
 from ssepool.errors import ConfigError, DuplicateEvent, EventTooLarge
-from ssepool.runtime.log import Found, Log
+from ssepool.runtime.streams.log import EventLog, Found
 
 
 class Clock:
@@ -40,7 +40,7 @@ def events(count: int, *, first: int = 1, **fields: Any) -> list[Event]:
 
 def found(broker: MemoryBroker, id: str) -> Found:
     """Where a hub lets a client go on that has this id."""
-    log = Log(broker, lambda entries: None, lambda: None, lambda: asyncio.sleep(0))
+    log = EventLog(broker, lambda entries: None, lambda: None, lambda: asyncio.sleep(0), time.monotonic)
     log.window = broker.window
     place = log.find(id)
     assert place is not None  # what is in memory need not be asked for

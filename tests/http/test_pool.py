@@ -18,7 +18,7 @@ async def test_the_numbers_are_those_of_the_hub(http: httpx.AsyncClient, subscri
     await hub.publish("a", "x")
     await stream.next()
     found = (await http.get("/pool")).json()
-    assert found["node"] == hub.node
+    assert found["node"] == hub.parts.engine.node
     pool = found["pool"]
     assert {name: pool[name] for name in ("state", "size", "free", "reserved", "open", "closing", "waiting")} == {
         "state": "open",

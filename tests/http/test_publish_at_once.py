@@ -11,8 +11,8 @@ import pytest
 
 from ssepool import Hub
 from ssepool.http.publish import SLICE
-from ssepool.runtime.delivery import BACKLOG, Delivery
-from ssepool.runtime.log import Log
+from ssepool.runtime.streams.delivery import MAX_BACKLOG_BYTES, Delivery
+from ssepool.runtime.streams.log import EventLog
 
 Headers = list[tuple[bytes, bytes]]
 Subscribe = Callable[..., Awaitable[Any]]
@@ -57,7 +57,7 @@ LEFT: dict[str, tuple[bytes, Headers, bytes]] = {
 async def test_what_is_plain_is_answered_as_by_the_route(
     hub: Hub, http: httpx.AsyncClient, headers: Headers, body: bytes
 ) -> None:
-    reply = hub.answer(PATH, headers, body)
+    reply = hub.parts.shortcuts.publication(PATH, headers, body)
     assert reply is not None
     status, fields, content = reply
     published = hub.stats().events_published
@@ -69,13 +69,13 @@ async def test_what_is_plain_is_answered_as_by_the_route(
 
 @pytest.mark.parametrize(("url", "headers", "body"), LEFT.values(), ids=LEFT)
 async def test_nothing_is_done_about_all_else(hub: Hub, url: bytes, headers: Headers, body: bytes) -> None:
-    assert hub.answer(url, headers, body) is None
+    assert hub.parts.shortcuts.publication(url, headers, body) is None
     assert hub.stats().events_published == 0
 
 
 async def test_subscribers_get_what_is_published_at_once(hub: Hub, subscribe: Subscribe) -> None:
     stream = await subscribe("topic=a")
-    reply = hub.answer(PATH, [JSON], EVENT)
+    reply = hub.parts.shortcuts.publication(PATH, [JSON], EVENT)
     assert reply is not None
     event = await stream.next()
     assert (event.data, [event.id]) == ("x", json.loads(reply[2])["ids"])
@@ -86,21 +86,21 @@ async def test_with_a_full_backlog_the_route_has_to_wait(
 ) -> None:
     await subscribe("topic=a")
     # In one step, so that nothing is delivered in between.
-    while hub.delivery.has_room:
+    while hub.parts.engine.delivery.has_room:
         hub.publish_nowait("a", "x" * 900)
     published = hub.stats().events_published
-    assert published * 900 <= BACKLOG + 900
-    assert hub.answer(PATH, [JSON], EVENT) is None
+    assert published * 900 <= MAX_BACKLOG_BYTES + 900
+    assert hub.parts.shortcuts.publication(PATH, [JSON], EVENT) is None
     assert hub.stats().events_published == published
     monkeypatch.setattr(Delivery, "has_room", True)
-    assert hub.answer(PATH, [JSON], EVENT) is not None
+    assert hub.parts.shortcuts.publication(PATH, [JSON], EVENT) is not None
 
 
 async def test_a_broker_that_takes_its_time_is_left_to_the_route(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Log, "complete", False)
-    assert hub.answer(PATH, [JSON], EVENT) is None
+    monkeypatch.setattr(EventLog, "complete", False)
+    assert hub.parts.shortcuts.publication(PATH, [JSON], EVENT) is None
 
 
 async def test_a_hub_that_has_closed_is_left_to_the_route(hub: Hub) -> None:
     await hub.close()
-    assert hub.answer(PATH, [JSON], EVENT) is None
+    assert hub.parts.shortcuts.publication(PATH, [JSON], EVENT) is None

@@ -9,7 +9,7 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from ssepool.http.errors import APIError
-from ssepool.http.query import MOST_QUERY, QueryLimit, number, read_query, seconds
+from ssepool.http.query import MAX_QUERY_BYTES, QueryLimit, number, read_query, seconds
 
 
 def request(query: str) -> Request:
@@ -64,7 +64,7 @@ async def hello(request: Request) -> Response:
     return PlainTextResponse("hello")
 
 
-@pytest.mark.parametrize(("size", "status"), [(MOST_QUERY, 200), (MOST_QUERY + 1, 414)])
+@pytest.mark.parametrize(("size", "status"), [(MAX_QUERY_BYTES, 200), (MAX_QUERY_BYTES + 1, 414)])
 async def test_a_query_string_is_bounded(size: int, status: int) -> None:
     app = QueryLimit(Starlette(routes=[Route("/", hello)]))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://hub") as http:
@@ -72,7 +72,7 @@ async def test_a_query_string_is_bounded(size: int, status: int) -> None:
     assert answer.status_code == status
     if status == 414:
         assert answer.json()["error"]["code"] == "query_too_long"
-        assert str(MOST_QUERY) in answer.json()["error"]["message"]
+        assert str(MAX_QUERY_BYTES) in answer.json()["error"]["message"]
 
 
 async def test_what_is_within_bounds_is_passed_on_untouched() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import os
 import sys
@@ -16,10 +15,9 @@ import typer
 
 from ssepool import config
 from ssepool.cli.notes import errors_told
-from ssepool.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ssepool.runtime.supervisor import Worker
+    from ssepool.server.supervisor import Worker
 
 EXAMPLES = """\
 Example: [bold]ssepool serve --pool-size 100 --max-waiting 20[/bold]
@@ -70,82 +68,26 @@ def command(
         _announce(url, hub_config.pool.size, server_config.workers)
 
     if server_config.workers > 1:
-        _supervise(hub_config, server_config, announce)
+        from ssepool.server import workers
+
+        if code := workers.supervise(hub_config, server_config, work=_work, on_started=announce):
+            raise typer.Exit(code)
         return
 
-    from ssepool.http.app import Hub
-    from ssepool.runtime.server import Server
+    from ssepool.hub import Hub
+    from ssepool.server.server import Server
 
     hub = Hub(hub_config)
     Server(hub, hub.app, server_config, on_started=announce).run()
 
 
-def _supervise(
-    hub_config: config.HubConfig, server_config: config.ServerConfig, announce: Callable[[str], None]
-) -> None:
-    from ssepool.runtime import server
-    from ssepool.runtime.supervisor import Supervisor
-
-    workers, pool = server_config.workers, hub_config.pool
-    if hub_config.broker.partition(":")[0] == "memory":
-        raise ConfigError(
-            f"workers = {workers} is not allowed with the broker memory://, which each process has for itself; use one "
-            "that they share, such as --broker sqlite:///events.db"
-        )
-    if pool.size < workers:
-        raise ConfigError(f"PoolConfig.size = {pool.size} is not allowed with {workers} workers: each takes a slot")
-    server.check_address(server_config)
-    listener = server.listen(server_config, pool.ack_timeout)
-    url = server.url_of(listener)
-    code = Supervisor(
-        _work,
-        (hub_config, server_config),
-        listener,
-        count=workers,
-        shutdown_timeout=server_config.shutdown_timeout,
-        on_started=lambda: announce(url),
-    ).run()
-    listener.close()
-    if code:
-        raise typer.Exit(code)
-
-
 def _work(worker: Worker, hub_config: config.HubConfig, server_config: config.ServerConfig) -> None:
-    """The life of a worker's process."""
-    import asyncio
-    import multiprocessing
-    import signal
+    """A worker's process, whose errors are told as those of the command are."""
+    from ssepool.server import workers
 
-    from ssepool.http.app import Hub
-    from ssepool.runtime.nodes import share
-    from ssepool.runtime.server import Server
-
-    pool = hub_config.pool
-    mine = dataclasses.replace(
-        pool,
-        size=share(pool.size, worker.index, worker.count),
-        max_waiting=share(pool.max_waiting, worker.index, worker.count),
-    )
-    hub = Hub(dataclasses.replace(hub_config, pool=mine))
-    hub.cluster.work_as(worker.index, worker.group)
-
-    async def tell_ready() -> None:
-        # Whoever is told where the hub is may ask any worker for a connection of any other.
-        await hub.cluster.meet(worker.count)
-        worker.ready.send(True)
-        worker.ready.close()
-
-    def started(url: str) -> None:
-        parent = multiprocessing.parent_process()
-        assert parent is not None
-        # Without its supervisor nobody would replace it, or end it.
-        asyncio.get_running_loop().add_reader(parent.sentinel, os.kill, os.getpid(), signal.SIGTERM)
-        hub.tasks.start(tell_ready())
-
-    server = Server(hub, hub.app, server_config, on_started=started, listener=worker.listener, balance=worker.balance)
     try:
         with errors_told():
-            server.run()
+            workers.work(worker, hub_config, server_config)
     except typer.Exit as end:
         sys.exit(end.exit_code)
 

@@ -8,10 +8,11 @@ memory of its own: its cursor lags, that is all.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Protocol
 
 from ssepool.config import KiB
 from ssepool.core.event import Entry
+from ssepool.core.states import Reason
 from ssepool.core.topics import Subscription
 
 JOIN_BYTES = 256 * KiB
@@ -19,6 +20,28 @@ JOIN_BYTES = 256 * KiB
 
 JOINS = 16
 """Joins that a feed keeps: clients that lag do so at cursors of their own, and share little."""
+
+
+class Member(Protocol):
+    """A connection that follows a feed, as the feed and its delivery see it."""
+
+    weight: int
+    """What a flush costs later in this turn of the event loop; delivery limits the sum per slice."""
+    stalled: bool
+    """Whether the transport takes no more at the moment."""
+
+    @property
+    def cursor(self) -> int:
+        """The place in the feed up to which the connection has been written to."""
+
+    def flush(self) -> None:
+        """Write what there is to write, or see that it is written soon."""
+
+    def close(self, reason: Reason) -> None:
+        """End the stream with a goodbye."""
+
+    def end(self, reason: Reason) -> None:
+        """End the stream, whatever has been written."""
 
 
 class Feed:
@@ -43,8 +66,8 @@ class Feed:
 
     def __init__(self, subscription: Subscription) -> None:
         self.subscription = subscription
-        self.members: dict[Any, None] = {}
-        self.behind: dict[Any, None] = {}
+        self.members: dict[Member, None] = {}
+        self.behind: dict[Member, None] = {}
         self.entries: list[Entry] = []
         self.first = self.head = 0
         self.appended_at = float("-inf")

@@ -29,6 +29,9 @@ from ssepool.core.stats import PoolStats
 from ssepool.core.waiting import Applicant, Waiter, WaitingQueue
 from ssepool.errors import ConfigError, PoolClosed, PoolFull
 
+DRAIN_SECONDS = 30.0
+"""How long a drain takes by default."""
+
 _LETTERS = {state: state.value[0] for state in SlotState}
 _index = attrgetter("index")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol
 
 from ssepool.core.feed import Feed
 from ssepool.core.states import Reason, SlotState
@@ -10,12 +10,29 @@ from ssepool.core.states import Reason, SlotState
 NEVER = float("inf")
 
 
+class Holder(Protocol):
+    """What the client that holds a slot is reached by, as the pool's surroundings see it: a link."""
+
+    @property
+    def owner(self) -> object:
+        """The connection that the link belongs to; None once it has ended."""
+
+    def beat(self) -> None:
+        """Write a heartbeat, if nothing else is about to be written."""
+
+    def close(self, reason: Reason) -> None:
+        """End the stream with a goodbye."""
+
+    def end(self, reason: Reason) -> None:
+        """End the stream, whatever has been written."""
+
+
 class Slot:
     """One place in the pool. Clients pass through it; index and object stay.
 
     The pool alone changes `state`, `generation` and `reason`. While a client holds the slot, the runtime keeps in
     it what delivery needs (`feed`, `cursor`, the counters and the times, in seconds of the clock that the pool is
-    driven by) and may hang an object of its own on `holder`.
+    driven by) and hangs the client's link on `holder`.
     """
 
     __slots__ = (
@@ -48,7 +65,7 @@ class Slot:
 
     def reset(self) -> None:
         """Forget the client that held the slot."""
-        self.holder: Any = None
+        self.holder: Holder | None = None
         self.feed: Feed | None = None
         self.cursor = 0
         self.keys: tuple[tuple[str, str], ...] = ()

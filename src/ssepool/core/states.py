@@ -1,4 +1,5 @@
-"""The state machines of the pool. Every state and every legal step stands in this file and nowhere else.
+"""The state machines of the pool, and of the links that write to its clients. Every state and every legal step stands
+in this file and nowhere else.
 
 A slot goes round, a pool and a waiter go one way. A step that no table has is a defect of the caller: it raises
 `IllegalStep` and changes nothing.
@@ -7,6 +8,8 @@ A slot goes round, a pool and a waiter go one way. A step that no table has is a
                      RESERVED ------------------> FREE      the client left before its stream opened
     pool     NEW -> OPEN -> DRAINING -> CLOSED              (NEW and OPEN may close at once)
     waiter   WAITING -> GRANTED | TIMED_OUT | CANCELLED | REFUSED
+    link     NEW -> OPEN <-> FOLLOWING -> FINISHING -> ENDING -> ENDED
+             any step to the right may be left out, but NEW is followed by OPEN or ENDED alone
 """
 
 from __future__ import annotations
@@ -42,6 +45,27 @@ class WaiterState(Enum):
     TIMED_OUT = "timed_out"
     CANCELLED = "cancelled"
     REFUSED = "refused"
+
+
+class LinkState(Enum):
+    """How far the stream to one client has come. Whether its transport takes more at the moment is another question,
+    which `stalled` answers in each of these states."""
+
+    NEW = "new"
+    """The response's head has not been written."""
+    OPEN = "open"
+    """The head is out, and this client may be owed more than what its feed has."""
+    FOLLOWING = "following"
+    """All that may be missing is in the feed, for sure, and the transport takes it. So it is with nearly all links when
+    an event comes, and a flush need not ask for everything else."""
+    FINISHING = "finishing"
+    """The stream ends once everything that is pending has been written."""
+    ENDING = "ending"
+    """The last frame is on its way; when it is out, the stream ends."""
+    ENDED = "ended"
+    """The transport has been given back."""
+
+    __hash__ = object.__hash__  # as for SlotState
 
 
 class Reason(StrEnum):
@@ -85,12 +109,22 @@ WAITER_STEPS: dict[WaiterState, frozenset[WaiterState]] = {
     WaiterState.REFUSED: frozenset(),
 }
 
+_FAREWELL = frozenset({LinkState.FINISHING, LinkState.ENDING, LinkState.ENDED})
+LINK_STEPS: dict[LinkState, frozenset[LinkState]] = {
+    LinkState.NEW: frozenset({LinkState.OPEN, LinkState.ENDED}),
+    LinkState.OPEN: _FAREWELL | {LinkState.FOLLOWING},
+    LinkState.FOLLOWING: _FAREWELL | {LinkState.OPEN},
+    LinkState.FINISHING: _FAREWELL - {LinkState.FINISHING},
+    LinkState.ENDING: frozenset({LinkState.ENDED}),
+    LinkState.ENDED: frozenset(),
+}
+
 
 class IllegalStep(RuntimeError):
     """A state was asked to become one that the tables do not lead to."""
 
 
-State = TypeVar("State", SlotState, PoolState, WaiterState)
+State = TypeVar("State", SlotState, PoolState, WaiterState, LinkState)
 
 
 def check_step(steps: dict[State, frozenset[State]], old: State, new: State) -> State:

@@ -1,4 +1,4 @@
-"""PoolStats: what the pool says of itself, frozen at one moment."""
+"""PoolStats and HubStats: what the pool and the hub say of themselves, frozen at one moment."""
 
 from __future__ import annotations
 
@@ -37,3 +37,29 @@ class PoolStats:
     """Seconds that released connections had been open, summed."""
     released: dict[str, int]
     """Slots freed, by reason; every reason is present."""
+
+
+@dataclass(frozen=True, slots=True)
+class HubStats:
+    """The pool's numbers and the hub's own; counters run since the hub was opened."""
+
+    node: str
+    """The name of this process in its connections' ids."""
+    pool: PoolStats
+    """The numbers of the pool."""
+    events_published: int
+    """Events that reached this process, whoever published them."""
+    events_delivered: int
+    """Events handed to sockets, one for each connection that got one."""
+    events_skipped: int
+    """Events that clients did not get because they were too slow."""
+    bytes_sent: int
+    """Bytes handed to sockets."""
+    feeds: int
+    """Different subscriptions that are live now."""
+    history_events: int
+    """Events at hand for replay."""
+    history_bytes: int
+    """Their bytes."""
+    uptime: float
+    """Seconds since the hub was opened."""

@@ -11,13 +11,17 @@ from ssepool.core.states import WAITER_STEPS, WaiterState, check_step
 
 
 class Applicant(Protocol):
-    """Who waits. Both calls happen inside the pool's step and must neither block nor call the pool."""
+    """What waits for a slot. `granted` and `failed` are called inside the pool's step and must neither block nor call
+    the pool."""
 
     def granted(self, slot: Slot) -> bool:
         """A slot is reserved for you: return whether you are still there to take it."""
 
     def failed(self, outcome: WaiterState) -> None:
         """You will get none: TIMED_OUT or REFUSED."""
+
+    def announce(self, position: int, waiting: int, now: float) -> None:
+        """Tell the client its place in the queue, from 1 on, and how many wait. The reaper calls this at each look."""
 
 
 class Waiter:

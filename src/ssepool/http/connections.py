@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
@@ -16,10 +16,8 @@ from ssepool.http.body import JSON, decode, media_type, read_body
 from ssepool.http.errors import APIError
 from ssepool.http.query import number, read_query, seconds
 from ssepool.http.reply import JSONReply
-from ssepool.runtime.presence import Wanted
-
-if TYPE_CHECKING:
-    from ssepool.runtime.hub import Hub
+from ssepool.runtime.cluster.messages import FindConnections, Outcome
+from ssepool.runtime.cluster.nodes import Nodes
 
 PAGE = 100
 """Connections in an answer, unless `limit` says otherwise."""
@@ -34,40 +32,34 @@ MOST_MESSAGE = 64 * KiB
 ANYTHING: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 
-def routes(hub: Hub) -> list[BaseRoute]:
+def routes(nodes: Nodes) -> list[BaseRoute]:
     """The routes of this file. They reach the connections of all nodes."""
 
     async def list_connections(request: Request) -> Response:
-        page, missing = await hub.nodes.connections(_wanted(read_query(request, *PARAMETERS)))
-        following = page.connections[-1]["id"] if page.more else None
+        page, missing = await nodes.connections(_wanted(read_query(request, *PARAMETERS)))
+        following = page.connections[-1].id if page.more else None
         return JSONReply({"connections": page.connections, "next": following, "missing": missing})
 
     async def get(request: Request) -> Response:
         read_query(request)
         id = request.path_params["id"]
-        return JSONReply(_there(id, await hub.nodes.connection(id)))
+        return JSONReply(_there(id, await nodes.connection(id)))
 
     async def kick(request: Request) -> Response:
         query = read_query(request, "seconds")
         id = request.path_params["id"]
         apart = seconds("seconds", query.get("seconds", str(KICK)), most=MOST_KICK)
-        _there(id, await hub.nodes.kick(id, apart) or None)
+        _there(id, await nodes.kick(id, apart) or None)
         return Response(status_code=204)
 
     async def message(request: Request) -> Response:
         query = read_query(request, "token")
         id, token = request.path_params["id"], _token(request, query)
-        here = hub.connection(id)
-        _there(id, hub.nodes.may_have(id) or None)
-        if here is not None and not here.accepts(token):
-            raise _wrong_token()
+        _check(id, nodes.expects(id, token))
         media_type(request, JSON)
         body = await read_body(request, MOST_MESSAGE)
         data = decode(ANYTHING, body, root="the body", code="invalid_json")
-        outcome = await hub.nodes.receive(id, token, data)  # it may have left while the body came
-        if outcome == "invalid_token":
-            raise _wrong_token()
-        _there(id, None if outcome == "not_found" else outcome)
+        _check(id, await nodes.receive(id, token, data))  # it may have left while the body came
         return JSONReply({"accepted": True}, 202)
 
     return [
@@ -84,14 +76,20 @@ def _there(id: str, found: Any) -> Any:
     return found
 
 
-def _wanted(query: dict[str, str]) -> Wanted:
+def _check(id: str, outcome: Outcome) -> None:
+    if outcome == "invalid_token":
+        raise _wrong_token()
+    _there(id, None if outcome == "not_found" else outcome)
+
+
+def _wanted(query: dict[str, str]) -> FindConnections:
     """What a query asks for; raises `APIError` (400) for a value that is not allowed."""
     limit = number("limit", query.get("limit", str(PAGE)), least=1, most=MOST_PAGE)
     topic, user, ip, state = (query.get(name) for name in ("topic", "user", "ip", "state"))
     if state not in (None, *STATES):
         message = f"state={shown(state)} is not allowed; it takes {' or '.join(STATES)}"
         raise APIError(400, "invalid_parameter", message)
-    return Wanted(limit, topic, user, ip, state, _place(query["after"]) if "after" in query else None)
+    return FindConnections(limit, topic, user, ip, state, _place(query["after"]) if "after" in query else None)
 
 
 def _place(id: str) -> tuple[str, int]:

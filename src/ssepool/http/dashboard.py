@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from starlette.routing import BaseRoute
 
 from ssepool.http.pages import file_route
 
-if TYPE_CHECKING:
-    from ssepool.runtime.hub import Hub
-
 PARTS = ("dashboard.css", "dashboard.js", "connections.js", "series.js")
 
 
-def routes(hub: Hub) -> list[BaseRoute]:
+def routes() -> list[BaseRoute]:
     """The routes of the dashboard: its page, and the files that it is made of."""
     return [
         file_route("/dashboard", "dashboard.html"),

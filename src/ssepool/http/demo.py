@@ -6,7 +6,6 @@ import asyncio
 import logging
 import re
 import secrets
-from typing import TYPE_CHECKING
 
 import msgspec
 from starlette.requests import Request
@@ -14,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from ssepool.config import KiB
+from ssepool.core.event import Event
 from ssepool.core.topics import shown
 from ssepool.errors import SSEPoolError
 from ssepool.http.body import JSON, decode, media_type, read_body
@@ -21,9 +21,7 @@ from ssepool.http.errors import APIError
 from ssepool.http.pages import file_route
 from ssepool.http.query import read_query
 from ssepool.http.reply import JSONReply
-
-if TYPE_CHECKING:
-    from ssepool.runtime.hub import Hub
+from ssepool.runtime.engine import Engine
 
 logger = logging.getLogger("ssepool.http")
 
@@ -44,9 +42,9 @@ class Start(msgspec.Struct, forbid_unknown_fields=True):
 START = msgspec.json.Decoder(Start)
 
 
-def routes(hub: Hub) -> list[BaseRoute]:
+def routes(engine: Engine) -> list[BaseRoute]:
     """The routes of the demo: its page and files, and `POST /demo/jobs`."""
-    jobs = Jobs(hub)
+    jobs = Jobs(engine)
 
     async def start(request: Request) -> Response:
         read_query(request)
@@ -70,8 +68,8 @@ def routes(hub: Hub) -> list[BaseRoute]:
 class Jobs:
     """Long jobs that do nothing but report: at most one a tab and `MOST_JOBS` in all."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
         self._running: dict[str, tuple[str, asyncio.Task[None]]] = {}
 
     def start(self, tab: str) -> tuple[str, bool]:
@@ -96,6 +94,6 @@ class Jobs:
                 if step:
                     await asyncio.sleep(PAUSE)
                 progress = {"job": job, "percent": round(100 * step / STEPS), "step": step, "done": step == STEPS}
-                await self._hub.publish(f"demo/jobs/{tab}", progress, type="progress")
+                await self._engine.publish_many([Event.of(f"demo/jobs/{tab}", progress, type="progress")])
         except SSEPoolError as error:
             logger.info("demo job %s ended early: %s", job, error)

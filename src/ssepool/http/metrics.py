@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from ssepool.core.report import NodeReport
+from ssepool.core.states import PoolState, SlotState
+from ssepool.runtime.cluster.nodes import Nodes
+
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
-    from ssepool.runtime.hub import Hub
 
-Report = dict[str, Any]
-"""What `Nodes.reports` says of a process."""
-
-
-def routes(hub: Hub) -> list[BaseRoute]:
+def routes(nodes: Nodes) -> list[BaseRoute]:
     """The route of this file."""
 
     async def metrics(request: Request) -> Response:
@@ -27,55 +26,55 @@ def routes(hub: Hub) -> list[BaseRoute]:
         from prometheus_client.exposition import choose_encoder
 
         # Of all workers on this port: the request may have come to any of them.
-        reports, _ = await hub.nodes.reports(group=True)
+        reports, _ = await nodes.reports(group=True)
         # One of its own, so that two hubs in a process do not mix and nothing else gets in.
         registry = CollectorRegistry()
-        registry.register(ReportCollector(reports, workers=hub.nodes.are_workers))
+        registry.register(ReportCollector(reports, workers=nodes.are_workers))
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(registry), headers={"Content-Type": content_type, "Cache-Control": "no-store"})
 
     return [Route("/metrics", metrics, methods=["GET"])]
 
 
-GAUGES: tuple[tuple[str, str, Callable[[Report], float]], ...] = (
-    ("size", "Slots that exist.", lambda r: r["pool"]["size"]),
-    ("waiting", "Requests that wait for a slot.", lambda r: r["pool"]["waiting"]),
-    ("max_waiting", "Requests that may wait for a slot.", lambda r: r["pool"]["max_waiting"]),
+GAUGES: tuple[tuple[str, str, Callable[[NodeReport], float]], ...] = (
+    ("size", "Slots that exist.", lambda r: r.pool.size),
+    ("waiting", "Requests that wait for a slot.", lambda r: r.pool.waiting),
+    ("max_waiting", "Requests that may wait for a slot.", lambda r: r.pool.max_waiting),
     (
         "saturation",
         "Slots that are not free and requests that wait, divided by the slots: 1 is full, more is a queue.",
         # No slots yet: the hub is not open.
-        lambda r: (r["pool"]["size"] - r["pool"]["free"] + r["pool"]["waiting"]) / max(1, r["pool"]["size"]),
+        lambda r: (r.pool.size - r.pool.free + r.pool.waiting) / max(1, r.pool.size),
     ),
-    ("feeds", "Subscriptions that differ: each has one feed.", lambda r: r["feeds"]),
-    ("history_events", "Events at hand for replay.", lambda r: r["history"]["events"]),
-    ("history_bytes", "Bytes of the events at hand for replay.", lambda r: r["history"]["bytes"]),
-    ("broker_up", "1 while the broker can be reached.", lambda r: float(r["broker"]["failing"] is None)),
-    ("broker_behind", "Events that the broker has and this process has not.", lambda r: r["broker"]["behind"]),
-    ("uptime_seconds", "Seconds since the hub was opened.", lambda r: r["uptime"]),
+    ("feeds", "Subscriptions that differ: each has one feed.", lambda r: r.feeds),
+    ("history_events", "Events at hand for replay.", lambda r: r.history.events),
+    ("history_bytes", "Bytes of the events at hand for replay.", lambda r: r.history.bytes),
+    ("broker_up", "1 while the broker can be reached.", lambda r: float(r.broker.failing is None)),
+    ("broker_behind", "Events that the broker has and this process has not.", lambda r: r.broker.behind),
+    ("uptime_seconds", "Seconds since the hub was opened.", lambda r: r.uptime),
 )
 
-COUNTERS: tuple[tuple[str, str, Callable[[Report], float]], ...] = (
-    ("requests", "Requests for a slot, however they ended.", lambda r: r["pool"]["requests"]),
-    ("queued", "Requests that had to wait.", lambda r: r["pool"]["queued"]),
-    ("granted", "Requests that got a slot, at once or after waiting.", lambda r: r["pool"]["granted"]),
-    ("timed_out", "Waiters whose time was up.", lambda r: r["pool"]["timed_out"]),
-    ("cancelled", "Waiters whose client left.", lambda r: r["pool"]["cancelled"]),
-    ("refused", "Requests turned away at once.", lambda r: r["pool"]["refused"]),
-    ("wait_seconds", "Seconds that granted requests have waited, summed.", lambda r: r["pool"]["wait_seconds"]),
-    ("open_seconds", "Seconds that released connections were open, summed.", lambda r: r["pool"]["open_seconds"]),
-    ("events_published", "Events published, by whichever process.", lambda r: r["events"]["published"]),
-    ("events_delivered", "Events written to connections.", lambda r: r["events"]["delivered"]),
-    ("events_skipped", "Events that lagging connections did not get.", lambda r: r["events"]["skipped"]),
-    ("bytes_sent", "Bytes written to connections.", lambda r: r["bytes_sent"]),
+COUNTERS: tuple[tuple[str, str, Callable[[NodeReport], float]], ...] = (
+    ("requests", "Requests for a slot, however they ended.", lambda r: r.pool.requests),
+    ("queued", "Requests that had to wait.", lambda r: r.pool.queued),
+    ("granted", "Requests that got a slot, at once or after waiting.", lambda r: r.pool.granted),
+    ("timed_out", "Waiters whose time was up.", lambda r: r.pool.timed_out),
+    ("cancelled", "Waiters whose client left.", lambda r: r.pool.cancelled),
+    ("refused", "Requests turned away at once.", lambda r: r.pool.refused),
+    ("wait_seconds", "Seconds that granted requests have waited, summed.", lambda r: r.pool.wait_seconds),
+    ("open_seconds", "Seconds that released connections were open, summed.", lambda r: r.pool.open_seconds),
+    ("events_published", "Events published, by whichever process.", lambda r: r.events.published),
+    ("events_delivered", "Events written to connections.", lambda r: r.events.delivered),
+    ("events_skipped", "Events that lagging connections did not get.", lambda r: r.events.skipped),
+    ("bytes_sent", "Bytes written to connections.", lambda r: r.bytes_sent),
 )
 
 
 class ReportCollector:
     """Tells Prometheus what one process reports, or each of several workers with a label `worker`."""
 
-    def __init__(self, reports: list[Report], *, workers: bool) -> None:
-        self._of = [((str(report["worker"]),) if workers else (), report) for report in reports]
+    def __init__(self, reports: list[NodeReport], *, workers: bool) -> None:
+        self._of = [((str(report.worker),) if workers else (), report) for report in reports]
         self._labels = ["worker"] if workers else []
 
     def collect(self) -> Iterable[Metric]:
@@ -88,12 +87,12 @@ class ReportCollector:
         )
         released = CounterMetricFamily("ssepool_released", "Slots freed, by reason.", labels=[*self._labels, "reason"])
         for labels, report in self._of:
-            pool = report["pool"]
-            for state in ("free", "reserved", "open", "closing"):
-                slots.add_metric([*labels, state], pool[state])
-            for state in ("new", "open", "draining", "closed"):
-                states.add_metric([*labels, state], float(pool["state"] == state))
-            for reason, count in pool["released"].items():
+            pool = report.pool
+            for slot_state in SlotState:
+                slots.add_metric([*labels, slot_state.value], getattr(pool, slot_state.value))
+            for state in PoolState:
+                states.add_metric([*labels, state.value], float(pool.state == state.value))
+            for reason, count in pool.released.items():
                 released.add_metric([*labels, reason], count)
         yield from (slots, states, released)
         for make, metrics in ((GaugeMetricFamily, GAUGES), (CounterMetricFamily, COUNTERS)):

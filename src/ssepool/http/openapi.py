@@ -5,7 +5,7 @@ A test compares it with the routes of the application, so neither has what the o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,13 +17,10 @@ from ssepool.http.connections import KICK, MOST_KICK, MOST_PAGE, PAGE, STATES
 from ssepool.http.pool import MOST_DRAIN, Drain
 from ssepool.http.reply import JSONReply
 
-if TYPE_CHECKING:
-    from ssepool.runtime.hub import Hub
-
 Schema = dict[str, Any]
 
 
-def routes(hub: Hub) -> list[BaseRoute]:
+def routes() -> list[BaseRoute]:
     """The route of this file."""
 
     async def openapi(request: Request) -> Response:

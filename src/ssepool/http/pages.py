@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.staticfiles import StaticFiles
-
-if TYPE_CHECKING:
-    from ssepool.runtime.hub import Hub
 
 WEB = Path(__file__).parent.parent / "web"
 TYPES = {
@@ -36,7 +32,7 @@ SHARED = ("base.css", "page.js", "pool.js")
 FILES = StaticFiles(directory=WEB)
 
 
-def routes(hub: Hub) -> list[BaseRoute]:
+def routes() -> list[BaseRoute]:
     """The routes of the browser client, and of what all pages share, under `/web`."""
     return [file_route("/ssepool.js", "ssepool.js"), *(file_route(f"/web/{name}", name) for name in SHARED)]
 

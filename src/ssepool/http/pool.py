@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,9 +12,7 @@ from ssepool.http.body import JSON, decode, media_type, read_body
 from ssepool.http.errors import APIError
 from ssepool.http.query import read_query
 from ssepool.http.reply import JSONReply
-
-if TYPE_CHECKING:
-    from ssepool.runtime.hub import Hub
+from ssepool.runtime.cluster.nodes import Nodes
 
 MOST_BODY = KiB
 MOST_DRAIN = 3600
@@ -38,24 +34,24 @@ RESIZE = msgspec.json.Decoder(Resize)
 DRAIN = msgspec.json.Decoder(Drain)
 
 
-def routes(hub: Hub) -> list[BaseRoute]:
+def routes(nodes: Nodes) -> list[BaseRoute]:
     """The routes of this file."""
 
     async def get(request: Request) -> Response:
         read_query(request)
-        return JSONReply(await hub.nodes.here())
+        return JSONReply(await nodes.here())
 
     async def resize(request: Request) -> Response:
         read_query(request)
         media_type(request, JSON)
         body = await read_body(request, MOST_BODY)
         new = decode(RESIZE, body, root="pool", code="invalid_setting", fields=Resize.__struct_fields__)
-        await hub.nodes.resize(new.size)
-        return JSONReply(await hub.nodes.here())
+        await nodes.resize(new.size)
+        return JSONReply(await nodes.here())
 
     async def cluster(request: Request) -> Response:
         read_query(request)
-        reports, missing = await hub.nodes.reports()
+        reports, missing = await nodes.reports()
         return JSONReply({"nodes": reports, "missing": missing})
 
     async def drain(request: Request) -> Response:
@@ -68,7 +64,7 @@ def routes(hub: Hub) -> list[BaseRoute]:
         if not 0 <= order.seconds <= MOST_DRAIN:
             message = f"drain.seconds is {order.seconds:g}; it takes a number from 0 to {MOST_DRAIN}"
             raise APIError(400, "invalid_setting", message)
-        await hub.nodes.drain(order.seconds)
+        await nodes.drain(order.seconds)
         return JSONReply({"draining": True, "seconds": order.seconds}, 202)
 
     return [

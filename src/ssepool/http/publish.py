@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -19,10 +19,8 @@ from ssepool.http.body import JSON, decode, media_type, read_body
 from ssepool.http.errors import APIError, translate
 from ssepool.http.query import read_query
 from ssepool.http.reply import JSON_HEADERS, JSONReply
-
-if TYPE_CHECKING:
-    from ssepool.runtime.admission import Reply
-    from ssepool.runtime.hub import Hub
+from ssepool.runtime.engine import Engine
+from ssepool.runtime.handover import Reply
 
 PATH = "/events"
 TARGET = PATH.encode()
@@ -64,20 +62,20 @@ BATCH: msgspec.json.Decoder[Incoming | list[Incoming]] = msgspec.json.Decoder(In
 LINE = msgspec.json.Decoder(Incoming)
 
 
-def routes(hub: Hub) -> list[BaseRoute]:
+def routes(engine: Engine) -> list[BaseRoute]:
     """The route of this file."""
 
     async def publish(request: Request) -> Response:
         read_query(request)
         kind = media_type(request, JSON, NDJSON, FORM)
-        batch = _batch(kind, await read_body(request, hub.config.max_body))
+        batch = _batch(kind, await read_body(request, engine.config.max_body))
         events: list[Event] = []
         for start in range(0, len(batch), SLICE):
             if start:
                 await asyncio.sleep(0)
             events += _events(batch, start)
         try:
-            return JSONReply({"ids": await hub.publish_many(events)}, 201)
+            return JSONReply({"ids": await engine.publish_many(events)}, 201)
         except EventTooLarge as error:
             sizes = [len(event.encode()) for event in events]
             raise APIError(413, "event_too_large", f"events[{sizes.index(max(sizes))}]: {error}") from None
@@ -85,7 +83,7 @@ def routes(hub: Hub) -> list[BaseRoute]:
     return [Route(PATH, publish, methods=["POST"])]
 
 
-def publish_at_once(hub: Hub, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Reply | None:
+def publish_nowait(engine: Engine, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Reply | None:
     """Publish what a plain request to `PATH` holds, or do nothing and return None: then the route has to be asked,
     which waits where that is needed, and says what is wrong."""
     kind = ""
@@ -94,11 +92,11 @@ def publish_at_once(hub: Hub, headers: Iterable[tuple[bytes, bytes]], body: byte
             kind = PLAIN_KINDS.get(value, "")
         elif name in NOT_PLAIN:
             return None
-    if not kind or len(body) > hub.config.max_body:
+    if not kind or len(body) > engine.config.max_body:
         return None
     try:
         batch = _batch(kind, body)
-        ids = hub.publish_at_once(_events(batch, 0)) if len(batch) <= SLICE else None
+        ids = engine.try_publish(_events(batch, 0)) if len(batch) <= SLICE else None
     except (SSEPoolError, APIError):
         return None
     return None if ids is None else (201, JSON_HEADERS, msgspec.json.encode({"ids": ids}))

@@ -11,21 +11,21 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ssepool.core.topics import shown
 from ssepool.http.errors import APIError, refusal
 
-MOST_QUERY = 8 * 1024
+MAX_QUERY_BYTES = 8 * 1024
 """Bytes of a query string at most."""
 
 
 class QueryLimit:
-    """ASGI middleware: answers 414 to a query string of more than `MOST_QUERY` bytes and passes on all else."""
+    """ASGI middleware: answers 414 to a query string of more than `MAX_QUERY_BYTES` bytes and passes on all else."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         size = len(scope.get("query_string", b""))
-        if scope["type"] != "http" or size <= MOST_QUERY:
+        if scope["type"] != "http" or size <= MAX_QUERY_BYTES:
             return await self.app(scope, receive, send)
-        message = f"the query string has {size} bytes; it takes {MOST_QUERY} at most"
+        message = f"the query string has {size} bytes; it takes {MAX_QUERY_BYTES} at most"
         await refusal(414, "query_too_long", message)(scope, receive, send)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -11,12 +11,11 @@ from starlette.types import Receive, Scope, Send
 
 from ssepool.config import KiB
 from ssepool.core.topics import Subscription, shown
+from ssepool.core.visit import Scope as AnyScope
+from ssepool.core.visit import Visit
 from ssepool.http.errors import APIError
-from ssepool.runtime.asgi import EventStream
-from ssepool.runtime.visit import Visit, ip_of, last_event_id
-
-if TYPE_CHECKING:
-    from ssepool.runtime.hub import Hub
+from ssepool.runtime.admission.response import EventStream
+from ssepool.runtime.engine import Engine
 
 PATH = "/events"
 
@@ -31,33 +30,29 @@ MOST_REGEXP = 64
 PARAMETERS = ("topic", "pattern", "last_event_id", "lastEventId", "data")
 
 
-def routes(hub: Hub) -> list[BaseRoute]:
+def routes(engine: Engine) -> list[BaseRoute]:
     """The route of this file."""
-    return [Route(PATH, Subscribe(hub), methods=["GET", "HEAD"])]
+    return [Route(PATH, Subscribe(engine), methods=["GET", "HEAD"])]
 
 
 class Subscribe:
     """An ASGI application, not a request handler: a subscription needs nothing that Starlette would wrap around it."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await EventStream(self._hub, read_visit(scope))(scope, receive, send)
+        await EventStream(self._engine, read_visit(scope))(scope, receive, send)
 
 
-def read_visit(scope: Scope) -> Visit:
+def read_visit(scope: AnyScope) -> Visit:
     """What a request for the stream asks for. Raises `APIError` or `InvalidTopic`.
 
     A stranger has no right to private events.
     """
     query = read_subscription(scope["query_string"])
-    return Visit(
-        subscription=Subscription.of(query["topic"], query["pattern"], private=False),
-        ip=ip_of(scope),
-        data=query["data"],
-        last_event_id=last_event_id(scope),
-    )
+    subscription = Subscription.of(query["topic"], query["pattern"], private=False)
+    return Visit.of(scope, subscription, data=query["data"])
 
 
 def read_subscription(query_string: bytes) -> dict[str, Any]:

@@ -1,0 +1,134 @@
+"""Visit: what a client asks for when it connects, whichever way its request came in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from hashlib import sha256
+from typing import Any, Protocol, Self
+from urllib.parse import parse_qs
+
+import msgspec
+
+from ssepool.core.event import Event
+from ssepool.core.frames import COMPLETED_ID, DIALECT, Dialect
+from ssepool.core.states import Reason
+from ssepool.core.topics import Subscription
+
+MAX_LAST_EVENT_ID = 1024
+"""Characters of a `Last-Event-ID` that are looked at; longer ones cannot be ours."""
+
+Scope = Mapping[str, Any]
+"""An ASGI scope."""
+
+
+class Request(Protocol):
+    """A request of whatever framework: Starlette's, FastAPI's, Litestar's."""
+
+    @property
+    def scope(self) -> Any:
+        """The ASGI scope."""
+
+
+class Viewer(Protocol):
+    """A client of a source, as the source sees it."""
+
+    def finish(self, reason: Reason) -> None:
+        """Close the stream for this reason once everything that is pending has been written."""
+
+
+class Source(Protocol):
+    """A run, as a visit and its admission see it: a generator whose events the client wants."""
+
+    start: int
+    """The broker's position before the first event."""
+    outcome: Reason | None
+    """Why the source has ended; None while it goes on."""
+
+    def attend(self, viewer: Viewer, send: Callable[[Event], Awaitable[None]]) -> None:
+        """A client has its slot; `send` writes an event to this client alone."""
+
+    def unattend(self, viewer: Viewer) -> None:
+        """The client has left."""
+
+    async def left(self, spare: AsyncIterable[Any] | None) -> None:
+        """The request has been dealt with. `spare` is the generator that came with it and was not needed."""
+
+    def is_over_for(self, last_event_id: str | None) -> bool:
+        """Whether a client that comes back with this id has everything that there will ever be."""
+
+
+class Visit(msgspec.Struct, kw_only=True):
+    """One request for a stream."""
+
+    subscription: Subscription | None = None
+    """What the client wants; None for a generator's stream that has no topic."""
+    ip: str | None = None
+    """The address that the client comes from."""
+    user: str | None = None
+    """Who the client is, as the application says."""
+    data: Any = None
+    """The client's own data."""
+    last_event_id: str | None = None
+    """The id behind which the client resumes."""
+    dialect: Dialect = DIALECT
+    """How the hub speaks to this client."""
+    source: Source | None = None
+    """The run whose events this client wants."""
+    spare: AsyncIterable[Any] | None = None
+    """A generator that came with this request and is not needed: the same topic has one already."""
+
+    @classmethod
+    def of(
+        cls,
+        scope: Scope,
+        subscription: Subscription | None,
+        *,
+        user: str | None = None,
+        data: Any = None,
+        last_event_id: str | None = None,
+    ) -> Self:
+        """The visit of a request, from its ASGI scope. A `last_event_id` wins over that of the request."""
+        client = scope.get("client")
+        return cls(
+            subscription=subscription,
+            ip=client[0] if client else None,
+            user=user,
+            data=data,
+            last_event_id=last_event_id or requested_id(scope),
+        )
+
+    @property
+    def limited(self) -> tuple[str, ...]:
+        """Topics and patterns, as the limits count them."""
+        return self.subscription.keys if self.subscription else ()
+
+    @property
+    def fingerprint(self) -> str:
+        """What every node recognises this client by when it comes back: address, user, subscription and data."""
+        private = self.subscription is not None and self.subscription.private
+        text = repr((self.ip, self.user, self.limited, private, repr(self.data)))
+        return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+    @property
+    def has_everything(self) -> bool:
+        """Whether the client has seen the end of what it asks for, and only its automatic reconnection is back."""
+        if self.last_event_id == COMPLETED_ID:
+            return True
+        return self.source is not None and self.source.is_over_for(self.last_event_id)
+
+
+def requested_id(scope: Scope) -> str | None:
+    """The id that a request resumes from: the header `Last-Event-ID` (WHATWG HTML, 9.2.4), else the query's
+    `last_event_id` or `lastEventId` (two polyfills and fresh pages can send no header); None if there is none or it is
+    empty. Names of headers are in lower case."""
+    headers: list[tuple[bytes, bytes]] = scope["headers"]
+    for name, value in headers:
+        if name == b"last-event-id":
+            return value.decode("utf-8", "replace")[:MAX_LAST_EVENT_ID] or None
+    query = scope.get("query_string", b"")
+    if b"ast_event_id=" in query or b"astEventId=" in query:
+        values = parse_qs(query.decode("utf-8", "replace"))
+        for parameter in ("last_event_id", "lastEventId"):
+            if parameter in values:
+                return values[parameter][-1][:MAX_LAST_EVENT_ID] or None
+    return None

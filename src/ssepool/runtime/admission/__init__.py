@@ -1,0 +1,1 @@
+"""From a request to its slot and the first byte of its stream."""

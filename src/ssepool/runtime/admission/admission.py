@@ -1,0 +1,263 @@
+"""Admission: a request's way from its arrival to a slot and a live stream, or to a polite refusal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Self
+
+import msgspec
+
+from ssepool.core.frames import Dialect
+from ssepool.core.pool import Pool
+from ssepool.core.slot import Slot
+from ssepool.core.states import PoolState, Reason, SlotState, WaiterState
+from ssepool.core.topics import Subscription
+from ssepool.core.visit import Visit
+from ssepool.core.waiting import Waiter
+from ssepool.errors import PoolClosed, PoolFull, PoolTimeout, SSEPoolError
+from ssepool.runtime.connections import Connection
+from ssepool.runtime.engine import Engine
+from ssepool.runtime.handover import Handover, Reply
+from ssepool.runtime.streams.link import Link
+from ssepool.runtime.streams.replay import Replay
+from ssepool.runtime.streams.socket import SocketLink
+
+
+class ClientGone(Exception):
+    """The client left before its stream opened."""
+
+
+class SlotRequest:
+    """One request's application for a slot: what the pool calls back when the request had to wait.
+
+    It owns what it was given, a place in the queue or a slot, until `take`. A context manager: what it still owns at
+    the end goes back to the pool.
+    """
+
+    def __init__(self, pool: Pool, visit: Visit, now: Callable[[], float]) -> None:
+        """Apply. `now` is the pool's clock, in seconds. Raises `PoolFull` or `PoolClosed`."""
+        self._pool = pool
+        self._now = now
+        self._link: Link | None = None
+        self._outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._slot: Slot | None = None
+        self._error: Exception | None = None
+        self._waiter: Waiter | None = None
+        self._announced = 0
+        """The place in the queue that the client was told last."""
+        self._announced_at = 0.0
+        place = pool.acquire(now(), self, ip=visit.ip, user=visit.user, topics=visit.limited)
+        if isinstance(place, Slot):
+            self._slot = place
+        else:
+            self._waiter = place
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is no slot yet."""
+        return self._slot is None
+
+    async def granted_slot(self, link: Link) -> None:
+        """Wait for the slot. Raises `PoolTimeout`, `PoolClosed`, or `ClientGone` when the link ends meanwhile."""
+        self._link = link
+        link.owner = self
+        if self._waiter is not None and link.started:
+            self._announce_nowait(self._waiter)
+        if self._slot is None and not link.ended:
+            await self._outcome
+        if self._error is not None:
+            raise self._error
+        if link.ended:
+            raise ClientGone
+
+    def take(self) -> Slot:
+        """The slot; from now on it is the caller's to release."""
+        assert self._slot is not None
+        slot, self._slot = self._slot, None
+        return slot
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._waiter is not None:
+            self._pool.leave(self._waiter)
+        if self._slot is not None:
+            self._pool.release(self.take(), self._now())
+
+    def announce(self, position: int, waiting: int, now: float) -> None:
+        """Tell the client its place in the queue, or that it is not forgotten."""
+        link = self._link
+        if link is None or link.ended or not link.started or link.stalled:
+            return
+        if position != self._announced:
+            link.push(link.dialect.queued(position, waiting))
+        elif now - self._announced_at >= self._pool.config.heartbeat_interval:
+            link.push(link.dialect.heartbeat)
+        else:
+            return
+        self._announced, self._announced_at = position, now
+        link.flush()
+
+    def _announce_nowait(self, waiter: Waiter) -> None:
+        # The next look of the reaper, which tells of changes, may be a second away, and until then nothing at all
+        # would be on the wire: the head goes out with the first announcement.
+        if position := self._pool.position(waiter):
+            self.announce(position, len(self._pool.waiting), self._now())
+
+    # What the pool calls.
+
+    def granted(self, slot: Slot) -> bool:
+        """Take a slot, unless the client has left meanwhile."""
+        if self._outcome.done():
+            return False
+        self._slot = slot
+        self._outcome.set_result(None)
+        return True
+
+    def failed(self, outcome: WaiterState) -> None:
+        """There will be no slot."""
+        if outcome is WaiterState.TIMED_OUT:
+            waited = self._pool.config.acquire_timeout
+            self._fail(PoolTimeout(f"no slot came free ({self._pool!r}, waited {waited:.1f} s)"))
+        else:
+            self._fail(PoolClosed(f"the pool takes no more requests ({self._pool!r})"))
+
+    # What the link calls.
+
+    def link_ended(self, reason: Reason) -> None:
+        """The client has left."""
+        self._fail(ClientGone())
+        if self._waiter is not None:
+            self._pool.leave(self._waiter)
+
+    def _fail(self, error: Exception) -> None:
+        if not self._outcome.done():
+            self._error = error
+            self._outcome.set_result(None)
+
+
+class Nobody:
+    """The applicant of a request that does not wait."""
+
+    def granted(self, slot: Slot) -> bool:
+        """Nobody is there to take it."""
+        return False
+
+    def failed(self, outcome: WaiterState) -> None:
+        """Nobody is there to be told."""
+
+    def announce(self, position: int, waiting: int, now: float) -> None:
+        """Nobody is there to be told."""
+
+
+NOBODY = Nobody()
+
+
+def is_to_stay_away(engine: Engine, visit: Visit) -> bool:
+    """Whether this client has everything already, or was kicked: it is answered 204, which ends an EventSource for
+    good (WHATWG HTML, 9.2.3)."""
+    return visit.has_everything or engine.bans.contains(visit, engine.now())
+
+
+def admit_nowait(engine: Engine, visit: Visit, take: Callable[[], Handover], head: Callable[[Dialect], bytes]) -> bool:
+    """Stream to a client whose socket no server holds, if a slot is free and nothing is out of the ordinary.
+
+    False if it must take the longer way: the pool is full or not open, or the client is to be told to stay away. Then
+    nothing has been done, and the socket, which `take` takes, is still the caller's. `head` gives the response's head.
+    """
+    pool = engine.pool
+    limited = visit.limited if pool.limits else ()  # most pools have none
+    if (
+        engine.streamer is None
+        or pool.state is not PoolState.OPEN
+        or not pool.count(SlotState.FREE)
+        or is_to_stay_away(engine, visit)
+        or pool.exceeds(visit.ip, visit.user, limited)
+    ):
+        return False
+    slot = pool.acquire(engine.now(), NOBODY, ip=visit.ip, user=visit.user, topics=limited)
+    assert isinstance(slot, Slot)
+    link = SocketLink(engine.links, engine.streamer, take(), visit.dialect)
+    link.start(head(visit.dialect))
+    welcome_nowait(engine, engine.connections.bind(slot, link, visit), link, visit)
+    return True
+
+
+async def welcome(engine: Engine, connection: Connection, link: Link, visit: Visit) -> None:
+    """Open the stream: the first event, the hooks, what the client missed, and then what is live."""
+    if not link.ended and _begin(engine, connection, link):  # a task that was made for this may come too late
+        await engine.hooks.run("connect", connection)
+        _go_on(engine, connection, link, visit)
+
+
+def welcome_nowait(engine: Engine, connection: Connection, link: Link, visit: Visit) -> None:
+    """As `welcome`, for callers that cannot wait: a task is made only if there are hooks to wait for."""
+    if "connect" in engine.hooks:
+        engine.tasks.start(welcome(engine, connection, link, visit))
+    elif _begin(engine, connection, link):
+        _go_on(engine, connection, link, visit)
+
+
+def _begin(engine: Engine, connection: Connection, link: Link) -> bool:
+    assert link.slot is not None
+    pool = engine.pool
+    pool.start(link.slot, engine.now())
+    if link.stalled:  # already before it had a slot to be judged by
+        pool.block(link.slot, engine.now())
+    if pool.state is not PoolState.OPEN:  # it began to drain or close while the head was on its way
+        reason = Reason.DRAINED if pool.state is PoolState.DRAINING else Reason.SHUTDOWN
+        engine.connections.evict(link.slot, reason)
+        return False
+    link.push(link.dialect.opened(connection.id, connection.token, engine.node, retry=engine.retry()))
+    return True
+
+
+def _go_on(engine: Engine, connection: Connection, link: Link, visit: Visit) -> None:
+    if link.is_leaving:
+        return
+    source, subscription = visit.source, visit.subscription
+    if source is not None:
+        source.attend(link, connection.send)
+    if subscription is not None:
+        _follow(
+            engine, link, subscription, visit.last_event_id, engine.log.position if source is None else source.start
+        )
+    if source is not None and source.outcome is not None:
+        link.finish(source.outcome)
+    else:
+        link.flush()
+
+
+def _follow(engine: Engine, link: Link, subscription: Subscription, last_event_id: str | None, after: int) -> None:
+    """Give a link what it missed behind an id, or else behind a position, and then what is live."""
+    log, feeds = engine.log, engine.feeds
+    if last_event_id is not None:
+        replay = Replay(log, feeds, engine.tasks, subscription, wanted=last_event_id)
+        link.replay = replay
+        replay.begin(link)
+    elif after < log.position:
+        link.replay = Replay(log, feeds, engine.tasks, subscription, after=after)
+    else:
+        feeds.join(link, subscription)
+
+
+def refusal(engine: Engine, error: SSEPoolError, dialect: Dialect) -> Reply:
+    """Status, headers and body for a request that gets no slot.
+
+    Programs get an honest 503 with `on_full = "reject"`, and so does a proxy that asks another node then, with
+    `on_drain = "reject"`. A browser's EventSource gives up for ever on any status but 200 (WHATWG HTML, 9.2.3), so
+    otherwise the answer is a stream that says when to come back, and ends.
+    """
+    retry, pool = engine.retry(), engine.config.pool
+    if pool.on_full == "reject" or (pool.on_drain == "reject" and isinstance(error, PoolClosed)):
+        body = msgspec.json.encode({"error": {"code": reason_code(error), "message": str(error)}})
+        seconds = str(max(1, round(retry / 1000))).encode()
+        return 503, [(b"content-type", b"application/json"), (b"retry-after", seconds)], body
+    return 200, list(dialect.headers), dialect.closed(reason_code(error), retry=retry)
+
+
+def reason_code(error: SSEPoolError) -> str:
+    """The reason code for a client that gets no slot."""
+    return {PoolTimeout: "timed_out", PoolFull: "pool_full"}.get(type(error), "pool_closed")

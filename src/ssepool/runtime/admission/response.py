@@ -1,0 +1,157 @@
+"""The way in through ASGI: a response that admits its client to the pool and streams to it.
+
+Where the server offers `scope["extensions"]["ssepool.detach"]`, the socket is taken over and the request forgotten;
+elsewhere a task for each connection writes through plain `send`. Both are links over the same cursors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from ssepool.core.states import Reason
+from ssepool.core.visit import Visit
+from ssepool.errors import SSEPoolError
+from ssepool.runtime.admission.admission import (
+    ClientGone,
+    SlotRequest,
+    is_to_stay_away,
+    reason_code,
+    refusal,
+    welcome,
+)
+from ssepool.runtime.engine import Engine
+from ssepool.runtime.handover import ABORT, ALONE, DETACH, Handover
+from ssepool.runtime.streams.asgi import AsgiLink
+from ssepool.runtime.streams.link import Link
+from ssepool.runtime.streams.socket import SocketLink
+
+
+class EventStream(Response):
+    """The response of a subscription. Made by `Hub.response` and `Hub.stream`; an ASGI application of its own."""
+
+    def __init__(self, engine: Engine, visit: Visit) -> None:
+        self.visit = visit
+        self._engine = engine
+        self.status_code = 200
+        self.background = None
+        self.body = b""
+        self.raw_headers = list(visit.dialect.headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        visit = self.visit
+        try:
+            if scope["method"] == "HEAD":
+                await _respond(send, 200, self.raw_headers, b"")
+            elif is_to_stay_away(self._engine, visit):
+                await _respond(send, 204, [], b"")
+            else:
+                self._engine.check_open()
+                await self._admit(scope, receive, send)
+        finally:
+            if visit.source is not None:
+                await visit.source.left(visit.spare)
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            request = SlotRequest(self._engine.pool, self.visit, self._engine.now)
+        except SSEPoolError as error:
+            await self._turn_away(scope, send, error)
+            return
+        with request:
+            async with _Writing(self._open_link(scope, receive, send)) as writing:
+                await self._stream(request, writing, scope, send)
+
+    async def _stream(self, request: SlotRequest, writing: _Writing, scope: Scope, send: Send) -> None:
+        """Stream to the client once it has its slot; return when the stream is over, or is the hub's own."""
+        engine, visit, link = self._engine, self.visit, writing.link
+        if request.waits and engine.config.pool.announce_queue:
+            await self._start(link, send)
+            writing.begin()
+        try:
+            await request.granted_slot(link)
+        except SSEPoolError as error:
+            if link.started:
+                link.part(visit.dialect.closed(reason_code(error), retry=engine.retry()))
+            else:
+                await self._turn_away(scope, send, error)
+        else:
+            connection = engine.connections.bind(request.take(), link, visit)
+            if not link.started:
+                await self._start(link, send)
+            if not link.ended:
+                await welcome(engine, connection, link, visit)
+            writing.begin()
+        await writing.done()
+
+    def _open_link(self, scope: Scope, receive: Receive, send: Send) -> Link:
+        engine, dialect = self._engine, self.visit.dialect
+        extensions = scope.get("extensions", {})
+        ack_timeout = engine.config.pool.ack_timeout
+        if DETACH in extensions and engine.streamer is not None:
+            handover: Handover | None = extensions[DETACH](ack_timeout)
+            if handover is not None:
+                return SocketLink(engine.links, engine.streamer, handover, dialect)
+        if ALONE in extensions:
+            extensions[ALONE](ack_timeout)
+        return AsgiLink(engine.links, receive, send, extensions.get(ABORT), dialect)
+
+    async def _start(self, link: Link, send: Send) -> None:
+        """Send the response's head through the application's middleware, on either path."""
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        # Some middleware holds the head back until there is a body.
+        await send({"type": "http.response.body", "body": b"", "more_body": True})
+        await link.wait_started()
+
+    async def _turn_away(self, scope: Scope, send: Send, error: SSEPoolError) -> None:
+        status, headers, body = refusal(self._engine, error, self.visit.dialect)
+        if scope.get("http_version", "1.1").startswith("1"):  # HTTP/2 has no such header (RFC 9113, 8.2.2)
+            # Else the server holds the connection of a client that is to come back in seconds, and its descriptor.
+            headers = [*headers, (b"connection", b"close")]
+        await _respond(send, status, headers, body)
+
+
+class _Writing:
+    """A request's link, and the task that writes for it where that takes one. The request keeps a link that goes
+    through `send`: it ends with it. A detached link goes on by itself, unless the request fails."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self._writer: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Have the task write, if there is to be one and there is none yet."""
+        if isinstance(self.link, AsgiLink) and self._writer is None:
+            self._writer = asyncio.create_task(self.link.run())
+
+    async def done(self) -> None:
+        """Return when the task has written everything."""
+        if self._writer is not None:
+            await self._writer
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        # OSError: what some servers' `send` raises when the client has gone.
+        has_left = isinstance(error, (ClientGone, OSError))
+        if error is not None and not has_left:
+            self.link.end(Reason.ERROR)
+        if self._writer is not None and not self._writer.done():
+            self._writer.cancel()
+        if isinstance(self.link, AsgiLink):
+            self.link.end(Reason.CLIENT_CLOSED)
+        return has_left
+
+
+async def _respond(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    if body and (b"content-type", b"text/event-stream") not in headers:  # a stream has no length, however short
+        headers = [*headers, (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,1 @@
+"""What the hubs of one broker tell and ask each other."""

@@ -1,0 +1,174 @@
+"""Messages: what the hubs of one broker send each other, as typed structs.
+
+A question is a struct that names the type of its answer; its kind on the wire is `Question.kind`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+import msgspec
+
+from ssepool.core.report import NodeReport
+
+Answer = TypeVar("Answer")
+
+
+class Node(msgspec.Struct, frozen=True):
+    """A hub as the others know it."""
+
+    node: str
+    """The name in its connections' ids."""
+    host: str
+    """The name of its machine."""
+    pid: int
+    """Its process id there."""
+    group: str | None = None
+    """Names the workers of one port; None for a hub that is alone in it."""
+    worker: int | None = None
+    """Its number among them."""
+
+
+class Message(msgspec.Struct, omit_defaults=True):
+    """What goes over the broker's side channel."""
+
+    kind: str
+    """What this is: a question's kind, or one of `HERE`, `BYE` and `ANSWER`."""
+    sender: str
+    """The node that sends it."""
+    to: str | None = None
+    """The node that this is for; None for all."""
+    ref: int = 0
+    """The question that this asks or answers; 0 if nobody waits for an answer."""
+    body: msgspec.Raw = msgspec.Raw(b"null")
+    """The struct of the kind, or the answer, as JSON."""
+
+
+HERE = "here"
+"""The sender is there; the body is its `Node`."""
+BYE = "bye"
+"""The sender goes."""
+ANSWER = "answer"
+"""The answer to a question."""
+
+
+class Question(msgspec.Struct, Generic[Answer], frozen=True):
+    """Something that other nodes are asked, or told to do."""
+
+    kind: ClassVar[str]
+    """Its name on the wire."""
+    answer: ClassVar[Any]
+    """The type of the answer."""
+
+
+class ConnectionInfo(msgspec.Struct, frozen=True):
+    """What others may know of a connection: everything but its token."""
+
+    id: str
+    state: Literal["open", "closing"]
+    user: str | None
+    ip: str | None
+    topics: tuple[str, ...]
+    patterns: tuple[str, ...]
+    data: msgspec.Raw
+    """The client's own data, as JSON."""
+    opened_at: float
+    """Unix time in seconds."""
+    events_sent: int
+    bytes_sent: int
+    events_skipped: int
+
+
+class Page(msgspec.Struct):
+    """Connections of one node, by slot."""
+
+    connections: list[ConnectionInfo]
+    more: bool = False
+    """Whether there are others behind them."""
+
+
+class FindConnections(Question[Page], frozen=True):
+    """Which connections are wanted, and how many are to be listed at the most."""
+
+    kind = "connections"
+    answer = Page
+
+    limit: int
+    topic: str | None = None
+    """Only with this topic or pattern; likewise the next three."""
+    user: str | None = None
+    ip: str | None = None
+    state: str | None = None
+    after: tuple[str, int] | None = None
+    """Node and slot that come before those to be listed."""
+
+
+class DescribeConnection(Question[ConnectionInfo | None], frozen=True):
+    """What there is to know of one connection; None if it is not there."""
+
+    kind = "connection"
+    answer = ConnectionInfo | None
+
+    id: str
+
+
+class Kick(Question[bool], frozen=True):
+    """Send a client away and keep it away. False if it is not there."""
+
+    kind = "kick"
+    answer = bool
+
+    id: str
+    seconds: float
+
+
+class Ban(Question[None], frozen=True):
+    """Keep a client away that another node has kicked."""
+
+    kind = "ban"
+    answer = None
+
+    fingerprint: str
+    seconds: float
+
+
+Outcome = Literal["accepted", "invalid_token", "not_found"]
+"""What became of a client's own data."""
+
+
+class Receive(Question[Outcome], frozen=True):
+    """Hand a client's own data to the `on_message` hooks of its node."""
+
+    kind = "message"
+    answer = Outcome
+
+    id: str
+    token: str
+    data: Any
+
+
+class AskReport(Question[NodeReport], frozen=True):
+    """The numbers of a process, on request with the state of each slot as a letter."""
+
+    kind = "report"
+    answer = NodeReport
+
+    cells: bool = False
+
+
+class Resize(Question[bool], frozen=True):
+    """Change the number of slots of one process."""
+
+    kind = "resize"
+    answer = bool
+
+    size: int
+
+
+class Drain(Question[bool], frozen=True):
+    """Send all clients of one process away, evenly over these seconds."""
+
+    kind = "drain"
+    answer = bool
+
+    seconds: float

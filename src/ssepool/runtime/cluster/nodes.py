@@ -1,0 +1,235 @@
+"""Nodes: what can be done with every connection and pool of the cluster, on whichever node it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import msgspec
+
+from ssepool.config import PoolConfig
+from ssepool.core.report import BrokerReport, NodeReport, Report, merged
+from ssepool.errors import BrokerError, ConfigError
+from ssepool.runtime.cluster.cluster import Cluster
+from ssepool.runtime.cluster.messages import (
+    AskReport,
+    Ban,
+    ConnectionInfo,
+    DescribeConnection,
+    Drain,
+    FindConnections,
+    Kick,
+    Node,
+    Outcome,
+    Page,
+    Question,
+    Receive,
+    Resize,
+)
+from ssepool.runtime.cluster.presence import describe, merge, page_of
+from ssepool.runtime.connections import Connection
+from ssepool.runtime.engine import Engine
+
+A = TypeVar("A")
+
+
+class PoolReport(Report, frozen=True, kw_only=True):
+    """The numbers of one port: of its one process, or the sums of its workers and then each of them."""
+
+    workers: list[NodeReport]
+    """Each of the processes on this port, where there are several."""
+    missing: list[Node]
+    """Workers that did not answer in time: the sums are without them."""
+
+
+class Nodes:
+    """Does at once what concerns this node, and asks the others for the rest.
+
+    Each method raises `BrokerError` if other nodes cannot be reached; where only some did not answer, it says which.
+    """
+
+    def __init__(self, engine: Engine, cluster: Cluster) -> None:
+        self._engine = engine
+        self._cluster = cluster
+        cluster.on(FindConnections, self._list_here)
+        cluster.on(DescribeConnection, self._describe_here)
+        cluster.on(Kick, self._kick_here)
+        cluster.on(Ban, self._ban_here)
+        cluster.on(Receive, self._receive_here)
+        cluster.on(AskReport, self._report_here)
+        cluster.on(Resize, self._resize_here)
+        cluster.on(Drain, self._drain_here)
+
+    # Connections.
+
+    async def connections(self, wanted: FindConnections) -> tuple[Page, list[str]]:
+        """The wanted connections of all nodes, in the order of their ids, and the nodes that did not answer."""
+        others = [node.node for node in self._cluster.others]
+        here, answers = await asyncio.gather(self._list_here(wanted), self._cluster.ask(wanted, nodes=others))
+        missing = [node for node in others if node not in answers]
+        return merge({**answers, self._engine.node: here}, wanted.limit), missing
+
+    async def connection(self, id: str) -> ConnectionInfo | None:
+        """What there is to know of one connection; None if it is not there."""
+        return await self._where(id, DescribeConnection(id), self._describe_here)
+
+    async def kick(self, id: str, seconds: float) -> bool:
+        """Send a client away, and tell all nodes to keep it away for so long. False if it is not there."""
+        kicked: bool | None = await self._where(id, Kick(id, seconds), self._kick_here)
+        return bool(kicked)
+
+    def send_away(self, connection: Connection, seconds: float) -> None:
+        """As `kick`, for a connection of this node. For 0 seconds it may come back at once."""
+        if seconds > 0:
+            fingerprint = connection.visit.fingerprint
+            self._ban(fingerprint, seconds)
+            self._cluster.spread(Ban(fingerprint, seconds))
+        connection.close()
+
+    def expects(self, id: str, token: str) -> Outcome:
+        """What will become of a client's own data, as far as that is known before it is there: `accepted` also where
+        another node has to be asked."""
+        node = id.partition("-")[0]
+        if node != self._engine.node:
+            return "accepted" if self._knows(node) else "not_found"
+        connection = self._find(id)
+        if connection is None:
+            return "not_found"
+        return "accepted" if connection.accepts(token) else "invalid_token"
+
+    async def receive(self, id: str, token: str, data: object) -> Outcome:
+        """Hand a client's own data to the `on_message` hooks of its node.
+
+        Data that is too big for a message between nodes raises `BrokerError`.
+        """
+        return await self._where(id, Receive(id, token, data), self._receive_here) or "not_found"
+
+    # Pools.
+
+    async def reports(self, *, group: bool = False, cells: bool = False) -> tuple[list[NodeReport], list[Node]]:
+        """The numbers of all nodes, this one first, and the nodes that did not answer.
+
+        With `group` only those of this one's workers, in their order; with `cells` also each slot's state as a letter.
+        """
+        known = self._cluster.group if group else self._cluster.others
+        others = [node for node in known if node.node != self._engine.node]
+        question = AskReport(cells)
+        answers = await self._cluster.ask(question, nodes=[node.node for node in others])
+        found = [await self._report_here(question), *answers.values()]
+        if group:
+            found.sort(key=lambda report: report.worker or 0)
+        return found, [node for node in others if node.node not in answers]
+
+    async def here(self) -> PoolReport:
+        """The numbers of this node: of its one process, or the sums of its workers and then each of them."""
+        if not self.are_workers:
+            return PoolReport.of(self._engine.stats(), workers=[], missing=[])
+        workers, missing = await self.reports(group=True)
+        sums = msgspec.structs.asdict(merged(workers))
+        return PoolReport(**sums, workers=workers, missing=missing)
+
+    async def resize(self, size: int) -> None:
+        """Share a new number of slots out among the workers of this group. Raises `ConfigError`."""
+        workers = self._workers()
+        PoolConfig(size=size)
+        if size < len(workers):
+            raise ConfigError(f"size = {size} is not allowed; {len(workers)} workers take {len(workers)} at least")
+        for place, node in enumerate(workers):
+            order = Resize(share(size, place, len(workers)))
+            if node == self._engine.node:
+                await self._resize_here(order)
+            else:
+                await self._cluster.ask(order, nodes=[node])
+
+    async def drain(self, seconds: float) -> None:
+        """Drain this node with all its workers."""
+        order = Drain(seconds)
+        await self._drain_here(order)
+        await self._cluster.ask(order, nodes=[node for node in self._workers() if node != self._engine.node])
+
+    @property
+    def are_workers(self) -> bool:
+        """Whether this hub is one of several processes on one port."""
+        return self._cluster.me.group is not None
+
+    def _workers(self) -> list[str]:
+        return [node.node for node in self._cluster.group]
+
+    async def _where(self, id: str, question: Question[A], here: Callable[..., Awaitable[A]]) -> A | None:
+        """Have something done by the node that a connection's id names; None if there is no such node."""
+        node = id.partition("-")[0]
+        if node == self._engine.node:
+            return await here(question)
+        if not self._knows(node):
+            return None
+        answers = await self._cluster.ask(question, nodes=[node])
+        if node not in answers:
+            raise BrokerError(f"node {node} of connection {id} did not answer")
+        return answers[node]
+
+    def _knows(self, node: str) -> bool:
+        """Whether this is another node; while the broker is away nobody can tell."""
+        failing = self._engine.log.failing
+        if failing is not None and not self._cluster.knows(node):
+            raise BrokerError(f"other nodes cannot be reached while the broker is away: {failing}")
+        return self._cluster.knows(node)
+
+    # What this node does for others.
+
+    def _find(self, id: str) -> Connection | None:
+        connection = self._engine.connections.find(id)
+        return connection if connection is not None and connection.is_open else None
+
+    async def _list_here(self, wanted: FindConnections) -> Page:
+        return await page_of(self._engine.connections, wanted)
+
+    async def _describe_here(self, question: DescribeConnection) -> ConnectionInfo | None:
+        connection = self._find(question.id)
+        return describe(connection) if connection is not None else None
+
+    async def _kick_here(self, order: Kick) -> bool:
+        connection = self._find(order.id)
+        if connection is None:
+            return False
+        self.send_away(connection, order.seconds)
+        return True
+
+    async def _ban_here(self, order: Ban) -> None:
+        self._ban(order.fingerprint, order.seconds)
+
+    def _ban(self, fingerprint: str, seconds: float) -> None:
+        self._engine.bans.add(fingerprint, self._engine.now() + seconds)
+
+    async def _receive_here(self, message: Receive) -> Outcome:
+        connection = self._find(message.id)
+        if connection is None:
+            return "not_found"
+        if not connection.accepts(message.token):
+            return "invalid_token"
+        await self._engine.connections.receive(connection, message.data)
+        return "accepted"
+
+    async def _report_here(self, question: AskReport) -> NodeReport:
+        engine, log, me = self._engine, self._engine.log, self._cluster.me
+        broker = BrokerReport(
+            url=log.broker.url,
+            position=log.position,
+            behind=max(0, log.bounds.newest - log.position),
+            failing=None if log.failing is None else str(log.failing),
+        )
+        cells = engine.pool.cells() if question.cells else msgspec.UNSET
+        return NodeReport.of(engine.stats(), host=me.host, pid=me.pid, worker=me.worker, broker=broker, cells=cells)
+
+    async def _resize_here(self, order: Resize) -> bool:
+        self._engine.pool.resize(order.size, self._engine.now())
+        return True
+
+    async def _drain_here(self, order: Drain) -> bool:
+        self._engine.pool.drain(self._engine.now(), order.seconds)
+        return True
+
+
+def share(whole: int, place: int, parts: int) -> int:
+    """What falls to one of several parts that share a whole number as evenly as can be."""
+    return whole // parts + (place < whole % parts)

@@ -1,0 +1,199 @@
+"""Engine: what every way in and out of a hub shares. It publishes, and knows whether clients can be taken."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from random import random
+from time import monotonic
+
+from ssepool.brokers import connect
+from ssepool.brokers.base import Broker, Stored
+from ssepool.config import HubConfig
+from ssepool.core.bans import Bans
+from ssepool.core.event import Event
+from ssepool.core.frames import jittered
+from ssepool.core.pool import Pool
+from ssepool.core.states import PoolState, Reason
+from ssepool.core.stats import HubStats
+from ssepool.errors import InvalidTopic, PoolClosed
+from ssepool.runtime.connections import Connections
+from ssepool.runtime.handover import AVAILABLE
+from ssepool.runtime.hooks import Hooks
+from ssepool.runtime.streams.delivery import Delivery
+from ssepool.runtime.streams.feeds import Feeds
+from ssepool.runtime.streams.link import LinkContext
+from ssepool.runtime.streams.log import EventLog
+from ssepool.runtime.streams.socket import Streamer
+from ssepool.runtime.tasks import Tasks
+
+GOODBYE_SECONDS = 1.0
+"""How long streams have for their last words when the hub closes."""
+
+
+class Engine:
+    """Pool, log, feeds, delivery and connections of one process, put together.
+
+    Opened with `open`, closed with `shutdown`, `cut` and `close`, in this order. Everything belongs to the event loop
+    that opened it.
+    """
+
+    def __init__(
+        self,
+        config: HubConfig,
+        *,
+        broker: Broker | None = None,
+        now: Callable[[], float] = monotonic,
+        chance: Callable[[], float] = random,
+    ) -> None:
+        """Nothing is opened yet. `broker` is made of the configuration if none is given, `now` is the one clock, in
+        seconds, and `chance` returns numbers from 0 to 1. Raises `ConfigError` for a broker that is not known."""
+        self.config = config
+        self.now = now
+        self.chance = chance
+        self.node = secrets.token_hex(3)
+        """Names this process in its connections' ids."""
+        self.pool = Pool(config.pool, jitter=chance)
+        self.tasks = Tasks()
+        self.hooks = Hooks(self.tasks)
+        self.bans = Bans()
+        self.delivery = Delivery(config, now)
+        self.feeds = Feeds(self.delivery, now)
+        self.log = EventLog(
+            broker or connect(config), self.feeds.dispatch, self.feeds.announce_loss, self.delivery.room, now
+        )
+        self.connections = Connections(
+            self.pool, self.feeds, self.hooks, node=self.node, secret=secrets.token_bytes(32), now=now
+        )
+        self.links = LinkContext(self.pool, self.delivery, now, self.retry, config.lag_policy)
+        """What each link is made with."""
+        self.streamer: Streamer | None = None
+        """Watches detached sockets; None where sockets cannot be taken over, or are not to be."""
+        self._opened_at: float | None = None
+
+    # Opening and closing.
+
+    async def open(self) -> None:
+        """Make the slots, connect to the broker, and watch sockets.
+
+        Raises `PoolClosed` the second time, `BrokerError` if the broker is not there, and `ConfigError` if it will not
+        do.
+        """
+        self.pool.open()
+        self._opened_at = self.now()
+        try:
+            await self.log.open()
+        except BaseException:
+            self.pool.close()
+            await self.log.close()
+            raise
+        if AVAILABLE and self.config.detach:
+            self.streamer = Streamer(self.now)
+
+    def shutdown(self) -> None:
+        """Begin to close: refuse waiters, say goodbye on every stream. Returns at once."""
+        if self.pool.state is PoolState.CLOSED:
+            return
+        for slot in self.pool.close():
+            self.connections.evict(slot, Reason.SHUTDOWN)
+        if self.connections.held():
+            # Servers wait for their connections before they end the lifespan: stalled ones must not hold them up.
+            asyncio.get_running_loop().call_later(GOODBYE_SECONDS, self.connections.abort)
+
+    async def cut(self) -> None:
+        """End every stream, and the tasks; both have a moment to end by themselves."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_SECONDS):
+                await self.connections.all_gone()
+        self.connections.abort()
+        if self.streamer is not None:
+            self.streamer.close()
+            self.streamer = None
+        await self.tasks.close(GOODBYE_SECONDS)
+
+    async def close(self) -> None:
+        """Let the broker go. Nothing can be published any more."""
+        await self.log.close()
+
+    @property
+    def unready(self) -> str | None:
+        """Why this hub takes no clients, or does not get what is published; None if all is well."""
+        state = self.pool.state
+        if state is not PoolState.OPEN:
+            return f"the pool is {state.value}; it takes clients only while it is open"
+        failing = self.log.failing
+        return None if failing is None else f"the broker is away: {failing}"
+
+    def check_open(self) -> None:
+        """Raise `PoolClosed` if the hub was never opened: a mistake in the program, not a state of operation."""
+        if self.pool.state is PoolState.NEW:
+            raise PoolClosed(
+                "the hub is not open: give your application lifespan=hub.lifespan, or use `async with hub`"
+            )
+
+    # Publishing.
+
+    async def publish_many(self, events: Iterable[Event]) -> list[str]:
+        """Publish a batch in order, all of it or nothing, and return the ids. Waits while delivery is far behind.
+
+        Raises `InvalidEvent`, `InvalidTopic`, `BrokerError` or `PoolClosed`.
+        """
+        batch = list(events)
+        self._check_publishable(batch)
+        await self.delivery.room()
+        return await self.log.publish(batch)
+
+    async def store(self, events: Sequence[Event]) -> list[Stored]:
+        """As `publish_many`, and says at which positions of the broker's order the events are."""
+        self._check_publishable(events)
+        await self.delivery.room()
+        return await self.log.store(events)
+
+    def publish_nowait(self, events: Sequence[Event]) -> list[str]:
+        """As `publish_many`, at once; for brokers that keep events in memory. Does not wait for slow delivery."""
+        self._check_publishable(events)
+        return self.log.publish_nowait(events)
+
+    def try_publish(self, events: Sequence[Event]) -> list[str] | None:
+        """As `publish_many` where that has nothing to wait for; None where it has, and then nothing has been done."""
+        if not self.log.complete or not self.delivery.has_room:
+            return None
+        return self.publish_nowait(events)
+
+    def _check_publishable(self, events: Sequence[Event]) -> None:
+        if self.pool.state is not PoolState.OPEN:
+            self.check_open()
+            if self.pool.state is PoolState.CLOSED:
+                raise PoolClosed("the hub is closed")
+        for event in events:
+            if not event.topics:
+                raise InvalidTopic("an event needs at least one topic to be published to")
+
+    # For all who send clients away, look at the clock or count.
+
+    def retry(self) -> int:
+        """Milliseconds after which a client is to come back, with jitter."""
+        return jittered(self.config.retry, self.chance())
+
+    def expire(self, now: float) -> None:
+        """Forget what is too old."""
+        self.log.expire()
+        self.bans.expire(now)
+
+    def stats(self) -> HubStats:
+        """The numbers of this moment, frozen."""
+        history, totals = self.log.window.kept, self.connections.totals()
+        return HubStats(
+            node=self.node,
+            pool=self.pool.stats(),
+            events_published=self.feeds.dispatched,
+            events_delivered=totals.events,
+            events_skipped=totals.skipped,
+            bytes_sent=totals.bytes,
+            feeds=len(self.feeds),
+            history_events=history.events,
+            history_bytes=history.bytes,
+            uptime=self.now() - self._opened_at if self._opened_at is not None else 0.0,
+        )

@@ -1,0 +1,71 @@
+"""Handover: everything that a server adapter and the hub have to know of each other.
+
+A server that can give its sockets away offers three extensions under `scope["extensions"]`. The hub calls them when a
+request has become a stream; servers without them are served through ASGI's plain `send`.
+
+- `DETACH`: `detach(ack_timeout) -> Handover | None` takes the request's socket away from the server. None where that
+  cannot be done now, and plain `send` goes on.
+- `ALONE`: `alone(ack_timeout)` keeps the connection for this one response, and reads on to see its client leave.
+- `ABORT`: `abort()` drops the connection with everything that is still to be written.
+
+`ack_timeout` is in seconds: the adapter passes the socket to `set_ack_timeout`.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import sys
+from typing import Protocol
+
+DETACH = "ssepool.detach"
+ALONE = "ssepool.alone"
+ABORT = "ssepool.abort"
+
+AVAILABLE = sys.platform == "linux"
+"""Whether sockets can be taken over on this system: that takes epoll."""
+
+Reply = tuple[int, list[tuple[bytes, bytes]], bytes]
+"""Status, headers but for the length, and body of an answer that is given without an application's help."""
+
+
+class Sink(Protocol):
+    """Where a server puts the response that an application sends after its socket was taken over."""
+
+    def head(self, data: bytes) -> None:
+        """The status line and the headers, in their wire format."""
+
+    def body(self, data: bytes) -> None:
+        """A part of the body."""
+
+    def complete(self) -> None:
+        """The response is over."""
+
+
+class Handover(Protocol):
+    """What a server hands over: a file descriptor that is the hub's from now on, and the rest of the response."""
+
+    fd: int
+    """The descriptor, in non-blocking mode."""
+    sink: Sink | None
+    """Set by the hub. What is sent while this is None is dropped."""
+
+    def gone(self) -> None:
+        """Tell the server's side of the request that the client has left."""
+
+
+def set_ack_timeout(fd: int, seconds: float) -> None:
+    """Have the kernel give a peer up that acknowledges nothing for so long (TCP_USER_TIMEOUT, RFC 5482).
+
+    Does nothing where the system or the socket has no such option. Sockets accepted from a listener inherit it.
+    """
+    if not hasattr(socket, "TCP_USER_TIMEOUT"):
+        return
+    sock = socket.socket(fileno=fd)
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, int(seconds * 1000)))
+    except OSError as error:
+        if error.errno not in (errno.ENOPROTOOPT, errno.EOPNOTSUPP):
+            raise
+    finally:
+        sock.detach()

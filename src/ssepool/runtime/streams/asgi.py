@@ -1,0 +1,101 @@
+"""The link through plain ASGI: a task for each connection writes with `send`, another waits for the client to leave."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from ssepool.core.frames import DIALECT, Dialect
+from ssepool.core.states import LinkState, Reason
+from ssepool.runtime.streams.link import ENDED, ENDING, NEW, Link, LinkContext, reason_of
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class AsgiLink(Link):
+    """A link over ASGI's `receive` and `send`."""
+
+    __slots__ = ("_abort", "_complete", "_receiver", "_send", "_wake", "_writer")
+
+    weight = 1
+
+    def __init__(
+        self,
+        context: LinkContext,
+        receive: Receive,
+        send: Send,
+        abort: Callable[[], None] | None,
+        dialect: Dialect = DIALECT,
+    ) -> None:
+        """`abort` drops the connection with all that is still to be written, where the server offers that."""
+        super().__init__(context, dialect)
+        self._send = send
+        self._abort = abort
+        self._complete = False
+        self._writer: asyncio.Task[Any] | None = None
+        """The task that is inside `send`, where it may have to be cancelled."""
+        self._wake: asyncio.Future[None] | None = None
+        self._receiver = asyncio.get_running_loop().create_task(self._watch(receive))
+
+    def flush(self) -> None:
+        if self.feed is not None:
+            self.feed.behind[self] = None
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    def hang_up(self, before: LinkState) -> None:
+        self._receiver.cancel()
+        if self._writer is not None:
+            self._writer.cancel()
+        if self._abort is not None and before is not NEW and not self._complete:
+            # A server that only closes waits for the client to take what is buffered, also if it takes nothing.
+            self._abort()
+        self.flush()
+
+    async def run(self) -> None:
+        """Write until the stream ends. The response has been started."""
+        while self.state is not ENDED:
+            item = self.take()
+            if item is not None:
+                data = bytes(item[0])
+                await self._write({"type": "http.response.body", "body": data, "more_body": True})
+                if self.slot is not None:
+                    self.slot.bytes += len(data)
+                if self.replay is not None:  # a page at a time
+                    self.context.delivery.again(self)
+                    await self._woken()
+            elif self.state is ENDING:
+                await self._write({"type": "http.response.body", "body": b"", "more_body": False})
+                self._complete = True
+                self.end(Reason.COMPLETED)
+            else:
+                await self._woken()
+
+    async def _woken(self) -> None:
+        """Return with the next flush."""
+        self._wake = asyncio.get_running_loop().create_future()
+        await self._wake
+
+    async def _write(self, message: Message) -> None:
+        self._writer = asyncio.current_task()
+        self.stall()
+        try:
+            await self._send(message)
+        except OSError as error:
+            self._writer = None
+            self.end(reason_of(error.errno or 0))
+        except asyncio.CancelledError:
+            # `hang_up` gets the task out of a `send` that blocks; any other cancellation is the server's.
+            if self.state is not ENDED or asyncio.current_task().uncancel() > 0:  # type: ignore[union-attr]
+                raise
+        finally:
+            self._writer = None
+            self.go_on()
+
+    async def _watch(self, receive: Receive) -> None:
+        while (message := await receive())["type"] != "http.disconnect":
+            pass
+        self.end(reason_of(message.get("ssepool.errno", 0)))

@@ -1,0 +1,80 @@
+"""Feeds: the live feeds of a hub, by subscription, and which of them an event belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from ssepool.core.event import Entry, encode
+from ssepool.core.feed import Feed
+from ssepool.core.frames import DIALECT
+from ssepool.core.topics import Subscription, TopicIndex, check_topic
+from ssepool.runtime.streams.delivery import Delivery
+from ssepool.runtime.streams.link import Link
+
+
+class Feeds:
+    """One feed for all connections of a subscription, made with the first and dropped with the last."""
+
+    def __init__(self, delivery: Delivery, now: Callable[[], float]) -> None:
+        self._delivery = delivery
+        self._now = now
+        self._index: TopicIndex[Feed] = TopicIndex()
+        self._feeds: dict[Subscription, Feed] = {}
+        self.dispatched = 0
+        """Entries given out so far, whether anybody wanted them or not."""
+
+    def dispatch(self, entries: Sequence[Entry]) -> None:
+        """Give entries to the feeds that want them."""
+        now = self._now()
+        match, append = self._index.match, self._delivery.append
+        for entry in entries:
+            for feed in match(entry.topics, entry.private):
+                append(feed, entry, now)
+        self.dispatched += len(entries)
+
+    def announce(self, topic: str, data: Any, *, type: str) -> None:
+        """Send an event to the clients that listen now: without an id, kept nowhere. `type` may be the hub's own.
+
+        Raises `InvalidTopic`.
+        """
+        if feeds := self.listeners(check_topic(topic)):
+            text = data if isinstance(data, str) else msgspec.json.encode(data).decode()
+            self._give(feeds, (topic,), encode(text, type=type))
+
+    def announce_loss(self) -> None:
+        """Tell every client that is live, behind all that came before, that the broker has lost events."""
+        self._give(list(self._feeds.values()), (), DIALECT.gap(None, None, "broker_lost"))
+
+    def _give(self, feeds: Sequence[Feed], topics: tuple[str, ...], frame: bytes) -> None:
+        entry, now = Entry(0, None, topics, frame), self._now()
+        for feed in feeds:
+            self._delivery.append(feed, entry, now)
+
+    def listeners(self, topic: str) -> list[Feed]:
+        """The feeds that get what is published to a topic; empty if nobody listens."""
+        return self._index.match((topic,), False)
+
+    def shared(self, subscription: Subscription) -> Subscription:
+        """An equal subscription, but the one object for all instead of one for each."""
+        feed = self._feeds.get(subscription)
+        return subscription if feed is None else feed.subscription
+
+    def join(self, link: Link, subscription: Subscription) -> None:
+        """Let a link follow its feed from here on."""
+        feed = self._feeds.get(subscription)
+        if feed is None:
+            feed = self._feeds[subscription] = Feed(subscription)
+            self._index.add(subscription, feed)
+        link.follow(feed)
+
+    def drop(self, feed: Feed) -> None:
+        """A connection of this feed has gone: nobody needs it without any."""
+        if not feed.members and self._feeds.get(feed.subscription) is feed:
+            del self._feeds[feed.subscription]
+            self._index.discard(feed.subscription, feed)
+
+    def __len__(self) -> int:
+        return len(self._feeds)

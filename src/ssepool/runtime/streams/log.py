@@ -1,0 +1,308 @@
+"""EventLog: what a hub has at hand of the broker's order, and how it keeps up with it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import NamedTuple
+
+from ssepool.brokers.base import Bounds, Broker, InstantBroker, Stored
+from ssepool.brokers.group import GroupCommit
+from ssepool.brokers.record import records
+from ssepool.core.event import EARLIEST, Entry, Event
+from ssepool.core.window import Window
+from ssepool.errors import BrokerError
+
+logger = logging.getLogger("ssepool")
+
+CHECK_SECONDS = 1.0
+"""Seconds between two looks at whether the broker is there, and whether the tail keeps up with it."""
+
+TRIM_LOOKS = 10
+"""Looks after which the broker is asked to drop what is too old."""
+
+RETRY_SECONDS = (0.1, 2.0)
+"""Seconds until a broken tail is taken up again: at first, and at the most. With jitter."""
+
+MAX_FETCHES = 16
+"""Pages of the history that are fetched from the broker at a time."""
+
+MADE_ID = re.compile(r"[0-9a-f]{8}-[0-9]{1,19}")
+"""What the ids that brokers make look like."""
+
+
+class Found(NamedTuple):
+    """Where a client that was last at some id goes on."""
+
+    position: int
+    """Replay starts after this position."""
+    complete: bool
+    """False if events may be missing before what is replayed."""
+
+
+class EventLog:
+    """Follows the broker: every entry goes into the window, and to `deliver`, in order and once.
+
+    The window holds the newest of the history, so that replays after a reconnection storm do not ask the broker; what
+    is older is fetched from it. With the memory broker the window is the history. While the broker is away `failing`
+    says why, and the log catches up by itself afterwards. Where entries are gone that should have come, `lost` is
+    called in their place.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        deliver: Callable[[Sequence[Entry]], None],
+        lost: Callable[[], None],
+        room: Callable[[], Awaitable[None]],
+        now: Callable[[], float],
+    ) -> None:
+        """`deliver` gets the entries, and `lost` is called where entries are gone that should have come. `room` is
+        awaited before each page that the broker has for us, so that delivery is not swamped. `now` is the hub's clock,
+        in seconds."""
+        self.broker = broker
+        self._instant = broker if isinstance(broker, InstantBroker) else None
+        self.config = broker.config
+        self.failing: BrokerError | None = None
+        """Why the broker cannot be followed at the moment."""
+        self.bounds = Bounds("", 0, 0, 0)
+        """What the broker had when we last looked."""
+        self.fetching = asyncio.Semaphore(MAX_FETCHES)
+        self._deliver = deliver
+        self._lost = lost
+        self._room = room
+        self._now = now
+        self._group = GroupCommit(broker)
+        self._arrived = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._tail: asyncio.Task[None] | None = None
+        self._crowded = False
+        """The tail waits for delivery, not for the broker."""
+        self.window: Window
+        self.position: int
+        """The position of the newest entry that was given to `deliver`."""
+        self._begin(self.bounds, 0)
+
+    # Opening and closing.
+
+    async def open(self) -> None:
+        """Connect, and fill the window with the newest of the history. Raises `BrokerError` and `ConfigError`."""
+        broker = self.broker
+        async with self._in_time():
+            await broker.open()
+            self.bounds = await broker.bounds()
+        if self._instant is not None:
+            self._take_over(self._instant)
+            return
+        self._begin(self.bounds, max(self.bounds.oldest, self.bounds.newest - int(self._most())))
+        self._tail = asyncio.create_task(self._follow())
+        self._tasks = [self._tail, asyncio.create_task(self._watch())]
+        with contextlib.suppress(BrokerError):  # what is not there in time comes later
+            async with self._in_time():
+                await self.reached(self.bounds.newest)
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._group.close()
+        await self.broker.close()
+
+    # Publishing.
+
+    async def publish(self, events: Sequence[Event]) -> list[str]:
+        """Store a batch, all or nothing, and return the ids. Raises `InvalidEvent` and `BrokerError`."""
+        if self._instant is not None:
+            return self._instant.append_nowait(events)
+        return [stored.id for stored in await self._group.append(events)]
+
+    async def store(self, events: Sequence[Event]) -> list[Stored]:
+        """As `publish`, and returns the positions too."""
+        if self._instant is not None:
+            return await self._instant.append(records(events, self.config.max_event_size))
+        return await self._group.append(events)
+
+    def publish_nowait(self, events: Sequence[Event]) -> list[str]:
+        """As `publish`, at once. Raises `NotImplementedError` if the broker is not in this process."""
+        if self._instant is not None:
+            return self._instant.append_nowait(events)
+        scheme = self.broker.url.partition(":")[0]
+        raise NotImplementedError(f"a broker of the kind {scheme}:// cannot publish without waiting; use publish()")
+
+    # Reading.
+
+    @property
+    def complete(self) -> bool:
+        """Whether the window has all of the history, so that there is nothing to be fetched."""
+        return self._instant is not None
+
+    def find(self, id: str) -> Found | None:
+        """Where a client goes on that has all up to this id; None if the broker has to be asked."""
+        if id == EARLIEST:
+            return Found(self.window.oldest if self.complete else self.bounds.oldest, True)
+        position = self.window.position(id)
+        if position is not None and (position >= self.window.oldest or not self.complete):
+            return Found(position, True)
+        if self.complete or (MADE_ID.fullmatch(id) and not id.startswith(self.window.epoch)):
+            return self._unknown()
+        return None  # chosen, or made of an event that another node has had before us
+
+    async def ask(self, id: str) -> Found:
+        """As `find`, by asking the broker; the log has come to that place then. Raises `BrokerError`."""
+        epoch = self.window.epoch
+        async with self.fetching, self._in_time():
+            position = await self.broker.find(id)
+        if position is None:
+            return self._unknown()
+        if self.window.epoch == epoch:  # who joined the feeds before they are there would get what it has had
+            async with self._in_time():
+                await self.reached(position)
+        return Found(position, True)
+
+    async def fetch(self, after: int, *, most: int) -> Sequence[Entry]:
+        """Entries behind a position, from the broker. Raises `BrokerError`."""
+        async with self._in_time():
+            return await self.broker.read(after, most=most)
+
+    async def reached(self, position: int) -> None:
+        """Wait until the entry at a position has been delivered, or the history in which it was is lost."""
+        epoch = self.window.epoch
+        while self.position < position and self.window.epoch == epoch:
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    # How it keeps up.
+
+    def _begin(self, bounds: Bounds, after: int) -> None:
+        config = self.config
+        self.window = Window(
+            bounds.epoch,
+            after=after,
+            events=config.history_events,
+            bytes=min(config.history_bytes, config.window_bytes),
+            age=config.history_age,
+        )
+        self.position = after
+        self._arrived.set()
+
+    def _take_over(self, memory: InstantBroker) -> None:
+        self.window = memory.window
+        self.position = memory.window.newest
+        memory.listener = self._take
+
+    def _take(self, entries: Sequence[Entry]) -> None:
+        """The memory broker has new entries, in its window already."""
+        if entries:
+            self._deliver(entries)
+            self.position = entries[-1].position
+
+    async def _follow(self) -> None:
+        """Take entries in for ever; a broken tail is taken up again where it broke."""
+        delay, most = RETRY_SECONDS
+        while True:
+            try:
+                async with aclosing(self.broker.tail(self.position)) as tail:  # type: ignore[type-var]
+                    async for entries in tail:
+                        self._crowded = True
+                        await self._room()
+                        self._crowded = False
+                        self._accept(entries)
+                        delay = RETRY_SECONDS[0]
+            except BrokerError as error:
+                self._set_failing(error)
+            await asyncio.sleep(delay * (0.5 + random.random()))
+            delay = min(2 * delay, most)
+
+    def _accept(self, entries: Sequence[Entry]) -> None:
+        """Entries of the tail: what is there already is left out, what is missing is said."""
+        if entries and entries[0].position <= self.position:
+            entries = [entry for entry in entries if entry.position > self.position]
+        if not entries:
+            return
+        if entries[0].position > self.position + 1:
+            self._skip(entries[0].position - 1)
+        self.window.append(entries, self._now())
+        self._deliver(entries)
+        self.position = entries[-1].position
+        self._arrived.set()
+
+    async def _watch(self) -> None:
+        """See that the broker is there, that it has what it had, and that the tail does not sleep."""
+        looks, behind = random.randrange(TRIM_LOOKS), 0
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            looks += 1
+            before = self.position  # seen first: the broker may have more by the time it answers, but never less
+            try:
+                async with self._in_time():
+                    if looks % TRIM_LOOKS == 0:
+                        await self.broker.trim()
+                    # Last, since nothing may come between an epoch that is new and what is done about it: brokers
+                    # take a tail that begins now for one of the history that they have just named.
+                    bounds = self.bounds = await self.broker.bounds()
+            except BrokerError as error:
+                self._set_failing(error)
+                continue
+            self._set_failing(None)
+            if bounds.epoch != self.window.epoch:
+                self._start_over(bounds, bounds.oldest)
+            elif bounds.newest < before:
+                self._start_over(bounds, bounds.newest)
+            elif bounds.newest > self.position == behind and not self._crowded:
+                logger.warning(
+                    "%s has had news for %g s that did not come; asking again", self.broker.url, CHECK_SECONDS
+                )
+                self._restart_tail()
+            behind = self.position if bounds.newest > self.position else -1
+
+    def _start_over(self, bounds: Bounds, after: int) -> None:
+        """The broker has lost events. What it has behind a position is delivered, behind a gap."""
+        logger.error("%s has lost what it kept; subscribers are told", self.broker.url)
+        self._begin(bounds, after)
+        self._lost()
+        self._restart_tail()
+
+    def _skip(self, position: int) -> None:
+        logger.error("%s does not have the events from %d to %d any more", self.broker.url, self.position + 1, position)
+        self._begin(self.bounds._replace(epoch=self.window.epoch), position)
+        self._lost()
+
+    def _restart_tail(self) -> None:
+        assert self._tail is not None
+        self._crowded = False
+        self._tail.cancel()
+        self._tasks.remove(self._tail)
+        self._tail = asyncio.create_task(self._follow())
+        self._tasks.append(self._tail)
+
+    def _set_failing(self, error: BrokerError | None) -> None:
+        if (error is None) != (self.failing is None):
+            if error is not None:
+                logger.error("the broker is away: %s", error)
+            else:
+                logger.warning("the broker is back: %s", self.broker.url)
+        self.failing = error
+
+    def expire(self) -> None:
+        """Drop what is too old from the window."""
+        self.window.expire(self._now())
+
+    def _unknown(self) -> Found:
+        return Found(self.window.oldest if self.complete else self.bounds.oldest, False)
+
+    def _most(self) -> float:
+        return min(self.config.history_events, 1_000_000)
+
+    @contextlib.asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self.config.broker_timeout):
+                yield
+        except TimeoutError:
+            raise BrokerError(f"{self.broker.url} did not answer in {self.config.broker_timeout:g} s") from None

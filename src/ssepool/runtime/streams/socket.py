@@ -1,0 +1,214 @@
+"""Sockets that were taken over from a server: SocketLink, and the Streamer that watches all of them.
+
+All are on one epoll object that is itself a single reader of the event loop.
+
+No task, no transport, no parser and no timer for each connection: a file descriptor and a link. Frames are written
+with `os.write`; EPOLLOUT is armed only while a socket's buffer is full; departures show as EPOLLRDHUP. Linux only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import socket
+from collections.abc import Callable
+
+from ssepool.core.frames import DIALECT, Dialect
+from ssepool.core.states import LinkState, Reason
+from ssepool.runtime.handover import AVAILABLE, Handover
+from ssepool.runtime.streams.delivery import SLICE_SECONDS
+from ssepool.runtime.streams.link import ENDED, ENDING, FOLLOWING, NEW, OPEN, Bytes, Link, LinkContext, reason_of
+
+if AVAILABLE:
+    GONE = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+    WATCH = select.EPOLLRDHUP  # EPOLLHUP and EPOLLERR are always reported
+
+BATCH_SOCKETS = 128
+"""Ready sockets handled in one turn of the event loop."""
+
+
+def _pending_error(fd: int) -> int:
+    sock = socket.socket(fileno=fd)
+    try:
+        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    finally:
+        sock.detach()
+
+
+class SocketLink(Link):
+    """A link over a detached socket. Owns the file descriptor."""
+
+    __slots__ = ("_begun", "_handover", "fd", "streamer")
+
+    def __init__(
+        self, context: LinkContext, streamer: Streamer, handover: Handover, dialect: Dialect = DIALECT
+    ) -> None:
+        super().__init__(context, dialect)
+        self.streamer = streamer
+        self.fd = handover.fd
+        self._begun: asyncio.Future[None] | None = None
+        self._handover: Handover | None = handover
+        handover.sink = self
+        streamer.watch(self)
+
+    # The application's response, as far as the server passes it on.
+
+    def head(self, data: bytes) -> None:
+        self.push(data)
+        if self.state is NEW:
+            self.become(OPEN)
+        if self._begun is not None and not self._begun.done():
+            self._begun.set_result(None)
+
+    def body(self, data: bytes) -> None:
+        self.push(data)
+
+    def complete(self) -> None:
+        if self.state is NEW:  # an application that has sent no head
+            self.end(Reason.ERROR)
+        elif not self.is_leaving:
+            self.leave_feed()
+            self.become(ENDING)
+            self.flush()
+
+    def start(self, head: bytes) -> None:
+        """Begin with this head, where there is no application that would send one."""
+        self.head(head)
+        self._let_go()
+
+    async def wait_started(self) -> None:
+        if self.state is NEW:
+            self._begun = asyncio.get_running_loop().create_future()
+            await self._begun
+            self._begun = None
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """From here on the stream is the hub's: what the application's side still sends is dropped."""
+        if self._handover is not None:
+            self._handover.sink = None
+            self._handover = None
+
+    # The link.
+
+    def flush(self) -> None:
+        feed, slot = self.feed, self.slot
+        if self.state is FOLLOWING and feed is not None and slot is not None and slot.cursor >= feed.first:
+            start = slot.cursor
+            if start == feed.head:
+                return
+            data, slot.cursor = feed.read(start)
+            slot.events += slot.cursor - start
+            if self._write(data, start) and slot.cursor == feed.head:
+                return
+        self._flush_all()
+
+    def _flush_all(self) -> None:
+        if self.stalled or self.state is ENDED or self.state is NEW:
+            return
+        while (item := self.take()) is not None:
+            if not self._write(*item):
+                return
+            if self.replay is not None:
+                self.context.delivery.again(self)  # a page at a time
+                return
+        if self.state is ENDING:
+            self.end(Reason.COMPLETED)
+
+    def _write(self, data: Bytes, start: int) -> bool:
+        """Write what was read at a cursor, or is this client's own (-1). False if the socket did not take all of it."""
+        try:
+            written = os.write(self.fd, data)
+        except BlockingIOError:
+            written = 0
+        except OSError as error:
+            self.end(reason_of(error.errno or 0))
+            return False
+        slot = self.slot
+        if slot is not None:
+            slot.bytes += written
+        if written == len(data):
+            return True
+        if start < 0:
+            self.rest = memoryview(data)[written:]
+        else:
+            assert slot is not None and self.feed is not None
+            taken = slot.cursor
+            slot.cursor, rest = self.feed.split(start, written)
+            slot.events -= taken - slot.cursor
+            self.rest = rest or None
+        self.stall()
+        self.streamer.await_room(self)
+        return False
+
+    def ready(self, mask: int) -> None:
+        """epoll has something to say about the socket."""
+        if mask & GONE:
+            self.end(reason_of(_pending_error(self.fd)) if mask & select.EPOLLERR else Reason.CLIENT_CLOSED)
+        elif mask & select.EPOLLOUT:
+            self.streamer.have_room(self)
+            self.go_on()
+            self.flush()
+
+    def hang_up(self, before: LinkState) -> None:
+        self.streamer.forget(self)
+        if self._handover is not None:
+            self._handover.gone()
+            self._let_go()
+        if self._begun is not None and not self._begun.done():
+            self._begun.set_result(None)
+        try:
+            # A close with unread bytes would send RST, and the peer may then drop what it has not read yet.
+            os.read(self.fd, 65536)
+        except OSError:
+            # Nothing lies there, or the peer was faster: either way there is nobody left to be polite to.
+            return
+        finally:
+            os.close(self.fd)
+
+
+class Streamer:
+    """Watches all detached sockets."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        """`now` is the hub's clock, in seconds. Belongs to the event loop that runs now."""
+        self._loop = asyncio.get_running_loop()
+        self._now = now
+        self._epoll = select.epoll()
+        self._links: dict[int, SocketLink] = {}
+        self._loop.add_reader(self._epoll.fileno(), self._ready)
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    def watch(self, link: SocketLink) -> None:
+        self._epoll.register(link.fd, WATCH)
+        self._links[link.fd] = link
+
+    def await_room(self, link: SocketLink) -> None:
+        self._epoll.modify(link.fd, WATCH | select.EPOLLOUT)
+
+    def have_room(self, link: SocketLink) -> None:
+        self._epoll.modify(link.fd, WATCH)
+
+    def forget(self, link: SocketLink) -> None:
+        del self._links[link.fd]
+        self._epoll.unregister(link.fd)
+
+    def close(self) -> None:
+        """Cut all that is left and stop watching."""
+        for link in list(self._links.values()):
+            link.end(Reason.SHUTDOWN)
+        self._loop.remove_reader(self._epoll.fileno())
+        self._epoll.close()
+
+    def _ready(self) -> None:
+        # Level-triggered: what does not fit into this batch or slice is reported again in the loop's next turn.
+        deadline = self._now() + SLICE_SECONDS
+        for fd, mask in self._epoll.poll(0, BATCH_SOCKETS):
+            link = self._links.get(fd)
+            if link is not None:  # else it was ended by the handling of an earlier one
+                link.ready(mask)
+            if self._now() >= deadline:
+                return

@@ -1,0 +1,1 @@
+"""The stand-alone server: uvicorn, a listener of its own, and worker processes."""

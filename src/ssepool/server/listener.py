@@ -1,0 +1,245 @@
+"""Listener: accepts connections and recognises subscriptions in their first packet.
+
+A subscription that arrives whole, and can have a slot at once, goes straight to admission: no transport, protocol
+object, task or middleware is made for it. Everything else, with the bytes already read, is handed on to the server's
+HTTP protocol, which comes to the same admission by a longer way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import httptools
+
+from ssepool.core.pool import Pool
+from ssepool.runtime.handover import Handover, Sink
+from ssepool.runtime.streams.delivery import SLICE_SECONDS
+from ssepool.server.balance import Balance
+from ssepool.server.proxies import TrustedProxies
+
+logger = logging.getLogger("ssepool")
+
+FIRST_READ_BYTES = 16 * 1024
+"""Bytes read of a connection before it is decided whose it is."""
+
+PAUSE_SECONDS = 1.0
+"""Seconds without accepting after the system refused another descriptor."""
+
+LEAVE_SECONDS = 0.005
+"""Seconds for which a worker leaves new connections to the others."""
+
+TELL_SECONDS = 0.1
+"""Seconds between two times that a worker tells the others how full it is, whatever happens."""
+
+OUT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+Admit = Callable[[dict[str, Any], Callable[[], Handover]], bool]
+"""Streams to the client of a request, given its ASGI scope and what takes its socket; or does nothing, and is false."""
+
+
+class Listener:
+    """Accepts on one listening socket until it is closed."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        admit: Admit | None,
+        hand_on: Callable[[socket.socket, bytes], None],
+        head_timeout: float,
+        proxies: TrustedProxies,
+        pool: Pool,
+        now: Callable[[], float],
+        balance: Balance | None = None,
+    ) -> None:
+        """Starts accepting on `sock`, which listens and does not block.
+
+        `admit` takes a subscription that arrived whole, or leaves it; None leaves all. `hand_on` takes every other
+        connection, with what was read of it. A client has `head_timeout` seconds to send something. `proxies` tell the
+        clients' addresses. With a `balance` other workers accept on the same socket, which `pool` is weighed against.
+        `now` is the hub's clock, in seconds.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._sock = sock
+        self._take_in = admit
+        self._hand_on = hand_on
+        self._pool = pool
+        self._now = now
+        self._head_timeout = head_timeout
+        self._proxies = proxies
+        self._silent: dict[int, asyncio.TimerHandle] = {}
+        """Connections that have sent nothing yet, and the end of our patience with each."""
+        self._resume: asyncio.TimerHandle | None = None
+        self._telling: asyncio.TimerHandle | None = None
+        self._balance = balance
+        if balance is not None:
+            self._tell(balance)
+        self._loop.add_reader(sock, self._accept)
+
+    def close(self) -> None:
+        """Accept no more, and close what has not said anything yet."""
+        for timer in (self._resume, self._telling):
+            if timer is not None:
+                timer.cancel()
+        self._loop.remove_reader(self._sock)
+        self._sock.close()
+        for fd in list(self._silent):
+            self._give_up(fd)
+
+    def _accept(self) -> None:
+        deadline = self._now() + SLICE_SECONDS
+        while self._now() < deadline:
+            if self._balance is not None and self._leave(self._balance):
+                return
+            try:
+                # What `accept` wraps in an object, which costs system calls and is of no use to a stream.
+                fd, address = self._sock._accept()  # type: ignore[attr-defined]
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in OUT_OF_FILES:
+                    raise
+                self._pause(error)
+                return
+            os.set_blocking(fd, False)
+            self._read(fd, address)
+
+    def _leave(self, balance: Balance) -> bool:
+        """Whether the next client is another worker's. This one looks away then, and again a little later."""
+        now = self._now()
+        balance.tell(self._pool, now)
+        if not balance.leaves_to_others(now):
+            return False
+        self._loop.remove_reader(self._sock)
+        self._resume = self._loop.call_later(LEAVE_SECONDS, self._loop.add_reader, self._sock, self._accept)
+        return True
+
+    def _tell(self, balance: Balance) -> None:
+        balance.tell(self._pool, self._now())
+        self._telling = self._loop.call_later(TELL_SECONDS, self._tell, balance)
+
+    def _pause(self, error: OSError) -> None:
+        logger.error(
+            "cannot accept a connection: %s; trying again every %g s. Those that are open go on, new ones wait; raise "
+            "the limit (ulimit -n) or lower the pool's size",
+            error.strerror,
+            PAUSE_SECONDS,
+        )
+        self._loop.remove_reader(self._sock)
+        self._resume = self._loop.call_later(PAUSE_SECONDS, self._loop.add_reader, self._sock, self._accept)
+
+    def _read(self, fd: int, address: Any) -> None:
+        try:
+            data = os.read(fd, FIRST_READ_BYTES)
+        except BlockingIOError:
+            if fd not in self._silent:
+                self._silent[fd] = self._loop.call_later(self._head_timeout, self._give_up, fd)
+                self._loop.add_reader(fd, self._read, fd, address)
+            return
+        except OSError:
+            data = b""
+        self._forget(fd)
+        if not data:
+            os.close(fd)
+        elif not self._admit(Accepted(fd), address, data):
+            self._hand_on(socket.socket(fileno=fd), data)
+
+    def _admit(self, accepted: Accepted, address: Any, data: bytes) -> bool:
+        if self._take_in is None:
+            return False
+        try:
+            scope = subscription_scope(data, address)
+            if scope is None:
+                return False
+            scope["client"] = self._proxies.client(scope["client"], scope["headers"])
+            return self._take_in(scope, accepted.take)
+        except Exception:  # a defect that one request meets must not end accepting
+            logger.exception("a subscription could not be admitted; its client is sent away")
+            if not accepted.taken:
+                os.close(accepted.fd)
+            return True
+
+    def _give_up(self, fd: int) -> None:
+        self._forget(fd)
+        os.close(fd)
+
+    def _forget(self, fd: int) -> None:
+        timer = self._silent.pop(fd, None)
+        if timer is not None:
+            timer.cancel()
+            self._loop.remove_reader(fd)
+
+
+class Accepted:
+    """The handover of a socket that no server has ever held."""
+
+    __slots__ = ("fd", "sink", "taken")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.sink: Sink | None = None
+        self.taken = False
+
+    def take(self) -> Accepted:
+        """From here on the descriptor is the caller's."""
+        self.taken = True
+        return self
+
+    def gone(self) -> None:
+        """There is nobody to tell."""
+
+
+class _Head:
+    """What httptools tells about a request."""
+
+    def __init__(self) -> None:
+        self.url = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.complete = False
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+
+
+NOT_PLAIN = frozenset({b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
+"""Headers of requests that are more than a plain GET."""
+
+
+def subscription_scope(data: bytes, address: Any) -> dict[str, Any] | None:
+    """The ASGI scope of a plain GET that these bytes hold whole and alone, or None."""
+    if not data.startswith(b"GET ") or not data.endswith(b"\r\n\r\n"):
+        return None
+    head = _Head()
+    parser = httptools.HttpRequestParser(head)
+    try:
+        parser.feed_data(data)
+        url = httptools.parse_url(head.url)
+    except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        return None
+    if not head.complete or parser.get_http_version() != "1.1" or data.count(b"\r\n\r\n") != 1:
+        return None
+    for name, _ in head.headers:
+        if name in NOT_PLAIN:
+            return None
+    return {
+        "type": "http",
+        "method": "GET",
+        "http_version": "1.1",
+        "path": url.path.decode("latin-1") if url.path else "",
+        "query_string": url.query or b"",
+        "headers": head.headers,
+        "client": address[:2],
+    }

@@ -1,0 +1,226 @@
+"""The stand-alone server: uvicorn around a hub's application, with what a hub needs of it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import ipaddress
+import math
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+
+from ssepool.config import ServerConfig
+from ssepool.core.frames import Dialect
+from ssepool.errors import ConfigError
+from ssepool.http.shortcuts import Shortcuts
+from ssepool.hub import Hub
+from ssepool.runtime.admission.admission import admit_nowait
+from ssepool.runtime.handover import AVAILABLE, Handover, set_ack_timeout
+from ssepool.runtime.tasks import Tasks
+from ssepool.server.balance import Balance
+from ssepool.server.files import raise_limit
+from ssepool.server.listener import Listener
+from ssepool.server.proxies import TrustedProxies
+from ssepool.uvicorn import protocol, render_head
+
+try:
+    import uvloop  # noqa: F401
+
+    LOOP = "uvloop"
+except ImportError:  # it has no Windows build
+    LOOP = "asyncio"
+
+
+class Server:
+    """Serves a hub until SIGTERM or SIGINT."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        app: Callable[..., object],
+        config: ServerConfig | None = None,
+        *,
+        on_started: Callable[[str], None] = lambda url: None,
+        listener: socket.socket | None = None,
+        balance: Balance | None = None,
+    ) -> None:
+        """`app` is `hub.app`, or an application that the hub is part of. `on_started` is called with the server's URL
+        once it takes connections. A worker accepts on the `listener` that it shares with the others, as its `balance`
+        with them says.
+
+        Raises `ConfigError` for an address other than loopback unless the configuration says `insecure`.
+        """
+        self.hub = hub
+        self.config = config or ServerConfig()
+        check_address(self.config)
+        # Another application decides by itself what is answered under which path.
+        shortcuts = hub.parts.shortcuts if app is hub.app else None
+        self._uvicorn = _Uvicorn(
+            _uvicorn_config(app, self.config, shortcuts), hub, shortcuts, self.config, on_started, balance
+        )
+        self._listener = listener
+
+    def run(self) -> None:
+        """Serve, and return when the server has been told to end. Raises `ConfigError` if it cannot listen."""
+        pool = self.hub.config.pool
+        raise_limit(pool.size + pool.max_waiting)
+        listener = self._listener or listen(self.config, pool.ack_timeout)
+        self._uvicorn.url = url_of(listener)
+        try:
+            self._uvicorn.run(sockets=[listener])
+        finally:
+            listener.close()
+
+
+def _uvicorn_config(app: Callable[..., object], config: ServerConfig, shortcuts: Shortcuts | None) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=protocol(config.head_timeout, shortcuts.publication if shortcuts else None),
+        loop=LOOP,
+        lifespan="on",
+        ws="none",
+        log_level=config.log_level,
+        access_log=False,
+        backlog=config.backlog,
+        forwarded_allow_ips="*" if "*" in config.trusted_proxies else list(config.trusted_proxies),
+        timeout_graceful_shutdown=math.ceil(config.shutdown_timeout),
+        server_header=False,
+    )
+
+
+def listen(config: ServerConfig, ack_timeout: float) -> socket.socket:
+    """A socket that listens where the configuration says. Raises `ConfigError` if that cannot be done."""
+    host, port = config.host, config.port
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, number)
+    except OSError as error:
+        raise ConfigError(f"ServerConfig.host = {host!r} is not an address to listen on: {error}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Accepted sockets inherit it, so a peer that is gone without a FIN is found on every path.
+        set_ack_timeout(listener.fileno(), ack_timeout)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.bind(address)
+        listener.listen(config.backlog)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
+    return listener
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn's server with a listener of ours, which takes subscriptions before a protocol is made for them."""
+
+    url = ""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        hub: Hub,
+        shortcuts: Shortcuts | None,
+        settings: ServerConfig,
+        started: Callable[[str], None],
+        balance: Balance | None,
+    ) -> None:
+        super().__init__(config)
+        self._hub = hub
+        self._engine = hub.parts.engine
+        self._shortcuts = shortcuts
+        self._settings = settings
+        self._balance = balance
+        self._on_started = started
+        self._listeners: list[Listener] = []
+        self._tasks = Tasks()
+        self._heads: dict[Dialect, bytes] = {}
+        """The head of every stream, by dialect."""
+        self._heads_of: list[tuple[bytes, bytes]] | None = None
+        """The default headers of uvicorn that stand in them."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        listens = AVAILABLE and self._engine.config.detach
+        # Not only in the application's lifespan, where what fails would be told with a traceback.
+        await self._hub.open()
+        await super().startup([] if listens else sockets)
+        if not self.started:
+            return
+        if listens:
+            self._listeners = [self._listen(sock) for sock in sockets or ()]
+        # What is here now stays: without this every full collection looks through all modules and slots, and holds the
+        # event loop for tens of milliseconds.
+        gc.collect()
+        gc.freeze()
+        asyncio.get_running_loop().call_soon(self._on_started, self.url)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for listener in self._listeners:
+            listener.close()
+        await super().shutdown(sockets)
+
+    def _listen(self, sock: socket.socket) -> Listener:
+        return Listener(
+            sock,
+            admit=None if self._shortcuts is None else self._admit,
+            hand_on=self._hand_on,
+            head_timeout=self._settings.head_timeout,
+            proxies=TrustedProxies(self._settings.trusted_proxies),
+            pool=self._engine.pool,
+            now=self._engine.now,
+            balance=self._balance,
+        )
+
+    def _admit(self, scope: dict[str, Any], take: Callable[[], Handover]) -> bool:
+        assert self._shortcuts is not None
+        visit = self._shortcuts.subscription(scope)
+        return visit is not None and admit_nowait(self._engine, visit, take, self._head_of)
+
+    def _hand_on(self, conn: socket.socket, data: bytes) -> None:
+        self._tasks.start(self._serve_connection(conn, data))
+
+    async def _serve_connection(self, conn: socket.socket, data: bytes) -> None:
+        def make() -> asyncio.Protocol:
+            made = self.config.http_protocol_class(  # type: ignore[call-arg]
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+            made.early = data  # type: ignore[attr-defined]
+            return made
+
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(make, conn)
+        except OSError:
+            conn.close()  # the client was faster
+
+    def _head_of(self, dialect: Dialect) -> bytes:
+        """The head of a stream, rendered anew when uvicorn changes the date in its default headers."""
+        if self._heads_of is not self.server_state.default_headers:
+            self._heads_of = self.server_state.default_headers
+            self._heads.clear()
+        head = self._heads.get(dialect)
+        if head is None:
+            head = self._heads[dialect] = render_head(200, [*self._heads_of, *dialect.headers])
+        return head
+
+
+def url_of(listener: socket.socket) -> str:
+    """The URL under which a listening socket is reached."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def check_address(config: ServerConfig) -> None:
+    """Raise `ConfigError` for an address that others can reach, unless `insecure` is set."""
+    if config.insecure or config.host == "localhost":
+        return
+    try:
+        loopback = ipaddress.ip_address(config.host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise ConfigError(
+            f"host {config.host!r} is not a loopback address, and the hub has no access control yet: whoever reaches "
+            "it may read and publish everything. Put a proxy in front, or say --insecure if that is what you want"
+        )

@@ -1,0 +1,85 @@
+"""Workers: several processes that serve one port, each with its share of the pool, over a broker that they share."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+
+from ssepool.config import HubConfig, PoolConfig, ServerConfig
+from ssepool.errors import ConfigError
+from ssepool.hub import Hub
+from ssepool.runtime.cluster.nodes import share
+from ssepool.server.server import Server, check_address, listen, url_of
+from ssepool.server.supervisor import Supervisor, Worker
+
+Work = Callable[[Worker, HubConfig, ServerConfig], None]
+"""What a worker's process runs: a function of a module, that ends by calling `work`."""
+
+
+def supervise(
+    hub_config: HubConfig, server_config: ServerConfig, *, work: Work, on_started: Callable[[str], None]
+) -> int:
+    """Run the workers until SIGTERM or SIGINT, and return the exit code. `on_started` is called with the URL once all
+    take connections. Raises `ConfigError` for settings that will not do with several workers."""
+    check(hub_config, server_config)
+    check_address(server_config)
+    listener = listen(server_config, hub_config.pool.ack_timeout)
+    url = url_of(listener)
+    try:
+        return Supervisor(
+            work,
+            (hub_config, server_config),
+            listener,
+            count=server_config.workers,
+            shutdown_timeout=server_config.shutdown_timeout,
+            on_started=lambda: on_started(url),
+        ).run()
+    finally:
+        listener.close()
+
+
+def check(hub_config: HubConfig, server_config: ServerConfig) -> None:
+    """Raise `ConfigError` for settings that will not do with several workers."""
+    workers, size = server_config.workers, hub_config.pool.size
+    if hub_config.broker.partition(":")[0] == "memory":
+        raise ConfigError(
+            f"workers = {workers} is not allowed with the broker memory://, which each process has for itself; use one "
+            "that they share, such as --broker sqlite:///events.db"
+        )
+    if size < workers:
+        raise ConfigError(f"PoolConfig.size = {size} is not allowed with {workers} workers: each takes a slot")
+
+
+def work(worker: Worker, hub_config: HubConfig, server_config: ServerConfig) -> None:
+    """The life of a worker's process."""
+    hub = Hub(dataclasses.replace(hub_config, pool=pool_of(worker, hub_config.pool)))
+    engine, cluster = hub.parts.engine, hub.parts.cluster
+    cluster.work_as(worker.index, worker.group)
+
+    async def tell_ready() -> None:
+        # A client that knows where the hub is may ask any worker for a connection of any other.
+        await cluster.meet(worker.count)
+        worker.ready.send(True)
+        worker.ready.close()
+
+    def started(url: str) -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        # Without its supervisor nobody would replace it, or end it.
+        asyncio.get_running_loop().add_reader(parent.sentinel, os.kill, os.getpid(), signal.SIGTERM)
+        engine.tasks.start(tell_ready())
+
+    Server(hub, hub.app, server_config, on_started=started, listener=worker.listener, balance=worker.balance).run()
+
+
+def pool_of(worker: Worker, pool: PoolConfig) -> PoolConfig:
+    """A worker's share of the pool."""
+    return dataclasses.replace(
+        pool,
+        size=share(pool.size, worker.index, worker.count),
+        max_waiting=share(pool.max_waiting, worker.index, worker.count),
+    )

@@ -1,0 +1,142 @@
+"""Parts of a hub for tests that build their subject without one: a link that writes into memory, a running engine, a
+client that has its slot."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from ssepool.config import HubConfig, PoolConfig
+from ssepool.core.decoder import Decoder
+from ssepool.core.slot import Slot
+from ssepool.core.states import LinkState, Reason, WaiterState
+from ssepool.core.topics import Subscription
+from ssepool.core.visit import Visit
+from ssepool.runtime.admission.admission import welcome
+from ssepool.runtime.connections import Connection
+from ssepool.runtime.engine import Engine
+from ssepool.runtime.streams.link import Link, LinkContext
+
+NEWS = Visit(subscription=Subscription.of(["news"]))
+
+QUIET = PoolConfig(size=1000, heartbeat_interval=1e6, reap_interval=1e6)
+"""Nothing happens by itself."""
+
+
+async def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
+    """Let others work until the condition holds; fail after the deadline."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+@contextlib.asynccontextmanager
+async def running(config: HubConfig | None = None, **options: Any) -> AsyncIterator[Engine]:
+    """An engine that is open. `options` are those of `Engine`."""
+    engine = Engine(config or HubConfig(pool=QUIET, detach=False), **options)
+    await engine.open()
+    try:
+        yield engine
+    finally:
+        engine.shutdown()
+        engine.connections.abort()
+        await engine.cut()
+        await engine.close()
+
+
+class Applicant:
+    """What waits for a slot, and remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.slot: Slot | None = None
+        self.outcome: WaiterState | None = None
+        self.told: list[tuple[int, int]] = []
+        """Positions in the queue, and how many waited."""
+
+    def granted(self, slot: Slot) -> bool:
+        self.slot = slot
+        return True
+
+    def failed(self, outcome: WaiterState) -> None:
+        self.outcome = outcome
+
+    def announce(self, position: int, waiting: int, now: float) -> None:
+        self.told.append((position, waiting))
+
+
+class Paper(Link):
+    """A link that writes into memory, as much as it has room for."""
+
+    __slots__ = ("room_left", "written")
+
+    def __init__(self, context: LinkContext) -> None:
+        super().__init__(context)
+        self.written = b""
+        self.room_left = 10**9
+        self.become(LinkState.OPEN)
+
+    def flush(self) -> None:
+        if self.stalled or self.ended:
+            return
+        while (item := self.take()) is not None:
+            data, start = bytes(item[0]), item[1]
+            taken = min(len(data), self.room_left)
+            self.room_left -= taken
+            self.written += data[:taken]
+            if self.slot is not None:
+                self.slot.bytes += taken
+            if taken < len(data):
+                if start < 0:
+                    self.rest = memoryview(data)[taken:]
+                else:
+                    assert self.slot is not None
+                    assert self.feed is not None
+                    self.slot.cursor, rest = self.feed.split(start, taken)
+                    self.rest = rest or None
+                self.stall()
+                return
+        if self.state is LinkState.ENDING:
+            self.end(Reason.COMPLETED)
+
+    def hang_up(self, before: LinkState) -> None:
+        pass
+
+    def make_room(self, room: int = 10**9) -> None:
+        """The transport takes so many bytes more."""
+        self.room_left = room
+        self.go_on()
+        self.flush()
+
+    def events(self) -> list[str]:
+        """Data of the messages so far that are not the hub's own, whose types are shown instead."""
+        messages = Decoder().feed(self.written)
+        return [message.type if message.type.startswith("ssepool.") else message.data for message in messages]
+
+
+def bound(engine: Engine, link: Link, visit: Visit = NEWS) -> Slot:
+    """Give a link a reserved slot; its stream is to be opened with `welcome`."""
+    slot = engine.pool.acquire(engine.now(), Applicant())
+    assert isinstance(slot, Slot)
+    engine.connections.bind(slot, link, visit)
+    return slot
+
+
+def connection_of(link: Link) -> Connection:
+    """The connection that a link belongs to."""
+    assert isinstance(link.owner, Connection)
+    return link.owner
+
+
+async def opened(engine: Engine, visit: Visit = NEWS) -> tuple[Paper, Slot]:
+    """A client whose stream is open."""
+    link = Paper(engine.links)
+    slot = bound(engine, link, visit)
+    await welcome(engine, connection_of(link), link, visit)
+    return link, slot
+
+
+async def delivered(engine: Engine) -> None:
+    """Return when delivery has nothing to do."""
+    await until(lambda: not engine.delivery._rounds)

@@ -1,0 +1,398 @@
+"""The log: how a hub keeps up with a broker that breaks, sleeps, repeats, skips and forgets, and replays from it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from ssepool.brokers.base import Bounds, Broker, Stored
+from ssepool.brokers.record import Record
+from ssepool.config import HubConfig
+from ssepool.core.event import Entry, Event
+from ssepool.core.frames import DIALECT
+from ssepool.core.topics import Subscription
+from ssepool.errors import BrokerError
+from ssepool.runtime.streams import log as log_module
+from ssepool.runtime.streams.log import EventLog, Found
+from ssepool.runtime.streams.replay import Replay
+from ssepool.runtime.tasks import Tasks
+
+DEADLINE = 10.0
+
+
+class Scripted(Broker):
+    """A broker that fails as the test says."""
+
+    def __init__(self, config: HubConfig) -> None:
+        super().__init__(config)
+        self.epoch = "0000000a"
+        self.entries: list[Entry] = []
+        self.oldest = 0
+        self.broken: str | None = None
+        self.asleep = False
+        """Tails notice nothing any more."""
+        self.repeats = 0
+        """Entries that each tail gives again."""
+        self.tails = 0
+        self.reads = 0
+        self.news = asyncio.Event()
+        self.asked: list[str] = []
+        self.answers = asyncio.Event()
+        self.answers.set()
+
+    def put(self, count: int = 1, topic: str = "news") -> None:
+        for _ in range(count):
+            position = self.oldest + len(self.entries) + 1
+            self.entries.append(Record(b"data: %d\n\n" % position, (topic,)).entry(self.epoch, position))
+        self.ring()
+
+    def ring(self) -> None:
+        self.news.set()
+        self.news = asyncio.Event()
+
+    def drop(self, count: int) -> None:
+        del self.entries[:count]
+        self.oldest += count
+
+    def forget(self, epoch: str) -> None:
+        self.epoch, self.entries, self.oldest = epoch, [], 0
+
+    def check(self) -> None:
+        if self.broken:
+            raise BrokerError(self.broken)
+
+    async def open(self) -> None:
+        self.check()
+
+    async def close(self) -> None: ...
+
+    async def append(self, records: Sequence[Record]) -> list[Stored]:
+        self.check()
+        self.put(len(records))
+        return [Stored(entry.id or "", entry.position) for entry in self.entries[-len(records) :]]
+
+    async def tail(self, after: int) -> AsyncIterator[Sequence[Entry]]:
+        self.tails += 1
+        after = max(0, after - self.repeats)
+        while True:
+            self.check()
+            news = self.news
+            found = [entry for entry in self.entries if entry.position > after][:10]
+            if found and not self.asleep:
+                after = found[-1].position
+                yield found
+            else:
+                await news.wait()
+
+    async def read(self, after: int, *, most: int) -> Sequence[Entry]:
+        self.check()
+        self.reads += 1
+        return [entry for entry in self.entries if entry.position > after][:most]
+
+    async def find(self, id: str) -> int | None:
+        self.check()
+        found = next((entry.position for entry in self.entries if entry.id == id), None)
+        self.asked.append(id)
+        await self.answers.wait()
+        return found
+
+    async def bounds(self) -> Bounds:
+        self.check()
+        return Bounds(self.epoch, self.oldest, self.oldest + len(self.entries), 0)
+
+    async def trim(self) -> None:
+        self.check()
+
+    async def send(self, message: bytes) -> None:
+        self.check()
+
+    async def messages(self) -> AsyncIterator[bytes]:
+        while True:
+            self.check()
+            await self.news.wait()
+            yield b"{}"
+
+
+class Heard:
+    """A log, and what it has delivered: positions, and "lost" where it said so."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.broker = Scripted(HubConfig(**settings))
+        self.all: list[int | str] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self.log = EventLog(self.broker, self._deliver, lambda: self.all.append("lost"), self._room, time.monotonic)
+
+    def _deliver(self, entries: Sequence[Entry]) -> None:
+        self.all += [entry.position for entry in entries]
+
+    async def _room(self) -> None:
+        await self.open.wait()
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + DEADLINE
+        while not condition():
+            assert time.monotonic() < deadline, (self.all, self.log.failing, self.log.window)
+            await asyncio.sleep(0.002)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_module, "CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(log_module, "RETRY_SECONDS", (0.005, 0.02))
+
+
+@pytest.fixture
+async def heard() -> AsyncIterator[Heard]:
+    heard = Heard()
+    await heard.log.open()
+    yield heard
+    await heard.log.close()
+
+
+async def test_what_is_kept_fills_the_window_and_is_not_delivered_as_news_to_come(heard: Heard) -> None:
+    late = Heard()
+    late.broker.put(25)
+    await late.log.open()
+    assert (late.log.position, late.log.window.oldest, late.log.window.newest) == (25, 0, 25)
+    await late.log.close()
+
+
+async def test_entries_are_delivered_once_and_in_order(heard: Heard) -> None:
+    for _ in range(30):
+        heard.broker.put(3)
+    await heard.until(lambda: len(heard.all) == 90)
+    assert heard.all == list(range(1, 91))
+    assert heard.log.window.kept.events == 90
+
+
+async def test_a_broken_tail_goes_on_where_it_broke_also_if_it_repeats(heard: Heard) -> None:
+    heard.broker.repeats = 7
+    for _ in range(5):
+        heard.broker.put(4)
+        await heard.until(lambda: heard.log.position == heard.broker.entries[-1].position)
+        heard.broker.broken = "the cable is out"
+        heard.broker.ring()
+        await heard.until(lambda: heard.log.failing is not None)
+        heard.broker.broken = None
+        heard.broker.put(4)
+    await heard.until(lambda: heard.log.position == 40)
+    await heard.until(lambda: heard.log.failing is None)
+    assert heard.all == list(range(1, 41))
+
+
+async def test_a_tail_that_sleeps_is_woken(heard: Heard) -> None:
+    heard.broker.asleep = True
+    heard.broker.put(5)
+    before = heard.broker.tails
+    await heard.until(lambda: heard.broker.tails > before)
+    heard.broker.asleep = False
+    await heard.until(lambda: heard.all == [1, 2, 3, 4, 5])
+
+
+async def test_a_tail_that_waits_for_delivery_is_left_alone(heard: Heard) -> None:
+    heard.open.clear()
+    heard.broker.put(5)
+    await heard.until(lambda: heard.log._crowded)
+    before, looks = heard.broker.tails, heard.log.bounds
+    await heard.until(lambda: heard.log.bounds is not looks)
+    looks = heard.log.bounds
+    await heard.until(lambda: heard.log.bounds is not looks)
+    assert (heard.broker.tails, heard.all) == (before, [])
+    heard.open.set()
+    await heard.until(lambda: heard.all == [1, 2, 3, 4, 5])
+
+
+async def test_a_broker_that_forgot_everything_is_told_and_followed_anew(heard: Heard) -> None:
+    heard.broker.put(5)
+    await heard.until(lambda: heard.log.position == 5)
+    old = heard.log.window.epoch
+    heard.broker.forget("0000000b")
+    heard.broker.put(3)
+    await heard.until(lambda: heard.log.window.epoch == "0000000b" and heard.log.position == 3)
+    assert heard.all == [1, 2, 3, 4, 5, "lost", 1, 2, 3]
+    assert heard.log.find(f"{old}-5") == Found(0, False)
+    assert heard.log.find("0000000b-2") == Found(2, True)
+
+
+async def test_a_broker_that_forgot_the_newest_is_told_and_nothing_comes_twice(heard: Heard) -> None:
+    heard.broker.put(5)
+    await heard.until(lambda: heard.log.position == 5)
+    del heard.broker.entries[3:]  # as a replica has it that was behind when it took over
+    await heard.until(lambda: heard.log.position == 3)
+    heard.broker.put(2)
+    await heard.until(lambda: heard.log.position == 5)
+    assert heard.all == [1, 2, 3, 4, 5, "lost", 4, 5]
+
+
+async def test_entries_that_were_dropped_while_we_were_away_are_told(heard: Heard) -> None:
+    heard.broker.put(5)
+    await heard.until(lambda: heard.log.position == 5)
+    heard.broker.broken = "gone for a while"
+    heard.broker.ring()
+    await heard.until(lambda: heard.log.failing is not None)
+    heard.broker.put(10)
+    heard.broker.drop(9)
+    heard.broker.broken = None
+    await heard.until(lambda: heard.log.position == 15)
+    assert heard.all == [1, 2, 3, 4, 5, "lost", *range(10, 16)]
+
+
+async def test_a_position_is_waited_for_unless_its_history_is_lost(heard: Heard) -> None:
+    waiting = asyncio.create_task(heard.log.reached(4))
+    heard.broker.put(3)
+    await heard.until(lambda: heard.log.position == 3)
+    assert not waiting.done()
+    heard.broker.put(1)
+    await asyncio.wait_for(waiting, DEADLINE)
+    lost = asyncio.create_task(heard.log.reached(100))
+    await asyncio.sleep(0)
+    heard.broker.forget("0000000c")
+    await asyncio.wait_for(lost, DEADLINE)
+
+
+async def test_opening_says_what_is_wrong() -> None:
+    heard = Heard()
+    heard.broker.broken = "nobody there"
+    with pytest.raises(BrokerError, match="nobody there"):
+        await heard.log.open()
+    await heard.log.close()
+
+
+async def test_ids_are_known_from_the_window_or_asked_for() -> None:
+    heard = Heard(window_bytes=200)
+    heard.broker.put(50)
+    heard.broker.entries[9] = replace(heard.broker.entries[9], id="chosen")
+    await heard.log.open()
+    oldest = heard.log.window.oldest
+    assert 40 < oldest < 50
+    assert heard.log.find("0000000a-48") == Found(48, True)
+    # Made ids need not be asked for, wherever they are: the first page shows whether it is kept.
+    assert heard.log.find("0000000a-7") == Found(7, True)
+    assert heard.log.find("0000000b-7") == Found(0, False)
+    assert heard.log.find("earliest") == Found(0, True)
+    assert heard.log.find("chosen") is None
+    assert await heard.log.ask("chosen") == Found(10, True)
+    assert await heard.log.ask("unknown") == Found(0, False)
+    await heard.log.close()
+
+
+@pytest.mark.parametrize("chosen", [None, "chosen"])
+async def test_a_client_that_is_ahead_of_us_is_taken_in_when_we_have_caught_up(
+    heard: Heard, chosen: str | None
+) -> None:
+    heard.broker.put(3)
+    await heard.until(lambda: heard.log.position == 3)
+    heard.broker.asleep = True
+    heard.broker.put(2)
+    id = chosen or "0000000a-4"
+    heard.broker.entries[3] = replace(heard.broker.entries[3], id=id)
+    assert heard.log.find(id) is None
+    asking = asyncio.create_task(heard.log.ask(id))
+    before = heard.broker.tails
+    await heard.until(lambda: heard.broker.tails > before)  # as long as that it has not come
+    assert not asking.done()
+    heard.broker.asleep = False
+    assert await asyncio.wait_for(asking, DEADLINE) == Found(4, True)
+    assert heard.log.position >= 4
+
+
+class Client:
+    """A link and the feeds that it may join."""
+
+    def __init__(self, heard: Heard, wanted: str) -> None:
+        self.pushed: list[bytes] = []
+        self.joined = False
+        self.replay: Replay | None = Replay(
+            heard.log,
+            self,
+            self.tasks,
+            Subscription.of(["news"]),
+            wanted=wanted,  # type: ignore[arg-type]
+        )
+
+    tasks = Tasks()
+    dialect = DIALECT
+
+    def push(self, frame: bytes) -> None:
+        self.pushed.append(frame)
+
+    def flush(self) -> None:
+        if self.replay is not None:
+            self.push(self.replay.next(self))  # type: ignore[arg-type]
+
+    def join(self, link: Any, subscription: Subscription) -> None:
+        self.joined = True
+
+
+async def test_a_client_whose_history_is_lost_while_its_place_is_looked_for_is_told(heard: Heard) -> None:
+    heard.broker.put(5)
+    heard.broker.entries[3] = replace(heard.broker.entries[3], id="chosen")
+    heard.broker.answers.clear()
+    client = Client(heard, "chosen")
+    assert client.replay is not None
+    client.replay.begin(client)  # type: ignore[arg-type]
+    await heard.until(lambda: heard.broker.asked == ["chosen"])
+    heard.broker.forget("0000000b")
+    heard.broker.put(2)
+    await heard.until(lambda: heard.log.window.epoch == "0000000b" and heard.log.position == 2)
+    heard.broker.answers.set()
+    await heard.until(lambda: client.pushed)
+    client.flush()
+    client.flush()
+    assert client.joined
+    assert b"broker_lost" in client.pushed[0]
+    assert b"data: 1\n" in b"".join(client.pushed)
+    assert b"data: 2\n" in b"".join(client.pushed)
+
+
+@pytest.mark.parametrize("left", [3, 0])
+async def test_a_client_with_an_unknown_id_is_told_of_one_gap_though_more_has_gone_since(left: int) -> None:
+    heard = Heard(window_bytes=1)
+    heard.broker.put(9)
+    await heard.log.open()
+    stale = heard.log.bounds
+    heard.broker.drop(9 - left)
+    client = Client(heard, "unknown")
+    assert client.replay is not None
+    client.replay.begin(client)  # type: ignore[arg-type]
+    heard.log.bounds = stale
+    await heard.until(lambda: client.flush() or client.joined)
+    sent = b"".join(client.pushed)
+    assert sent.count(b"ssepool.gap") == sent.count(b"unknown_id") == 1
+    assert sent.count(b"data: 7\n") == sent.count(b"data: 9\n") == (1 if left else 0)
+    await heard.log.close()
+
+
+async def test_what_is_fetched_ends_where_the_feeds_go_on() -> None:
+    heard = Heard(window_bytes=1)
+    heard.broker.put(5)
+    await heard.log.open()
+    heard.broker.asleep = True
+    heard.broker.put(4)  # which the feeds have not had yet
+    client = Client(heard, "0000000a-2")
+    assert client.replay is not None
+    client.replay.begin(client)  # type: ignore[arg-type]
+    await heard.until(lambda: client.flush() or client.joined)
+    sent = b"".join(client.pushed)
+    assert [number for number in range(1, 10) if b"data: %d\n" % number in sent] == [3, 4, 5]
+    assert heard.log.position == 5
+    await heard.log.close()
+
+
+async def test_an_id_that_is_ahead_of_the_broker_too_is_unknown(heard: Heard) -> None:
+    assert heard.log.find("0000000a-7") is None
+    assert await heard.log.ask("0000000a-7") == Found(0, False)
+
+
+async def test_publishing_at_once_needs_a_broker_in_this_process(heard: Heard) -> None:
+    with pytest.raises(NotImplementedError, match="memory:// cannot publish without waiting"):
+        heard.log.publish_nowait([Event("x", ("news",))])
+    ids = await heard.log.publish([Event("x", ("news",)), Event("y", ("news",))])
+    assert ids == ["0000000a-1", "0000000a-2"]
+    assert await heard.log.store([Event("z", ("news",))]) == [("0000000a-3", 3)]
