@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import Run, Value, cpu, cpu_per_subscription, memory, p99, rate, to_last, value
 from benchmarks.scenarios import BARE, BETTER, NCHAN, OURS, PLAIN, STARLETTE, WATCHED
-
-Run = dict[str, Any]
-Value = float | None
 
 
 def write(found: dict[str, Any], folder: Path) -> None:
@@ -40,45 +38,6 @@ def _rounded(part: Any) -> Any:
     if isinstance(part, dict):
         return {name: _rounded(inner) for name, inner in part.items()}
     return float(f"{part:.5g}") if isinstance(part, float) else part
-
-
-def value(run: Run, *path: str) -> Value:
-    """A figure of a run, by its path; `None` if there is none."""
-    at: Any = run
-    for name in path:
-        at = at.get(name) if isinstance(at, dict) else None
-    return at
-
-
-def cpu(run: Run) -> Value:
-    """Microseconds of server CPU per delivery."""
-    return value(run, "server", "cpu_per_delivery")
-
-
-def cpu_per_subscription(run: Run) -> Value:
-    """Microseconds of server CPU per subscription."""
-    return value(run, "server", "cpu_per_subscription")
-
-
-def memory(run: Run) -> Value:
-    """KiB of process memory per connection."""
-    found = value(run, "server", "memory_per_connection")
-    return None if found is None else found / 1024
-
-
-def rate(run: Run) -> Value:
-    """Deliveries a second."""
-    return value(run, "delivering", "per_second")
-
-
-def p99(run: Run) -> Value:
-    """Milliseconds from the time an event was due until it was read."""
-    return value(run, "delivering", "latency", "p99")
-
-
-def to_last(run: Run) -> Value:
-    """Milliseconds from the time an event was due until the last subscriber had it: the median event's."""
-    return value(run, "delivering", "time_to_last", "p50")
 
 
 def line(run: Run) -> str:

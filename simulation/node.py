@@ -3,22 +3,56 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from random import Random
+from typing import Protocol
 
 from simulation import costs
+from simulation.record import Record
+from simulation.setup import Setup
+from simulation.timeline import Timeline
 from ssepool.config import PoolConfig
 from ssepool.core.pool import Pool
 from ssepool.core.slot import Slot
 from ssepool.core.states import PoolState, Reason, SlotState
-
-if TYPE_CHECKING:
-    from simulation.fleet import Fleet
 
 LOOK = 15 / 16
 """Seconds between two looks of the reaper, as the hub sets it with default settings."""
 
 BURST, SLICE, SCAN = 64, 0.002, 1000
 """What the runtime does in a turn of its loop: connections accepted; seconds of replay; events looked at in a page."""
+
+
+class Surroundings(Protocol):
+    """What a node needs of the fleet that it belongs to: the run's time and chance, and what becomes of its clients."""
+
+    setup: Setup
+    random: Random
+    timeline: Timeline
+    record: Record
+    slots: list[Slot | None]
+    """By client: the slot that it has, on whichever node."""
+
+    def fail(self, client: int) -> None:
+        """The attempt met a node that is down."""
+
+    def drop(self, client: int, node: Node) -> None:
+        """The attempt found the kernel's queue full."""
+
+    def admit(self, node: Node, client: int, now: float) -> None:
+        """The node has read the client's request."""
+
+    def live(self, client: int, now: float) -> None:
+        """The client has all that it missed."""
+
+    def lose(self, client: int, told: float | None = None, *, noticed: float = 0.0) -> None:
+        """The client's stream has ended, with a `retry:` of `told` seconds or without."""
+
+    def told_to_wait(self) -> float:
+        """The seconds of a `retry:` as the hub makes it."""
+        ...
+
+    def drained(self, node: Node) -> None:
+        """The node has sent all its clients away."""
 
 
 class Node:
@@ -29,7 +63,7 @@ class Node:
     So within a turn the pool is told times a few milliseconds ahead of the timeline, never back.
     """
 
-    def __init__(self, fleet: Fleet, number: int) -> None:
+    def __init__(self, fleet: Surroundings, number: int) -> None:
         self.fleet = fleet
         self.number = number
         self.up = True
