@@ -7,13 +7,13 @@ import os
 import threading
 from collections.abc import Coroutine, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 from ssepool.brokers import connect
 from ssepool.brokers.base import InstantBroker
 from ssepool.brokers.group import GroupCommit
 from ssepool.config import HubConfig, MiB, OnDuplicate
-from ssepool.core.event import Event
+from ssepool.core.event import Event, EventFields
 from ssepool.errors import BrokerError, ConfigError, InvalidTopic
 
 T = TypeVar("T")
@@ -62,24 +62,15 @@ class AsyncPublisher:
         self._opening: asyncio.Task[None] | None = None
         self._is_open = False
 
-    async def publish(
-        self,
-        topic: str | Sequence[str],
-        data: Any,
-        *,
-        type: str | None = None,
-        id: str | None = None,
-        retry: int | None = None,
-        private: bool = False,
-    ) -> str:
-        """Publish an event to a topic or several, and return its id when the broker has stored it.
+    async def publish(self, topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> str:
+        """Publish an event to one topic or several, and return its id when the broker has stored it.
 
-        `retry` is in milliseconds. Raises `InvalidEvent`, `InvalidTopic`, `BrokerError`, and with the first publish
-        `ConfigError`. Give an `id` of your own if you want to publish again after a `BrokerError`: what is stored
-        already is not stored twice.
+        The fields are those of `Event`: `type`, `id`, `retry` in milliseconds, and `private`. Give an `id` of your own
+        if you want to publish again after a `BrokerError`: the broker does not store the same id twice.
+
+        Raises `InvalidEvent`, `InvalidTopic`, `BrokerError`, and with the first publish `ConfigError`.
         """
-        event = Event(data, (topic,) if isinstance(topic, str) else tuple(topic), type, id, retry, private)
-        return (await self.publish_many([event]))[0]
+        return (await self.publish_many([Event.of(topic, data, **fields)]))[0]
 
     async def publish_many(self, events: Iterable[Event]) -> list[str]:
         """Publish a batch in order, all of it or nothing, and return the ids."""
@@ -154,19 +145,13 @@ class Publisher:
         self._thread: threading.Thread | None = None
         self._publisher: AsyncPublisher
 
-    def publish(
-        self,
-        topic: str | Sequence[str],
-        data: Any,
-        *,
-        type: str | None = None,
-        id: str | None = None,
-        retry: int | None = None,
-        private: bool = False,
-    ) -> str:
-        """As `AsyncPublisher.publish`; returns when the broker has stored the event, or raises."""
-        event = Event(data, (topic,) if isinstance(topic, str) else tuple(topic), type, id, retry, private)
-        return self.publish_many([event])[0]
+    def publish(self, topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> str:
+        """Publish an event to one topic or several, and return its id when the broker has stored it.
+
+        The fields and the errors are those of `AsyncPublisher.publish`: `type`, `id`, `retry` in milliseconds, and
+        `private`. Blocks until then, at most a second longer than twice `broker_timeout`.
+        """
+        return self.publish_many([Event.of(topic, data, **fields)])[0]
 
     def publish_many(self, events: Iterable[Event]) -> list[str]:
         """As `AsyncPublisher.publish_many`."""

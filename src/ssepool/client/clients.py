@@ -7,13 +7,13 @@ import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from ssepool.client import calls
 from ssepool.client.errors import ClientError, Unreachable
 from ssepool.client.reader import Reader
 from ssepool.core.decoder import Message
-from ssepool.core.event import Event
+from ssepool.core.event import Event, EventFields
 
 if TYPE_CHECKING:
     import httpx2
@@ -101,23 +101,15 @@ class Client(_Base):
         super().__init__(base_url, headers=headers, timeout=timeout)
         self._http = self._httpx.Client(base_url=self.url, headers=self._headers, timeout=timeout)
 
-    def publish(
-        self,
-        topic: str | Sequence[str],
-        data: Any,
-        *,
-        type: str | None = None,
-        id: str | None = None,
-        retry: int | None = None,
-        private: bool = False,
-    ) -> str:
-        """Publish an event, to one topic or several, and return its id.
+    def publish(self, topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> str:
+        """Publish an event to one topic or several, and return its id.
+
+        The fields are those of `Event`: `type`, `id`, `retry` in milliseconds, and `private`.
 
         Raises `InvalidEvent` or `InvalidTopic` before anything is sent, else `ClientError`. After `Unreachable` the
         event may have been published nevertheless.
         """
-        topics = (topic,) if isinstance(topic, str) else tuple(topic)
-        return self.publish_many([Event(data, topics, type, id, retry, private)])[0]
+        return self.publish_many([Event.of(topic, data, **fields)])[0]
 
     def publish_many(self, events: Iterable[Event]) -> list[str]:
         """Publish events in order, all of them or none, in one request; return their ids. Raises `ClientError`."""
@@ -206,19 +198,12 @@ class AsyncClient(_Base):
         super().__init__(base_url, headers=headers, timeout=timeout)
         self._http = self._httpx.AsyncClient(base_url=self.url, headers=self._headers, timeout=timeout)
 
-    async def publish(
-        self,
-        topic: str | Sequence[str],
-        data: Any,
-        *,
-        type: str | None = None,
-        id: str | None = None,
-        retry: int | None = None,
-        private: bool = False,
-    ) -> str:
-        """As `Client.publish`."""
-        topics = (topic,) if isinstance(topic, str) else tuple(topic)
-        return (await self.publish_many([Event(data, topics, type, id, retry, private)]))[0]
+    async def publish(self, topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> str:
+        """Publish an event to one topic or several, and return its id.
+
+        The fields and the errors are those of `Client.publish`: `type`, `id`, `retry` in milliseconds, and `private`.
+        """
+        return (await self.publish_many([Event.of(topic, data, **fields)]))[0]
 
     async def publish_many(self, events: Iterable[Event]) -> list[str]:
         """As `Client.publish_many`."""
