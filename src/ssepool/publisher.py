@@ -21,7 +21,7 @@ T = TypeVar("T")
 UNBOUNDED = 10**12
 """Events, bytes and seconds: the bounds of the history are the hubs' business, whose settings are not known here."""
 
-CONNECTING = 2
+FIRST_PUBLISH_TIMEOUTS = 2
 """Times `broker_timeout` that a first publish may take in all: it connects before it publishes."""
 
 
@@ -187,7 +187,7 @@ class Publisher:
     def _run(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
         future = asyncio.run_coroutine_threadsafe(work, loop)
         try:
-            return future.result(CONNECTING * self._timeout + 1)
+            return future.result(FIRST_PUBLISH_TIMEOUTS * self._timeout + 1)
         except TimeoutError:
             future.cancel()
             raise BrokerError(f"the broker did not answer in {self._timeout:g} s") from None

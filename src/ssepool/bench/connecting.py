@@ -12,12 +12,12 @@ from ssepool.bench.histogram import Histogram
 from ssepool.bench.loop import Sockets, clock
 from ssepool.bench.plan import Plan
 from ssepool.bench.poller import READ, WRITE
-from ssepool.bench.subscribers import READ_SIZE, Subscribers
+from ssepool.bench.subscribers import READ_BYTES, Subscribers
 from ssepool.bench.target import Target, Template
 
-MOST_AT_ONCE = 32
+MAX_BEGUN_PER_TURN = 32
 """Connections begun in a turn: those before them are to be read in between."""
-SMALL_BUFFER = 4096
+STALLED_BUFFER_BYTES = 4096
 """Bytes that the kernel takes in for those who stall, so that the server soon notices that they do."""
 IP_BIND_ADDRESS_NO_PORT = 24
 """Linux: choose the port when it is known where the connection goes, so that ports are shared between targets."""
@@ -54,7 +54,7 @@ class Handshake:
                 if self.send():
                     self._crowd.asked(self)
                 return
-            data = self.connection.recv(READ_SIZE)
+            data = self.connection.recv(READ_BYTES)
         except BlockingIOError:
             return
         except OSError as error:
@@ -125,7 +125,7 @@ class Crowd:
             self._first = now
         rate, wanted = self._plan.connect_rate, self._plan.subscribers
         due = min(wanted, 1 + int((now - self._first) / 1e6 * rate)) if rate else wanted
-        for _ in range(min(due - self._begun, MOST_AT_ONCE)):
+        for _ in range(min(due - self._begun, MAX_BEGUN_PER_TURN)):
             self._begin()
         if self._begun < wanted:
             return self._first + self._begun / rate * 1e6 - now if rate else 0.0
@@ -179,7 +179,7 @@ class Crowd:
             connection.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
             connection.bind((sources[handshake.number % len(sources)], 0))
         if self._stalls(handshake.number):
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, STALLED_BUFFER_BYTES)
         status = connection.connect_ex(self._target.address)
         if status not in (0, errno.EINPROGRESS):
             raise OSError(status, "")

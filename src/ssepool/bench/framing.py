@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from ssepool.config import KiB, MiB
 from ssepool.errors import SSEPoolError
 
-MOST_HEAD = 64 * KiB
-MOST_UNFINISHED = 64 * MiB
+MAX_HEAD_BYTES = 64 * KiB
+MAX_UNFINISHED_BYTES = 64 * MiB
 """Bytes of an event or an answer that may come without an end."""
-MOST_SIZE_LINE = 4 * KiB
+MAX_SIZE_LINE_BYTES = 4 * KiB
 """Bytes of the line with a chunk's size, extensions included."""
 
 _CR = 0x0D
@@ -72,8 +72,8 @@ def read_head(raw: bytes) -> tuple[Head, bytes] | None:
     """The head and what came behind it; `None` while it is unfinished. Raises `BadFraming`."""
     text, end, rest = raw.partition(b"\r\n\r\n")
     if not end:
-        if len(raw) > MOST_HEAD:
-            raise BadFraming(f"a head of more than {MOST_HEAD} bytes")
+        if len(raw) > MAX_HEAD_BYTES:
+            raise BadFraming(f"a head of more than {MAX_HEAD_BYTES} bytes")
         return None
     first, *lines = text.split(_CRLF)
     version, _, status = first.partition(b" ")
@@ -128,7 +128,7 @@ def unchunk(raw: bytes) -> Body:
         at = start + size + 2
         if at > len(raw):
             return Body(b"".join(parts), at - len(raw), b"", False)
-    if len(raw) - at > MOST_SIZE_LINE:
+    if len(raw) - at > MAX_SIZE_LINE_BYTES:
         raise BadFraming(f"{raw[at:][:40]!r}... is not the size of a chunk")
     return Body(b"".join(parts), 0, raw[at:], False)
 
@@ -169,6 +169,6 @@ def _chunk_again(rest: bytes, body: Body) -> bytes:
 
 
 def _bounded(rest: bytes) -> bytes:
-    if len(rest) > MOST_UNFINISHED:
-        raise BadFraming(f"an event of more than {MOST_UNFINISHED} bytes")
+    if len(rest) > MAX_UNFINISHED_BYTES:
+        raise BadFraming(f"an event of more than {MAX_UNFINISHED_BYTES} bytes")
     return rest

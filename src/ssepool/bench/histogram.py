@@ -5,28 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-BITS = 7
-"""Each power of two is divided into 2**BITS buckets, so what is read off is at most 1/128 above what was recorded."""
-EXACT = 2 << BITS
+BUCKET_BITS = 7
+"""Each power of two is divided into `2**BUCKET_BITS` buckets: a number that is read off is at most 1/128 too great."""
+EXACT_BELOW = 2 << BUCKET_BITS
 """Numbers below this have a bucket each."""
-MOST = (1 << 40) - 1
+MAX_VALUE = (1 << 40) - 1
 """The greatest number; greater ones count as this. In microseconds it is twelve days."""
 
 
 class Histogram:
-    """Counts of numbers from 0 to `MOST`; smaller and greater ones count as these. Here they are microseconds."""
+    """Counts of numbers from 0 to `MAX_VALUE`; smaller and greater ones count as these. Here they are microseconds."""
 
     __slots__ = ("_counts", "count", "greatest", "total")
 
     def __init__(self) -> None:
-        self._counts = [0] * (bucket(MOST) + 1)
+        self._counts = [0] * (bucket(MAX_VALUE) + 1)
         self.count = 0
         self.greatest = 0
         self.total = 0
 
     def record(self, value: int, count: int = 1) -> None:
         """Count a number, several times at once if so many had the same."""
-        value = min(max(value, 0), MOST)
+        value = min(max(value, 0), MAX_VALUE)
         self._counts[bucket(value)] += count
         self.count += count
         self.total += value * count
@@ -57,13 +57,13 @@ class Histogram:
 
 def bucket(value: int) -> int:
     """The index of a number's bucket."""
-    shift = max(0, value.bit_length() - BITS - 1)
-    return (shift << BITS) + (value >> shift)
+    shift = max(0, value.bit_length() - BUCKET_BITS - 1)
+    return (shift << BUCKET_BITS) + (value >> shift)
 
 
 def greatest_of(index: int) -> int:
     """The greatest number of a bucket."""
-    if index < EXACT:
+    if index < EXACT_BELOW:
         return index
-    shift = (index >> BITS) - 1
-    return ((index - (shift << BITS) + 1) << shift) - 1
+    shift = (index >> BUCKET_BITS) - 1
+    return ((index - (shift << BUCKET_BITS) + 1) << shift) - 1

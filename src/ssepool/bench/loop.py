@@ -9,9 +9,9 @@ from typing import Protocol
 from ssepool.bench.marker import Scans
 from ssepool.bench.poller import READ, Poller, best
 
-MOST_READY = 64
+MAX_READY_SOCKETS = 64
 """Sockets of one turn: what they bring gets one time, that of the turn's end."""
-LONGEST_WAIT = 0.1
+MAX_WAIT_SECONDS = 0.1
 """Seconds that a turn waits at most, so that whoever runs the turns can look at other things."""
 
 
@@ -74,7 +74,7 @@ class Sockets:
 
     def ready(self, seconds: float) -> list[tuple[int, int]]:
         """Sockets that are ready, after at most so long."""
-        return self._poller.poll(min(seconds, LONGEST_WAIT), MOST_READY)
+        return self._poller.poll(min(seconds, MAX_WAIT_SECONDS), MAX_READY_SOCKETS)
 
     def close(self) -> None:
         """Close them all."""

@@ -13,8 +13,8 @@ import re
 from ssepool.bench.framing import cut
 from ssepool.config import MiB
 
-MOST_SCANS = 512
-MOST_SCANNED = 16 * MiB
+MAX_SCANS = 512
+MAX_SCANNED_BYTES = 16 * MiB
 """Bytes whose scans are remembered."""
 
 
@@ -71,7 +71,7 @@ class Scans(dict[bytes, Scan]):
         found = ((int(lane), int(number), int(time)) for lane, number, time in self._pattern.findall(block.blocks))
         scan = Scan([mark for mark in found if mark[0] < self._lanes], block.rest, block.ended)
         self._size += len(raw)
-        if len(self) >= MOST_SCANS or self._size > MOST_SCANNED:
+        if len(self) >= MAX_SCANS or self._size > MAX_SCANNED_BYTES:
             self.clear()
             self._size = len(raw)
         self[raw] = scan

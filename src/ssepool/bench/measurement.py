@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ssepool.bench.connecting import Crowd
 from ssepool.bench.histogram import Histogram
 from ssepool.bench.ledger import Ledger
-from ssepool.bench.loop import LONGEST_WAIT, Sockets, clock
+from ssepool.bench.loop import MAX_WAIT_SECONDS, Sockets, clock
 from ssepool.bench.plan import Plan
 from ssepool.bench.process import Processes, own_cpu, own_wait
 from ssepool.bench.publisher import BenchError, Publisher
@@ -23,17 +23,17 @@ from ssepool.bench.subscribers import Subscribers
 from ssepool.bench.target import Target
 from ssepool.errors import ConfigError
 
-QUIET = 2.0
+QUIET_SECONDS = 2.0
 """Seconds without any delivery after which no more are waited for."""
-SILENCE = 0.5
+STALLED_SILENCE_SECONDS = 0.5
 """Seconds without anything for those who stalled after which the rest of them is taken for alive."""
-TELL = 0.5
+PROGRESS_SECONDS = 0.5
 """Seconds between two tellings of how far it is."""
 SPARE_FILES = 64
 """Descriptors for everything but connections."""
-TOO_SLOW = 0.95
+TOO_SLOW_SHARE = 0.95
 """The share of the asked rate below which there is a note."""
-TOO_LATE = 10_000
+TOO_LATE_MICROSECONDS = 10_000
 """Microseconds of lateness, at the 99th percentile, from which there is a note."""
 
 Tick = Callable[[int], float]
@@ -191,7 +191,7 @@ class Measurement:
         began, subscribers = clock(), self._subscribers
 
         def is_over() -> bool:
-            return subscribers.is_complete or clock() - max(began, subscribers.last_delivery) > QUIET * 1e6
+            return subscribers.is_complete or clock() - max(began, subscribers.last_delivery) > QUIET_SECONDS * 1e6
 
         self._turns("waiting", is_over, seconds=self._plan.drain)
         self._was_cut_short = not is_over()
@@ -203,7 +203,7 @@ class Measurement:
 
         def is_over() -> bool:
             waits = subscribers.cut_off < len(subscribers.stalled)
-            return not waits or clock() - subscribers.last_look > SILENCE * 1e6
+            return not waits or clock() - subscribers.last_look > STALLED_SILENCE_SECONDS * 1e6
 
         self._turns("stalled", is_over, seconds=self._plan.drain)
 
@@ -219,10 +219,10 @@ class Measurement:
         """Read, and do what is due, until a phase is over or it has taken so long."""
         deadline = clock() + seconds * 1e6
         while not is_over() and (now := clock()) < deadline:
-            wait = min(deadline - now, LONGEST_WAIT * 1e6, *(tick(now) for tick in ticks))
+            wait = min(deadline - now, MAX_WAIT_SECONDS * 1e6, *(tick(now) for tick in ticks))
             self._subscribers.turn(self._sockets.ready(wait / 1e6))
             if self._on_progress and now >= self._tell_at:
-                self._tell_at = now + int(TELL * 1e6)
+                self._tell_at = now + int(PROGRESS_SECONDS * 1e6)
                 self._on_progress(self._progress(phase, now))
 
     def _progress(self, phase: str, now: int) -> Progress:
@@ -332,9 +332,9 @@ class Measurement:
             yield f"events were still coming {plan.drain:g} s after the last was published; those count as lost"
         if publisher and plan.rate and not plan.replay and not plan.events:
             rate = publisher.events / plan.seconds if plan.seconds else 0.0
-            if rate < TOO_SLOW * plan.rate:
+            if rate < TOO_SLOW_SHARE * plan.rate:
                 yield f"the server took {rate:,.0f} of {plan.rate:,.0f} events a second"
-            elif publisher.late.at(0.99) > TOO_LATE:
+            elif publisher.late.at(0.99) > TOO_LATE_MICROSECONDS:
                 yield f"one request in a hundred was sent {publisher.late.at(0.99) / 1e3:.0f} ms late or later"
         if plan.pids and None in memory:
             yield "the memory of the server's processes is not to be had"

@@ -12,7 +12,7 @@ WRITE = 4
 """The numbers that epoll has for them."""
 
 MILLISECOND = 0.001
-MOST_SELECT = 1024
+FD_SETSIZE = 1024
 """`select` takes descriptors below this."""
 
 
@@ -44,7 +44,7 @@ if sys.platform == "linux":
             if seconds >= MILLISECOND:
                 # It rounds up, to whole milliseconds: half of one less makes that the number before.
                 return self._epoll.poll(seconds // MILLISECOND * MILLISECOND - MILLISECOND / 2, most)
-            if seconds > 0 and self._epoll.fileno() < MOST_SELECT:
+            if seconds > 0 and self._epoll.fileno() < FD_SETSIZE:
                 # What is due within a millisecond would be late; select is not.
                 select.select([self._epoll], [], [], seconds)
             return self._epoll.poll(0, most)

@@ -8,7 +8,7 @@ import random
 import socket
 from collections import Counter
 
-from ssepool.bench.framing import MOST_UNFINISHED, Answer, BadFraming, read_answer
+from ssepool.bench.framing import MAX_UNFINISHED_BYTES, Answer, BadFraming, read_answer
 from ssepool.bench.histogram import Histogram
 from ssepool.bench.ledger import Ledger
 from ssepool.bench.loop import Sockets, clock
@@ -18,10 +18,10 @@ from ssepool.bench.poller import READ, WRITE
 from ssepool.bench.target import Target, Template
 from ssepool.errors import SSEPoolError
 
-READ_SIZE = 256 * 1024
-PAUSE = 100_000
+READ_BYTES = 256 * 1024
+PAUSE_MICROSECONDS = 100_000
 """Microseconds until a connection that could not be had is tried again."""
-PATIENCE = 1_000_000
+PATIENCE_MICROSECONDS = 1_000_000
 """Microseconds after which the window lets one through although nothing is delivered: what it waits for is lost."""
 
 Event = tuple[int, int]
@@ -109,7 +109,7 @@ class Lane:
 
     def _read(self) -> None:
         assert self._connection is not None
-        data = self._connection.recv(READ_SIZE)
+        data = self._connection.recv(READ_BYTES)
         if self.is_free:
             # A server may close a connection that nothing happens on, and say why.
             if not data:
@@ -118,7 +118,7 @@ class Lane:
         self._raw += data
         try:
             answer = read_answer(self._raw, ended=not data)
-            if answer is None and len(self._raw) > MOST_UNFINISHED:
+            if answer is None and len(self._raw) > MAX_UNFINISHED_BYTES:
                 raise BadFraming("an answer without end")
         except BadFraming as error:
             self._close()
@@ -135,7 +135,7 @@ class Lane:
 
     def _fail(self, error: OSError) -> None:
         self._close()
-        self.free_at = clock() + PAUSE
+        self.free_at = clock() + PAUSE_MICROSECONDS
         self._publisher.failed(self, errno.errorcode.get(error.errno or 0, str(error)))
 
     def _close(self) -> None:
@@ -196,7 +196,7 @@ class Publisher:
     def tick(self, now: int, last_delivery: int = 0) -> float:
         """Send what is due; returns the microseconds until there is more to do."""
         if self._busy and now >= self._look_at:
-            self._look_at = now + PAUSE
+            self._look_at = now + PAUSE_MICROSECONDS
             for lane in list(self._busy.values()):
                 if now - lane.sent_at > self._plan.connect_timeout * 1e6:
                     lane.give_up()
@@ -206,10 +206,10 @@ class Publisher:
             if self._free[-1].free_at > now:
                 return self._free[-1].free_at - now
             if self._window and not self._window_is_open(now, last_delivery):
-                return PAUSE
+                return PAUSE_MICROSECONDS
             self._send(self._free.pop(), now)
             now = clock()
-        return math.inf if self._busy else PAUSE
+        return math.inf if self._busy else PAUSE_MICROSECONDS
 
     def answered(self, lane: Lane, answer: Answer) -> None:
         """A lane has an answer."""
@@ -241,7 +241,7 @@ class Publisher:
     def _window_is_open(self, now: int, last_delivery: int) -> bool:
         return (
             self._ledger.behind < self._window * max(1, self._ledger.readers)
-            or now - max(last_delivery, self._sent_at) > PATIENCE
+            or now - max(last_delivery, self._sent_at) > PATIENCE_MICROSECONDS
         )
 
     def _send(self, lane: Lane, now: int) -> None:

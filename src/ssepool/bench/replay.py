@@ -7,7 +7,7 @@ import socket
 from ssepool.bench.framing import cut, read_head
 from ssepool.bench.loop import Sockets
 from ssepool.bench.publisher import BenchError
-from ssepool.bench.subscribers import READ_SIZE
+from ssepool.bench.subscribers import READ_BYTES
 from ssepool.bench.target import Target, Template
 from ssepool.core.decoder import Decoder
 
@@ -42,7 +42,7 @@ class Witness:
     def ready(self, mask: int) -> None:
         """Read and parse. Raises `BenchError` if the server does not stream."""
         try:
-            data = self._socket.recv(READ_SIZE)
+            data = self._socket.recv(READ_BYTES)
         except BlockingIOError:
             return
         except OSError as error:

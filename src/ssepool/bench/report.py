@@ -11,9 +11,9 @@ from typing import Any
 from ssepool.bench.histogram import Histogram
 from ssepool.bench.plan import Plan
 
-MOST_REASONS = 10
+MAX_REASONS = 10
 """Reasons that are told apart in a report."""
-MOST_LOAD = 0.85
+MAX_LOAD = 0.85
 """The share of a core from which this side is taken for the bottleneck."""
 
 
@@ -130,7 +130,7 @@ class Load:
     @property
     def was_bottleneck(self) -> bool:
         """Whether it had so little left that the server may have waited for it."""
-        return self.used + self.waited > MOST_LOAD
+        return self.used + self.waited > MAX_LOAD
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,7 +186,7 @@ class Report:
 
 def reasons(counts: Counter[str]) -> dict[str, int]:
     """The most common reasons, and all others as one."""
-    told = dict(counts.most_common(MOST_REASONS))
+    told = dict(counts.most_common(MAX_REASONS))
     others = counts.total() - sum(told.values())
     return {**told, "others": others} if others else told
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 Range = tuple[int, int]
 """Numbers from the first up to, not including, the second."""
 
-MOST_GAPS = 10_000
+MAX_GAPS = 10_000
 """Gaps of one sequence that are remembered. The oldest of more stays lost: what comes of it later counts as doubled."""
 
 
@@ -35,7 +35,7 @@ class Sequence:
         was = self.expected
         if first > was:
             self._gaps.append((was, first))
-            if len(self._gaps) > MOST_GAPS:
+            if len(self._gaps) > MAX_GAPS:
                 oldest, end = self._gaps.pop(0)
                 self._given_up += end - oldest
         elif first < was:

@@ -15,8 +15,8 @@ from ssepool.bench.loop import Sockets, clock
 from ssepool.bench.marker import Scan, Scans
 from ssepool.bench.sequence import Sequence
 
-READ_SIZE = 64 * 1024
-MOST_LAST = 100_000
+READ_BYTES = 64 * 1024
+MAX_LAST_TIMES = 100_000
 """Times of events whose last delivery is remembered."""
 
 
@@ -142,7 +142,7 @@ class Subscribers:
                 peer.ready(mask)
                 continue
             try:
-                data = read(fd, READ_SIZE)
+                data = read(fd, READ_BYTES)
             except OSError as error:
                 self._failed(peer, error)  # type: ignore[arg-type]
                 continue
@@ -155,7 +155,7 @@ class Subscribers:
     def read(self, subscriber: Subscriber) -> bytes:
         """What there is to read; nothing if there is nothing, or the stream has ended."""
         try:
-            data = os.read(subscriber.fd, READ_SIZE)
+            data = os.read(subscriber.fd, READ_BYTES)
         except OSError as error:
             self._failed(subscriber, error)
             return b""
@@ -213,7 +213,7 @@ class Subscribers:
     def look_at(self, subscriber: Subscriber) -> None:
         """Read for one who stalled, and count nothing but the end."""
         try:
-            data = os.read(subscriber.fd, READ_SIZE)
+            data = os.read(subscriber.fd, READ_BYTES)
         except BlockingIOError:
             return
         except OSError:
@@ -242,7 +242,7 @@ class Subscribers:
                 if time >= self.since:
                     self.latency.record(now - time, count * readers)
                     self.measured += count * readers
-                    if time in self.last or len(self.last) < MOST_LAST:
+                    if time in self.last or len(self.last) < MAX_LAST_TIMES:
                         self.last[time] = now
         self._seen.clear()
         if received:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from ssepool.errors import ConfigError
 
-SOURCES = tuple(f"127.0.0.{last}" for last in range(1, 9))
+SOURCE_ADDRESSES = tuple(f"127.0.0.{last}" for last in range(1, 9))
 """The addresses that connections within this machine come from: one alone has too few ports for 20,000 of them."""
 
 _BLANK = re.compile(r"(\{(?:n|t|i|data)\})")
@@ -82,7 +82,9 @@ class Target:
     @property
     def sources(self) -> tuple[str, ...]:
         """The addresses to come from; empty = let the kernel choose."""
-        return SOURCES if self.is_loopback and self.family == socket.AF_INET and sys.platform == "linux" else ()
+        return (
+            SOURCE_ADDRESSES if self.is_loopback and self.family == socket.AF_INET and sys.platform == "linux" else ()
+        )
 
     def head(self, method: str, fields: Sequence[str]) -> str:
         """The head of a request without its last line end, so that more fields can follow; may have blanks."""

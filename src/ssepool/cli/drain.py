@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 EXAMPLES = "Example: [bold]ssepool drain --seconds 60[/bold], then stop the hub"
 
-LOOK = 0.2
+LOOK_SECONDS = 0.2
 """Seconds between two looks at the numbers."""
-GRACE = 25.0
+GRACE_SECONDS = 25.0
 """Seconds beyond those of the drain: the last clients take until then to take their goodbye, or are cut."""
 
 
@@ -39,7 +39,7 @@ def command(
                 raise
             note(str(error))
         if wait:
-            _wait(client, seconds + GRACE)
+            _wait(client, seconds + GRACE_SECONDS)
 
 
 def _wait(client: Client, most: float) -> None:
@@ -47,7 +47,7 @@ def _wait(client: Client, most: float) -> None:
     while held := _held(client.stats()["pool"]):
         if time.monotonic() > deadline:
             fail(f"connections that are still open after {most:g} s: {held}")
-        time.sleep(LOOK)
+        time.sleep(LOOK_SECONDS)
 
 
 def _held(pool: dict[str, Any]) -> int:

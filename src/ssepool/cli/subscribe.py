@@ -21,7 +21,7 @@ Example: [bold]ssepool subscribe chat orders/42[/bold]
 Example: [bold]ssepool subscribe --pattern 'orders/:id' --last-event-id earliest --json --count 10[/bold]
 """
 
-PATIENCE = 2.0
+PATIENCE_SECONDS = 2.0
 """Seconds without an answer after which the user is told of it."""
 
 
@@ -118,7 +118,7 @@ class Follower:
         import asyncio
 
         loop = asyncio.get_running_loop()
-        self._waiting = loop.call_later(seconds + PATIENCE, note, "waiting for a free slot")
+        self._waiting = loop.call_later(seconds + PATIENCE_SECONDS, note, "waiting for a free slot")
 
 
 def _explain(message: Message) -> None:

@@ -14,9 +14,9 @@ from ssepool.core.event import Event
 T = TypeVar("T")
 
 NDJSON = "application/x-ndjson"
-MOST_EVENTS = 500
+MAX_BATCH_EVENTS = 500
 """Events that one request carries at most, where the client may choose."""
-MOST_BYTES = 256 * 1024
+MAX_BATCH_BYTES = 256 * 1024
 """Bytes that one request carries at most, where the client may choose; one event alone may exceed them."""
 
 
@@ -37,7 +37,7 @@ def body(events: Iterable[Event]) -> bytes:
 
 
 def batches(
-    events: Iterable[Event], most_events: int = MOST_EVENTS, most_bytes: int = MOST_BYTES
+    events: Iterable[Event], most_events: int = MAX_BATCH_EVENTS, most_bytes: int = MAX_BATCH_BYTES
 ) -> Iterator[list[Event]]:
     """The events in order, cut into as few requests as these bounds allow."""
     batch: list[Event] = []

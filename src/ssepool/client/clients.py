@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 URL = "http://127.0.0.1:8000"
 """Where `ssepool serve` listens if it is told nothing."""
-TIMEOUT = 10.0
+TIMEOUT_SECONDS = 10.0
 """Seconds for an answer, except that of a subscription."""
-READ_TIMEOUT = 60.0
+READ_TIMEOUT_SECONDS = 60.0
 """Seconds without a byte after which a stream is taken for dead: four heartbeats of a hub with default settings."""
-HEAD_TIMEOUT = 600.0
+HEAD_TIMEOUT_SECONDS = 600.0
 """Seconds that a subscription may wait for its head, which a hub whose pool is full holds back."""
-MOST_ANSWER = 64 * 1024
+MAX_ANSWER_BYTES = 64 * 1024
 """Bytes of a refusal that are read."""
 
 OnOpen = Callable[[], object]
@@ -47,7 +47,7 @@ class _Base:
     """What both clients know: the hub's URL, the headers and how errors are told."""
 
     def __init__(
-        self, base_url: str = URL, *, headers: Mapping[str, str] | None = None, timeout: float = TIMEOUT
+        self, base_url: str = URL, *, headers: Mapping[str, str] | None = None, timeout: float = TIMEOUT_SECONDS
     ) -> None:
         """Raises `ClientError` if `base_url` is not an HTTP URL or httpx2 is not installed."""
         try:
@@ -86,7 +86,7 @@ class _Base:
             "url": "/events",
             "params": calls.query(topics, patterns),
             "headers": reader.headers(),
-            "timeout": self._httpx.Timeout(self.timeout, read=HEAD_TIMEOUT),
+            "timeout": self._httpx.Timeout(self.timeout, read=HEAD_TIMEOUT_SECONDS),
             "follow_redirects": True,
         }
 
@@ -95,7 +95,7 @@ class Client(_Base):
     """A hub over HTTP, for programs without an event loop. Closed by `close()` or as a context manager."""
 
     def __init__(
-        self, base_url: str = URL, *, headers: Mapping[str, str] | None = None, timeout: float = TIMEOUT
+        self, base_url: str = URL, *, headers: Mapping[str, str] | None = None, timeout: float = TIMEOUT_SECONDS
     ) -> None:
         """`headers` go with every request; `timeout` is in seconds. Raises `ClientError` for a bad URL."""
         super().__init__(base_url, headers=headers, timeout=timeout)
@@ -140,7 +140,7 @@ class Client(_Base):
         *,
         patterns: str | Sequence[str] = (),
         last_event_id: str = "",
-        read_timeout: float | None = READ_TIMEOUT,
+        read_timeout: float | None = READ_TIMEOUT_SECONDS,
         on_open: OnOpen | None = None,
         on_lost: OnLost | None = None,
     ) -> Generator[Message, None, None]:
@@ -161,7 +161,9 @@ class Client(_Base):
                     self._http.stream(**self._subscription(reader, topics, patterns)) as response,
                 ):
                     _limit_silence(response, read_timeout)
-                    answer = b"" if response.status_code in (200, 204) else next(response.iter_bytes(MOST_ANSWER), b"")
+                    answer = (
+                        b"" if response.status_code in (200, 204) else next(response.iter_bytes(MAX_ANSWER_BYTES), b"")
+                    )
                     if not _opened(reader, response, answer):
                         return
                     if on_open:
@@ -192,7 +194,7 @@ class AsyncClient(_Base):
     """A hub over HTTP, for asyncio. Closed by `aclose()` or as an async context manager."""
 
     def __init__(
-        self, base_url: str = URL, *, headers: Mapping[str, str] | None = None, timeout: float = TIMEOUT
+        self, base_url: str = URL, *, headers: Mapping[str, str] | None = None, timeout: float = TIMEOUT_SECONDS
     ) -> None:
         """`headers` go with every request; `timeout` is in seconds. Raises `ClientError` for a bad URL."""
         super().__init__(base_url, headers=headers, timeout=timeout)
@@ -230,7 +232,7 @@ class AsyncClient(_Base):
         *,
         patterns: str | Sequence[str] = (),
         last_event_id: str = "",
-        read_timeout: float | None = READ_TIMEOUT,
+        read_timeout: float | None = READ_TIMEOUT_SECONDS,
         on_open: OnOpen | None = None,
         on_lost: OnLost | None = None,
     ) -> AsyncGenerator[Message, None]:
@@ -244,7 +246,7 @@ class AsyncClient(_Base):
                         _limit_silence(response, read_timeout)
                         answer = b""
                         if response.status_code not in (200, 204):
-                            async with aclosing(response.aiter_bytes(MOST_ANSWER)) as parts:
+                            async with aclosing(response.aiter_bytes(MAX_ANSWER_BYTES)) as parts:
                                 answer = await anext(parts, b"")
                         if not _opened(reader, response, answer):
                             return

@@ -10,16 +10,16 @@ from ssepool.client.errors import Refused
 from ssepool.config import MiB
 from ssepool.core.decoder import Decoder, Message
 
-STREAM = "text/event-stream"
+STREAM_TYPE = "text/event-stream"
 
-RECONNECTION_TIME = 3.0
+RECONNECTION_SECONDS = 3.0
 """Seconds until a client comes back, as long as no server has said otherwise."""
-SHORTEST = 0.1
+MIN_WAIT_SECONDS = 0.1
 """Seconds that a client waits at least: `retry: 0` must not make a loop that burns the processor."""
-LONGEST = 60.0
+MAX_WAIT_SECONDS = 60.0
 """Seconds that failures in a row may grow the wait to; a server's own `retry` may be longer."""
-DAY = 86_400.0
-JITTER = 0.3
+MAX_RECONNECTION_SECONDS = 86_400.0
+JITTER_SHARE = 0.3
 """The part of the wait that is added at random, so that not all clients of a restarted server come at once."""
 
 
@@ -38,7 +38,7 @@ class Reader:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.last_event_id = last_event_id
-        self.reconnection_time = RECONNECTION_TIME
+        self.reconnection_time = RECONNECTION_SECONDS
         self._max_event_size = max_event_size
         self._chance = chance
         self._failures = 0
@@ -47,7 +47,7 @@ class Reader:
     def headers(self) -> dict[str, bytes]:
         """The headers of the next request. `Last-Event-ID` is there only if there is one, as its UTF-8 bytes."""
         headers = {
-            "Accept": STREAM.encode(),
+            "Accept": STREAM_TYPE.encode(),
             "Cache-Control": b"no-cache",
             # Compression would hold events back until its buffers are full.
             "Accept-Encoding": b"identity",
@@ -67,8 +67,8 @@ class Reader:
             return False
         if status != 200:
             raise refusal(status, answer, url)
-        if content_type.partition(";")[0].strip().lower() != STREAM:
-            raise Refused(f"{url} answered with {content_type or 'no content type'}, not {STREAM}", status=status)
+        if content_type.partition(";")[0].strip().lower() != STREAM_TYPE:
+            raise Refused(f"{url} answered with {content_type or 'no content type'}, not {STREAM_TYPE}", status=status)
         self._failures = 0
         self._decoder = Decoder(self._max_event_size, last_event_id=self.last_event_id)
         return True
@@ -79,14 +79,14 @@ class Reader:
         messages = self._decoder.feed(chunk)
         self.last_event_id = self._decoder.last_event_id
         if self._decoder.retry is not None:
-            self.reconnection_time = min(self._decoder.retry / 1000, DAY)
+            self.reconnection_time = min(self._decoder.retry / 1000, MAX_RECONNECTION_SECONDS)
         return messages
 
     def lost(self) -> float:
         """Seconds until the next attempt: the reconnection time, doubled for each attempt in a row that failed."""
-        wait = max(self.reconnection_time, SHORTEST)
+        wait = max(self.reconnection_time, MIN_WAIT_SECONDS)
         if self._decoder is None:
-            wait = max(wait, min(wait * 2.0 ** min(self._failures, 30), LONGEST))
+            wait = max(wait, min(wait * 2.0 ** min(self._failures, 30), MAX_WAIT_SECONDS))
             self._failures += 1
         self._decoder = None
-        return wait * (1 + JITTER * self._chance())
+        return wait * (1 + JITTER_SHARE * self._chance())
