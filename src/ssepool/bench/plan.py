@@ -1,4 +1,4 @@
-"""What is to be measured: one frozen object, checked once. The command line's options are made of it."""
+"""The plan of a measurement: one frozen object, checked once. The options of `ssepool bench` are made from it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,23 @@ from ssepool.config import MiB, setting
 from ssepool.errors import ConfigError
 
 MAX_SUBSCRIBERS = 1_000_000
+"""Subscribers, and topics, that a plan asks for at most."""
 MAX_SECONDS = 86_400.0
+"""How long a phase of a plan takes at most: a day."""
 HUB_URL = "http://127.0.0.1:8000"
-JSON_TYPE, NDJSON_TYPE = "application/json", "application/x-ndjson"
+"""Where `ssepool serve` listens by default."""
+JSON_TYPE = "application/json"
+"""The media type of a request that publishes, if the plan names none."""
+NDJSON_TYPE = "application/x-ndjson"
+"""The media type of a batch with an event on each line, if the plan names none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """A measurement. The defaults are for a hub of ours on this machine.
+    """What to measure, and how. The defaults measure a hub of ours on this machine.
 
-    Raises `ConfigError` for a value that is not allowed, and for those that do not go together.
+    The help of each field, which `ssepool bench --help` shows, has its meaning and its unit. Raises `ConfigError` for a
+    value that is not allowed, and for values that do not go together.
     """
 
     subscribe: str = setting(f"{HUB_URL}/events?topic=bench-{{i}}", "URL of the stream; {i} = number of the topic")
@@ -79,12 +86,12 @@ class Plan:
 
     @property
     def topic_count(self) -> int:
-        """How many topics there are."""
+        """How many topics there are: one for each subscriber if `topics` is 0."""
         return self.topics or self.subscribers
 
     @property
     def publish_headers(self) -> tuple[str, ...]:
-        """`headers`, and a media type if they name none."""
+        """The header fields of a request that publishes: `headers`, with a media type if they name none."""
         if any(field.lower().startswith("content-type:") for field in self.headers):
             return self.headers
         lines = self.batch > 1 and not self.batch_start and self.batch_join == "\n"
