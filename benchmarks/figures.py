@@ -47,3 +47,8 @@ def p99(run: Run) -> Value:
 def to_last(run: Run) -> Value:
     """Milliseconds from the time an event was due until the last subscriber had it: the median event's."""
     return value(run, "delivering", "time_to_last", "p50")
+
+
+def longest_stall(run: Run) -> Value:
+    """Milliseconds that the event loop was held at most, if it was watched."""
+    return value(run, "stall", "passed")

@@ -90,6 +90,22 @@ def _tables(found: Found) -> Iterator[str]:
         f"{machine['cores']} cores ({machine['cpu']}), {machine['system']}, Python {machine['python']}, loopback, "
         f"{machine['date']}. The disk keeps 4 KiB for good (`fsync`) in {machine['sync_time']:.2f} ms."
     )
+    yield from _runs(found)
+    yield "\n## Targets\n"
+    yield "| | measured | target | |"
+    yield "| --- | ---: | ---: | --- |"
+    yield from _targets(found)
+    yield "\n## Publishing\n"
+    yield from _publishing(found)
+    yield "\n## From publishing to delivery\n"
+    yield from _latency(found)
+    yield "\n## Fan-out\n"
+    yield from _fan_out(found)
+    yield "\n## Faults\n"
+    yield from _faults(found)
+
+
+def _runs(found: Found) -> Iterator[str]:
     yield "\n| broker | version | what is safe once it is published |"
     yield "| --- | --- | --- |"
     for broker, run in {run["broker"]: run for run in found["runs"]}.items():
@@ -101,11 +117,9 @@ def _tables(found: Found) -> Iterator[str]:
     if disturbed:
         told = ", ".join(f"{run['broker']} {run['scenario']} ({run['stolen']:.0%})" for run in disturbed)
         yield f"\nThe host gave more than {DISTURBED_SHARE:.0%} of this machine's time to others during: {told}."
-    yield "\n## Targets\n"
-    yield "| | measured | target | |"
-    yield "| --- | ---: | ---: | --- |"
-    yield from _targets(found)
-    yield "\n## Publishing\n"
+
+
+def _publishing(found: Found) -> Iterator[str]:
     yield f"| events/s (p50 / p99 of a publish, ms) | {' | '.join(shape.title for shape in SHAPES)} |"
     yield f"| --- |{' ---: |' * len(SHAPES)}"
     for broker, shapes in _of(found, "publish"):
@@ -116,7 +130,9 @@ def _tables(found: Found) -> Iterator[str]:
     for broker, shapes in _of(found, "publish"):
         cells = (f"{it['cpu_publisher']:.1f} + {it['cpu_server']:.1f}" for it in shapes.values())
         yield f"| {broker} | {' | '.join(cells)} |"
-    yield "\n## From publishing to delivery\n"
+
+
+def _latency(found: Found) -> Iterator[str]:
     yield "| ms | same node p50 | p99 | other node p50 | p99 | answer to the publish p50 | p99 |"
     yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
     for broker, places in _of(found, "latency"):
@@ -125,7 +141,9 @@ def _tables(found: Found) -> Iterator[str]:
         here = [f"{same[name]:.2f}" for name in ("p50", "p99")]
         answer = [f"{same[f'answer_{name}']:.2f}" for name in ("p50", "p99")]
         yield f"| {broker} | {' | '.join([*here, *there, *answer])} |"
-    yield "\n## Fan-out\n"
+
+
+def _fan_out(found: Found) -> Iterator[str]:
     yield (
         "| CPU per delivery, us | memory:// | node that is published on | ratio (of each round) | other node "
         "| ratio (of each round) | server, us per event |"
@@ -137,7 +155,9 @@ def _tables(found: Found) -> Iterator[str]:
             several = ", ".join(f"{ratio:.2f}" for ratio in rounds)
             cells += [f"{it['cost'][node]:.2f}", f"{it['ratio'][node]:.2f} ({several})"]
         yield f"| {broker} | {' | '.join(cells)} | {it['server_cpu_per_event']:,.0f} |"
-    yield "\n## Faults\n"
+
+
+def _faults(found: Found) -> Iterator[str]:
     yield (
         "| broker | fault | back after, s | longest | longest silence, s | failed attempts | longest attempt, s "
         "| events | lost | doubled | out of order |"
