@@ -45,7 +45,7 @@ class Handshake:
         """The descriptor of the socket; -1 before the poller has it."""
 
     def send(self) -> bool:
-        """Send what the socket takes of the request, and return whether that was the rest. Raises `OSError`."""
+        """Send as much of the request as the socket takes; return whether all of it is sent. Raises `OSError`."""
         try:
             sent = self.connection.send(self._request)
         except BlockingIOError:

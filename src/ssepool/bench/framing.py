@@ -54,7 +54,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A chunked body as far as it has come: its content, and where it stops."""
+    """The part of a chunked body that has come: its content, and where it stops."""
 
     content: bytes
     """The bytes without chunk framing."""

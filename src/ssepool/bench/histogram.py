@@ -10,7 +10,7 @@ BUCKET_BITS = 7
 EXACT_BELOW = 2 << BUCKET_BITS
 """Every number below this has a bucket of its own."""
 MAX_VALUE = (1 << 40) - 1
-"""The greatest number that is told from greater ones. In microseconds it is twelve days."""
+"""Greater numbers count as this one. In microseconds it is twelve days."""
 
 
 class Histogram:

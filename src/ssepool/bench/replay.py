@@ -21,7 +21,7 @@ class Witness:
     def __init__(self, target: Target, fields: tuple[str, ...], sockets: Sockets, run: bytes, timeout: float) -> None:
         """Connect within `timeout` seconds, and send the request.
 
-        `fields` are the header fields beside the usual ones, `run` is what the marks of this run begin with. Raises
+        `fields` are the header fields beside the usual ones, `run` is the name of this run in its marks. Raises
         `BenchError` if no server answers.
         """
         self.is_open = False

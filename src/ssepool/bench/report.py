@@ -122,7 +122,7 @@ class Delivering:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Server:
-    """What the run cost the server's processes. `None` where the kernel does not tell, or there was nothing to measure.
+    """What the run cost the server's processes. `None` if the kernel does not tell, or there was nothing to measure.
 
     Memory is in bytes, without the kernel's own for sockets (see `Processes.memory`).
     """

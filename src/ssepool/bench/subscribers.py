@@ -86,7 +86,7 @@ class Subscribers:
     def __init__(
         self, sockets: Sockets, ledger: Ledger, run: bytes, lanes: int, *, start: int = 0, goal: int = 0
     ) -> None:
-        """`run` is what the marks of this run begin with, `lanes` the number of lanes.
+        """`run` is the name of this run in its marks, `lanes` the number of lanes.
 
         In a replay, `start` is the first number that every subscriber is to get, and `goal` the one after the last.
         """
