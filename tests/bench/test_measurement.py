@@ -303,8 +303,8 @@ def test_without_ids_a_replay_has_no_beginning() -> None:
 def test_every_poller_serves(poller: Callable[[], Poller], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ssepool.bench.loop.best", poller)
     with FaultyServer(lambda: swapping(3)) as server:
-        assert counts(measured(server, rate=500, lanes=2)) == expected(100, reordered=5)
-        assert measured(server, stall=0.2, size=100_000, connect_rate=500).connecting.open == 5
+        assert counts(measured(server, rate=500)) == expected(100, reordered=5)
+        assert measured(server, stall=0.2, size=100_000, connect_rate=500, lanes=2).connecting.open == 5
 
 
 def test_everything_is_closed_in_the_end() -> None:
