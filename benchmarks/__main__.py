@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks import scenarios, table
 from benchmarks.machine import machine
-from benchmarks.peers import PEERS, Peer, by_url, most_files, started
+from benchmarks.peers import PEERS, Peer, by_url, max_files, started
 from benchmarks.scenarios import Scenario
 from ssepool.bench import Plan, run
 from ssepool.errors import SSEPoolError
@@ -36,7 +36,7 @@ def main() -> None:
             print(f"left out: {peer.name}: {why}", flush=True)
         else:
             present.append(peer)
-    every = scenarios.quick(most_files()) if arguments.quick else scenarios.full(most_files())
+    every = scenarios.quick(max_files()) if arguments.quick else scenarios.full(max_files())
     found = {"machine": machine(), "left_out": left_out, "quick": arguments.quick, "runs": []}
     if arguments.update:
         earlier = json.loads((arguments.out / "results.json").read_text())["runs"]

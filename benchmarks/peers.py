@@ -184,7 +184,7 @@ def _free_ports(count: int) -> list[int]:
         return [int(listener.getsockname()[1]) for listener in listeners]
 
 
-def most_files() -> int:
+def max_files() -> int:
     """Open files that a process may have."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return 1_000_000 if hard == resource.RLIM_INFINITY else hard
@@ -208,7 +208,7 @@ def _bare(site: Site) -> Sequence[str]:
 
 
 def _nchan(site: Site) -> Sequence[str]:
-    files = min(most_files(), 100_000)
+    files = min(max_files(), 100_000)
     module = next(filter(os.path.exists, NCHAN_MODULES))
     conf = _filled("nchan.conf", site, module=module, files=files, connections=files - 100)
     return [str(shutil.which("nginx", path=PATH)), "-p", str(site.folder), "-c", str(conf)]

@@ -11,8 +11,8 @@ matplotlib.use("Agg")
 
 from matplotlib import pyplot
 
+from benchmarks.figures import cpu, cpu_per_subscription, memory
 from benchmarks.scenarios import BARE
-from benchmarks.table import cpu, cpu_per_subscription, memory
 
 BARS = (
     ("CPU per delivery at 5 events/s, us", "a 5", cpu),

@@ -31,7 +31,7 @@ class Scenario:
     """Whether hubs given by URL take part."""
 
 
-def full(most_files: int) -> Iterator[Scenario]:
+def full(max_files: int) -> Iterator[Scenario]:
     """All scenarios, some ten minutes."""
     yield from _one_topic(1000, seconds=4.0)
     ten = {"subscribers": 10_000, "rate": 1.0, "warmup": 0.0, "seconds": 5.0, "settle": 1.0, "drain": 20.0}
@@ -46,13 +46,13 @@ def full(most_files: int) -> Iterator[Scenario]:
     load = {"subscribers": 500, "stall": 0.1, "size": 8000, "rate": 50.0, "seconds": 15.0}
     yield Scenario("h", "500 subscribers, 10 % stop reading; 50 events/s of 8,000 bytes", load, (OURS, NCHAN, BETTER))
     for subscribers in (1000, 2000, 5000, 10_000, 19_000):
-        if subscribers + 200 < most_files:
+        if subscribers + 200 < max_files:
             load = {"subscribers": subscribers, "rate": 40_000 / subscribers, "seconds": 4.0}
             title = f"{subscribers:,} subscribers, 40,000 deliveries/s"
             yield Scenario(f"i {subscribers}", title, load, (OURS, NCHAN, BARE))
 
 
-def quick(most_files: int) -> Iterator[Scenario]:
+def quick(max_files: int) -> Iterator[Scenario]:
     """A few of them, smaller and shorter, two minutes."""
     yield from (_hurried(scenario) for scenario in _one_topic(500, seconds=1.0))
     load = {"subscribers": 1000, "rate": 2.0, "warmup": 0.0, "seconds": 1.5}

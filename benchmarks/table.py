@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import Run, Value, cpu, cpu_per_subscription, longest_stall, memory, p99, rate, to_last, value
 from benchmarks.scenarios import BARE, BETTER, NCHAN, OURS, PLAIN, STARLETTE, WATCHED
 
-Run = dict[str, Any]
-Value = float | None
+Figure = Callable[[Run], Value]
+"""Takes one figure from a run."""
+At = Callable[[Figure, str, str], Value]
+"""A figure of the run of a scenario, by its name, with a peer."""
 
 
 def write(found: dict[str, Any], folder: Path) -> None:
@@ -42,45 +45,6 @@ def _rounded(part: Any) -> Any:
     return float(f"{part:.5g}") if isinstance(part, float) else part
 
 
-def value(run: Run, *path: str) -> Value:
-    """A figure of a run, by its path; `None` if there is none."""
-    at: Any = run
-    for name in path:
-        at = at.get(name) if isinstance(at, dict) else None
-    return at
-
-
-def cpu(run: Run) -> Value:
-    """Microseconds of server CPU per delivery."""
-    return value(run, "server", "cpu_per_delivery")
-
-
-def cpu_per_subscription(run: Run) -> Value:
-    """Microseconds of server CPU per subscription."""
-    return value(run, "server", "cpu_per_subscription")
-
-
-def memory(run: Run) -> Value:
-    """KiB of process memory per connection."""
-    found = value(run, "server", "memory_per_connection")
-    return None if found is None else found / 1024
-
-
-def rate(run: Run) -> Value:
-    """Deliveries a second."""
-    return value(run, "delivering", "per_second")
-
-
-def p99(run: Run) -> Value:
-    """Milliseconds from the time an event was due until it was read."""
-    return value(run, "delivering", "latency", "p99")
-
-
-def to_last(run: Run) -> Value:
-    """Milliseconds from the time an event was due until the last subscriber had it: the median event's."""
-    return value(run, "delivering", "time_to_last", "p50")
-
-
 def line(run: Run) -> str:
     """A run in a line."""
     return ", ".join(f"{name} {text}" for name, text in _cells(run).items() if text)
@@ -100,7 +64,7 @@ def _cells(run: Run) -> dict[str, str]:
         "p99 ms": _number(p99(run), 1),
         "to last ms": _number(to_last(run), 1),
         "answer max ms": _number(value(run, "publishing", "answer", "max"), 1),
-        "longest stall ms": _number(value(run, "stall", "passed"), 1),
+        "longest stall ms": _number(longest_stall(run), 1),
         "CPU/subscription us": _number(cpu_per_subscription(run), 0),
         "connects/s": _number(value(run, "connecting", "per_second"), 0),
         "memory KiB": _number(memory(run), 2),
@@ -151,55 +115,65 @@ def _markdown(found: dict[str, Any]) -> Iterator[str]:
 def _targets(runs: list[Run]) -> Iterator[str]:
     by_name = {(run["scenario"], run["peer"]): run for run in runs}
 
-    def at(figure: Callable[[Run], Value], scenario: str, peer: str) -> Value:
+    def at(figure: Figure, scenario: str, peer: str) -> Value:
         return figure(by_name.get((scenario, peer), {}))
 
-    def row(
-        what: str, ours: Value, other: Value, limit: float = 0, *, least: bool = False, digits: int = 2
-    ) -> Iterator[str]:
-        if ours is None or not other:
-            return
-        ratio = ours / other
-        met = ratio >= limit if least else ratio <= limit
-        sign = ">=" if least else "<="
-        if not limit:
-            yield f"| {what} | {_number(ours, digits)} | {_number(other, digits)} | {ratio:.2f} | | |"
-            return
-        cells = (_number(ours, digits), _number(other, digits), f"{ratio:.2f}", f"{sign} {limit:g}")
-        yield f"| {what} | {' | '.join(cells)} | {'met' if met else '**missed**'} |"
-
-    def bound(what: str, ours: Value, limit: float, unit: str) -> Iterator[str]:
-        if ours is not None:
-            met = "met" if ours <= limit else "**missed**"
-            yield f"| {what} | {_number(ours, 2)} | | | <= {limit:g} {unit} | {met} |"
-
-    yield from row("(a) CPU per delivery, us; nchan", at(cpu, "a 50", OURS), at(cpu, "a 50", NCHAN), 0.75)
-    for scenario, events in (("a 50", 50), ("a 5", 5)):
-        ours, other = at(cpu, scenario, OURS), at(cpu, scenario, STARLETTE)
-        yield from row(f"(a) CPU per delivery, us, at {events} events/s; sse-starlette", ours, other, 0.15)
-    batch, single = at(rate, "b batch", OURS), at(rate, "b single", NCHAN)
-    yield from row("(b) batches flat out, deliveries/s; nchan", batch, single, 15, least=True, digits=0)
-    yield from row("(b) batches flat out, p99, ms; nchan", at(p99, "b batch", OURS), at(p99, "b single", NCHAN), 1)
-    ours, nchan = at(p99, "b paced", OURS), at(p99, "b single", NCHAN)
-    yield from row("(b) batches at 1.5 million deliveries/s, p99, ms; nchan flat out", ours, nchan, 1)
-    yield from bound("(b) batches flat out, CPU per delivery", at(cpu, "b batch", OURS), 0.6, "us")
-    ours, nchan = at(rate, "b single", OURS), at(rate, "b single", NCHAN)
-    yield from row("(b) one event a request, deliveries/s; nchan", ours, nchan, 1, least=True, digits=0)
-    stall = value(by_name.get(("b single", WATCHED), {}), "stall", "passed")
-    yield from bound("(b) one event a request, the event loop's longest stall", stall, 10, "ms")
-    yield from row("(c) time to last, ms; nchan", at(to_last, "cf", OURS), at(to_last, "cf", NCHAN), 0.8, digits=1)
-    few, many = at(cpu, "d 100", OURS), at(cpu, "d 10000", OURS)
-    yield from row("(d) CPU per event, us; 10,000 topics to 100", many, few, 1.2)
-    yield from bound("(e) process memory per idle connection", at(memory, "e", OURS), 1, "KiB")
-    ours, nchan = at(cpu_per_subscription, "cf", OURS), at(cpu_per_subscription, "cf", NCHAN)
-    yield from row("(f) CPU per subscription, us; nchan", ours, nchan, 0.9, digits=0)
-    few, many = at(cpu, "i 1000", OURS), at(cpu, "i 10000", OURS)
-    yield from row("(i) CPU per delivery, us; 10,000 to 1,000", many, few, 1.4)
-    for scenario, events in (("a 50", 50), ("a 5", 5)):
-        ours, other = at(cpu, scenario, PLAIN), at(cpu, scenario, STARLETTE)
-        yield from row(f"plain ASGI: CPU per delivery, us, at {events} events/s; sse-starlette", ours, other, 0.4)
-    yield from row("plain ASGI: memory, KiB; sse-starlette", at(memory, "e", PLAIN), at(memory, "e", STARLETTE), 0.4)
+    yield from _own_targets(at)
+    yield from _plain_targets(at)
     for other in (BETTER, BARE):
-        yield from row(
+        yield from _row(
             f"for comparison, (a) CPU per delivery, us; {other}", at(cpu, "a 50", OURS), at(cpu, "a 50", other)
         )
+
+
+def _own_targets(at: At) -> Iterator[str]:
+    yield from _row("(a) CPU per delivery, us; nchan", at(cpu, "a 50", OURS), at(cpu, "a 50", NCHAN), 0.75)
+    for scenario, events in (("a 50", 50), ("a 5", 5)):
+        ours, other = at(cpu, scenario, OURS), at(cpu, scenario, STARLETTE)
+        yield from _row(f"(a) CPU per delivery, us, at {events} events/s; sse-starlette", ours, other, 0.15)
+    batch, single = at(rate, "b batch", OURS), at(rate, "b single", NCHAN)
+    yield from _row("(b) batches flat out, deliveries/s; nchan", batch, single, 15, least=True, digits=0)
+    yield from _row("(b) batches flat out, p99, ms; nchan", at(p99, "b batch", OURS), at(p99, "b single", NCHAN), 1)
+    ours, nchan = at(p99, "b paced", OURS), at(p99, "b single", NCHAN)
+    yield from _row("(b) batches at 1.5 million deliveries/s, p99, ms; nchan flat out", ours, nchan, 1)
+    yield from _bound("(b) batches flat out, CPU per delivery", at(cpu, "b batch", OURS), 0.6, "us")
+    ours, nchan = at(rate, "b single", OURS), at(rate, "b single", NCHAN)
+    yield from _row("(b) one event a request, deliveries/s; nchan", ours, nchan, 1, least=True, digits=0)
+    stall = at(longest_stall, "b single", WATCHED)
+    yield from _bound("(b) one event a request, the event loop's longest stall", stall, 10, "ms")
+    yield from _row("(c) time to last, ms; nchan", at(to_last, "cf", OURS), at(to_last, "cf", NCHAN), 0.8, digits=1)
+    few, many = at(cpu, "d 100", OURS), at(cpu, "d 10000", OURS)
+    yield from _row("(d) CPU per event, us; 10,000 topics to 100", many, few, 1.2)
+    yield from _bound("(e) process memory per idle connection", at(memory, "e", OURS), 1, "KiB")
+    ours, nchan = at(cpu_per_subscription, "cf", OURS), at(cpu_per_subscription, "cf", NCHAN)
+    yield from _row("(f) CPU per subscription, us; nchan", ours, nchan, 0.9, digits=0)
+    few, many = at(cpu, "i 1000", OURS), at(cpu, "i 10000", OURS)
+    yield from _row("(i) CPU per delivery, us; 10,000 to 1,000", many, few, 1.4)
+
+
+def _plain_targets(at: At) -> Iterator[str]:
+    for scenario, events in (("a 50", 50), ("a 5", 5)):
+        ours, other = at(cpu, scenario, PLAIN), at(cpu, scenario, STARLETTE)
+        yield from _row(f"plain ASGI: CPU per delivery, us, at {events} events/s; sse-starlette", ours, other, 0.4)
+    yield from _row("plain ASGI: memory, KiB; sse-starlette", at(memory, "e", PLAIN), at(memory, "e", STARLETTE), 0.4)
+
+
+def _row(
+    what: str, ours: Value, other: Value, limit: float = 0, *, least: bool = False, digits: int = 2
+) -> Iterator[str]:
+    if ours is None or not other:
+        return
+    ratio = ours / other
+    met = ratio >= limit if least else ratio <= limit
+    sign = ">=" if least else "<="
+    if not limit:
+        yield f"| {what} | {_number(ours, digits)} | {_number(other, digits)} | {ratio:.2f} | | |"
+        return
+    cells = (_number(ours, digits), _number(other, digits), f"{ratio:.2f}", f"{sign} {limit:g}")
+    yield f"| {what} | {' | '.join(cells)} | {'met' if met else '**missed**'} |"
+
+
+def _bound(what: str, ours: Value, limit: float, unit: str) -> Iterator[str]:
+    if ours is not None:
+        met = "met" if ours <= limit else "**missed**"
+        yield f"| {what} | {_number(ours, 2)} | | | <= {limit:g} {unit} | {met} |"

@@ -14,8 +14,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
-START = 30.0
-"""Seconds that a server may take until it answers."""
+START_SECONDS = 30.0
+"""How long a server may take until it answers."""
 
 # Debian has programs of PostgreSQL where no PATH leads; the newest version first.
 _POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: -float(path.parts[4]))
@@ -69,7 +69,7 @@ class Server(ABC):
             self.process = subprocess.Popen(
                 self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, user=self.user
             )
-        deadline = time.monotonic() + START
+        deadline = time.monotonic() + START_SECONDS
         while not self.answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.kill()

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from operator import attrgetter
 from random import Random
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from simulation.node import Node
+from simulation.node import Node
 
 _connections = attrgetter("connections")
 

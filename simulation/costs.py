@@ -46,13 +46,17 @@ FED = 1.5e-6
 KEPT_BYTES = 390
 """What an event in the history takes beyond its own bytes on the wire."""
 
-MANY, FEEDS, REPLAYS, SCAN = 10_000, 20_000, 20, 1000
+MEASURED_EVENTS, MEASURED_FEEDS, MEASURED_REPLAYS = 10_000, 20_000, 20
+"""How many events, feeds and replays a measurement of the lower half takes."""
+
+PAGE_EVENTS = 1000
+"""Events that a replay asks the history for at a time."""
 
 
 def main() -> None:
     """Measure the lower half on this machine, with the core's own parts, and print it."""
     index: TopicIndex[Feed] = TopicIndex()
-    for number in range(FEEDS):
+    for number in range(MEASURED_FEEDS):
         subscription = Subscription.of([f"user/{number}"])
         index.add(subscription, Feed(subscription))
     for title, topic in (("DISPATCHED", "nobody"), ("FED", "user")):
@@ -61,7 +65,7 @@ def main() -> None:
         for entry in entries:
             for feed in index.match(entry.topics, entry.private):
                 feed.append(entry, began)
-        _show(title, time.process_time() - began, MANY)
+        _show(title, time.process_time() - began, MEASURED_EVENTS)
     _measure_history()
 
 
@@ -70,25 +74,25 @@ def _measure_history() -> None:
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     entries = _entries("nobody")
-    window = Window("e", events=MANY, bytes=MANY * 1000, age=3600.0)
+    window = Window("e", events=MEASURED_EVENTS, bytes=MEASURED_EVENTS * 1000, age=3600.0)
     window.append(entries, 0.0)
     taken = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
-    print(f"{'KEPT_BYTES':<12} {(taken - window.kept.bytes) / MANY:.0f} B an event")
+    print(f"{'KEPT_BYTES':<12} {(taken - window.kept.bytes) / MEASURED_EVENTS:.0f} B an event")
     wanted = Subscription.of(["other"])
     began = time.process_time()
-    for _ in range(REPLAYS):
+    for _ in range(MEASURED_REPLAYS):
         position = 0
         while position < window.newest:
-            for entry in window.read(position, most=SCAN):
+            for entry in window.read(position, most=PAGE_EVENTS):
                 position = entry.position
                 assert not wanted.matches(entry.topics, entry.private)
-    _show("SCANNED", time.process_time() - began, REPLAYS * MANY)
+    _show("SCANNED", time.process_time() - began, MEASURED_REPLAYS * MEASURED_EVENTS)
 
 
 def _entries(topic: str) -> list[Entry]:
     entries = []
-    for number in range(1, MANY + 1):
+    for number in range(1, MEASURED_EVENTS + 1):
         event = Event("x" * 150, (f"{topic}/{number}",))
         id = f"epoch123-{number}"
         entries.append(Entry(number, id, event.topics, event.encode(id)))

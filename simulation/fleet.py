@@ -16,14 +16,14 @@ from ssepool.core.slot import Slot
 from ssepool.core.states import SlotState, WaiterState
 from ssepool.errors import PoolClosed, PoolFull
 
-BROWSERS = ((3.0, 0.75), (5.0, 1.0))
+BROWSER_WAITS = ((3.0, 0.75), (5.0, 1.0))
 """What a browser waits before it reconnects unless it was told otherwise, and up to which share of them: Chromium,
 Firefox. Neither adds jitter, and neither waits longer after a failure."""
 
-NEAREST, FARTHEST = 0.02, 0.2
-"""Seconds from an attempt's beginning in the browser to its arrival with its request."""
+NEAREST_SECONDS, FARTHEST_SECONDS = 0.02, 0.2
+"""The least and the most time from an attempt's beginning in the browser to its arrival with its request."""
 
-SYN_AGAIN = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+SYN_RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """Seconds after which a SYN without an answer is sent again (Linux and most others); then the attempt has failed."""
 
 
@@ -64,7 +64,7 @@ class Fleet:
         self.slots: list[Slot | None] = [None] * setup.clients
         self.home: list[Node] = [self.nodes[client % setup.nodes] for client in range(setup.clients)]
         self.lost_at = array("d", [-1.0]) * setup.clients
-        self.way = array("d", [self.random.uniform(NEAREST, FARTHEST) for _ in range(setup.clients)])
+        self.way = array("d", [self.random.uniform(NEAREST_SECONDS, FARTHEST_SECONDS) for _ in range(setup.clients)])
         self.wait = array("d", [self._browser() for _ in range(setup.clients)])
         """What each EventSource waits before it reconnects: its own until a `retry:` came, and that from then on."""
         self.tries: dict[int, int] = {}
@@ -76,7 +76,7 @@ class Fleet:
 
     def _browser(self) -> float:
         chance = self.random.random()
-        return next(wait for wait, share in BROWSERS if chance < share)
+        return next(wait for wait, share in BROWSER_WAITS if chance < share)
 
     def _seat(self, client: int) -> None:
         node = self.home[client]
@@ -136,12 +136,12 @@ class Fleet:
         """The kernel's queue is full and says nothing: the client's own kernel sends its SYN again."""
         self.record.dropped += 1
         tries = self.tries.get(client, 0)
-        if tries == len(SYN_AGAIN):
+        if tries == len(SYN_RETRY_SECONDS):
             del self.tries[client]
             self.fail(client)
             return
         self.tries[client] = tries + 1
-        self.timeline.at(self.timeline.now + SYN_AGAIN[tries], self._again, client)
+        self.timeline.at(self.timeline.now + SYN_RETRY_SECONDS[tries], self._again, client)
 
     def _again(self, client: int) -> None:
         self.home[client].arrive(client, self.timeline.now)

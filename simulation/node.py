@@ -3,33 +3,73 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from random import Random
+from typing import Protocol
 
 from simulation import costs
+from simulation.record import Record
+from simulation.setup import Setup
+from simulation.timeline import Timeline
 from ssepool.config import PoolConfig
 from ssepool.core.pool import Pool
 from ssepool.core.slot import Slot
 from ssepool.core.states import PoolState, Reason, SlotState
 
-if TYPE_CHECKING:
-    from simulation.fleet import Fleet
-
-LOOK = 15 / 16
+LOOK_SECONDS = 15 / 16
 """Seconds between two looks of the reaper, as the hub sets it with default settings."""
 
-BURST, SLICE, SCAN = 64, 0.002, 1000
-"""What the runtime does in a turn of its loop: connections accepted; seconds of replay; events looked at in a page."""
+BURST_CONNECTIONS = 64
+"""Connections that the runtime accepts in a turn of its loop, at most."""
+
+SLICE_SECONDS = 0.002
+"""How long the runtime replays in a turn of its loop, at most."""
+
+PAGE_EVENTS = 1000
+"""Events that the runtime looks at in a page of a replay, at most."""
+
+
+class Surroundings(Protocol):
+    """What a node needs of the fleet that it belongs to: the run's time and chance, and what becomes of its clients."""
+
+    setup: Setup
+    random: Random
+    timeline: Timeline
+    record: Record
+    slots: list[Slot | None]
+    """By client: the slot that it has, on whichever node."""
+
+    def fail(self, client: int) -> None:
+        """The attempt met a node that is down."""
+
+    def drop(self, client: int, node: Node) -> None:
+        """The attempt found the kernel's queue full."""
+
+    def admit(self, node: Node, client: int, now: float) -> None:
+        """The node has read the client's request."""
+
+    def live(self, client: int, now: float) -> None:
+        """The client has all that it missed."""
+
+    def lose(self, client: int, told: float | None = None, *, noticed: float = 0.0) -> None:
+        """The client's stream has ended, with a `retry:` of `told` seconds or without."""
+
+    def told_to_wait(self) -> float:
+        """The seconds of a `retry:` as the hub makes it."""
+        ...
+
+    def drained(self, node: Node) -> None:
+        """The node has sent all its clients away."""
 
 
 class Node:
     """The runtime's part is modelled after `runtime/listener.py`, `delivery.py`, `replay.py`, `reaper.py` and
     `admission.py`; the pool is the real one.
 
-    A turn of the loop takes up to `BURST` connections and then replays for `SLICE` seconds, and each costs CPU time.
-    So within a turn the pool is told times a few milliseconds ahead of the timeline, never back.
+    A turn of the loop takes up to `BURST_CONNECTIONS` connections and then replays for `SLICE_SECONDS`, and each
+    costs CPU time. So within a turn the pool is told times a few milliseconds ahead of the timeline, never back.
     """
 
-    def __init__(self, fleet: Fleet, number: int) -> None:
+    def __init__(self, fleet: Surroundings, number: int) -> None:
         self.fleet = fleet
         self.number = number
         self.up = True
@@ -93,7 +133,7 @@ class Node:
 
     def _turn(self, began: float | None = None) -> None:
         now = start = self.fleet.timeline.now if began is None else began
-        for _ in range(min(BURST, len(self.backlog))):
+        for _ in range(min(BURST_CONNECTIONS, len(self.backlog))):
             now += costs.SUBSCRIPTION
             self.fleet.admit(self, self.backlog.popleft(), now)
         now = self._replay(now)
@@ -107,7 +147,7 @@ class Node:
     def _replay(self, now: float) -> float:
         """Pages for those who are catching up, one each in turn, for a slice; returns the time when it is over."""
         setup, replays = self.fleet.setup, self.replays
-        deadline = now + SLICE
+        deadline = now + SLICE_SECONDS
         each = setup.scanned + costs.REPLAYED * (setup.wanted / setup.events if setup.events else 0.0)
         while replays and now < deadline:
             client, slot, position = replays.popleft()
@@ -117,7 +157,7 @@ class Node:
             if position < newest - setup.history:
                 position = newest - setup.history
                 self.fleet.record.gaps += 1
-            page = min(SCAN, newest - position)
+            page = min(PAGE_EVENTS, newest - position)
             now += page * each
             if position + page >= newest:
                 self.fleet.live(client, now)
@@ -131,7 +171,7 @@ class Node:
         """Have the reaper look. It is only asked while it has something to find: waiters, or clients to send away."""
         if not self._looking:
             self._looking = True
-            self.fleet.timeline.at(self.fleet.timeline.now + LOOK, self._look)
+            self.fleet.timeline.at(self.fleet.timeline.now + LOOK_SECONDS, self._look)
 
     def _look(self, _: None) -> None:
         self._looking = False

@@ -10,10 +10,13 @@ from ssepool.core.event import Entry
 from ssepool.core.feed import Feed
 from ssepool.core.topics import Subscription
 
-SLICE, BACKLOG = 0.002, 4 * MiB
-"""As in `runtime/delivery.py`: how long delivery holds the loop, and what may be appended but not yet offered."""
+SLICE_SECONDS = 0.002
+"""How long delivery holds the loop at a time, as in `runtime/delivery.py`."""
 
-CHUNK = 50
+BACKLOG_BYTES = 4 * MiB
+"""What may be appended to the feed and not yet offered to the connections, as in `runtime/delivery.py`."""
+
+CHUNK_CONNECTIONS = 50
 """Connections that are stepped over at once: all of them stand at one cursor."""
 
 
@@ -21,7 +24,7 @@ class Outage:
     """Publishers keep their events while the broker is away and send them all when it is back, as fast as they may.
 
     Delivery goes round the connections as `Delivery` does: what is published meanwhile joins in, and publishers wait
-    while more than `BACKLOG` is on its way. A write takes the core's time or the line's, whichever is longer.
+    while more than `BACKLOG_BYTES` is on its way. A write takes the core's time or the line's, whichever is longer.
     """
 
     def __init__(
@@ -39,7 +42,7 @@ class Outage:
         self.begins, self.ends = begins, begins + away
         self.frame = b"x" * size
         self.feed = Feed(Subscription.of(["all"]))
-        self.cursors = [0] * (connections // CHUNK)
+        self.cursors = [0] * (connections // CHUNK_CONNECTIONS)
         self.now = 0.0
         self.created = 0
         """Events that publishers have made so far; those beyond the feed's head wait with them."""
@@ -57,7 +60,7 @@ class Outage:
             if self.cursors[-1] < self.feed.head:
                 self._round()
             else:
-                self.now = max(self.now + SLICE, self._next())
+                self.now = max(self.now + SLICE_SECONDS, self._next())
         late = [when for when, age in self.points if when > self.ends and age > self.usual() * 1.5 + 0.05]
         return {
             "rate": self.rate,
@@ -84,7 +87,7 @@ class Outage:
         self.held = max(self.held, self.created - self.feed.head)
         if self.begins <= self.now < self.ends:
             return
-        while self.feed.head < self.created and self._backlog <= BACKLOG:
+        while self.feed.head < self.created and self._backlog <= BACKLOG_BYTES:
             self.feed.append(Entry(self.feed.head + 1, None, ("all",), self.frame), self.now)
             self._backlog += len(self.frame)
             self.now += costs.FED
@@ -92,19 +95,19 @@ class Outage:
 
     def _round(self) -> None:
         """Visit every connection once. What is published meanwhile is for those that come later, and the next round."""
-        slice_ends = self.now + SLICE
+        slice_ends = self.now + SLICE_SECONDS
         reached, oldest = self.feed.head, self.cursors[-1] + 1
         for place, cursor in enumerate(self.cursors):
             while cursor < self.feed.head:
                 data, read = self.feed.read(cursor)
                 core = costs.DELIVERY + costs.JOINED * (read - cursor - 1)
-                self.now += CHUNK * max(core, len(data) / self.line)
-                self.sent += CHUNK * len(data)
+                self.now += CHUNK_CONNECTIONS * max(core, len(data) / self.line)
+                self.sent += CHUNK_CONNECTIONS * len(data)
                 cursor = read
             self.cursors[place] = cursor
             if self.now >= slice_ends:
                 self._publish()
-                slice_ends = self.now + SLICE
+                slice_ends = self.now + SLICE_SECONDS
         self.points.append((round(self.now, 3), round(self.now - oldest / self.rate, 3)))
         slowest = min(self.cursors)
         if slowest == self.feed.head:

@@ -16,7 +16,13 @@ from starlette.requests import Request
 
 from ssepool import Hub, HubConfig, PoolConfig
 
-CLIENTS, BEFORE, RETURN, SECONDS = 2_000, 3.0, 3.0, 18.0
+CLIENTS = 2_000
+BEFORE_SECONDS = 3.0
+"""How long events are published before the first client comes back: that is what it has missed."""
+RETURN_SECONDS = 3.0
+"""The time over which the clients come back, evenly."""
+WATCH_SECONDS = 18.0
+"""How long the clients are counted, from the moment that the first one comes back."""
 RATES = (200, 400, 600, 800, 1000)
 
 
@@ -43,11 +49,13 @@ async def _play(rate: int) -> dict[int, int]:
     async with Hub(HubConfig(pool=PoolConfig(size=CLIENTS))) as hub:
         first = await hub.publish("others", "x" * 100)
         publisher = asyncio.create_task(_publish(hub, rate))
-        await asyncio.sleep(BEFORE)
-        clients = [asyncio.create_task(_client(hub, first, RETURN * place / CLIENTS)) for place in range(CLIENTS)]
+        await asyncio.sleep(BEFORE_SECONDS)
+        clients = [
+            asyncio.create_task(_client(hub, first, RETURN_SECONDS * place / CLIENTS)) for place in range(CLIENTS)
+        ]
         live: dict[int, int] = {}
         began = time.monotonic()
-        for second in range(3, int(SECONDS) + 1, 3):
+        for second in range(3, int(WATCH_SECONDS) + 1, 3):
             await asyncio.sleep(began + second - time.monotonic())
             feeds = hub.parts.engine.feeds.listeners("quiet")
             live[second] = sum(len(feed.members) for feed in feeds)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from array import array
 from typing import Any
 
-TENTH = 10
-"""Attempts are counted in tenths of a second."""
+TENTHS_PER_SECOND = 10
+"""Attempts are counted by the tenth of a second in which they are made."""
 
 
 class Record:
@@ -30,20 +30,23 @@ class Record:
         """Times that the history no longer had what a client missed."""
 
     def attempt(self, now: float) -> None:
-        tenth = int(now * TENTH)
+        tenth = int(now * TENTHS_PER_SECOND)
         self.attempts[tenth] = self.attempts.get(tenth, 0) + 1
 
     def busiest_second(self) -> int:
         """The most attempts in any second."""
-        return max((sum(self._tenths(tenth, TENTH)) for tenth in self.attempts), default=0)
+        return max((sum(self._tenths(tenth, TENTHS_PER_SECOND)) for tenth in self.attempts), default=0)
 
     def per_second(self) -> list[tuple[float, float]]:
         """Attempts a second over time since the fault, in some 150 steps."""
-        first = int(self.began * TENTH)
+        first = int(self.began * TENTHS_PER_SECOND)
         last = max(self.attempts, default=first)
         step = max(1, (last - first) // 150)
         return [
-            (round((tenth - first) / TENTH, 1), round(sum(self._tenths(tenth, step)) * TENTH / step, 1))
+            (
+                round((tenth - first) / TENTHS_PER_SECOND, 1),
+                round(sum(self._tenths(tenth, step)) * TENTHS_PER_SECOND / step, 1),
+            )
             for tenth in range(first, last + 2, step)
         ]
 

@@ -8,15 +8,18 @@ from simulation.fleet import Fleet
 from simulation.node import Node
 from ssepool.core.states import SlotState
 
-CUT_AT = 1.0
-"""When the fault begins."""
+CUT_AT_SECONDS = 1.0
+"""When the fault begins, on the timeline."""
 
-PROXY_WAITS, BEAT = 60.0, 15.0
-"""Seconds without a byte after which a proxy in front gives a host up (nginx's default), and between heartbeats."""
+PROXY_WAIT_SECONDS = 60.0
+"""Time without a byte after which a proxy in front gives a host up: nginx's default for `proxy_read_timeout`."""
+
+HEARTBEAT_SECONDS = 15.0
+"""Time from one heartbeat of a stream to the next: the default of the setting `heartbeat_interval`."""
 
 
 class Scenario:
-    """Begins at `CUT_AT`; is over when nothing more will happen by itself."""
+    """Begins at `CUT_AT_SECONDS`; is over when nothing more will happen by itself."""
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
@@ -95,7 +98,7 @@ class Vanished(Killed):
     def begin(self, _: None) -> None:
         node = self.fleet.nodes[0]
         for client in node.stop():
-            noticed = PROXY_WAITS - BEAT * self.fleet.random.random()
+            noticed = PROXY_WAIT_SECONDS - HEARTBEAT_SECONDS * self.fleet.random.random()
             self.fleet.lose(client, noticed=noticed)
         self._removed(node)
 
@@ -122,10 +125,10 @@ SCENARIOS: dict[str, type[Scenario]] = {
 def play(fleet: Fleet, scenario: str, **settings: Any) -> dict[str, Any]:
     """Play one scenario to its end on a fleet that has just been made, and say how it went."""
     fleet.change(**settings)
-    fleet.record.began = CUT_AT
+    fleet.record.began = CUT_AT_SECONDS
     fleet.scenario = SCENARIOS[scenario](fleet)
-    fleet.timeline.at(CUT_AT, fleet.scenario.begin)
-    fleet.timeline.at(CUT_AT, fleet.sample)
+    fleet.timeline.at(CUT_AT_SECONDS, fleet.scenario.begin)
+    fleet.timeline.at(CUT_AT_SECONDS, fleet.sample)
     fleet.timeline.run(fleet.setup.limit)
     fleet.check()
     samples = fleet.record.samples

@@ -376,13 +376,13 @@ def test_a_bad_line_is_named_and_what_went_before_it_counted(scripted: ScriptedS
 
 
 def test_a_line_without_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish, "MOST_INPUT", 1000)
+    monkeypatch.setattr(publish, "MAX_INPUT_BYTES", 1000)
     args = ("publish", "--lines", "t", "--url", NOBODY)
     assert error_of(run(*args, input="x" * 1001), 1) == "line 1 exceeds 1000 bytes"
 
 
 def test_too_much_for_one_event_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish, "MOST_INPUT", 1000)
+    monkeypatch.setattr(publish, "MAX_INPUT_BYTES", 1000)
     line = error_of(run("publish", "t", "--url", NOBODY, input="x" * 1001), 1)
     assert line.startswith("standard input exceeds 1000 bytes")
 
@@ -405,7 +405,7 @@ ALREADY = answered("503 No", {"error": {"code": "pool_closed", "message": "it is
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drain, "LOOK", 0)
+    monkeypatch.setattr(drain, "LOOK_SECONDS", 0)
 
 
 def test_a_drain_returns_when_all_clients_are_gone(scripted: ScriptedServer, at_once: None) -> None:
@@ -432,7 +432,7 @@ def test_a_hub_that_drains_already_is_only_waited_for(scripted: ScriptedServer, 
 def test_a_drain_that_takes_too_long_says_who_is_left(
     scripted: ScriptedServer, at_once: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drain, "GRACE", -1)
+    monkeypatch.setattr(drain, "GRACE_SECONDS", -1)
     scripted.play(ACCEPTED, held(1))
     line = error_of(run("drain", "--seconds", "0", "--url", scripted.url), 1)
     assert line == "connections that are still open after -1 s: 2"

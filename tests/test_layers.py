@@ -11,7 +11,10 @@ from typing import NamedTuple
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "src" / "ssepool"
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "ssepool"
+BESIDE = ("benchmarks", "services", "simulation")
+"""Packages of the checkout that are not installed."""
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # A module or a package, and what of ours it may import. A package stands for all in it that has no line of its
@@ -96,13 +99,13 @@ class Import(NamedTuple):
         return f"{self.source}:{self.line} imports {self.target}"
 
 
-def modules() -> dict[str, Path]:
-    """All modules of the package by their full name."""
-    return {_module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+def modules(package: Path = PACKAGE) -> dict[str, Path]:
+    """All modules of a package by their full name."""
+    return {_module_name(path, package): path for path in sorted(package.rglob("*.py"))}
 
 
-def _module_name(path: Path) -> str:
-    parts = ["ssepool", *path.relative_to(PACKAGE).with_suffix("").parts]
+def _module_name(path: Path, package: Path) -> str:
+    parts = [package.name, *path.relative_to(package).with_suffix("").parts]
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
@@ -178,6 +181,20 @@ def cycle(found: list[Import]) -> list[str]:
     return []
 
 
+def circle(sources: dict[str, str], packages: frozenset[str] = frozenset()) -> list[str]:
+    """A circle of modules that name each other, for types and in functions too, or nothing. Takes their texts."""
+    known = frozenset(sources)
+    graph = {
+        name: {item.target for item in imports(name, text, package=name in packages, known=known)} & known - {name}
+        for name, text in sources.items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
 @pytest.fixture(scope="module")
 def found() -> list[Import]:
     """All imports of the package."""
@@ -195,6 +212,14 @@ def test_modules_import_only_what_is_below_them(found: list[Import]) -> None:
 
 def test_modules_do_not_import_each_other_in_a_circle(found: list[Import]) -> None:
     assert cycle(found) == []
+
+
+@pytest.mark.parametrize("folder", BESIDE)
+def test_modules_beside_the_package_do_not_name_each_other_in_a_circle(folder: str) -> None:
+    paths = modules(ROOT / folder)
+    assert paths, f"there is no package {folder}"
+    packages = frozenset(name for name, path in paths.items() if path.name == "__init__.py")
+    assert circle({name: path.read_text("utf-8") for name, path in paths.items()}, packages) == []
 
 
 def test_the_table_names_only_layers_that_have_a_line() -> None:
@@ -264,3 +289,8 @@ def test_a_circle_for_types_alone_is_found() -> None:
     there = imports("ssepool.core.a", "import ssepool.core.b")
     back = imports("ssepool.core.b", "if TYPE_CHECKING:\n    import ssepool.core.a")
     assert set(cycle([*there, *back])) == {"ssepool.core.a", "ssepool.core.b"}
+
+
+@pytest.mark.parametrize("back", ["if TYPE_CHECKING:\n    import tools.a", "def late():\n    from tools import a"])
+def test_beside_the_package_a_circle_for_types_or_in_a_function_is_one(back: str) -> None:
+    assert set(circle({"tools.a": "import tools.b", "tools.b": back})) == {"tools.a", "tools.b"}

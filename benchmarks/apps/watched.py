@@ -18,9 +18,10 @@ from ssepool import Hub, HubConfig, PoolConfig, ServerConfig
 from ssepool.core.states import PoolState
 from ssepool.server.server import Server
 
-INTERVAL = 0.001
+INTERVAL_SECONDS = 0.001
 """Seconds between two looks: what is shorter is not seen."""
-SHOWN = 10
+SHOWN_STALLS = 10
+"""How many of the longest stalls are printed."""
 
 stalls: list[tuple[float, float, float]] = []
 began = perf_counter()
@@ -31,9 +32,9 @@ def watch(due: float, cpu: float) -> None:
         return  # it sends all clients away and ends, and holds the loop for that as long as it takes
     now, used = perf_counter(), thread_time()
     heapq.heappush(stalls, (now - due, used - cpu, now - began))
-    if len(stalls) > SHOWN:
+    if len(stalls) > SHOWN_STALLS:
         heapq.heappop(stalls)
-    asyncio.get_running_loop().call_later(INTERVAL, watch, now + INTERVAL, used)
+    asyncio.get_running_loop().call_later(INTERVAL_SECONDS, watch, now + INTERVAL_SECONDS, used)
 
 
 hub = Hub(HubConfig(pool=PoolConfig(size=int(os.environ.get("BENCH_SIZE", 10_000)))))

@@ -15,7 +15,7 @@ from benchmarks.machine import machine, stolen, sync_time
 from ssepool.errors import SSEPoolError
 
 FOLDER = Path(__file__).parents[2] / "docs" / "performance"
-PAGE = Path(__file__).parents[2] / "docs" / "deploy" / "brokers.md"
+BROKERS_PAGE = Path(__file__).parents[2] / "docs" / "deploy" / "brokers.md"
 RESULTS = Path(__file__).parents[1] / "results"
 
 Scenario = Callable[[Backend], dict[str, Any]]
@@ -52,7 +52,7 @@ def main() -> None:
         _measure(found, arguments)
     report.write(found, arguments.out)
     if arguments.out == FOLDER:
-        report.fill(found, PAGE)
+        report.fill(found, BROKERS_PAGE)
 
 
 def _measure(found: dict[str, Any], arguments: argparse.Namespace) -> None:

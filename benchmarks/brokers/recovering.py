@@ -21,17 +21,18 @@ from ssepool.bench.loop import clock
 from ssepool.client import AsyncClient, ClientError
 from ssepool.errors import BrokerError
 
-INTERVAL = 0.02
-"""Seconds from one publish to the next."""
-AGAIN = 0.05
-"""Seconds until a publish that failed is tried again with the same id, and a stream that ended is taken up again."""
-HANGS = 3.0
-GONE = 1.0
-"""Seconds that a server that was killed is away."""
-CALM = 1.0
-"""Seconds of publishing before a fault and after all is well again."""
-PATIENCE = 30.0
-"""Seconds that all may take to be well again."""
+INTERVAL_SECONDS = 0.02
+"""Time from one publish to the next."""
+RETRY_SECONDS = 0.05
+"""Time until a publish that failed is tried again with the same id, and a stream that ended is taken up again."""
+HANG_SECONDS = 3.0
+"""How long a server hangs."""
+GONE_SECONDS = 1.0
+"""How long a server that was killed is away."""
+CALM_SECONDS = 1.0
+"""How long events are published before a fault, and after all is well again."""
+PATIENCE_SECONDS = 30.0
+"""How long it may take until all is well again."""
 
 Fault = Callable[[], Awaitable[int]]
 """Does it and undoes it; returns when that was."""
@@ -103,7 +104,7 @@ class Run:
             id = f"e{len(self.began)}"
             self.began[id] = clock()
             publishes.create_task(self._store(publisher, id))
-            await asyncio.sleep(INTERVAL)
+            await asyncio.sleep(INTERVAL_SECONDS)
 
     async def _store(self, publisher: AsyncPublisher, id: str) -> None:
         while id not in self.stored:
@@ -113,7 +114,7 @@ class Run:
                 self.stored.add(id)
             except BrokerError:
                 self.failed += 1
-                await asyncio.sleep(AGAIN)
+                await asyncio.sleep(RETRY_SECONDS)
             self.longest = max(self.longest, clock() - start)
 
     @asynccontextmanager
@@ -136,10 +137,10 @@ class Run:
                     async for message in client.subscribe("bench", last_event_id=last, on_lost=_end):
                         if message.type == "message":  # and not of the hub's own
                             came.append((message.id, clock()))
-                await asyncio.sleep(AGAIN)
+                await asyncio.sleep(RETRY_SECONDS)
 
     async def _until(self, condition: Callable[[], bool], what: str) -> None:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while not condition():
                 await asyncio.sleep(0.005)
 
@@ -155,7 +156,12 @@ def _silence(came: list[tuple[str, int]]) -> float:
 
 
 def measure(
-    backend: Backend, *, hangs: float = HANGS, gone: float = GONE, calm: float = CALM, rounds: int = 3
+    backend: Backend,
+    *,
+    hangs: float = HANG_SECONDS,
+    gone: float = GONE_SECONDS,
+    calm: float = CALM_SECONDS,
+    rounds: int = 3,
 ) -> dict[str, Any]:
     """Each fault so many times, with new nodes and a new history; the list of what was found, for each fault."""
 

@@ -1,4 +1,4 @@
-"""Publisher: publishing without a hub, straight to the broker, from a task queue, a cron job or a WSGI application."""
+"""Publisher: publish without a hub, straight to the broker, from a task queue, a cron job or a WSGI application."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ import os
 import threading
 from collections.abc import Coroutine, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 from ssepool.brokers import connect
 from ssepool.brokers.base import InstantBroker
 from ssepool.brokers.group import GroupCommit
 from ssepool.config import HubConfig, MiB, OnDuplicate
-from ssepool.core.event import Event
+from ssepool.core.event import Event, EventFields
 from ssepool.errors import BrokerError, ConfigError, InvalidTopic
 
 T = TypeVar("T")
 
 UNBOUNDED = 10**12
-"""Events, bytes and seconds: the bounds of the history are the hubs' business, whose settings are not known here."""
+"""Events, bytes and seconds of history: a publisher never trims it, because only the hubs know their settings."""
 
-CONNECTING = 2
-"""Times `broker_timeout` that a first publish may take in all: it connects before it publishes."""
+FIRST_PUBLISH_TIMEOUTS = 2
+"""How many times `broker_timeout` a first publish takes at most: it connects before it publishes."""
 
 
 class AsyncPublisher:
     """Publishes to the hubs that share a broker: `async with AsyncPublisher("redis://...") as publisher`.
 
-    Connects with the first publish. It may be used by any number of tasks of one event loop.
+    It connects with the first publish. Any number of tasks of one event loop may use it at a time.
     """
 
     def __init__(
@@ -39,9 +39,10 @@ class AsyncPublisher:
         on_duplicate: OnDuplicate = "ignore",
         max_event_size: int = MiB,
     ) -> None:
-        """`url` is the `broker` setting of the hubs; the others are as theirs. What is kept for replay the hubs decide.
+        """The parameters are the hubs' settings: `url` is their `broker`, the others have the same name and unit.
 
-        Raises `ConfigError` for a URL that will not do; `memory://` is one, which nobody else could read.
+        The hubs decide how much is kept for replay. Raises `ConfigError` for a URL that a publisher cannot use, such as
+        `memory://`, which no other process could read.
         """
         config = HubConfig(
             broker=url,
@@ -62,27 +63,18 @@ class AsyncPublisher:
         self._opening: asyncio.Task[None] | None = None
         self._is_open = False
 
-    async def publish(
-        self,
-        topic: str | Sequence[str],
-        data: Any,
-        *,
-        type: str | None = None,
-        id: str | None = None,
-        retry: int | None = None,
-        private: bool = False,
-    ) -> str:
-        """Publish an event to a topic or several, and return its id when the broker has stored it.
+    async def publish(self, topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> str:
+        """Publish an event to one topic or several, and return its id when the broker has stored it.
 
-        `retry` is in milliseconds. Raises `InvalidEvent`, `InvalidTopic`, `BrokerError`, and with the first publish
-        `ConfigError`. Give an `id` of your own if you want to publish again after a `BrokerError`: what is stored
-        already is not stored twice.
+        The fields are those of `Event`: `type`, `id`, `retry` in milliseconds, and `private`. Give an `id` of your own
+        if you want to publish again after a `BrokerError`: the broker does not store the same id twice.
+
+        Raises `InvalidEvent`, `InvalidTopic`, `BrokerError`, and with the first publish `ConfigError`.
         """
-        event = Event(data, (topic,) if isinstance(topic, str) else tuple(topic), type, id, retry, private)
-        return (await self.publish_many([event]))[0]
+        return (await self.publish_many([Event.of(topic, data, **fields)]))[0]
 
     async def publish_many(self, events: Iterable[Event]) -> list[str]:
-        """Publish a batch in order, all of it or nothing, and return the ids."""
+        """Publish events in order, all of them or none, and return their ids. Raises as `publish` does."""
         batch = list(events)
         for event in batch:
             if not event.topics:
@@ -92,13 +84,13 @@ class AsyncPublisher:
         return [stored.id for stored in await self._group.append(batch)]
 
     async def close(self) -> None:
-        """Give the connection back; what is on its way to the broker fails."""
+        """Close the connection. A publish that is still on its way to the broker fails."""
         await self._group.close()
         await self._broker.close()
         self._is_open = False
 
     async def _open(self) -> None:
-        """Connect, once for all who wait for it; a failure is forgotten, so that the next publish tries again."""
+        """Connect, once for all tasks that wait for it. A failure is forgotten: the next publish tries again."""
         if self._opening is None:
             self._opening = asyncio.create_task(self._connect())
         opening = self._opening
@@ -127,8 +119,8 @@ class AsyncPublisher:
 class Publisher:
     """`AsyncPublisher` for programs without an event loop: `Publisher("redis://...").publish("news", "hello")`.
 
-    One object serves all threads of a process, and each process that is forked makes a connection of its own with its
-    first publish, so it may be a module's global. It has a thread of its own for the connection.
+    One object serves all threads of a process. A forked process makes a connection of its own with its first publish,
+    so a publisher may be a global variable of a module. It keeps a thread of its own for the connection.
     """
 
     def __init__(
@@ -139,7 +131,7 @@ class Publisher:
         on_duplicate: OnDuplicate = "ignore",
         max_event_size: int = MiB,
     ) -> None:
-        """As `AsyncPublisher`. Nothing is connected and no thread started until the first publish."""
+        """As `AsyncPublisher`. There is no connection and no thread before the first publish."""
         self._settings: dict[str, Any] = {
             "broker_timeout": broker_timeout,
             "on_duplicate": on_duplicate,
@@ -147,35 +139,29 @@ class Publisher:
         }
         self._url = url
         self._timeout = broker_timeout
-        self._fresh: AsyncPublisher | None = AsyncPublisher(url, **self._settings)  # says at once what will not do
+        self._fresh: AsyncPublisher | None = AsyncPublisher(url, **self._settings)  # raises for a wrong URL at once
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._publisher: AsyncPublisher
 
-    def publish(
-        self,
-        topic: str | Sequence[str],
-        data: Any,
-        *,
-        type: str | None = None,
-        id: str | None = None,
-        retry: int | None = None,
-        private: bool = False,
-    ) -> str:
-        """As `AsyncPublisher.publish`; returns when the broker has stored the event, or raises."""
-        event = Event(data, (topic,) if isinstance(topic, str) else tuple(topic), type, id, retry, private)
-        return self.publish_many([event])[0]
+    def publish(self, topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> str:
+        """Publish an event to one topic or several, and return its id when the broker has stored it.
+
+        The fields and the errors are those of `AsyncPublisher.publish`: `type`, `id`, `retry` in milliseconds, and
+        `private`. Blocks until then, at most a second longer than twice `broker_timeout`.
+        """
+        return self.publish_many([Event.of(topic, data, **fields)])[0]
 
     def publish_many(self, events: Iterable[Event]) -> list[str]:
-        """As `AsyncPublisher.publish_many`."""
+        """Publish events in order, all of them or none, and return their ids. Raises as `publish` does."""
         batch = list(events)
         loop = self._start()
         return self._run(loop, self._publisher.publish_many(batch))
 
     def close(self) -> None:
-        """Give the connection back and end the thread. The next publish would connect anew."""
+        """Close the connection, and end the thread. The next publish connects anew."""
         with self._lock:
             loop, thread = self._loop, self._thread
             self._loop = self._thread = None
@@ -188,7 +174,7 @@ class Publisher:
 
     def _start(self) -> asyncio.AbstractEventLoop:
         if self._pid != os.getpid():
-            # The parent's thread did not come along, its lock may be held for ever, and its socket is not ours.
+            # After a fork: the parent's thread is not here, its lock may be held for ever, and its socket is not ours.
             self._pid, self._lock, self._loop, self._fresh = os.getpid(), threading.Lock(), None, None
         with self._lock:
             if self._loop is None:
@@ -202,7 +188,7 @@ class Publisher:
     def _run(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
         future = asyncio.run_coroutine_threadsafe(work, loop)
         try:
-            return future.result(CONNECTING * self._timeout + 1)
+            return future.result(FIRST_PUBLISH_TIMEOUTS * self._timeout + 1)
         except TimeoutError:
             future.cancel()
             raise BrokerError(f"the broker did not answer in {self._timeout:g} s") from None

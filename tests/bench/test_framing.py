@@ -81,7 +81,7 @@ def test_the_last_chunk_ends_the_stream() -> None:
 
 
 def test_an_event_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(framing, "MOST_UNFINISHED", 100)
+    monkeypatch.setattr(framing, "MAX_UNFINISHED_BYTES", 100)
     for raw, is_chunked in ((b"data: " + b"x" * 100, False), (b"fff\r\n" + b"x" * 100, True)):
         with pytest.raises(BadFraming, match="more than 100 bytes"):
             cut(raw, is_chunked)
@@ -130,7 +130,7 @@ def test_what_is_no_head_is_refused(raw: bytes) -> None:
 def test_a_head_without_end_is_refused() -> None:
     assert read_head(b"HTTP/1.1 200 OK\r\n") is None
     with pytest.raises(BadFraming, match="a head of more than"):
-        read_head(b"HTTP/1.1 200 OK\r\n" + b"x" * framing.MOST_HEAD)
+        read_head(b"HTTP/1.1 200 OK\r\n" + b"x" * framing.MAX_HEAD_BYTES)
 
 
 ANSWERS = {

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssepool.bench.histogram import BITS, EXACT, MOST, Histogram, bucket, greatest_of
+from ssepool.bench.histogram import BUCKET_BITS, EXACT_BELOW, MAX_VALUE, Histogram, bucket, greatest_of
 
 values = st.one_of(
-    st.integers(0, MOST), st.integers(0, 5000), st.integers(0, 45).map(lambda power: min(2**power, MOST))
+    st.integers(0, MAX_VALUE), st.integers(0, 5000), st.integers(0, 45).map(lambda power: min(2**power, MAX_VALUE))
 )
 
 
@@ -29,14 +29,14 @@ def test_without_numbers_there_is_nothing() -> None:
 
 
 def test_small_numbers_are_exact() -> None:
-    histogram = of(list(range(EXACT)))
-    assert [histogram.at((number + 1) / EXACT) for number in range(EXACT)] == list(range(EXACT))
+    histogram = of(list(range(EXACT_BELOW)))
+    assert [histogram.at((number + 1) / EXACT_BELOW) for number in range(EXACT_BELOW)] == list(range(EXACT_BELOW))
 
 
 @given(values)
 def test_a_number_is_in_a_bucket_that_is_hardly_greater(value: int) -> None:
     greatest = greatest_of(bucket(value))
-    assert value <= greatest <= value + (value >> BITS)
+    assert value <= greatest <= value + (value >> BUCKET_BITS)
     assert bucket(greatest) == bucket(value)
     assert bucket(greatest + 1) == bucket(value) + 1
 
@@ -44,7 +44,7 @@ def test_a_number_is_in_a_bucket_that_is_hardly_greater(value: int) -> None:
 @given(st.lists(values, min_size=1), st.floats(0, 1))
 def test_what_is_read_off_is_that_of_the_sorted_numbers_or_hardly_more(numbers: list[int], share: float) -> None:
     exact = sorted(numbers)[max(1, math.ceil(share * len(numbers))) - 1]
-    assert exact <= of(numbers).at(share) <= exact + (exact >> BITS)
+    assert exact <= of(numbers).at(share) <= exact + (exact >> BUCKET_BITS)
 
 
 @given(st.lists(values, min_size=1))
@@ -71,6 +71,6 @@ def test_the_buckets_hold_all_in_order(numbers: list[int]) -> None:
     assert buckets == sorted(buckets)
 
 
-@pytest.mark.parametrize(("value", "counted"), [(-1, 0), (MOST + 1, MOST), (10**30, MOST)])
+@pytest.mark.parametrize(("value", "counted"), [(-1, 0), (MAX_VALUE + 1, MAX_VALUE), (10**30, MAX_VALUE)])
 def test_what_is_out_of_range_counts_as_its_end(value: int, counted: int) -> None:
     assert of([value]).at(0.5) == counted

@@ -42,7 +42,7 @@ def whole(report: Report, received: int) -> bool:
 
 
 def test_at_a_rate_everything_comes(hub: LiveServer) -> None:
-    report = measured(hub, subscribers=40, rate=200, events=50)
+    report = measured(hub, subscribers=40, rate=200, events=50, settle=0.5)
     assert whole(report, 40 * 50)
     connecting, publishing, server = report.connecting, report.publishing, report.server
     assert connecting.first_byte and connecting.head and connecting.head.count == 40

@@ -102,10 +102,10 @@ def test_a_mark_stands_for_itself_in_json_forms_and_urls() -> None:
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     scans = Scans(RUN, 1, chunked=False)
-    for number in range(marker.MOST_SCANS * 3):
+    for number in range(marker.MAX_SCANS * 3):
         assert scans[frame((0, number, 1))].parts == [(0, number, number + 1)]
-        assert len(scans) <= marker.MOST_SCANS
-    monkeypatch.setattr(marker, "MOST_SCANNED", 1000)
+        assert len(scans) <= marker.MAX_SCANS
+    monkeypatch.setattr(marker, "MAX_SCANNED_BYTES", 1000)
     for number in range(100):
         scans[frame((0, number, 2))]
         assert sum(map(len, scans)) <= 1000 + 100

@@ -42,7 +42,7 @@ def expected(received: int, lost: int = 0, missed: int = 0, doubled: int = 0, re
 @pytest.fixture(autouse=True)
 def soon_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """What this server sends is there before its answer to who published it, so nothing is worth a long wait."""
-    monkeypatch.setattr("ssepool.bench.measurement.QUIET", 0.2)
+    monkeypatch.setattr("ssepool.bench.measurement.QUIET_SECONDS", 0.2)
 
 
 # Faults
@@ -303,8 +303,8 @@ def test_without_ids_a_replay_has_no_beginning() -> None:
 def test_every_poller_serves(poller: Callable[[], Poller], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ssepool.bench.loop.best", poller)
     with FaultyServer(lambda: swapping(3)) as server:
-        assert counts(measured(server, rate=500, lanes=2)) == expected(100, reordered=5)
-        assert measured(server, stall=0.2, size=100_000, connect_rate=500).connecting.open == 5
+        assert counts(measured(server, rate=500)) == expected(100, reordered=5)
+        assert measured(server, stall=0.2, size=100_000, connect_rate=500, lanes=2).connecting.open == 5
 
 
 def test_everything_is_closed_in_the_end() -> None:
@@ -317,7 +317,7 @@ def test_everything_is_closed_in_the_end() -> None:
 
 
 def test_it_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssepool.bench.measurement.TELL", 0.0)
+    monkeypatch.setattr("ssepool.bench.measurement.PROGRESS_SECONDS", 0.0)
     told: list[Progress] = []
     with FaultyServer() as server:
         urls = {"subscribe": f"{server.url}/t", "publish": f"{server.url}/t"}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ssepool.bench.plan import Plan
-from ssepool.bench.target import SOURCES, Target, Template
+from ssepool.bench.target import SOURCE_ADDRESSES, Target, Template
 from ssepool.errors import ConfigError
 
 
@@ -119,7 +119,7 @@ def test_a_name_that_nobody_knows_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_within_this_machine_there_are_several_addresses_to_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.platform", "linux")
-    assert Target.of("http://127.0.0.1/", remote=False).sources == SOURCES
+    assert Target.of("http://127.0.0.1/", remote=False).sources == SOURCE_ADDRESSES
     monkeypatch.setattr("sys.platform", "darwin")
     assert Target.of("http://127.0.0.1/", remote=False).sources == ()
 

@@ -84,6 +84,6 @@ def test_numbers_that_were_never_to_come_are_not_lost(parts: Ranges, void: set[i
 
 
 def test_beyond_so_many_gaps_the_oldest_stays_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_GAPS", 2)
+    monkeypatch.setattr(module, "MAX_GAPS", 2)
     sequence = taken((1, 2), (3, 4), (5, 6), (0, 1), (2, 3))
     assert found(sequence, 6) == (2, 1, 1)

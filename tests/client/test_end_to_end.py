@@ -24,7 +24,7 @@ import pytest
 from ssepool import Event
 from ssepool.client import AsyncClient, Client
 
-PATIENCE = 20.0
+PATIENCE_SECONDS = 20.0
 SSEPOOL = (sys.executable, "-m", "ssepool")
 ROOT = Path(__file__).parents[2]
 ENV = {**{name: value for name, value in os.environ.items() if not name.startswith("SSEPOOL_")}, "COLUMNS": "200"}
@@ -50,7 +50,7 @@ class Command:
         return self.wait()
 
     def wait(self) -> int:
-        return self.process.wait(PATIENCE)
+        return self.process.wait(PATIENCE_SECONDS)
 
     def end(self) -> None:
         if self.process.poll() is None:
@@ -86,17 +86,17 @@ class Lines:
             return [line for line in self._all if re.search(pattern, line)]
 
         with self._changed:
-            in_time = self._changed.wait_for(lambda: len(found()) >= count, PATIENCE)
+            in_time = self._changed.wait_for(lambda: len(found()) >= count, PATIENCE_SECONDS)
             assert in_time, f"no {pattern!r} among {self._all}"
             return found()[count - 1]
 
     def all(self) -> list[str]:
         """All lines, after the end of the process."""
-        self._thread.join(PATIENCE)
+        self._thread.join(PATIENCE_SECONDS)
         return self._all
 
     def close(self) -> None:
-        self._thread.join(PATIENCE)
+        self._thread.join(PATIENCE_SECONDS)
         self._pipe.close()
 
 
@@ -147,9 +147,9 @@ def topic(request: pytest.FixtureRequest) -> str:
 
 
 def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
-        assert time.monotonic() < deadline, f"not in {PATIENCE} s: {what}"
+        assert time.monotonic() < deadline, f"not in {PATIENCE_SECONDS} s: {what}"
         time.sleep(0.02)
 
 
@@ -159,7 +159,7 @@ def run(*args: str, url: str, input: str = "") -> subprocess.CompletedProcess[st
         input=input,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=PATIENCE_SECONDS,
         env=ENV,
         cwd=ROOT,
     )
@@ -182,10 +182,10 @@ def run_on_a_terminal(*args: str, url: str, input: bytes = b"", stdout: bool = T
     process.stdin.close()
     shown = b""
     with contextlib.suppress(OSError):  # what a terminal says when nobody is left at its other side
-        while select.select([master], [], [], PATIENCE)[0] and (chunk := os.read(master, 65536)):
+        while select.select([master], [], [], PATIENCE_SECONDS)[0] and (chunk := os.read(master, 65536)):
             shown += chunk
     os.close(master)
-    assert process.wait(PATIENCE) == 0, shown
+    assert process.wait(PATIENCE_SECONDS) == 0, shown
     return shown.decode()
 
 
@@ -292,7 +292,7 @@ def test_a_pipe_that_closes_ends_a_subscription_quietly(url: str, topic: str) ->
         ["bash", "-c", f"{line}; echo ${{PIPESTATUS[0]}}"],
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=PATIENCE_SECONDS,
         env=ENV,
         cwd=ROOT,
     )
@@ -450,6 +450,6 @@ def test_the_async_client_publishes_while_it_subscribes(url: str, topic: str) ->
                 await client.publish(topic, f"after {heard[-1]}")
         return heard
 
-    opened, *rest = asyncio.run(asyncio.wait_for(talk(), PATIENCE))
+    opened, *rest = asyncio.run(asyncio.wait_for(talk(), PATIENCE_SECONDS))
     assert opened == "ssepool.open"
     assert rest == ["after ssepool.open", "after after ssepool.open", "after after after ssepool.open"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ssepool.client import Reader, Refused
-from ssepool.client.reader import LONGEST, RECONNECTION_TIME, SHORTEST
+from ssepool.client.reader import MAX_WAIT_SECONDS, MIN_WAIT_SECONDS, RECONNECTION_SECONDS
 
 URL = "http://hub/events"
 STREAM = "text/event-stream"
@@ -108,7 +108,7 @@ def test_a_byte_order_mark_is_stripped_from_each_stream() -> None:
 
 def test_after_a_stream_the_wait_is_the_reconnection_time() -> None:
     made = open_reader()
-    assert made.lost() == RECONNECTION_TIME
+    assert made.lost() == RECONNECTION_SECONDS
     made.opened(URL, 200, STREAM)
     made.feed(b"retry: 1500\n\n")
     assert made.lost() == 1.5
@@ -124,7 +124,7 @@ def test_the_reconnection_time_holds_for_the_streams_after() -> None:
 
 def test_failures_in_a_row_double_the_wait_up_to_a_bound() -> None:
     made = reader()
-    assert [made.lost() for _ in range(7)] == [3, 6, 12, 24, 48, LONGEST, LONGEST]
+    assert [made.lost() for _ in range(7)] == [3, 6, 12, 24, 48, MAX_WAIT_SECONDS, MAX_WAIT_SECONDS]
 
 
 def test_a_stream_ends_the_row_of_failures() -> None:
@@ -137,7 +137,7 @@ def test_a_stream_ends_the_row_of_failures() -> None:
 
 def test_endless_failures_do_not_overflow() -> None:
     made = reader()
-    assert {made.lost() for _ in range(5000)} == {3, 6, 12, 24, 48, LONGEST}
+    assert {made.lost() for _ in range(5000)} == {3, 6, 12, 24, 48, MAX_WAIT_SECONDS}
 
 
 def test_a_reconnection_time_above_the_bound_of_failures_is_kept() -> None:
@@ -149,7 +149,7 @@ def test_a_reconnection_time_above_the_bound_of_failures_is_kept() -> None:
 def test_no_reconnection_time_makes_a_loop_that_never_rests() -> None:
     made = open_reader()
     made.feed(b"retry: 0\n\n")
-    assert made.lost() == SHORTEST
+    assert made.lost() == MIN_WAIT_SECONDS
 
 
 def test_a_reconnection_time_beyond_reason_is_a_day() -> None:

@@ -15,7 +15,7 @@ from client.scripted import GONE, HEAD, Peer, ScriptedServer
 from ssepool import EventTooLarge
 from ssepool.client import AsyncClient, Client, ClientError, Message, Refused, Unreachable, reader
 
-RETRY = b"retry: 1\n\n"  # as fast as the client's own lower bound allows
+RETRY_LINE = b"retry: 1\n\n"  # as fast as the client's own lower bound allows
 
 Read = Callable[..., list[Message]]
 
@@ -63,7 +63,7 @@ def data(messages: list[Message]) -> list[str]:
 
 
 def test_messages_come_until_the_server_answers_204(server: ScriptedServer, read: Read) -> None:
-    server.play(HEAD + RETRY + b"data: a\n\nid: 2\nevent: x\ndata: b\ndata: c\n\n", GONE)
+    server.play(HEAD + RETRY_LINE + b"data: a\n\nid: 2\nevent: x\ndata: b\ndata: c\n\n", GONE)
     assert read(server.url) == [Message("message", "a", ""), Message("x", "b\nc", "2")]
     assert len(server.requests) == 2
 
@@ -86,7 +86,7 @@ def test_a_hub_may_be_at_a_prefix(server: ScriptedServer, read: Read) -> None:
 
 
 def test_the_end_of_a_stream_is_followed_by_another_from_the_last_id(server: ScriptedServer, read: Read) -> None:
-    server.play(HEAD + RETRY + b"id: 1\ndata: a\n\n", HEAD + b"data: b\n\nid: 3\ndata: c\n\n", GONE)
+    server.play(HEAD + RETRY_LINE + b"id: 1\ndata: a\n\n", HEAD + b"data: b\n\nid: 3\ndata: c\n\n", GONE)
     assert data(read(server.url)) == ["a", "b", "c"]
     assert [request.headers.get(b"last-event-id") for request in server.requests] == [None, b"1", b"3"]
 
@@ -95,7 +95,7 @@ def test_a_reset_in_the_middle_of_an_event_loses_only_that_event(server: Scripte
     opened = threading.Event()
 
     def break_off(peer: Peer) -> None:
-        peer.send(HEAD + RETRY + b"id: 1\ndata: a\n\n")
+        peer.send(HEAD + RETRY_LINE + b"id: 1\ndata: a\n\n")
         opened.wait(10)  # a reset overtakes what is still on its way
         peer.send(b"id: 2\ndata: hal")
         peer.reset()
@@ -110,7 +110,7 @@ def test_a_reset_in_the_middle_of_an_event_loses_only_that_event(server: Scripte
 
 def test_a_body_that_ends_before_its_length_is_a_break(server: ScriptedServer, read: Read) -> None:
     short = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 999\r\n\r\n"
-    server.play(short + RETRY + b"id: 1\ndata: a\n\n", GONE)
+    server.play(short + RETRY_LINE + b"id: 1\ndata: a\n\n", GONE)
     assert data(read(server.url)) == ["a"]
     assert server.requests[1].headers[b"last-event-id"] == b"1"
 
@@ -123,7 +123,7 @@ def test_an_answer_that_is_no_http_is_a_break(server: ScriptedServer, read: Read
 def test_a_connection_closed_without_an_answer_is_a_break(
     server: ScriptedServer, read: Read, quick_retry: None
 ) -> None:
-    server.play(b"", HEAD + RETRY + b"data: a\n\n", GONE)
+    server.play(b"", HEAD + RETRY_LINE + b"data: a\n\n", GONE)
     assert data(read(server.url)) == ["a"]
 
 
@@ -181,7 +181,7 @@ def test_a_redirect_is_followed_and_the_original_is_asked_again(
     server: ScriptedServer, read: Read, status: int
 ) -> None:
     there = b"HTTP/1.1 %d X\r\nLocation: /there\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % status
-    server.play(there, HEAD + RETRY + b"id: 1\ndata: a\n\n", there, GONE)
+    server.play(there, HEAD + RETRY_LINE + b"id: 1\ndata: a\n\n", there, GONE)
     assert data(read(server.url)) == ["a"]
     targets = [b"/events?topic=t", b"/there"] * 2
     assert [request.target for request in server.requests] == targets
@@ -210,20 +210,20 @@ def test_a_stream_may_come_in_single_bytes(server: ScriptedServer, read: Read) -
     def drip(peer: Peer) -> None:
         for start in range(len(head + chunks)):
             peer.send((head + chunks)[start : start + 1])
-        peer.send(b"a\r\n" + RETRY + b"\r\n0\r\n\r\n")
+        peer.send(b"a\r\n" + RETRY_LINE + b"\r\n0\r\n\r\n")
 
     server.play(drip, GONE)
     assert read(server.url) == [Message("message", "grün ☃", "1"), Message("message", "zwei", "1")]
 
 
 def test_an_id_beyond_ascii_comes_back_as_it_was(server: ScriptedServer, read: Read) -> None:
-    server.play(HEAD + RETRY + "id: ü☃\ndata: a\n\n".encode(), GONE)
+    server.play(HEAD + RETRY_LINE + "id: ü☃\ndata: a\n\n".encode(), GONE)
     read(server.url)
     assert server.requests[1].headers[b"last-event-id"] == "ü☃".encode()
 
 
 def test_an_empty_id_takes_the_header_away(server: ScriptedServer, read: Read) -> None:
-    server.play(HEAD + RETRY + b"id\ndata: a\n\n", GONE)
+    server.play(HEAD + RETRY_LINE + b"id\ndata: a\n\n", GONE)
     read(server.url, last_event_id="9")
     assert [request.headers.get(b"last-event-id") for request in server.requests] == [b"9", None]
 
@@ -239,7 +239,7 @@ def test_the_wait_before_the_next_attempt_is_told(server: ScriptedServer, read: 
 
 def test_silence_is_a_break(server: ScriptedServer, read: Read) -> None:
     def fall_silent(peer: Peer) -> None:
-        peer.send(HEAD + RETRY + b"id: 1\ndata: a\n\n")
+        peer.send(HEAD + RETRY_LINE + b"id: 1\ndata: a\n\n")
         peer.wait_until_it_leaves()
 
     server.play(fall_silent, GONE)
@@ -251,7 +251,7 @@ def test_silence_is_a_break(server: ScriptedServer, read: Read) -> None:
 
 def test_silence_behind_a_redirect_is_a_break_too(server: ScriptedServer, read: Read) -> None:
     def fall_silent(peer: Peer) -> None:
-        peer.send(HEAD + RETRY)
+        peer.send(HEAD + RETRY_LINE)
         peer.wait_until_it_leaves()
 
     redirect = b"HTTP/1.1 307 X\r\nLocation: /there\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -262,7 +262,7 @@ def test_silence_behind_a_redirect_is_a_break_too(server: ScriptedServer, read: 
 def test_the_head_may_take_longer_than_any_other_answer(server: ScriptedServer, read: Read) -> None:
     def keep_waiting(peer: Peer) -> None:
         server.leave.wait(0.5)
-        peer.send(HEAD + RETRY + b"data: a\n\n")
+        peer.send(HEAD + RETRY_LINE + b"data: a\n\n")
 
     server.play(keep_waiting, GONE)
     assert data(read(server.url, timeout=0.1, read_timeout=0.1)) == ["a"]
@@ -279,7 +279,7 @@ def test_an_event_beyond_the_bound_is_an_error(server: ScriptedServer, read: Rea
 def test_an_id_that_is_hard_on_headers_comes_back(
     server: ScriptedServer, read: Read, text: bytes, header: bytes
 ) -> None:
-    server.play(HEAD + RETRY + b"id: " + text + b"\ndata: a\n\n", GONE)
+    server.play(HEAD + RETRY_LINE + b"id: " + text + b"\ndata: a\n\n", GONE)
     assert data(read(server.url)) == ["a"]
     assert server.requests[1].headers[b"last-event-id"].strip() == header
 
@@ -302,4 +302,4 @@ def test_who_leaves_early_leaves_no_connection_behind(server: ScriptedServer, re
 @pytest.fixture
 def quick_retry(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that has not been told otherwise comes back at once."""
-    monkeypatch.setattr(reader, "RECONNECTION_TIME", 0.0)
+    monkeypatch.setattr(reader, "RECONNECTION_SECONDS", 0.0)

@@ -22,7 +22,7 @@ from deploy.proxies import DEPLOY
 from live import DEADLINE, LiveServer, running
 from ssepool import config
 from ssepool.cli import app
-from ssepool.cli.drain import GRACE
+from ssepool.cli.drain import GRACE_SECONDS
 from ssepool.config import PoolConfig, ServerConfig
 from tools import require
 
@@ -106,7 +106,7 @@ def test_proxies_bear_more_silence_than_there_is(file: str, pattern: str) -> Non
 
 
 def longest_stop(seconds: float) -> float:
-    return seconds + GRACE + ServerConfig().shutdown_timeout
+    return seconds + GRACE_SECONDS + ServerConfig().shutdown_timeout
 
 
 def test_nobody_is_killed_before_a_drain_can_end() -> None:

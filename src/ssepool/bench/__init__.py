@@ -1,7 +1,7 @@
 """A load tool for any server of Server-Sent Events: `run(Plan(...))` returns a `Report`.
 
 One thread and one poller carry many subscribers and a few publishers. Each event carries a number and the time it was
-due, so that what was lost, doubled or reordered is counted exactly, for each subscriber.
+due, so lost, doubled and reordered events are counted exactly, for each subscriber.
 """
 
 from ssepool.bench.measurement import Progress, run

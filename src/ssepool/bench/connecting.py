@@ -1,4 +1,4 @@
-"""Subscribers come: at a rate, each from its own port, until the head of its answer is there."""
+"""How subscribers connect: at a rate, each from a port of its own, until the head of its answer has come."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from ssepool.bench.histogram import Histogram
 from ssepool.bench.loop import Sockets, clock
 from ssepool.bench.plan import Plan
 from ssepool.bench.poller import READ, WRITE
-from ssepool.bench.subscribers import READ_SIZE, Subscribers
+from ssepool.bench.subscribers import READ_BYTES, Subscribers
 from ssepool.bench.target import Target, Template
 
-MOST_AT_ONCE = 32
-"""Connections begun in a turn: those before them are to be read in between."""
-SMALL_BUFFER = 4096
-"""Bytes that the kernel takes in for those who stall, so that the server soon notices that they do."""
+MAX_BEGUN_PER_TURN = 32
+"""Connections that one turn begins at most, so that the streams that are open already are read in between."""
+STALLED_BUFFER_BYTES = 4096
+"""The receive buffer of a subscriber that stalls: it is small, so that the server soon notices the stall."""
 IP_BIND_ADDRESS_NO_PORT = 24
-"""Linux: choose the port when it is known where the connection goes, so that ports are shared between targets."""
+"""The socket option of Linux, ip(7), that chooses the port in `connect`, so that targets can share ports."""
 
 
 class Handshake:
-    """A connection until the head of its answer has come."""
+    """One connection, from its beginning until the head of its answer has come."""
 
     __slots__ = ("_crowd", "_request", "began", "connection", "fd", "number", "raw", "scans")
 
@@ -32,14 +32,20 @@ class Handshake:
         self._crowd = crowd
         self._request = request
         self.scans = None
+        """No scans: the turns call `ready` (see `Peer`)."""
         self.number = number
+        """The number of this subscriber in the run, from 0."""
         self.connection = connection
+        """The socket, which does not block."""
         self.began = clock()
+        """When it began to connect, by `clock`."""
         self.raw = b""
+        """The bytes of the answer so far."""
         self.fd = -1
+        """The descriptor of the socket; -1 before the poller has it."""
 
     def send(self) -> bool:
-        """Send as much of the request as can be sent; whether that was all."""
+        """Send as much of the request as the socket takes; return whether all of it is sent. Raises `OSError`."""
         try:
             sent = self.connection.send(self._request)
         except BlockingIOError:
@@ -48,13 +54,13 @@ class Handshake:
         return not self._request
 
     def ready(self, mask: int) -> None:
-        """Go on: send the request, then read the head."""
+        """Send the rest of the request or, once that is done, read the head of the answer."""
         try:
             if self._request:
                 if self.send():
                     self._crowd.asked(self)
                 return
-            data = self.connection.recv(READ_SIZE)
+            data = self.connection.recv(READ_BYTES)
         except BlockingIOError:
             return
         except OSError as error:
@@ -79,14 +85,15 @@ class Handshake:
 
 
 class Crowd:
-    """All who are to subscribe."""
+    """Begins the connections of all subscribers, and counts what becomes of them."""
 
     def __init__(self, plan: Plan, target: Target, sockets: Sockets, subscribers: Subscribers) -> None:
         self.head = Histogram()
-        """Microseconds from the start of connecting to the end of the head."""
+        """Microseconds from the beginning of a connection to the end of the head."""
         self.failed_by: Counter[str] = Counter()
+        """Connections without a stream, by the reason."""
         self.opened_last = 0
-        """When the head of the latest came."""
+        """When the latest head came, by `clock`."""
         self._plan = plan
         self._target = target
         self._sockets = sockets
@@ -100,32 +107,32 @@ class Crowd:
         self._latest = 0
 
     def resume(self, last_event_id: str) -> None:
-        """Have those who are yet to come ask for what came after this event."""
+        """Have all connections from now on ask for what follows this event; "" asks for nothing earlier."""
         field = f"Last-Event-ID: {last_event_id}\r\n" if last_event_id else ""
         self._request = Template(f"{self._head}{field}\r\n")
 
     @property
     def open(self) -> int:
-        """How many have got the head of a stream."""
+        """How many subscribers have the head of a stream."""
         return self.head.count
 
     @property
     def is_done(self) -> bool:
-        """Whether each has got a stream, an error, or no answer in time."""
+        """Whether every subscriber has a stream or has failed."""
         return self._begun == self._plan.subscribers and not self._waiting
 
     @property
     def seconds(self) -> float:
-        """From the first one's start to the latest one's head."""
+        """Seconds from the beginning of the first connection to the latest head; 0 without any."""
         return (self.opened_last - (self._first or 0)) / 1e6 if self.open else 0.0
 
     def tick(self, now: int) -> float:
-        """Begin the connections that are due; returns the microseconds until there is more to do."""
+        """Begin the connections that are due at `now`, and return the microseconds until there is more to do."""
         if self._first is None:
             self._first = now
         rate, wanted = self._plan.connect_rate, self._plan.subscribers
         due = min(wanted, 1 + int((now - self._first) / 1e6 * rate)) if rate else wanted
-        for _ in range(min(due - self._begun, MOST_AT_ONCE)):
+        for _ in range(min(due - self._begun, MAX_BEGUN_PER_TURN)):
             self._begin()
         if self._begun < wanted:
             return self._first + self._begun / rate * 1e6 - now if rate else 0.0
@@ -135,11 +142,11 @@ class Crowd:
         return math.inf
 
     def asked(self, handshake: Handshake) -> None:
-        """A request has been sent."""
+        """Take note that the whole request has been sent: what follows is the answer."""
         self._sockets.wait_for(handshake.fd, READ)
 
     def opened(self, handshake: Handshake, body: bytes, *, chunked: bool) -> None:
-        """A stream has begun."""
+        """Take note that the stream has begun, with the bytes of its body that came with the head."""
         self.opened_last = clock()
         self.head.record(self.opened_last - handshake.began)
         del self._waiting[handshake.fd]
@@ -147,7 +154,7 @@ class Crowd:
         self._subscribers.add(handshake.fd, topic, handshake.began, body, chunked=chunked, stalls=stalls)
 
     def failed(self, handshake: Handshake, why: str) -> None:
-        """A connection is not to be had."""
+        """Give a connection up, and count it under this reason."""
         self.failed_by[why] += 1
         del self._waiting[handshake.fd]
         self._sockets.drop(handshake.fd)
@@ -172,14 +179,14 @@ class Crowd:
         self._waiting[handshake.fd] = handshake
 
     def _connect(self, handshake: Handshake) -> bool:
-        """Begin to connect, and send the request if that is possible already; whether it was."""
+        """Begin to connect, and return whether the whole request could be sent at once. Raises `OSError`."""
         connection = handshake.connection
         connection.setblocking(False)
         if sources := self._target.sources:
             connection.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
             connection.bind((sources[handshake.number % len(sources)], 0))
         if self._stalls(handshake.number):
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, STALLED_BUFFER_BYTES)
         status = connection.connect_ex(self._target.address)
         if status not in (0, errno.EINPROGRESS):
             raise OSError(status, "")
@@ -187,7 +194,7 @@ class Crowd:
         return handshake.send()
 
     def _stalls(self, number: int) -> bool:
-        """Whether this one is of those who stall, who are spread evenly."""
+        """Whether this subscriber stalls: the share that does is spread evenly."""
         share = self._plan.stall
         return int((number + 1) * share) > int(number * share)
 

@@ -1,7 +1,7 @@
-"""HTTP/1.1 as far as a load tool reads it: heads, chunks, whole answers, and the whole blocks of an event stream.
+"""The part of HTTP/1.1 (RFC 9112) that a load tool reads: heads, chunks, whole answers, blocks of an event stream.
 
-Everything here is a pure function from bytes. What has come of something unfinished is kept as bytes that, with what
-comes next behind them, can be given to the same function again.
+Every function here is pure and takes bytes. The caller keeps the bytes of an unfinished part, appends the next ones to
+them, and calls the same function again.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ from dataclasses import dataclass
 from ssepool.config import KiB, MiB
 from ssepool.errors import SSEPoolError
 
-MOST_HEAD = 64 * KiB
-MOST_UNFINISHED = 64 * MiB
-"""Bytes of an event or an answer that may come without an end."""
-MOST_SIZE_LINE = 4 * KiB
-"""Bytes of the line with a chunk's size, extensions included."""
+MAX_HEAD_BYTES = 64 * KiB
+"""Bytes that the head of an answer has at most."""
+MAX_UNFINISHED_BYTES = 64 * MiB
+"""Bytes that an event or an answer has at most before its end comes."""
+MAX_SIZE_LINE_BYTES = 4 * KiB
+"""Bytes that the line with a chunk's size has at most, extensions included."""
 
 _CR = 0x0D
 _CRLF = b"\r\n"
 
 
 class BadFraming(SSEPoolError):
-    """What a server sent is not HTTP/1.1, or has no end."""
+    """A server sent something that is not HTTP/1.1, or that has no end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +31,13 @@ class Head:
     """The head of an answer."""
 
     status: int
+    """The status code."""
     length: int | None
-    """Bytes of the body; `None`: it is chunked, or ends with the connection."""
+    """Bytes of the body; `None` if it is chunked, or ends with the connection."""
     chunked: bool
+    """Whether the body comes in chunks."""
     keep_alive: bool
+    """Whether the connection can take another request afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +45,25 @@ class Answer:
     """A whole answer."""
 
     status: int
+    """The status code."""
     body: bytes
+    """The whole body, without chunk framing."""
     keep_alive: bool
+    """Whether the connection can take another request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What is in chunked bytes: their content, and how they end."""
+    """The part of a chunked body that has come: its content, and where it stops."""
 
     content: bytes
+    """The bytes without chunk framing."""
     left: int
-    """Bytes that the last chunk lacks, with its line end; 0 between two chunks."""
+    """Bytes that the last chunk lacks, its line end included; 0 between two chunks."""
     tail: bytes
-    """The start of the next chunk's size."""
+    """The beginning of the line with the next chunk's size."""
     ended: bool
+    """Whether the last chunk of the body has come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +71,19 @@ class Cut:
     """An event stream cut after its last whole block."""
 
     blocks: bytes
-    """Without chunk framing, line ends as LF."""
+    """The whole blocks, without chunk framing, with LF as their line ends."""
     rest: bytes
-    """What the next bytes belong behind."""
+    """The bytes to keep: the next ones are appended to them."""
     ended: bool
+    """Whether the server has ended the body."""
 
 
 def read_head(raw: bytes) -> tuple[Head, bytes] | None:
-    """The head and what came behind it; `None` while it is unfinished. Raises `BadFraming`."""
+    """The head and the bytes that follow it; `None` while the head is unfinished. Raises `BadFraming`."""
     text, end, rest = raw.partition(b"\r\n\r\n")
     if not end:
-        if len(raw) > MOST_HEAD:
-            raise BadFraming(f"a head of more than {MOST_HEAD} bytes")
+        if len(raw) > MAX_HEAD_BYTES:
+            raise BadFraming(f"a head of more than {MAX_HEAD_BYTES} bytes")
         return None
     first, *lines = text.split(_CRLF)
     version, _, status = first.partition(b" ")
@@ -91,9 +101,9 @@ def read_head(raw: bytes) -> tuple[Head, bytes] | None:
 
 
 def read_answer(raw: bytes, ended: bool) -> Answer | None:
-    """The answer to one request of which these bytes have come; `ended`: there come no more.
+    """The answer to one request, read from the bytes so far; `None` while it is unfinished.
 
-    `None` while it is unfinished. Raises `BadFraming`.
+    Interim answers (1xx) are skipped. `ended` says that the connection will bring no more bytes. Raises `BadFraming`.
     """
     while (parsed := read_head(raw)) and 100 <= parsed[0].status < 200:
         raw = parsed[1]
@@ -111,7 +121,7 @@ def read_answer(raw: bytes, ended: bool) -> Answer | None:
 
 
 def unchunk(raw: bytes) -> Body:
-    """Take chunks apart (RFC 9112, section 7.1). Raises `BadFraming`."""
+    """Take the chunks of a body apart (RFC 9112, section 7.1). Raises `BadFraming`."""
     parts: list[bytes] = []
     at = 0
     while (end := raw.find(_CRLF, at)) >= 0:
@@ -128,13 +138,16 @@ def unchunk(raw: bytes) -> Body:
         at = start + size + 2
         if at > len(raw):
             return Body(b"".join(parts), at - len(raw), b"", False)
-    if len(raw) - at > MOST_SIZE_LINE:
+    if len(raw) - at > MAX_SIZE_LINE_BYTES:
         raise BadFraming(f"{raw[at:][:40]!r}... is not the size of a chunk")
     return Body(b"".join(parts), 0, raw[at:], False)
 
 
 def cut(raw: bytes, chunked: bool) -> Cut:
-    """Cut an event stream after its last blank line (WHATWG HTML, section 9.2.5). Raises `BadFraming`."""
+    """Cut an event stream after its last blank line (WHATWG HTML, section 9.2.5).
+
+    `raw` is what `Cut.rest` kept, with the bytes of the last read; `chunked` is as `Head` has it. Raises `BadFraming`.
+    """
     if not chunked:
         blocks, rest = _cut_text(raw)
         return Cut(blocks, _bounded(rest), False)
@@ -150,25 +163,25 @@ def _cut_text(text: bytes) -> tuple[bytes, bytes]:
     lines = text.replace(_CRLF, b"\n").replace(b"\r", b"\n")
     end = lines.rfind(b"\n\n") + 2 if b"\n\n" in lines else 0
     rest = lines[end:]
-    # A CR at the end of an unfinished block may be half a line end: it has to stay what it is. One that ends the last
-    # block is a line end by itself, and if an LF follows, that is one more blank line, which means nothing.
+    # A CR at the end of an unfinished block may be half of a line end, so it has to stay a CR. A CR at the end of the
+    # last block is a line end by itself; if an LF follows, that is one more blank line, which means nothing.
     if rest and text[-1] == _CR:
         rest = rest[:-1] + b"\r"
     return lines[:end], rest
 
 
 def _chunk_again(rest: bytes, body: Body) -> bytes:
-    """The unfinished block as the content of one chunk, which lacks what the last one lacked."""
+    """The unfinished block as the content of one chunk, which lacks as many bytes as the last chunk does."""
     if body.left > 2:
         return b"%x\r\n%b" % (len(rest) + body.left - 2, rest)
     if body.left:
-        # Only the chunk's line end is missing, and a chunk may not be empty. A blank line more means nothing here.
+        # Only the line end of the chunk is missing, and no chunk may be empty. One more blank line means nothing here.
         rest = rest or b"\n"
         return b"%x\r\n%b%b" % (len(rest), rest, _CRLF[: 2 - body.left])
     return (b"%x\r\n%b\r\n" % (len(rest), rest) if rest else b"") + body.tail
 
 
 def _bounded(rest: bytes) -> bytes:
-    if len(rest) > MOST_UNFINISHED:
-        raise BadFraming(f"an event of more than {MOST_UNFINISHED} bytes")
+    if len(rest) > MAX_UNFINISHED_BYTES:
+        raise BadFraming(f"an event of more than {MAX_UNFINISHED_BYTES} bytes")
     return rest

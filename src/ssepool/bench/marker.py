@@ -1,9 +1,9 @@
-"""The mark that each event carries in its data, and how it is found in what a subscriber reads.
+"""The mark that each event carries in its data, and how it is found in the bytes that a subscriber reads.
 
-A mark is `~run.lane.number.time~`: the run it belongs to, so that what an earlier run left on the server is not
-counted; the lane, which is the one publishing connection whose numbers are in order; the number in the topic's
-sequence of that lane; the time it was due, in microseconds of the machine's monotonic clock. Its characters stand for
-themselves in JSON, in forms and in URLs.
+A mark is `~run.lane.number.time~`. The run tells its events from those that an earlier run left on the server. The
+lane is the connection that published the event: only the numbers of one lane are in order. The number counts the events
+of that lane and topic. The time is when the event was due, in microseconds of the machine's monotonic clock. All
+characters of a mark stand for themselves in JSON, in forms and in URLs.
 """
 
 from __future__ import annotations
@@ -13,32 +13,33 @@ import re
 from ssepool.bench.framing import cut
 from ssepool.config import MiB
 
-MOST_SCANS = 512
-MOST_SCANNED = 16 * MiB
-"""Bytes whose scans are remembered."""
+MAX_SCANS = 512
+"""Scans that are remembered at most."""
+MAX_SCANNED_BYTES = 16 * MiB
+"""Bytes whose scans are remembered at most."""
 
 
 def mark(run: bytes, lane: int, number: int, time: int) -> bytes:
-    """The mark of an event."""
+    """The mark of an event; `time` is when it is due, in microseconds."""
     return b"~%b.%d.%d.%d~" % (run, lane, number, time)
 
 
 class Scan:
-    """What is in the bytes of one read."""
+    """The marks in the bytes of one read, counted and joined to series."""
 
     __slots__ = ("count", "ended", "parts", "rest", "times")
 
     def __init__(self, marks: list[tuple[int, int, int]], rest: bytes = b"", ended: bool = False) -> None:
         self.count = len(marks)
-        """Events in whole blocks."""
+        """How many events there are in whole blocks."""
         self.parts: list[tuple[int, int, int]] = []
-        """Lane, first number and the one after the last of each unbroken series."""
+        """Each unbroken series of numbers: its lane, its first number, and the one after its last."""
         self.times: list[tuple[int, int]] = []
-        """Times, and how many events in a row had them."""
+        """Due times, each with how many events in a row had it."""
         self.rest = rest
-        """What the next bytes belong behind."""
+        """The bytes of the unfinished block: the next ones are appended to them."""
         self.ended = ended
-        """The server has said that there comes no more."""
+        """Whether the server has ended the body."""
         last: dict[int, int] = {}  # lane -> its latest part
         for lane, number, time in marks:
             at = last.get(lane)
@@ -54,10 +55,10 @@ class Scan:
 
 
 class Scans(dict[bytes, Scan]):
-    """The scan of any bytes; raises `BadFraming`.
+    """A dictionary that has the scan of any bytes, and makes it if need be; making it raises `BadFraming`.
 
-    All subscribers of a topic are sent the same bytes, so most reads are one look into this dictionary, however many
-    events they bring.
+    A server sends the same bytes to all subscribers of a topic, so most reads cost one look into this dictionary,
+    however many events they bring.
     """
 
     def __init__(self, run: bytes, lanes: int, *, chunked: bool) -> None:
@@ -71,7 +72,7 @@ class Scans(dict[bytes, Scan]):
         found = ((int(lane), int(number), int(time)) for lane, number, time in self._pattern.findall(block.blocks))
         scan = Scan([mark for mark in found if mark[0] < self._lanes], block.rest, block.ended)
         self._size += len(raw)
-        if len(self) >= MOST_SCANS or self._size > MOST_SCANNED:
+        if len(self) >= MAX_SCANS or self._size > MAX_SCANNED_BYTES:
             self.clear()
             self._size = len(raw)
         self[raw] = scan

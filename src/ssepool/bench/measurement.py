@@ -1,4 +1,4 @@
-"""A measurement from its beginning to its end: connect, settle, warm up, publish, wait for the rest, report."""
+"""A measurement, phase by phase: connect, settle, warm up, publish, wait for the rest, report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ssepool.bench.connecting import Crowd
 from ssepool.bench.histogram import Histogram
 from ssepool.bench.ledger import Ledger
-from ssepool.bench.loop import LONGEST_WAIT, Sockets, clock
+from ssepool.bench.loop import MAX_WAIT_SECONDS, Sockets, clock
 from ssepool.bench.plan import Plan
 from ssepool.bench.process import Processes, own_cpu, own_wait
 from ssepool.bench.publisher import BenchError, Publisher
@@ -23,54 +23,68 @@ from ssepool.bench.subscribers import Subscribers
 from ssepool.bench.target import Target
 from ssepool.errors import ConfigError
 
-QUIET = 2.0
-"""Seconds without any delivery after which no more are waited for."""
-SILENCE = 0.5
-"""Seconds without anything for those who stalled after which the rest of them is taken for alive."""
-TELL = 0.5
-"""Seconds between two tellings of how far it is."""
+QUIET_SECONDS = 2.0
+"""Time without any delivery after which no more are waited for."""
+STALLED_SILENCE_SECONDS = 0.5
+"""Time without any byte for a stalled subscriber after which those without an end count as still connected."""
+PROGRESS_SECONDS = 0.5
+"""Time between two calls of `on_progress`."""
 SPARE_FILES = 64
-"""Descriptors for everything but connections."""
-TOO_SLOW = 0.95
-"""The share of the asked rate below which there is a note."""
-TOO_LATE = 10_000
-"""Microseconds of lateness, at the 99th percentile, from which there is a note."""
+"""Descriptors for everything but connections, beyond which the limit of the process is raised."""
+TOO_SLOW_SHARE = 0.95
+"""A rate below this share of the planned one is worth a note in the report."""
+TOO_LATE_MICROSECONDS = 10_000
+"""Requests that are later than this, at the 99th percentile, are worth a note in the report."""
 
 Tick = Callable[[int], float]
-"""Does what is due at a time, and returns the microseconds until there is more to do."""
+"""A function of the time by `clock` that does what is due, and returns the microseconds until there is more to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a measurement is."""
+    """How far a measurement has come."""
 
     phase: str
+    """What it does now, in a word or two."""
     seconds: float
+    """Time since it began."""
     asked: int
+    """Subscribers that the plan asks for."""
     open: int
+    """Subscribers whose stream is open."""
     failed: int
+    """Subscribers that have no stream."""
     published: int
+    """Events that the server has taken since publishing last began: the warm-up counts by itself."""
     received: int
+    """Deliveries so far."""
     behind: int
     """Deliveries that have yet to come."""
     latency: Latency | None
+    """From the time that an event was due until it was read; `None` before the first delivery that counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What everything had cost until then."""
+    """A point in time, and what everything has cost until then."""
 
     time: int
+    """Microseconds by `clock`."""
     server: float | None
+    """Seconds of CPU that the server's processes have used; `None` if the kernel does not tell."""
     used: float
+    """Seconds of CPU that this process has used."""
     waited: float
+    """Seconds that this thread was ready to run and had no core."""
     received: int
+    """Deliveries so far."""
 
 
 def run(plan: Plan, on_progress: Callable[[Progress], None] | None = None) -> Report:
-    """Measure. `on_progress` is called twice a second, in the time of this side.
+    """Carry out a plan, and return what was found.
 
-    Raises `ConfigError` for a plan that this machine cannot carry out, `BenchError` if there is nothing to measure.
+    `on_progress` is called twice a second, and its time is part of the load of this side. Raises `ConfigError` for a
+    plan that this machine cannot carry out, `BenchError` if there is nothing to measure.
     """
     _allow_files(plan.subscribers + plan.lanes + SPARE_FILES)
     with closing(Sockets()) as sockets, _without_collector():
@@ -78,7 +92,7 @@ def run(plan: Plan, on_progress: Callable[[Progress], None] | None = None) -> Re
 
 
 class Measurement:
-    """One measurement."""
+    """One measurement: `report` carries it out, once."""
 
     def __init__(self, plan: Plan, sockets: Sockets, on_progress: Callable[[Progress], None] | None = None) -> None:
         self._plan = plan
@@ -92,7 +106,7 @@ class Measurement:
         if not plan.idle:
             intake = Target.of(plan.publish, remote=plan.remote)
             self._publisher = Publisher(plan, intake, sockets, self._ledger, self._id)
-        # A replay begins behind an event whose id is learnt, or where the user says.
+        # A replay begins behind one more event, whose id is learnt, or behind the one that the user names.
         primer = 1 if plan.replay and not plan.last_event_id else 0
         goal = plan.replay + primer if plan.replay else 0
         self._subscribers = Subscribers(sockets, self._ledger, self._id, plan.lanes, start=primer, goal=goal)
@@ -103,7 +117,7 @@ class Measurement:
             raise ConfigError(f"there is no process {min(missing)}, or this system does not tell what it uses")
 
     def report(self) -> Report:
-        """Measure, and say what was found."""
+        """Go through all phases, and return what was found. Raises `BenchError` as `run` does."""
         plan, subscribers = self._plan, self._subscribers
         if plan.replay:
             self._publish_before()
@@ -144,7 +158,7 @@ class Measurement:
     # Phases
 
     def _publish_before(self) -> None:
-        """Publish what is to be replayed, and have the subscribers ask for it."""
+        """Publish the events to be replayed, and have the subscribers ask for them."""
         plan = self._plan
         if plan.last_event_id:
             self._flood(plan.replay)
@@ -164,7 +178,7 @@ class Measurement:
         self._crowd.resume(witness.first_id)
 
     def _flood(self, events: int) -> None:
-        """Publish so many events as fast as it goes."""
+        """Publish this number of events as fast as the server takes them."""
         assert self._publisher
         seconds = self._plan.seconds + self._plan.connect_timeout
         self._publisher.begin(clock(), rate=0, seconds=seconds, events=events)
@@ -173,7 +187,7 @@ class Measurement:
             raise BenchError(f"only {self._publisher.events} of {events} events were taken within {seconds:g} s")
 
     def _publish(self) -> Moment:
-        """Warm up and publish; returns when the warm-up had ended."""
+        """Warm up and publish; return the moment at which the warm-up ended."""
         plan, publisher = self._plan, self._publisher
         assert publisher
         self._subscribers.counts_first_bytes = False
@@ -187,23 +201,23 @@ class Measurement:
         return start
 
     def _wait_for_the_rest(self) -> None:
-        """Wait until all has come, or nothing comes any more."""
+        """Wait until everything has come, or nothing comes any more."""
         began, subscribers = clock(), self._subscribers
 
         def is_over() -> bool:
-            return subscribers.is_complete or clock() - max(began, subscribers.last_delivery) > QUIET * 1e6
+            return subscribers.is_complete or clock() - max(began, subscribers.last_delivery) > QUIET_SECONDS * 1e6
 
         self._turns("waiting", is_over, seconds=self._plan.drain)
         self._was_cut_short = not is_over()
 
     def _look_at_the_stalled(self) -> None:
-        """Find out who of them was let go: that is behind all that had been sent to them before."""
+        """Count the stalled subscribers that the server has cut off: the end follows what was sent to them before."""
         subscribers = self._subscribers
         subscribers.wake()
 
         def is_over() -> bool:
             waits = subscribers.cut_off < len(subscribers.stalled)
-            return not waits or clock() - subscribers.last_look > SILENCE * 1e6
+            return not waits or clock() - subscribers.last_look > STALLED_SILENCE_SECONDS * 1e6
 
         self._turns("stalled", is_over, seconds=self._plan.drain)
 
@@ -216,13 +230,13 @@ class Measurement:
         return self._publisher.tick(now, self._subscribers.last_delivery)
 
     def _turns(self, phase: str, is_over: Callable[[], bool], *ticks: Tick, seconds: float = math.inf) -> None:
-        """Read, and do what is due, until a phase is over or it has taken so long."""
+        """Read, and do what is due, until the phase is over or has taken this many seconds."""
         deadline = clock() + seconds * 1e6
         while not is_over() and (now := clock()) < deadline:
-            wait = min(deadline - now, LONGEST_WAIT * 1e6, *(tick(now) for tick in ticks))
+            wait = min(deadline - now, MAX_WAIT_SECONDS * 1e6, *(tick(now) for tick in ticks))
             self._subscribers.turn(self._sockets.ready(wait / 1e6))
             if self._on_progress and now >= self._tell_at:
-                self._tell_at = now + int(TELL * 1e6)
+                self._tell_at = now + int(PROGRESS_SECONDS * 1e6)
                 self._on_progress(self._progress(phase, now))
 
     def _progress(self, phase: str, now: int) -> Progress:
@@ -332,9 +346,9 @@ class Measurement:
             yield f"events were still coming {plan.drain:g} s after the last was published; those count as lost"
         if publisher and plan.rate and not plan.replay and not plan.events:
             rate = publisher.events / plan.seconds if plan.seconds else 0.0
-            if rate < TOO_SLOW * plan.rate:
+            if rate < TOO_SLOW_SHARE * plan.rate:
                 yield f"the server took {rate:,.0f} of {plan.rate:,.0f} events a second"
-            elif publisher.late.at(0.99) > TOO_LATE:
+            elif publisher.late.at(0.99) > TOO_LATE_MICROSECONDS:
                 yield f"one request in a hundred was sent {publisher.late.at(0.99) / 1e3:.0f} ms late or later"
         if plan.pids and None in memory:
             yield "the memory of the server's processes is not to be had"
@@ -347,7 +361,7 @@ def _never() -> bool:
 
 
 def _load(start: Moment, end: Moment, active: int) -> Load:
-    """This side's load between two moments, of which the time up to `active` was spent on something."""
+    """The load of this side between two moments; its shares are of the time until `active`, the last activity."""
     seconds = max(active - start.time, 1) / 1e6
     used, waited = end.used - start.used, end.waited - start.waited
     return Load(used=min(1.0, used / seconds), waited=min(1.0, waited / seconds))
@@ -358,7 +372,7 @@ def _difference(first: float | None, second: float | None) -> float | None:
 
 
 def _allow_files(needed: int) -> None:
-    """Raise the limit on open files as far as needed. Raises `ConfigError` where that is not allowed."""
+    """Raise the limit on open files to the number needed. Raises `ConfigError` where that is not allowed."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -371,7 +385,7 @@ def _allow_files(needed: int) -> None:
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """Without pauses for the garbage collector, which finds nothing here."""
+    """Turn the garbage collector off: it finds nothing here, and its pauses would be measured."""
     was_enabled = gc.isenabled()
     gc.collect()
     gc.disable()

@@ -1,4 +1,4 @@
-"""What is to be measured: one frozen object, checked once. The command line's options are made of it."""
+"""The plan of a measurement: one frozen object, checked once. The options of `ssepool bench` are made from it."""
 
 from __future__ import annotations
 
@@ -10,29 +10,36 @@ from ssepool.bench.target import Template
 from ssepool.config import MiB, setting
 from ssepool.errors import ConfigError
 
-MOST_SUBSCRIBERS = 1_000_000
-MOST_SECONDS = 86_400.0
-HUB = "http://127.0.0.1:8000"
-JSON, LINES = "application/json", "application/x-ndjson"
+MAX_SUBSCRIBERS = 1_000_000
+"""Subscribers, and topics, that a plan asks for at most."""
+MAX_SECONDS = 86_400.0
+"""How long a phase of a plan takes at most: a day."""
+HUB_URL = "http://127.0.0.1:8000"
+"""Where `ssepool serve` listens by default."""
+JSON_TYPE = "application/json"
+"""The media type of a request that publishes, if the plan names none."""
+NDJSON_TYPE = "application/x-ndjson"
+"""The media type of a batch with an event on each line, if the plan names none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """A measurement. The defaults are for a hub of ours on this machine.
+    """What to measure, and how. The defaults measure a hub of ours on this machine.
 
-    Raises `ConfigError` for a value that is not allowed, and for those that do not go together.
+    The help of each field, which `ssepool bench --help` shows, has its meaning and its unit. Raises `ConfigError` for a
+    value that is not allowed, and for values that do not go together.
     """
 
-    subscribe: str = setting(f"{HUB}/events?topic=bench-{{i}}", "URL of the stream; {i} = number of the topic")
+    subscribe: str = setting(f"{HUB_URL}/events?topic=bench-{{i}}", "URL of the stream; {i} = number of the topic")
     subscribe_headers: tuple[str, ...] = setting((), "header field of a subscriber's request, 'Name: value'")
-    subscribers: int = setting(100, "how many there are", least=1, most=MOST_SUBSCRIBERS)
+    subscribers: int = setting(100, "how many there are", least=1, most=MAX_SUBSCRIBERS)
     connect_rate: float = setting(0.0, "subscribers that come a second; 0 = all at once")
-    connect_timeout: float = setting(30.0, "seconds that the server may take to answer", most=MOST_SECONDS)
-    topics: int = setting(1, "topics, shared out among subscribers; 0 = one each", most=MOST_SUBSCRIBERS)
+    connect_timeout: float = setting(30.0, "seconds that the server may take to answer", most=MAX_SECONDS)
+    topics: int = setting(1, "topics, shared out among subscribers; 0 = one each", most=MAX_SUBSCRIBERS)
     stall: float = setting(0.0, "share of the subscribers that stop reading once they are connected", most=1)
     last_event_id: str = setting("", "Last-Event-ID that subscribers send; in a replay, instead of one that is learnt")
 
-    publish: str = setting(f"{HUB}/events", "URL that takes events; may have the blanks of --body")
+    publish: str = setting(f"{HUB_URL}/events", "URL that takes events; may have the blanks of --body")
     method: str = setting("POST", "method of the request that publishes")
     headers: tuple[str, ...] = setting((), "header field of the request that publishes, 'Name: value'")
     body: str = setting(
@@ -49,15 +56,13 @@ class Plan:
     lanes: int = setting(1, "connections to publish on", least=1, most=64)
     window: float = setting(0.0, "flat out: events that may be on their way to the average subscriber; 0 = any number")
 
-    warmup: float = setting(1.0, "seconds of publishing of which only losses are counted", most=MOST_SECONDS)
-    seconds: float = setting(10.0, "seconds of publishing thereafter", most=MOST_SECONDS)
+    warmup: float = setting(1.0, "seconds of publishing of which only losses are counted", most=MAX_SECONDS)
+    seconds: float = setting(10.0, "seconds of publishing thereafter", most=MAX_SECONDS)
     events: int = setting(0, "events after which that ends earlier; 0 = any number")
     idle: bool = setting(False, "publish nothing, only hold the connections")
     replay: int = setting(0, "events that are published before the subscribers come, who then fetch them")
-    settle: float = setting(1.0, "seconds from the last connection until memory is read", most=MOST_SECONDS)
-    drain: float = setting(
-        10.0, "seconds that events on their way are waited for, once all are sent", most=MOST_SECONDS
-    )
+    settle: float = setting(1.0, "seconds from the last connection until memory is read", most=MAX_SECONDS)
+    drain: float = setting(10.0, "seconds that events on their way are waited for, once all are sent", most=MAX_SECONDS)
     seed: int = setting(1, "what chance begins with", least=-math.inf)
 
     pids: tuple[int, ...] = setting((), "process of the server, whose cost is measured with that of all its children")
@@ -81,16 +86,16 @@ class Plan:
 
     @property
     def topic_count(self) -> int:
-        """How many topics there are."""
+        """How many topics there are: one for each subscriber if `topics` is 0."""
         return self.topics or self.subscribers
 
     @property
     def publish_headers(self) -> tuple[str, ...]:
-        """`headers`, and a media type if they name none."""
+        """The header fields of a request that publishes: `headers`, with a media type if they name none."""
         if any(field.lower().startswith("content-type:") for field in self.headers):
             return self.headers
         lines = self.batch > 1 and not self.batch_start and self.batch_join == "\n"
-        return (*self.headers, f"Content-Type: {LINES if lines else JSON}")
+        return (*self.headers, f"Content-Type: {NDJSON_TYPE if lines else JSON_TYPE}")
 
     def _check_heads(self) -> None:
         for text in (self.subscribe, *self.subscribe_headers):

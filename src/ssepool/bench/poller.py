@@ -1,4 +1,4 @@
-"""Waiting for many sockets at once: `epoll`, or what else the system has."""
+"""Waiting for many sockets at once: with `epoll` on Linux, elsewhere with what the standard library finds."""
 
 from __future__ import annotations
 
@@ -8,30 +8,40 @@ import sys
 from typing import Protocol
 
 READ = 1
+"""The mask for a socket to read from: `EPOLLIN`, epoll_ctl(2)."""
 WRITE = 4
-"""The numbers that epoll has for them."""
+"""The mask for a socket to write to: `EPOLLOUT`, epoll_ctl(2)."""
 
 MILLISECOND = 0.001
-MOST_SELECT = 1024
-"""`select` takes descriptors below this."""
+"""One millisecond, in seconds: the unit in which epoll waits."""
+FD_SETSIZE = 1024
+"""Every descriptor that `select` takes is below this, select(2)."""
 
 
 class Poller(Protocol):
-    """What tells which descriptors are ready; those with an error or without a peer are ready to be read."""
+    """Watches descriptors. One with an error, or whose other side is gone, is ready to be read."""
 
-    def register(self, fd: int, mask: int) -> None: ...
-    def modify(self, fd: int, mask: int) -> None: ...
-    def unregister(self, fd: int) -> None: ...
+    def register(self, fd: int, mask: int) -> None:
+        """Watch a descriptor for `mask`, which is `READ`, `WRITE` or both."""
+
+    def modify(self, fd: int, mask: int) -> None:
+        """Watch a descriptor for another `mask`."""
+
+    def unregister(self, fd: int) -> None:
+        """Do not watch a descriptor any longer."""
+
     def poll(self, seconds: float, most: int) -> list[tuple[int, int]]:
-        """Descriptors that are ready and for what, about so many, after at most so long."""
+        """Wait up to `seconds`; return the descriptors that are ready, each with its mask. There may be more than
+        `most`, which is how many the caller wants."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Give up what the system keeps for this poller."""
 
 
 if sys.platform == "linux":
 
     class Epoll:
-        """The kernel's own list of the descriptors that are ready."""
+        """The poller of Linux: the kernel itself keeps the list of the descriptors that are ready, epoll(7)."""
 
         def __init__(self) -> None:
             self._epoll = select.epoll()
@@ -42,16 +52,16 @@ if sys.platform == "linux":
 
         def poll(self, seconds: float, most: int) -> list[tuple[int, int]]:
             if seconds >= MILLISECOND:
-                # It rounds up, to whole milliseconds: half of one less makes that the number before.
+                # epoll rounds up to whole milliseconds: half a millisecond less makes it round up to the number wanted.
                 return self._epoll.poll(seconds // MILLISECOND * MILLISECOND - MILLISECOND / 2, most)
-            if seconds > 0 and self._epoll.fileno() < MOST_SELECT:
-                # What is due within a millisecond would be late; select is not.
+            if seconds > 0 and self._epoll.fileno() < FD_SETSIZE:
+                # epoll would be too late for something due within a millisecond; select waits in microseconds.
                 select.select([self._epoll], [], [], seconds)
             return self._epoll.poll(0, most)
 
 
 class Selector:
-    """The best that the standard library finds on this system."""
+    """The poller of other systems: the best that the standard library finds there."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -68,7 +78,7 @@ class Selector:
 
     def poll(self, seconds: float, most: int) -> list[tuple[int, int]]:
         ready = self._selector.select(max(0.0, seconds))
-        # All of them: it would begin with the same ones each time.
+        # Not only `most` of them: a selector begins with the same ones each time, and the others would starve.
         return [(key.fd, _mask(events)) for key, events in ready]
 
 

@@ -1,4 +1,4 @@
-"""What processes cost: their time on a core and their memory, as the kernel counts them (Linux)."""
+"""What processes cost: their time on a core and their memory, as Linux counts them in /proc, proc(5)."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 PROC = Path("/proc")
+"""Where Linux shows its processes."""
 
 
 class Processes:
-    """Some processes and all that descend from them.
+    """Some processes, and all their descendants.
 
-    What a thread or a process used after the last look before its end is not counted.
+    The CPU time that a thread used between the last call of `cpu` and its own end is not counted.
     """
 
     def __init__(self, pids: Iterable[int], proc: Path = PROC) -> None:
         self._pids = frozenset(pids)
         self._proc = proc
-        self._used: dict[tuple[int, int], int] = {}  # by process and thread, those that ended too
+        self._used: dict[tuple[int, int], int] = {}  # by process and thread, ended ones included
 
     def pids(self) -> set[int]:
-        """Those that there are now; none on a system without /proc."""
+        """The processes that there are now; none on a system without /proc."""
         if not self._pids or not self._proc.is_dir():
             return set()
         children: dict[int, list[int]] = {}
         for folder in self._proc.iterdir():
             if folder.name.isdigit() and (text := _read(folder / "stat")):
-                # The name of the program comes before, in brackets, and may have any characters.
+                # The program's name stands before this, in brackets, and may have any characters, brackets too.
                 parent = int(text.rpartition(")")[2].split()[1])
                 children.setdefault(parent, []).append(int(folder.name))
         found: set[int] = set()
@@ -41,16 +42,17 @@ class Processes:
         return found
 
     def cpu(self) -> float | None:
-        """Seconds that all their threads have been on a core; `None` if the kernel does not tell."""
+        """Seconds that all threads of these processes have been on a core; `None` if the kernel does not tell."""
         for pid in self.pids():
             for thread, nanoseconds in self._threads(pid):
                 self._used[pid, thread] = nanoseconds
         return sum(self._used.values()) / 1e9 if self._used else None
 
     def memory(self) -> int | None:
-        """Bytes of memory, those shared with others in part (PSS); `None` if the kernel does not tell.
+        """Bytes of memory of all these processes; `None` if the kernel does not tell.
 
-        The kernel's own memory for their sockets is not in it.
+        Each process has its share of the memory that it has in common with others (PSS). The kernel's memory for
+        sockets is not included.
         """
         sizes = [size for pid in self.pids() if (size := _pss(self._proc / str(pid))) is not None]
         return sum(sizes) if sizes else None
@@ -71,7 +73,7 @@ def own_cpu() -> float:
 
 
 def own_wait() -> float:
-    """Seconds that this thread was ready to run and others had the core; 0 if the kernel does not tell."""
+    """Seconds that this thread was ready to run while others had the core; 0 if the kernel does not tell."""
     text = _read(PROC / "thread-self" / "schedstat")
     return int(text.split()[1]) / 1e9 if text else 0.0
 
@@ -84,7 +86,7 @@ def _pss(folder: Path) -> int | None:
 
 
 def _read(path: Path) -> str | None:
-    """A file of the kernel's; `None` if it is gone or not to be read."""
+    """The text of a file in /proc; `None` if the file is gone or may not be read."""
     try:
         return path.read_text(errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""Publishing: at a rate or flat out, on a few connections that are kept alive."""
+"""How events are published: at a rate or flat out, on a few connections that are kept alive."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 import socket
 from collections import Counter
 
-from ssepool.bench.framing import MOST_UNFINISHED, Answer, BadFraming, read_answer
+from ssepool.bench.framing import MAX_UNFINISHED_BYTES, Answer, BadFraming, read_answer
 from ssepool.bench.histogram import Histogram
 from ssepool.bench.ledger import Ledger
 from ssepool.bench.loop import Sockets, clock
@@ -18,32 +18,37 @@ from ssepool.bench.poller import READ, WRITE
 from ssepool.bench.target import Target, Template
 from ssepool.errors import SSEPoolError
 
-READ_SIZE = 256 * 1024
-PAUSE = 100_000
-"""Microseconds until a connection that could not be had is tried again."""
-PATIENCE = 1_000_000
-"""Microseconds after which the window lets one through although nothing is delivered: what it waits for is lost."""
+READ_BYTES = 256 * 1024
+"""Bytes of an answer that one read takes at most."""
+PAUSE_MICROSECONDS = 100_000
+"""Time until a lane is tried again after a failure, and from one look at answers that are overdue to the next."""
+PATIENCE_MICROSECONDS = 1_000_000
+"""Time without a delivery after which the window opens nevertheless: the events that it waits for are lost."""
 
 Event = tuple[int, int]
-"""A topic and a number."""
+"""An event that is on its way: its topic, and its number there."""
 
 
 class BenchError(SSEPoolError):
-    """There is nothing to measure: nobody could subscribe, or the server takes no events."""
+    """There is nothing to measure: no subscriber got a stream, or the server takes no events."""
 
 
 class Lane:
-    """One connection to publish on: one request at a time, the next when the answer is there."""
+    """One connection to publish on: it sends one request at a time, and the next one after the answer."""
 
     scans = None
+    """No scans: the turns call `ready` (see `Peer`)."""
 
     def __init__(self, number: int, publisher: Publisher, sockets: Sockets, target: Target, timeout: float) -> None:
+        """`timeout` is how many seconds connecting may take, and an answer."""
         self.number = number
+        """The number of this lane, from 0: events carry it in their marks."""
         self.free_at = 0
-        """When it can be tried again, if it is not in use."""
+        """When this lane may be tried again after a failure, by `clock`."""
         self.events: list[Event] = []
-        """Those of the request that has no answer yet."""
+        """The events of the request that has no answer yet; none if the lane is free."""
         self.sent_at = 0
+        """When the latest request was sent, by `clock`."""
         self._publisher = publisher
         self._sockets = sockets
         self._target = target
@@ -56,10 +61,12 @@ class Lane:
 
     @property
     def is_free(self) -> bool:
+        """Whether no request waits for its answer here."""
         return not self.events
 
     def send(self, request: bytes, events: list[Event]) -> None:
-        """Send a request, connecting if need be. What becomes of it is told to the publisher."""
+        """Send a request with these events, and connect first if need be. The publisher learns the outcome:
+        `Publisher.answered` or `Publisher.failed`."""
         self.events = events
         self.sent_at = clock()
         self._raw = b""
@@ -71,7 +78,7 @@ class Lane:
             self._fail(error)
 
     def ready(self, mask: int) -> None:
-        """Send what is left, or read the answer."""
+        """Send the rest of the request, or read the answer."""
         try:
             if self._unsent and mask & WRITE:
                 self._send_more()
@@ -83,7 +90,7 @@ class Lane:
             self._fail(error)
 
     def give_up(self) -> None:
-        """Do not wait for the answer any longer."""
+        """Close the connection: the answer is overdue."""
         self._close()
         self._publisher.failed(self, f"no answer within {self._timeout:g} s")
 
@@ -109,16 +116,16 @@ class Lane:
 
     def _read(self) -> None:
         assert self._connection is not None
-        data = self._connection.recv(READ_SIZE)
+        data = self._connection.recv(READ_BYTES)
         if self.is_free:
-            # A server may close a connection that nothing happens on, and say why.
+            # A server may close an idle connection, and may send an answer that says why.
             if not data:
                 self._close()
             return
         self._raw += data
         try:
             answer = read_answer(self._raw, ended=not data)
-            if answer is None and len(self._raw) > MOST_UNFINISHED:
+            if answer is None and len(self._raw) > MAX_UNFINISHED_BYTES:
                 raise BadFraming("an answer without end")
         except BadFraming as error:
             self._close()
@@ -135,7 +142,7 @@ class Lane:
 
     def _fail(self, error: OSError) -> None:
         self._close()
-        self.free_at = clock() + PAUSE
+        self.free_at = clock() + PAUSE_MICROSECONDS
         self._publisher.failed(self, errno.errorcode.get(error.errno or 0, str(error)))
 
     def _close(self) -> None:
@@ -146,7 +153,7 @@ class Lane:
 
 
 class Publisher:
-    """Sends what is due on whichever lane is free."""
+    """Sends the events that are due, each on any lane that is free."""
 
     def __init__(self, plan: Plan, target: Target, sockets: Sockets, ledger: Ledger, run: bytes) -> None:
         self._plan = plan
@@ -159,18 +166,21 @@ class Publisher:
         lanes = [Lane(number, self, sockets, target, plan.connect_timeout) for number in range(plan.lanes)]
         self._free = lanes
         self._busy: dict[int, Lane] = {}
-        self._look_at = 0  # when the busy ones are looked at
-        self._works = False  # the server has taken something
+        self._look_at = 0  # when overdue answers are looked for
+        self._works = False  # the server has taken an event
         self.begin(0, rate=0, seconds=0)
 
     def begin(self, now: int, *, rate: float, seconds: float, events: float = math.inf) -> None:
-        """Publish from now on, at a rate (0 = flat out), until a time or a number of events is reached. Count anew."""
+        """Publish from `now` on, for so many seconds or events, whichever ends first, and count anew.
+
+        `rate` is in events a second; 0 is flat out.
+        """
         self.events = 0
         """Events that the server has taken."""
         self.requests = 0
-        """Requests by which it has."""
+        """Requests of which the server has taken all events."""
         self.failed_by: Counter[str] = Counter()
-        """Requests by which it has not."""
+        """Requests of which the server has taken no event, or perhaps none, by the reason."""
         self.answer = Histogram()
         """Microseconds from a request to its answer."""
         self.late = Histogram()
@@ -185,18 +195,21 @@ class Publisher:
 
     @property
     def seconds(self) -> float:
-        """From the beginning to the latest answer that meant yes."""
+        """Seconds from `begin` to the latest answer that meant success."""
         return (self._last_answer - self._began) / 1e6
 
     @property
     def is_over(self) -> bool:
-        """Whether all has been sent and answered."""
+        """Whether every request has been sent and answered."""
         return not self._busy and (self._left <= 0 or clock() >= self._until)
 
     def tick(self, now: int, last_delivery: int = 0) -> float:
-        """Send what is due; returns the microseconds until there is more to do."""
+        """Send what is due at `now`, and return the microseconds until there is more to do.
+
+        `last_delivery` is when the latest event came, by `clock`; only a plan with a window needs it.
+        """
         if self._busy and now >= self._look_at:
-            self._look_at = now + PAUSE
+            self._look_at = now + PAUSE_MICROSECONDS
             for lane in list(self._busy.values()):
                 if now - lane.sent_at > self._plan.connect_timeout * 1e6:
                     lane.give_up()
@@ -206,13 +219,13 @@ class Publisher:
             if self._free[-1].free_at > now:
                 return self._free[-1].free_at - now
             if self._window and not self._window_is_open(now, last_delivery):
-                return PAUSE
+                return PAUSE_MICROSECONDS
             self._send(self._free.pop(), now)
             now = clock()
-        return math.inf if self._busy else PAUSE
+        return math.inf if self._busy else PAUSE_MICROSECONDS
 
     def answered(self, lane: Lane, answer: Answer) -> None:
-        """A lane has an answer."""
+        """Take note of the answer to a lane's request. Raises `BenchError` as `failed` does."""
         if not 200 <= answer.status < 300:
             self.failed(lane, f"status {answer.status}", answer.body)
             return
@@ -224,7 +237,10 @@ class Publisher:
         self._release(lane)
 
     def failed(self, lane: Lane, why: str, body: bytes = b"") -> None:
-        """A lane has had no answer, or one that means no. Raises `BenchError` if none has ever meant yes."""
+        """Take note that a lane's request has failed, and of the answer's body if there is one.
+
+        Raises `BenchError` if no request has succeeded so far: there would be nothing to measure.
+        """
         if not self._works:
             text = f": {body[:300].decode(errors='replace')}" if body else ""
             raise BenchError(f"{self._plan.publish} takes no events: {why}{text}")
@@ -241,7 +257,7 @@ class Publisher:
     def _window_is_open(self, now: int, last_delivery: int) -> bool:
         return (
             self._ledger.behind < self._window * max(1, self._ledger.readers)
-            or now - max(last_delivery, self._sent_at) > PATIENCE
+            or now - max(last_delivery, self._sent_at) > PATIENCE_MICROSECONDS
         )
 
     def _send(self, lane: Lane, now: int) -> None:
@@ -257,7 +273,7 @@ class Publisher:
         lane.send(request, events)
 
     def _request(self, lane: int, due: int, batch: int) -> tuple[bytes, list[Event]]:
-        """A request with so many events, and these."""
+        """A request with `batch` events that are due at `due`, and these events."""
         head_has_blanks = bool(self._head.blanks)
         topic = self._random.randrange(self._plan.topic_count)
         events: list[Event] = []
@@ -273,5 +289,5 @@ class Publisher:
                 topic = self._random.randrange(self._plan.topic_count)
         start, join, end = self._ends
         body = start + join.join(bodies) + end if self._plan.batch > 1 else bodies[0]
-        # What is named in the head, its topic above all, goes for the whole batch.
+        # The values in the head, its topic above all, go for the whole batch.
         return b"%bContent-Length: %d\r\n\r\n%b" % (self._head.fill(values), len(body), body), events

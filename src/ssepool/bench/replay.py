@@ -1,4 +1,4 @@
-"""The subscriber that sees what is published before all others come, and learns where their replay begins."""
+"""The first subscriber of a replay: it learns the id of the event behind which the others begin."""
 
 from __future__ import annotations
 
@@ -7,23 +7,29 @@ import socket
 from ssepool.bench.framing import cut, read_head
 from ssepool.bench.loop import Sockets
 from ssepool.bench.publisher import BenchError
-from ssepool.bench.subscribers import READ_SIZE
+from ssepool.bench.subscribers import READ_BYTES
 from ssepool.bench.target import Target, Template
 from ssepool.core.decoder import Decoder
 
 
 class Witness:
-    """One subscriber that parses its stream in full, for the ids in it."""
+    """One subscriber that parses its stream in full, to learn the ids of the events."""
 
     scans = None
+    """No scans: the turns call `ready` (see `Peer`)."""
 
     def __init__(self, target: Target, fields: tuple[str, ...], sockets: Sockets, run: bytes, timeout: float) -> None:
-        """Connect and ask. Raises `BenchError` if the server is not there."""
+        """Connect within `timeout` seconds, and send the request.
+
+        `fields` are the header fields beside the usual ones, `run` is the name of this run in its marks. Raises
+        `BenchError` if no server answers.
+        """
         self.is_open = False
+        """Whether the head of the stream has come."""
         self.events = 0
-        """Events of this run."""
+        """How many events of this run have come."""
         self.first_id = ""
-        """The id of the first of them."""
+        """The id of the first of these events; "" if it has none."""
         self._sockets = sockets
         self._run = run.decode()
         self._decoder = Decoder()
@@ -40,9 +46,9 @@ class Witness:
         self._fd = sockets.add(self._socket, self)
 
     def ready(self, mask: int) -> None:
-        """Read and parse. Raises `BenchError` if the server does not stream."""
+        """Read and parse what has come. Raises `BenchError` if the server does not stream, or ends the stream."""
         try:
-            data = self._socket.recv(READ_SIZE)
+            data = self._socket.recv(READ_BYTES)
         except BlockingIOError:
             return
         except OSError as error:
@@ -66,5 +72,5 @@ class Witness:
                 self.first_id = self.first_id or message.id
 
     def close(self) -> None:
-        """Leave."""
+        """Close the connection."""
         self._sockets.drop(self._fd)

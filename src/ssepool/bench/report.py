@@ -1,4 +1,4 @@
-"""What a measurement has found, for people and for machines."""
+"""The report of a measurement, as an object, as JSON and as rows for people."""
 
 from __future__ import annotations
 
@@ -11,27 +11,34 @@ from typing import Any
 from ssepool.bench.histogram import Histogram
 from ssepool.bench.plan import Plan
 
-MOST_REASONS = 10
-"""Reasons that are told apart in a report."""
-MOST_LOAD = 0.85
-"""The share of a core from which this side is taken for the bottleneck."""
+MAX_REASONS = 10
+"""Reasons that a report names at most; the others are counted as one."""
+MAX_LOAD = 0.85
+"""The share of a core that this side uses or waits for at most; above it, it was the bottleneck."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Latency:
-    """How long something took, in milliseconds."""
+    """The distribution of some times, in milliseconds."""
 
     count: int
+    """How many times there are."""
     mean: float
+    """Their mean."""
     p50: float
+    """The median."""
     p90: float
+    """The 90th percentile."""
     p99: float
+    """The 99th percentile."""
     p999: float
+    """The 99.9th percentile."""
     max: float
+    """The longest."""
 
     @classmethod
     def of(cls, microseconds: Histogram) -> Latency | None:
-        """What a histogram holds; `None` if that is nothing."""
+        """The distribution in a histogram; `None` if the histogram is empty."""
         if not microseconds.count:
             return None
         at = {name: microseconds.at(share) / 1e3 for name, share in _SHARES.items()}
@@ -43,21 +50,24 @@ _SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Connecting:
-    """How the subscribers came."""
+    """How the subscribers connected."""
 
     asked: int
+    """Subscribers that the plan asks for."""
     open: int
+    """Subscribers that got a stream."""
     failed: dict[str, int]
-    """Those without a stream, by why."""
+    """Subscribers without a stream, by the reason."""
     ended: dict[str, int]
-    """Those whose stream ended before the measurement did, by how."""
+    """Subscribers whose stream ended before the measurement did, by how it ended."""
     seconds: float
-    """From the first one's start to the last one's head."""
+    """From the beginning of the first connection to the last head."""
     per_second: float
+    """Streams that were opened a second."""
     head: Latency | None
-    """From a subscriber's start to the end of the answer's head."""
+    """From the beginning of a connection to the end of the answer's head."""
     first_byte: Latency | None
-    """From a subscriber's start to the first byte of the stream, where one came before events were published."""
+    """From the beginning of a connection to the first byte of its stream, if that came before events were published."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,102 +75,126 @@ class Publishing:
     """How the server took events."""
 
     events: int
+    """Events that the server has taken."""
     requests: int
+    """Requests that carried them."""
     failed: dict[str, int]
-    """Requests by which it took none, or perhaps none, by why. Their events are not counted as lost."""
+    """Requests of which the server took no event, or perhaps none, by the reason. Their events do not count as lost."""
     seconds: float
+    """From the beginning of publishing to the last answer that meant success."""
     per_second: float
-    """Events a second."""
+    """Events that the server took a second."""
     answer: Latency | None
     """From a request to its answer."""
     late: Latency | None
-    """From the time that a request was due until it was sent."""
+    """From the time that a request was due until it was sent; `None` if there was no rate, and in a replay."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Delivering:
-    """What came of the events. The counts are of the whole run, rates and times of what was due after the warm-up."""
+    """What became of the events. Counts are of the whole run; rates and times are of events due after the warm-up."""
 
     received: int
+    """Deliveries: an event counts once for each subscriber that it reached."""
     lost: int
+    """Deliveries that did not come although the subscriber's stream was open."""
     missed: int
-    """Events that subscribers did not get because their stream had ended."""
+    """Deliveries that did not come because the subscriber's stream had ended."""
     doubled: int
+    """Deliveries that came again."""
     reordered: int
+    """Deliveries that came after a later one of the same lane and topic."""
     seconds: float
+    """From the end of the warm-up, in a replay from the beginning of the first connection, to the last delivery."""
     per_second: float
+    """Deliveries a second."""
     per_read: float
-    """Events that came with a read."""
+    """The mean number of events that a read brought."""
     latency: Latency | None
     """From the time that an event was due until it was read."""
     buckets: list[tuple[float, int]]
-    """The histogram of the latencies: the greatest of each bucket in milliseconds, and how many are in it."""
+    """The histogram of the latencies: the upper bound of each bucket in milliseconds, and the count in it."""
     time_to_last: Latency | None
     """From the time that an event was due until the last subscriber had read it."""
     catch_up: Latency | None
-    """In a replay: from a subscriber's start until it had all."""
+    """From the beginning of a connection until the subscriber had the whole replay; `None` if there was no replay."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Server:
-    """What it cost the server's processes. `None` where the kernel does not tell, or nothing was to be told."""
+    """What the run cost the server's processes. `None` if the kernel does not tell, or there was nothing to measure.
+
+    Memory is in bytes, without the kernel's own for sockets (see `Processes.memory`).
+    """
 
     processes: int
+    """How many processes there were at the end."""
     cpu_per_subscription: float | None
-    """Microseconds."""
+    """Microseconds of CPU for each subscriber that connected; `None` in a replay, whose events cost too."""
     cpu_per_delivery: float | None
-    """Microseconds."""
+    """Microseconds of CPU for each delivery."""
     cpu_share: float | None
-    """Of one core, from the end of the warm-up to the last delivery; idle: while the connections were held."""
+    """The share of one core from the end of the warm-up to the last delivery; idle: while connections were held."""
     memory_per_connection: float | None
-    """Bytes of growth per open connection, the kernel's own for sockets not among them."""
+    """Bytes by which memory grew for each open connection."""
     memory_before: int | None
+    """Bytes before the first connection."""
     memory_connected: int | None
+    """Bytes when all subscribers were connected and had settled."""
     memory_after: int | None
+    """Bytes at the end of the run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Load:
-    """What it cost this side during a phase, as shares of one core."""
+    """What a phase cost this side, the load tool, as shares of one core."""
 
     used: float
+    """The share of time that this process was on a core."""
     waited: float
-    """The share of time in which it could have gone on, and others had the core."""
+    """The share of time that this thread was ready to run while others had the core."""
 
     @property
     def was_bottleneck(self) -> bool:
-        """Whether it had so little left that the server may have waited for it."""
-        return self.used + self.waited > MOST_LOAD
+        """Whether this side had so little time left that the server may have waited for it."""
+        return self.used + self.waited > MAX_LOAD
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Client:
-    """What it cost this side."""
+    """What the run cost this side, the load tool."""
 
     connecting: Load
+    """While the subscribers connected."""
     delivering: Load
     """While events came; idle: while the connections were held."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """All that a measurement has found."""
+    """Everything that a measurement has found."""
 
     plan: Plan
+    """The plan that was carried out."""
     connecting: Connecting
+    """How the subscribers connected."""
     publishing: Publishing | None
+    """How the server took events; `None` if the plan was idle."""
     delivering: Delivering | None
+    """What became of the events; `None` if the plan was idle."""
     server: Server | None
+    """What the run cost the server's processes; `None` if the plan names none."""
     client: Client
+    """What the run cost this side."""
     stalled: int
-    """Subscribers that did not read."""
+    """Subscribers that stopped reading, as planned."""
     cut_off: int
-    """Of these, how many the server has let go."""
+    """How many of the stalled subscribers the server has cut off."""
     notes: list[str]
-    """What has to be known to judge the figures."""
+    """Sentences that a reader has to know to judge the figures."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as JSON can carry it. Of header fields there are only the names: the values may be secrets."""
+        """The report as a dictionary for JSON. Header fields are without their values, which may be secrets."""
         found = dataclasses.asdict(self)
         for fields in ("headers", "subscribe_headers"):
             found["plan"][fields] = [field.partition(":")[0] for field in found["plan"][fields]]
@@ -169,7 +203,7 @@ class Report:
         return found
 
     def rows(self) -> Iterator[tuple[str, str, str]]:
-        """The report as people read it: group, name and value."""
+        """The report as people read it: rows of a group, a name and a value with its unit."""
         yield from _connecting(self.connecting)
         if self.stalled:
             yield "stalled", "subscribers", f"{self.stalled:,}"
@@ -185,8 +219,8 @@ class Report:
 
 
 def reasons(counts: Counter[str]) -> dict[str, int]:
-    """The most common reasons, and all others as one."""
-    told = dict(counts.most_common(MOST_REASONS))
+    """The most common reasons with their counts, and all others as one."""
+    told = dict(counts.most_common(MAX_REASONS))
     others = counts.total() - sum(told.values())
     return {**told, "others": others} if others else told
 

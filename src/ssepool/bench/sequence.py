@@ -1,4 +1,4 @@
-"""What became of a sequence of numbers on its way to one subscriber: lost, doubled, reordered."""
+"""A sequence of numbers on its way to one subscriber, and how many were lost, doubled or reordered."""
 
 from __future__ import annotations
 
@@ -6,36 +6,37 @@ from bisect import bisect_right
 from collections.abc import Iterable
 
 Range = tuple[int, int]
-"""Numbers from the first up to, not including, the second."""
+"""The numbers from the first one up to the second, which is not included."""
 
-MOST_GAPS = 10_000
-"""Gaps of one sequence that are remembered. The oldest of more stays lost: what comes of it later counts as doubled."""
+MAX_GAPS = 10_000
+"""Gaps that one sequence remembers at most. Numbers of a forgotten gap stay lost; if they come, they are doubled."""
 
 
 class Sequence:
     """The numbers 0, 1, 2, ... that one publisher sends to one subscriber.
 
-    `expected` is the next one if nothing goes wrong. Whoever reads may set it on where exactly that came, which is all
-    there is to do as long as nothing goes wrong, and gives the rest to `take`.
+    The fast path is the caller's: if the numbers that came begin with `expected`, it sets `expected` to the one after
+    the last. All other numbers it gives to `take`.
     """
 
     __slots__ = ("_gaps", "_given_up", "doubled", "expected", "reordered")
 
     def __init__(self, expected: int = 0) -> None:
         self.expected = expected
+        """The number that comes next if nothing goes wrong."""
         self.doubled = 0
-        """Numbers that came again."""
+        """How many numbers came again."""
         self.reordered = 0
-        """Numbers that came after a greater one."""
-        self._gaps: list[Range] = []  # in order
-        self._given_up = 0  # numbers in gaps that are not remembered
+        """How many numbers came after a greater one."""
+        self._gaps: list[Range] = []  # in ascending order
+        self._given_up = 0  # numbers in gaps that are forgotten
 
     def take(self, first: int, after: int) -> int:
-        """Take the numbers from `first` up to, not including, `after`; returns by how much `expected` moved."""
+        """Take the numbers from `first` up to `after`, which is not included; return by how much `expected` moved."""
         was = self.expected
         if first > was:
             self._gaps.append((was, first))
-            if len(self._gaps) > MOST_GAPS:
+            if len(self._gaps) > MAX_GAPS:
                 oldest, end = self._gaps.pop(0)
                 self._given_up += end - oldest
         elif first < was:
@@ -48,17 +49,20 @@ class Sequence:
 
     @property
     def missing(self) -> int:
-        """Numbers below `expected` that have not come."""
+        """How many numbers below `expected` have not come."""
         return self._given_up + size(self._gaps)
 
     def lost(self, sent: int, void: Iterable[Range] = ()) -> int:
-        """How many of the first `sent` numbers have not come; those in `void` (in order) were never to come."""
+        """How many of the first `sent` numbers have not come, without those in `void`.
+
+        `void` has the numbers that were never to come, as ranges in ascending order.
+        """
         tail = [(self.expected, sent)] if self.expected < sent else []
         gaps = [*self._gaps, *tail]
         return self._given_up + size(gaps) - _overlap(gaps, void)
 
     def _fill(self, first: int, after: int) -> int:
-        """Take numbers out of the gaps; returns how many were in them."""
+        """Take numbers out of the gaps, and return how many were in them."""
         gaps = self._gaps
         start = max(0, bisect_right(gaps, (first, first)) - 1)
         left: list[Range] = []
@@ -78,12 +82,12 @@ class Sequence:
 
 
 def size(ranges: Iterable[Range]) -> int:
-    """How many numbers are in ranges that have none in common."""
+    """How many numbers there are in ranges that do not overlap."""
     return sum(after - first for first, after in ranges)
 
 
 def _overlap(ranges: list[Range], others: Iterable[Range]) -> int:
-    """How many numbers are in both; each is in order."""
+    """How many numbers are in both; each has its ranges in ascending order."""
     found, index = 0, 0
     for low, high in others:
         while index < len(ranges) and ranges[index][1] <= low:

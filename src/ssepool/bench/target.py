@@ -1,4 +1,4 @@
-"""Where requests go, and requests with blanks to fill in."""
+"""The server that requests go to, and templates of requests with blanks to fill in."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from urllib.parse import urlsplit
 
 from ssepool.errors import ConfigError
 
-SOURCES = tuple(f"127.0.0.{last}" for last in range(1, 9))
+SOURCE_ADDRESSES = tuple(f"127.0.0.{last}" for last in range(1, 9))
 """The addresses that connections within this machine come from: one alone has too few ports for 20,000 of them."""
 
 _BLANK = re.compile(r"(\{(?:n|t|i|data)\})")
 
 
 class Template:
-    """Text with the blanks `{n}`, `{t}`, `{i}` and `{data}`."""
+    """A text with the blanks `{n}`, `{t}`, `{i}` and `{data}`, whose meaning is that of `Plan.body`."""
 
     def __init__(self, text: str) -> None:
         self._parts = [part.encode() for part in _BLANK.split(text)]
@@ -27,11 +27,11 @@ class Template:
 
     @property
     def blanks(self) -> frozenset[str]:
-        """The names of its blanks, with the braces."""
+        """The names of the blanks in the text, with their braces."""
         return frozenset(name for _, name in self._blanks)
 
     def fill(self, values: Mapping[str, bytes]) -> bytes:
-        """The text with all its blanks filled in."""
+        """The text with all its blanks filled in. `values` has the value of each blank, by its name with the braces."""
         if not self._blanks:
             return self._parts[0]
         parts = self._parts.copy()
@@ -42,22 +42,25 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A server's address and what is asked for there."""
+    """A server's address, and the resource that is asked for there."""
 
     family: socket.AddressFamily
+    """IPv4 or IPv6."""
     address: tuple[str, int]
+    """The IP address and the port."""
     host: str
-    """As the header `Host` has it."""
+    """The host and the port as the header field `Host` has them."""
     path: str
-    """With the query; may have blanks."""
+    """The path with the query; it may have blanks."""
     is_loopback: bool
+    """Whether the server is on this machine."""
 
     @classmethod
     def of(cls, url: str, *, remote: bool) -> Target:
         """Take a URL apart and look its host up.
 
-        Raises `ConfigError` for what is not an `http` URL, for an unknown host, and for one that is not this machine
-        unless `remote` allows it.
+        Raises `ConfigError` for a text that is not an `http` URL, for an unknown host, and for a host that is not this
+        machine, unless `remote` allows it.
         """
         parts = urlsplit(url)
         try:
@@ -71,7 +74,7 @@ class Target:
             found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
         except OSError as error:
             raise ConfigError(f"{parts.hostname} of {url!r} is not known: {error.strerror}") from None
-        # A name of this machine often has an address of each family, and servers often listen on the older one alone.
+        # A name of this machine often has an address of each family, and servers often listen on IPv4 alone.
         family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
         is_loopback = ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback
         if not is_loopback and not remote:
@@ -81,9 +84,11 @@ class Target:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The addresses to come from; empty = let the kernel choose."""
-        return SOURCES if self.is_loopback and self.family == socket.AF_INET and sys.platform == "linux" else ()
+        """The addresses to connect from; if there are none, the kernel chooses."""
+        return (
+            SOURCE_ADDRESSES if self.is_loopback and self.family == socket.AF_INET and sys.platform == "linux" else ()
+        )
 
     def head(self, method: str, fields: Sequence[str]) -> str:
-        """The head of a request without its last line end, so that more fields can follow; may have blanks."""
+        """The head of a request without its last line end, so that more fields can follow; it may have blanks."""
         return "\r\n".join([f"{method} {self.path} HTTP/1.1", f"Host: {self.host}", *fields, ""])

@@ -1,6 +1,6 @@
-"""The command `ssepool`, a module a subcommand.
+"""The command `ssepool`, with a module for each subcommand.
 
-What is heavy (the server, the client, rich) is imported by the function that needs it, so that `--help` is quick.
+A function imports what is heavy (the server, the client, rich) when it needs it, so that `--help` is quick.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from ssepool.cli.notes import errors_told
 
 
 class Commands(TyperGroup):
-    """Shows errors as one line and an exit code: 2 for what the user wrote, 1 for what went wrong."""
+    """The group of all subcommands. It shows an error as one line and an exit code: see `errors_told`."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             with errors_told():
                 return super().invoke(ctx)
         except BrokenPipeError:
-            # The reader of a pipe left. What is buffered has nowhere to go, and must not fail again at the exit.
+            # The reader of a pipe has left. The buffered output has nowhere to go, and must not fail again at the exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit from None
 
@@ -36,6 +36,7 @@ app = typer.Typer(
     help="Server-Sent Events from one managed pool of connections.",
     epilog="Example: [bold]ssepool serve[/bold], then open http://127.0.0.1:8000/demo",
 )
+"""The command with its subcommands."""
 app.command("serve", epilog=serve.EXAMPLES)(serve.command)
 app.command("publish", epilog=publish.EXAMPLES)(publish.command)
 app.command("subscribe", epilog=subscribe.EXAMPLES)(subscribe.command)
@@ -45,7 +46,7 @@ app.command("bench", epilog=bench.EXAMPLES)(bench.command)
 
 
 def main() -> None:
-    """The entry point of the command."""
+    """Run the command with the arguments of this process: the entry point of the package."""
     app(prog_name="ssepool")
 
 

@@ -1,4 +1,4 @@
-"""`ssepool bench`: load for any server of Server-Sent Events, and what came of it. Its options are the plan."""
+"""`ssepool bench`: put load on any server of Server-Sent Events, and report. Its options are the fields of `Plan`."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ Example: [bold]ssepool bench --rate 0 --batch 100 --window 1000[/bold] as fast a
 
 Any other server: [bold]--subscribe http://127.0.0.1/sub/{i} --publish http://127.0.0.1/pub/{i} --body '{data}'[/bold]
 """
+"""The examples at the end of the help."""
 
 PANELS = {"subscribe": "Subscribers", "publish": "Events", "warmup": "Course", "pids": "Server"}
-"""The panels of the help, by the first option of each."""
+"""The panels of the help, each under the first field of the plan that it shows."""
 ESCAPES = {r"\n": "\n", r"\r": "\r", r"\t": "\t"}
-"""What a shell makes hard to type in the texts around events."""
+"""Escapes for the characters that are hard to type in a shell, in the texts around events."""
 
 
 def _escaped(text: str) -> str:
@@ -49,7 +50,7 @@ def _unescaped(text: str) -> str:
 
 
 def with_plan(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for each field of the plan, beside its own parameters."""
+    """Give a command an option for each field of `Plan`, beside its own parameters."""
     signature = inspect.signature(function, eval_str=True)
     own = [item for item in signature.parameters.values() if item.kind is not item.VAR_KEYWORD]
     hints = typing.get_type_hints(Plan)
@@ -134,9 +135,9 @@ def _table(report: Report) -> Table:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[Progress], None] | None]:
-    """What shows on standard error how far it is, if that is a terminal.
+    """A function that shows progress on standard error; `None` if that is not a terminal.
 
-    Another process draws: what that takes of the time here would be measured as the server's.
+    Another process draws: the time that drawing takes here would be measured as the server's.
     """
     if not sys.stderr.isatty():
         yield None
@@ -152,7 +153,7 @@ def _progress() -> Iterator[Callable[[Progress], None] | None]:
                 pipe.write(json.dumps(dataclasses.asdict(progress)).encode() + b"\n")
                 pipe.flush()
             except BrokenPipeError:
-                pipe = None  # nobody draws any more, which is no reason to stop
+                pipe = None  # the drawing process has ended, which is no reason to stop
 
     try:
         yield show
@@ -161,13 +162,13 @@ def _progress() -> Iterator[Callable[[Progress], None] | None]:
 
 
 def draw() -> None:
-    """Draw what standard input says, a line of JSON each time, until it ends."""
+    """Draw the progress that comes on standard input, one JSON object on each line, until the input ends."""
     import signal
 
     from rich.console import Console
     from rich.live import Live
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who measures is told as well, and ends this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the measuring process gets it too, and ends this one
     with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
         before: dict[str, Any] = {}
         for line in sys.stdin.buffer:

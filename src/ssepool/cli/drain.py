@@ -1,4 +1,4 @@
-"""`ssepool drain`: has a hub send its clients away, before it is stopped."""
+"""`ssepool drain`: have a hub send its clients away before it is stopped."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from ssepool.client import Client
 
 EXAMPLES = "Example: [bold]ssepool drain --seconds 60[/bold], then stop the hub"
+"""The example at the end of the help."""
 
-LOOK = 0.2
-"""Seconds between two looks at the numbers."""
-GRACE = 25.0
-"""Seconds beyond those of the drain: the last clients take until then to take their goodbye, or are cut."""
+LOOK_SECONDS = 0.2
+"""Time from one look at the hub's statistics to the next."""
+GRACE_SECONDS = 25.0
+"""Time beyond that of the drain in which the last clients read their goodbye; after that the hub cuts them off."""
 
 
 def command(
@@ -39,7 +40,7 @@ def command(
                 raise
             note(str(error))
         if wait:
-            _wait(client, seconds + GRACE)
+            _wait(client, seconds + GRACE_SECONDS)
 
 
 def _wait(client: Client, most: float) -> None:
@@ -47,7 +48,7 @@ def _wait(client: Client, most: float) -> None:
     while held := _held(client.stats()["pool"]):
         if time.monotonic() > deadline:
             fail(f"connections that are still open after {most:g} s: {held}")
-        time.sleep(LOOK)
+        time.sleep(LOOK_SECONDS)
 
 
 def _held(pool: dict[str, Any]) -> int:

@@ -1,4 +1,4 @@
-"""What the commands tell the user beside their results, and the hub that they ask."""
+"""The parts that all commands share: notes to the user beside the results, and the hub to talk to."""
 
 from __future__ import annotations
 
@@ -15,28 +15,30 @@ if TYPE_CHECKING:
     from ssepool.client import Client, Unreachable
 
 Url = Annotated[str, typer.Option("--url", envvar="SSEPOOL_URL", help="The hub.", metavar="URL")]
+"""The option `--url` of a command."""
 LOCAL = "http://127.0.0.1:8000"
+"""Where `ssepool serve` listens by default."""
 
 
 def note(text: str) -> None:
-    """Tell the user something that is not the command's result."""
+    """Write a line to standard error: something that is not the command's result."""
     print(f"ssepool: {text}", file=sys.stderr, flush=True)
 
 
 def fail(text: str, code: int = 1) -> NoReturn:
-    """Tell why the command ends, and end it."""
+    """Say why the command ends, and end it with this exit code. Raises `typer.Exit`."""
     note(text)
     raise typer.Exit(code)
 
 
 def how_to_start(error: Unreachable) -> str:
-    """What to tell who asked a hub that is not there."""
+    """The message for a hub that does not answer, with the two ways to get one that does."""
     return f"{error}; `ssepool serve` starts one here, --url names another"
 
 
 @contextmanager
 def hub(url: str) -> Iterator[Client]:
-    """A client for as long as the command runs; without an answer the command ends."""
+    """A client of the hub for as long as the command runs. The command ends if no hub answers."""
     from ssepool.client import Client, Unreachable
 
     with Client(url) as client:
@@ -48,7 +50,10 @@ def hub(url: str) -> Iterator[Client]:
 
 @contextmanager
 def errors_told() -> Iterator[None]:
-    """End the program with one line for an error of ours: code 2 for what the user wrote, 1 for what went wrong."""
+    """End the program with one line for an error of ours.
+
+    The exit code is 2 if the user has to write something else, and 1 if something went wrong.
+    """
     try:
         yield
     except (ConfigError, InvalidEvent, InvalidTopic) as error:

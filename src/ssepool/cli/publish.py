@@ -1,4 +1,4 @@
-"""`ssepool publish`: an event, or one for each line of standard input."""
+"""`ssepool publish`: publish one event, or one for each line of standard input."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ Example: [bold]ssepool publish chat 'hello everybody'[/bold]
 
 Example: [bold]tail -f access.log | ssepool publish --lines --quiet logs -[/bold]
 """
+"""The examples at the end of the help."""
 
-READ = 256 * 1024
-"""Bytes that are read from standard input at a time."""
-MOST_INPUT = 16 * MiB
-"""Bytes of one event from standard input at most; the hub's own bound is lower, unless it is told otherwise."""
+READ_BYTES = 256 * 1024
+"""Bytes that one read of standard input takes at most."""
+MAX_INPUT_BYTES = 16 * MiB
+"""Bytes of one event from standard input at most; the hub's own bound is lower by default."""
 
 
 def command(
@@ -86,12 +87,12 @@ def _publish_lines(
 
 
 def _lines(stream: IO[bytes]) -> Iterator[list[tuple[int, str]]]:
-    """The numbered lines that are there, whenever some are; whoever is slow to take them gets more at once."""
+    """The numbered lines of a stream, as lists of those that have come: a slow caller gets longer lists."""
     number, rest = 1, b""
-    while chunk := stream.read1(READ):  # type: ignore[attr-defined]
+    while chunk := stream.read1(READ_BYTES):  # type: ignore[attr-defined]
         *lines, rest = (rest + chunk).split(b"\n")
-        if len(rest) > MOST_INPUT:
-            fail(f"line {number + len(lines)} exceeds {MOST_INPUT} bytes")
+        if len(rest) > MAX_INPUT_BYTES:
+            fail(f"line {number + len(lines)} exceeds {MAX_INPUT_BYTES} bytes")
         if lines:
             yield [(at, _text(line)) for at, line in enumerate(lines, number)]
         number += len(lines)
@@ -104,9 +105,9 @@ def _text(line: bytes) -> str:
 
 
 def _read_all(stream: IO[bytes]) -> str:
-    data = stream.read(MOST_INPUT + 1)
-    if len(data) > MOST_INPUT:
-        fail(f"standard input exceeds {MOST_INPUT} bytes; --lines makes an event of each line")
+    data = stream.read(MAX_INPUT_BYTES + 1)
+    if len(data) > MAX_INPUT_BYTES:
+        fail(f"standard input exceeds {MAX_INPUT_BYTES} bytes; --lines makes an event of each line")
     return _text(data)
 
 
@@ -126,7 +127,7 @@ def _print_ids(ids: list[str], quiet: bool) -> None:
 
 @contextmanager
 def _progress(*, hidden: bool) -> Iterator[Callable[[int], None]]:
-    """A count on standard error, if that is a terminal."""
+    """A function that adds to a count of events on standard error, which shows nothing if that is not a terminal."""
     if hidden or not sys.stderr.isatty():
         yield lambda events: None
         return

@@ -1,4 +1,4 @@
-"""`ssepool subscribe`: prints events as they come."""
+"""`ssepool subscribe`: print events as they come."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ Example: [bold]ssepool subscribe chat orders/42[/bold]
 
 Example: [bold]ssepool subscribe --pattern 'orders/:id' --last-event-id earliest --json --count 10[/bold]
 """
+"""The examples at the end of the help."""
 
-PATIENCE = 2.0
-"""Seconds without an answer after which the user is told of it."""
+PATIENCE_SECONDS = 2.0
+"""Time without an answer after which a note says that the hub has no free slot yet."""
 
 
 def command(
@@ -76,7 +77,12 @@ class Follower:
     def __init__(
         self, client: AsyncClient, show: Callable[[Message], None], *, everything: bool, most: int | None
     ) -> None:
+        """`show` prints an event, `everything` is whether the hub's own are printed too.
+
+        `most` is the number of events after which it ends; `None` is any number.
+        """
         self.seen = 0
+        """How many events have been printed."""
         self._client = client
         self._show = show
         self._everything = everything
@@ -84,7 +90,7 @@ class Follower:
         self._was_open = False
 
     async def follow(self, topics: list[str], patterns: list[str], last_event_id: str) -> None:
-        """Return after `most` events, or when the hub ends the subscription for good."""
+        """Print events until there were `most`, or the hub ends the subscription for good. Raises `ClientError`."""
         messages = self._client.subscribe(
             topics, patterns=patterns, last_event_id=last_event_id, on_open=self._on_open, on_lost=self._on_lost
         )
@@ -118,11 +124,11 @@ class Follower:
         import asyncio
 
         loop = asyncio.get_running_loop()
-        self._waiting = loop.call_later(seconds + PATIENCE, note, "waiting for a free slot")
+        self._waiting = loop.call_later(seconds + PATIENCE_SECONDS, note, "waiting for a free slot")
 
 
 def _explain(message: Message) -> None:
-    """Say in words what an event of the hub's own means to who reads the others."""
+    """Write a note that says in words what one of the hub's own events means for the subscription."""
     try:
         data = json.loads(message.data)
     except ValueError:
@@ -159,5 +165,5 @@ def _show_in_colour() -> Callable[[Message], None]:
 
 
 def _printable(text: str) -> str:
-    """Text without the control characters with which an event could take over the terminal."""
+    """The text without control characters: an event could take over the terminal with them."""
     return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)

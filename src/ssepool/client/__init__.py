@@ -1,4 +1,4 @@
-"""A client of a hub, for threads and for asyncio: publish, subscribe, statistics. Needs the extra `client`.
+"""A client of a hub, for threads and for asyncio: publish, subscribe, statistics. It needs the extra `client`.
 
 with Client("http://127.0.0.1:8000") as client:
     client.publish("chat", "hello")

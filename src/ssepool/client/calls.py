@@ -1,4 +1,4 @@
-"""What a client sends to a hub and how it reads the answers, without any I/O."""
+"""The requests of a client to a hub, and how the answers are read, without any I/O."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from ssepool.core.event import Event
 T = TypeVar("T")
 
 NDJSON = "application/x-ndjson"
-MOST_EVENTS = 500
-"""Events that one request carries at most, where the client may choose."""
-MOST_BYTES = 256 * 1024
-"""Bytes that one request carries at most, where the client may choose; one event alone may exceed them."""
+"""The media type of a request that publishes: one JSON object on each line."""
+MAX_BATCH_EVENTS = 500
+"""Events that one request carries at most, if the client may choose."""
+MAX_BATCH_BYTES = 256 * 1024
+"""Bytes that one request carries at most, if the client may choose; one event alone may exceed them."""
 
 
 def encode(event: Event) -> bytes:
-    """An event as a line of NDJSON."""
+    """The event as a line of NDJSON, without the fields that have their defaults."""
     fields: dict[str, Any] = {"topics": event.topics, "data": event.data}
     for name in ("type", "id", "retry"):
         if (value := getattr(event, name)) is not None:
@@ -37,9 +38,12 @@ def body(events: Iterable[Event]) -> bytes:
 
 
 def batches(
-    events: Iterable[Event], most_events: int = MOST_EVENTS, most_bytes: int = MOST_BYTES
+    events: Iterable[Event], most_events: int = MAX_BATCH_EVENTS, most_bytes: int = MAX_BATCH_BYTES
 ) -> Iterator[list[Event]]:
-    """The events in order, cut into as few requests as these bounds allow."""
+    """The events in order, cut into as few lists as the bounds allow, one for each request.
+
+    An event that alone has more than `most_bytes` bytes, as NDJSON, makes a list of its own.
+    """
     batch: list[Event] = []
     size = 0
     for event in events:
@@ -54,29 +58,29 @@ def batches(
 
 
 def query(topics: Sequence[str], patterns: Sequence[str]) -> list[tuple[str, str]]:
-    """The query of a subscription; one topic or pattern may be given as a string."""
+    """The parameters of a subscription's URL; a single topic or pattern may be a string."""
     topics = [topics] if isinstance(topics, str) else topics
     patterns = [patterns] if isinstance(patterns, str) else patterns
     return [("topic", topic) for topic in topics] + [("pattern", pattern) for pattern in patterns]
 
 
 def ids(status: int, answer: bytes, url: str) -> list[str]:
-    """The ids from the answer to a publication; raises `ClientError`."""
+    """The ids of the events, from the answer to a request that published them. Raises `ClientError`."""
     return _read(status, 201, answer, url, _Published).ids
 
 
 def stats(status: int, answer: bytes, url: str) -> dict[str, Any]:
-    """The hub's statistics; raises `ClientError`."""
+    """The hub's statistics, from the answer of GET /pool. Raises `ClientError`."""
     return _read(status, 200, answer, url, dict[str, Any])
 
 
 def draining(status: int, answer: bytes, url: str) -> None:
-    """Read the answer to the order to drain; raises `ClientError`."""
+    """Read the answer of POST /pool/drain. Raises `ClientError`."""
     _read(status, 202, answer, url, dict[str, Any])
 
 
 def refusal(status: int, answer: bytes, url: str) -> Refused:
-    """The hub's error out of an answer, or what little an answer from somebody else says."""
+    """The error for an answer: with the hub's message and code, or with the status alone if no hub answered."""
     try:
         error = msgspec.json.decode(answer, type=_Error).error
     except (msgspec.DecodeError, UnicodeDecodeError):

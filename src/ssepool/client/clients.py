@@ -1,4 +1,4 @@
-"""Client and AsyncClient: the I/O around `Reader` and `calls`, over httpx2."""
+"""Client and AsyncClient: the I/O around `Reader` and `calls`, with httpx2."""
 
 from __future__ import annotations
 
@@ -7,34 +7,36 @@ import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from ssepool.client import calls
 from ssepool.client.errors import ClientError, Unreachable
 from ssepool.client.reader import Reader
 from ssepool.core.decoder import Message
-from ssepool.core.event import Event
+from ssepool.core.event import Event, EventFields
 
 if TYPE_CHECKING:
     import httpx2
 
 URL = "http://127.0.0.1:8000"
-"""Where `ssepool serve` listens if it is told nothing."""
-TIMEOUT = 10.0
-"""Seconds for an answer, except that of a subscription."""
-READ_TIMEOUT = 60.0
-"""Seconds without a byte after which a stream is taken for dead: four heartbeats of a hub with default settings."""
-HEAD_TIMEOUT = 600.0
-"""Seconds that a subscription may wait for its head, which a hub whose pool is full holds back."""
-MOST_ANSWER = 64 * 1024
-"""Bytes of a refusal that are read."""
+"""Where `ssepool serve` listens by default."""
+TIMEOUT_SECONDS = 10.0
+"""How long an answer may take, except that of a subscription."""
+READ_TIMEOUT_SECONDS = 60.0
+"""Time without a byte after which a stream counts as dead: four heartbeats of a hub with default settings."""
+HEAD_TIMEOUT_SECONDS = 600.0
+"""How long a subscription waits for its head, which a hub holds back while its pool is full."""
+MAX_ANSWER_BYTES = 64 * 1024
+"""Bytes of a refusal that are read at most."""
 
 OnOpen = Callable[[], object]
+"""A function that is called when a stream has begun."""
 OnLost = Callable[[Unreachable | None, float], object]
+"""A function that is called when a stream has ended, with the error, if any, and the seconds until the next attempt."""
 
 
 def _limit_silence(response: httpx2.Response, seconds: float | None) -> None:
-    """Bound the pauses in a stream's body: its head may take as long as the hub's queue, but a body has heartbeats."""
+    """Bound the pauses in a stream's body. Its head may take as long as the hub's queue; the body has heartbeats."""
     response.request.extensions["timeout"]["read"] = seconds
 
 
@@ -44,10 +46,10 @@ def _opened(reader: Reader, response: httpx2.Response, answer: bytes) -> bool:
 
 
 class _Base:
-    """What both clients know: the hub's URL, the headers and how errors are told."""
+    """What both clients share: the hub's URL, the header fields, and the errors for those of httpx2."""
 
     def __init__(
-        self, base_url: str = URL, *, headers: Mapping[str, str] | None = None, timeout: float = TIMEOUT
+        self, base_url: str = URL, *, headers: Mapping[str, str] | None = None, timeout: float = TIMEOUT_SECONDS
     ) -> None:
         """Raises `ClientError` if `base_url` is not an HTTP URL or httpx2 is not installed."""
         try:
@@ -56,7 +58,9 @@ class _Base:
             raise ClientError("the client needs httpx2: pip install 'ssepool[client]'") from None
         self._httpx = httpx2
         self.url = base_url.rstrip("/")
+        """The hub's URL, without a slash at its end."""
         self.timeout = timeout
+        """Seconds that an answer may take, except that of a subscription."""
         self._headers = dict(headers or {})
         try:
             url = httpx2.URL(base_url)
@@ -67,7 +71,7 @@ class _Base:
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:
-        """Turn httpx2's errors into ours: `Unreachable` where another attempt may help."""
+        """Turn the errors of httpx2 into ours: `Unreachable` if another attempt may help."""
         httpx2 = self._httpx
         try:
             yield
@@ -86,57 +90,52 @@ class _Base:
             "url": "/events",
             "params": calls.query(topics, patterns),
             "headers": reader.headers(),
-            "timeout": self._httpx.Timeout(self.timeout, read=HEAD_TIMEOUT),
+            "timeout": self._httpx.Timeout(self.timeout, read=HEAD_TIMEOUT_SECONDS),
             "follow_redirects": True,
         }
 
 
 class Client(_Base):
-    """A hub over HTTP, for programs without an event loop. Closed by `close()` or as a context manager."""
+    """A hub over HTTP, for programs without an event loop. Close it with `close()`, or use it as a context manager."""
 
     def __init__(
-        self, base_url: str = URL, *, headers: Mapping[str, str] | None = None, timeout: float = TIMEOUT
+        self, base_url: str = URL, *, headers: Mapping[str, str] | None = None, timeout: float = TIMEOUT_SECONDS
     ) -> None:
-        """`headers` go with every request; `timeout` is in seconds. Raises `ClientError` for a bad URL."""
+        """`headers` are sent with every request; `timeout` is how many seconds an answer may take.
+
+        Raises `ClientError` if `base_url` is not an HTTP URL, or if httpx2 is not installed.
+        """
         super().__init__(base_url, headers=headers, timeout=timeout)
         self._http = self._httpx.Client(base_url=self.url, headers=self._headers, timeout=timeout)
 
-    def publish(
-        self,
-        topic: str | Sequence[str],
-        data: Any,
-        *,
-        type: str | None = None,
-        id: str | None = None,
-        retry: int | None = None,
-        private: bool = False,
-    ) -> str:
-        """Publish an event, to one topic or several, and return its id.
+    def publish(self, topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> str:
+        """Publish an event to one topic or several, and return its id.
+
+        The fields are those of `Event`: `type`, `id`, `retry` in milliseconds, and `private`.
 
         Raises `InvalidEvent` or `InvalidTopic` before anything is sent, else `ClientError`. After `Unreachable` the
         event may have been published nevertheless.
         """
-        topics = (topic,) if isinstance(topic, str) else tuple(topic)
-        return self.publish_many([Event(data, topics, type, id, retry, private)])[0]
+        return self.publish_many([Event.of(topic, data, **fields)])[0]
 
     def publish_many(self, events: Iterable[Event]) -> list[str]:
-        """Publish events in order, all of them or none, in one request; return their ids. Raises `ClientError`."""
+        """Publish events in order, all of them or none, in one request, and return their ids. Raises `ClientError`."""
         body = calls.body(events)
         with self._reaching():
             response = self._http.post("/events", content=body, headers={"Content-Type": calls.NDJSON})
         return calls.ids(response.status_code, response.content, str(response.url))
 
     def stats(self) -> dict[str, Any]:
-        """The hub's numbers, as GET /pool has them. Raises `ClientError`."""
+        """The hub's statistics, as GET /pool has them. Raises `ClientError`."""
         with self._reaching():
             response = self._http.get("/pool", follow_redirects=True)
         return calls.stats(response.status_code, response.content, str(response.url))
 
     def drain(self, seconds: float = 30.0) -> None:
-        """Have the hub take no more clients and send those that it has away, evenly over `seconds`, 0 to 3600.
+        """Have the hub admit no more clients, and close the streams of its clients evenly over `seconds`, 0 to 3600.
 
-        It returns at once; `stats()` tells how many are left. Raises `ClientError`: `Refused` with the code
-        `pool_closed` if the hub is draining already.
+        This returns at once; `stats()` has the number of clients that are left. Raises `ClientError`: `Refused` with
+        the code `pool_closed` if the hub is draining already.
         """
         with self._reaching():
             response = self._http.post("/pool/drain", json={"seconds": seconds})
@@ -148,17 +147,20 @@ class Client(_Base):
         *,
         patterns: str | Sequence[str] = (),
         last_event_id: str = "",
-        read_timeout: float | None = READ_TIMEOUT,
+        read_timeout: float | None = READ_TIMEOUT_SECONDS,
         on_open: OnOpen | None = None,
         on_lost: OnLost | None = None,
     ) -> Generator[Message, None, None]:
         """The messages of topics and patterns, the hub's own (`ssepool.*`) too, until the hub answers 204.
 
-        It reconnects as `EventSource` does: after the end of the stream and after network errors, the first attempt
-        included, with the last event id, after the reconnection time. `on_open()` is called at the head of each
-        stream, `on_lost(error, seconds)` before each wait (`None`: the hub ended the stream); what they raise ends the
-        subscription. `read_timeout` is how many seconds may pass without a byte. Raises `ClientError` for any other
-        answer than a stream, and `EventTooLarge`.
+        The client reconnects as `EventSource` does (WHATWG HTML, section 9.2.3): after the end of a stream and after
+        network errors, those of the first attempt included, with the last event id, after the reconnection time.
+        `last_event_id` is where to begin: "" for now, `earliest` for all events that are kept. `read_timeout` is how
+        many seconds may pass without a byte; `None` is any time.
+
+        `on_open()` is called at the head of each stream, and `on_lost(error, seconds)` before each wait, where no error
+        means that the hub ended the stream. An exception of theirs ends the subscription. Raises `ClientError` for any
+        answer that is not a stream, and `EventTooLarge`.
         """
         reader = Reader(last_event_id=last_event_id)
         while True:
@@ -169,7 +171,9 @@ class Client(_Base):
                     self._http.stream(**self._subscription(reader, topics, patterns)) as response,
                 ):
                     _limit_silence(response, read_timeout)
-                    answer = b"" if response.status_code in (200, 204) else next(response.iter_bytes(MOST_ANSWER), b"")
+                    answer = (
+                        b"" if response.status_code in (200, 204) else next(response.iter_bytes(MAX_ANSWER_BYTES), b"")
+                    )
                     if not _opened(reader, response, answer):
                         return
                     if on_open:
@@ -184,7 +188,7 @@ class Client(_Base):
             time.sleep(seconds)
 
     def close(self) -> None:
-        """Close the connections. Not to be called while a subscription is being read."""
+        """Close the connections. Do not call this while a subscription is being read."""
         self._http.close()
 
     def __enter__(self) -> Self:
@@ -197,28 +201,24 @@ class Client(_Base):
 
 
 class AsyncClient(_Base):
-    """A hub over HTTP, for asyncio. Closed by `aclose()` or as an async context manager."""
+    """A hub over HTTP, for asyncio. Close it with `aclose()`, or use it as an async context manager."""
 
     def __init__(
-        self, base_url: str = URL, *, headers: Mapping[str, str] | None = None, timeout: float = TIMEOUT
+        self, base_url: str = URL, *, headers: Mapping[str, str] | None = None, timeout: float = TIMEOUT_SECONDS
     ) -> None:
-        """`headers` go with every request; `timeout` is in seconds. Raises `ClientError` for a bad URL."""
+        """`headers` are sent with every request; `timeout` is how many seconds an answer may take.
+
+        Raises `ClientError` if `base_url` is not an HTTP URL, or if httpx2 is not installed.
+        """
         super().__init__(base_url, headers=headers, timeout=timeout)
         self._http = self._httpx.AsyncClient(base_url=self.url, headers=self._headers, timeout=timeout)
 
-    async def publish(
-        self,
-        topic: str | Sequence[str],
-        data: Any,
-        *,
-        type: str | None = None,
-        id: str | None = None,
-        retry: int | None = None,
-        private: bool = False,
-    ) -> str:
-        """As `Client.publish`."""
-        topics = (topic,) if isinstance(topic, str) else tuple(topic)
-        return (await self.publish_many([Event(data, topics, type, id, retry, private)]))[0]
+    async def publish(self, topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> str:
+        """Publish an event to one topic or several, and return its id.
+
+        The fields and the errors are those of `Client.publish`: `type`, `id`, `retry` in milliseconds, and `private`.
+        """
+        return (await self.publish_many([Event.of(topic, data, **fields)]))[0]
 
     async def publish_many(self, events: Iterable[Event]) -> list[str]:
         """As `Client.publish_many`."""
@@ -245,11 +245,11 @@ class AsyncClient(_Base):
         *,
         patterns: str | Sequence[str] = (),
         last_event_id: str = "",
-        read_timeout: float | None = READ_TIMEOUT,
+        read_timeout: float | None = READ_TIMEOUT_SECONDS,
         on_open: OnOpen | None = None,
         on_lost: OnLost | None = None,
     ) -> AsyncGenerator[Message, None]:
-        """As `Client.subscribe`. Who leaves early closes the iterator: `contextlib.aclosing`."""
+        """As `Client.subscribe`. A caller that leaves early has to close the iterator: see `contextlib.aclosing`."""
         reader = Reader(last_event_id=last_event_id)
         while True:
             lost: Unreachable | None = None
@@ -259,7 +259,7 @@ class AsyncClient(_Base):
                         _limit_silence(response, read_timeout)
                         answer = b""
                         if response.status_code not in (200, 204):
-                            async with aclosing(response.aiter_bytes(MOST_ANSWER)) as parts:
+                            async with aclosing(response.aiter_bytes(MAX_ANSWER_BYTES)) as parts:
                                 answer = await anext(parts, b"")
                         if not _opened(reader, response, answer):
                             return
@@ -277,7 +277,7 @@ class AsyncClient(_Base):
             await asyncio.sleep(seconds)
 
     async def aclose(self) -> None:
-        """Close the connections. Not to be called while a subscription is being read."""
+        """Close the connections. Do not call this while a subscription is being read."""
         await self._http.aclose()
 
     async def __aenter__(self) -> Self:
