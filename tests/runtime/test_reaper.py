@@ -2,19 +2,185 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import logging
+import os
+import time
+from typing import Any
+
 import pytest
 
-from parts import opened, running, until
-from ssepool.core.states import Reason, SlotState
+from parts import Applicant, opened, running, until
+from ssepool.config import PoolConfig
+from ssepool.core.pool import Pool
+from ssepool.core.slot import Slot
+from ssepool.core.states import Reason, SlotState, WaiterState
 from ssepool.runtime import reaper
 from ssepool.runtime.reaper import Reaper
+from virtual import in_virtual_time, now
+
+
+class Watched:
+    """A reaper, and what it has had done."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.pool = Pool(PoolConfig(**settings))
+        self.pool.open()
+        self.now = now()
+        self.evicted: list[tuple[Slot, Reason]] = []
+        self.expired: list[float] = []
+        self.reaper = Reaper(self.pool, evict=self.evict, expire=self.expired.append, now=self.now)
+
+    def evict(self, slot: Slot, reason: Reason) -> None:
+        self.evicted.append((slot, reason))
+
+    def open_slot(self) -> Slot:
+        slot = self.pool.acquire(self.now(), Applicant())
+        assert isinstance(slot, Slot)
+        slot.holder = Holder()
+        self.pool.start(slot, self.now())
+        return slot
+
+
+class Holder:
+    """A link, and what it was told."""
+
+    owner = None
+
+    def __init__(self) -> None:
+        self.beats = 0
+        self.ended: Reason | None = None
+
+    def beat(self) -> None:
+        self.beats += 1
+
+    def close(self, reason: Reason) -> None:
+        raise AssertionError("the reaper leaves that to `evict`")
+
+    def end(self, reason: Reason) -> None:
+        self.ended = reason
+
+
+@in_virtual_time
+async def test_it_looks_at_each_interval_until_it_is_stopped() -> None:
+    watched = Watched(size=1, reap_interval=1.0)
+    began = watched.now()
+    await asyncio.sleep(10.5)
+    assert watched.expired == pytest.approx([began + 15 / 16 * look for look in range(1, 12)])
+    assert (watched.reaper.runs, watched.reaper.late) == (11, 0)
+    watched.reaper.stop()
+    await asyncio.sleep(100)
+    assert watched.reaper.runs == 11
+
+
+@in_virtual_time
+async def test_clients_whose_time_is_up_are_sent_away_with_the_reason() -> None:
+    watched = Watched(size=3, idle_timeout=60, max_lifetime=0, heartbeat_interval=1000)
+    quiet, stalled, busy = (watched.open_slot() for _ in range(3))
+    watched.pool.block(stalled, watched.now())
+    await asyncio.sleep(25)
+    assert watched.evicted[0] == (stalled, Reason.SEND_TIMEOUT)
+    busy.received_at = watched.now()
+    del watched.evicted[:]
+    await asyncio.sleep(40)
+    assert (quiet, Reason.IDLE) in watched.evicted
+    assert busy not in [slot for slot, _ in watched.evicted]
+    watched.reaper.stop()
+
+
+@in_virtual_time
+async def test_a_client_that_does_not_take_its_goodbye_is_cut() -> None:
+    watched = Watched(size=1, send_timeout=5)
+    slot = watched.open_slot()
+    watched.pool.closing(slot, Reason.KICKED, watched.now())
+    await asyncio.sleep(4)
+    assert isinstance(slot.holder, Holder)
+    assert slot.holder.ended is None
+    await asyncio.sleep(3)
+    assert slot.holder.ended is Reason.KICKED
+    watched.reaper.stop()
+
+
+@in_virtual_time
+async def test_heartbeats_are_spread_over_the_interval() -> None:
+    watched = Watched(size=160, heartbeat_interval=16, reap_interval=100)
+    slots = [watched.open_slot() for _ in range(160)]
+    beats: list[int] = []
+    for _ in range(8):  # in half the interval each client has its turn once
+        before = sum(slot.holder.beats for slot in slots)  # type: ignore[union-attr]
+        await asyncio.sleep(1)
+        beats.append(sum(slot.holder.beats for slot in slots) - before)  # type: ignore[union-attr]
+    assert max(beats) <= 20
+    await asyncio.sleep(2)
+    assert all(slot.holder.beats for slot in slots)  # type: ignore[union-attr]
+    watched.reaper.stop()
+
+
+@in_virtual_time
+async def test_waiters_are_told_their_places_and_that_their_time_is_up() -> None:
+    watched = Watched(size=1, announce_queue=True, acquire_timeout=10)
+    watched.open_slot()
+    first, second = Applicant(), Applicant()
+    watched.pool.acquire(watched.now(), first)
+    await asyncio.sleep(5)
+    watched.pool.acquire(watched.now(), second)
+    await asyncio.sleep(3)
+    assert (first.told[-1], second.told[-1]) == ((1, 2), (2, 2))
+    await asyncio.sleep(4)
+    assert first.outcome is WaiterState.TIMED_OUT
+    assert second.told[-1] == (1, 1)
+    watched.reaper.stop()
+
+
+@in_virtual_time
+async def test_a_look_that_fails_does_not_end_the_looking(caplog: pytest.LogCaptureFixture) -> None:
+    watched = Watched(size=1)
+
+    def fail(now: float) -> None:
+        raise RuntimeError("on purpose")
+
+    watched.reaper._expire = fail
+    await asyncio.sleep(5)
+    watched.reaper.stop()
+    assert watched.reaper.runs > 3
+    assert len(caplog.records) == watched.reaper.runs
+    assert {record.message for record in caplog.records} == {"the reaper failed; it goes on"}
+
+
+@in_virtual_time
+async def test_it_says_so_when_the_event_loop_was_held_up(caplog: pytest.LogCaptureFixture) -> None:
+    watched = Watched(size=1)
+    await asyncio.sleep(2)
+    asyncio.get_running_loop().now += 5.0  # type: ignore[attr-defined]
+    await asyncio.sleep(2)
+    watched.reaper.stop()
+    assert watched.reaper.late == 1
+    assert "late: something held the event loop up" in caplog.text
+
+
+@in_virtual_time
+async def test_it_says_once_that_no_descriptor_is_left_and_once_that_there_are_again(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    watched = Watched(size=7)
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "ssepool"):
+        patch.setattr(os, "open", refuse)
+        await asyncio.sleep(5)
+    await asyncio.sleep(5)
+    watched.reaper.stop()
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+    assert "the pool's size of 7" in caplog.records[0].message
 
 
 async def test_many_heartbeats_are_sent_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reaper, "SLICE_SECONDS", 0.0)  # one heartbeat a slice
     async with running() as engine:
         held = [await opened(engine) for _ in range(20)]
-        subject = Reaper(engine.pool, evict=engine.connections.evict, expire=lambda now: None, now=engine.now)
+        subject = Reaper(engine.pool, evict=engine.connections.evict, expire=lambda now: None, now=time.monotonic)
         gone, (early, _) = held[-1][0], held[0]
         subject._beat(iter([slot for _, slot in held]))
         assert early.written.endswith(b"\n: heartbeat\n")
