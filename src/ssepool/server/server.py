@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import ipaddress
 import math
 import socket
 from collections.abc import Callable
@@ -14,12 +13,12 @@ import uvicorn
 
 from ssepool.config import ServerConfig
 from ssepool.core.frames import Dialect
-from ssepool.errors import ConfigError
 from ssepool.http.shortcuts import Shortcuts
 from ssepool.hub import Hub
 from ssepool.runtime.admission.admission import admit_nowait
-from ssepool.runtime.handover import AVAILABLE, Handover, set_ack_timeout
+from ssepool.runtime.handover import AVAILABLE, Handover
 from ssepool.runtime.tasks import Tasks
+from ssepool.server.address import check_address, listen, url_of
 from ssepool.server.balance import Balance
 from ssepool.server.files import raise_limit
 from ssepool.server.listener import Listener
@@ -89,28 +88,6 @@ def _uvicorn_config(app: Callable[..., object], config: ServerConfig, shortcuts:
         timeout_graceful_shutdown=math.ceil(config.shutdown_timeout),
         server_header=False,
     )
-
-
-def listen(config: ServerConfig, ack_timeout: float) -> socket.socket:
-    """A socket that listens where the configuration says. Raises `ConfigError` if that cannot be done."""
-    host, port = config.host, config.port
-    try:
-        family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, number)
-    except OSError as error:
-        raise ConfigError(f"ServerConfig.host = {host!r} is not an address to listen on: {error}") from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Accepted sockets inherit it, so a peer that is gone without a FIN is found on every path.
-        set_ack_timeout(listener.fileno(), ack_timeout)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listener.bind(address)
-        listener.listen(config.backlog)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
-    return listener
 
 
 class _Uvicorn(uvicorn.Server):
@@ -203,24 +180,3 @@ class _Uvicorn(uvicorn.Server):
         if head is None:
             head = self._heads[dialect] = render_head(200, [*self._heads_of, *dialect.headers])
         return head
-
-
-def url_of(listener: socket.socket) -> str:
-    """The URL under which a listening socket is reached."""
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def check_address(config: ServerConfig) -> None:
-    """Raise `ConfigError` for an address that others can reach, unless `insecure` is set."""
-    if config.insecure or config.host == "localhost":
-        return
-    try:
-        loopback = ipaddress.ip_address(config.host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise ConfigError(
-            f"host {config.host!r} is not a loopback address, and the hub has no access control yet: whoever reaches "
-            "it may read and publish everything. Put a proxy in front, or say --insecure if that is what you want"
-        )

@@ -13,7 +13,8 @@ from ssepool.config import HubConfig, PoolConfig, ServerConfig
 from ssepool.errors import ConfigError
 from ssepool.hub import Hub
 from ssepool.runtime.cluster.nodes import share
-from ssepool.server.server import Server, check_address, listen, url_of
+from ssepool.server.address import check_address, listen, url_of
+from ssepool.server.server import Server
 from ssepool.server.supervisor import Supervisor, Worker
 
 Work = Callable[[Worker, HubConfig, ServerConfig], None]
