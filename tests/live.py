@@ -4,7 +4,9 @@
 
 - `detached`: the stand-alone server, sockets taken over;
 - `plain`: the stand-alone server, every stream through ASGI's `send`;
-- `hypercorn`: another ASGI server.
+- `hypercorn`: another ASGI server;
+- `uvicorn`: `uvicorn --http ssepool.uvicorn:Protocol`, sockets taken over;
+- `uvicorn plain`: the same, every stream through ASGI's `send`.
 
 `serve_command` starts `ssepool serve`, `serve_app` an application that a hub is part of, and `running` anything that
 announces its URL.

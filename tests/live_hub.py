@@ -8,8 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import sys
 from typing import Any
+
+import uvicorn
 
 import live_app
 from ssepool import Hub, HubConfig, PoolConfig, ServerConfig
@@ -23,19 +26,31 @@ def main(path: str, port: int, values: dict[str, Any]) -> None:
     known = {item.name: item.section for item in settings()}
     for name, value in values.items():
         sections[known[name]][name] = value
-    if path != "detached":
+    if path not in ("detached", "uvicorn"):
         sections["hub"]["detach"] = False
     hub = Hub(HubConfig(pool=PoolConfig(**sections["pool"]), **sections["hub"]))
     app: Any = live_app.build(hub) if with_app else hub.app
     if path == "hypercorn":
         asyncio.run(hypercorn(hub, app, port))
+    elif path.startswith("uvicorn"):
+        Uvicorn(app, port, **sections["server"]).run()
     else:
         Server(hub, app, ServerConfig(port=port, **sections["server"]), on_started=ready).run()
 
 
-async def hypercorn(hub: Hub, app: Any, port: int) -> None:
-    import socket
+class Uvicorn(uvicorn.Server):
+    """What `uvicorn --http ssepool.uvicorn:Protocol app:app` runs, but for `ready`."""
 
+    def __init__(self, app: Any, port: int, host: str = "127.0.0.1", insecure: bool = False) -> None:
+        super().__init__(uvicorn.Config(app, host=host, port=port, http="ssepool.uvicorn:Protocol"))
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        [listener, *_] = self.servers[0].sockets
+        ready(f"http://127.0.0.1:{listener.getsockname()[1]}")
+
+
+async def hypercorn(hub: Hub, app: Any, port: int) -> None:
     from hypercorn.asyncio import serve
     from hypercorn.config import Config
 

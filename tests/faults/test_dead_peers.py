@@ -17,7 +17,11 @@ from live import DEADLINE, LiveServer, wait_for
 from live_fixtures import Connect, Start
 from tools import require
 
-pytestmark = [pytest.mark.paths("detached", "plain"), pytest.mark.timeout(120)]
+pytestmark = [
+    # Every way for which docs/behaviour.md promises it.
+    pytest.mark.paths("detached", "protocol", "plain", "uvicorn", "uvicorn plain"),
+    pytest.mark.timeout(120),
+]
 
 CLONE_NEWNET = 0x40000000
 
