@@ -19,8 +19,8 @@ from live import LiveServer, Stream, serve, wait_for
 from services.nats import Nats
 from ssepool.brokers import connect
 from ssepool.brokers.base import Broker
-from ssepool.brokers.nats_address import Address
-from ssepool.brokers.nats_batch import State, batch, decode, subject_of
+from ssepool.brokers.nats.address import Address
+from ssepool.brokers.nats.batch import State, batch, decode, subject_of
 from ssepool.brokers.record import Record, pack, records
 from ssepool.config import HubConfig, MiB
 from ssepool.core.event import Entry, Event
@@ -666,8 +666,8 @@ def test_a_url_says_where_the_servers_are_and_who_we_are() -> None:
 def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("nats", "nats.errors"):
         monkeypatch.setitem(sys.modules, name, None)
-    for name in ("nats", "nats_stream"):
-        monkeypatch.delitem(sys.modules, f"ssepool.brokers.{name}")
+    for name in ("broker", "connection", "stream"):
+        monkeypatch.delitem(sys.modules, f"ssepool.brokers.nats.{name}")
     with pytest.raises(ConfigError, match=r'install "ssepool\[nats\]"$'):
         connect(HubConfig(broker="nats://h"))
 

@@ -15,9 +15,9 @@ import pytest
 from live import Stream, serve, wait_for
 from services.postgres import PASSWORD, USER, Postgres
 from ssepool.brokers import connect
-from ssepool.brokers import postgres as module
 from ssepool.brokers.base import Broker
 from ssepool.brokers.group import GroupCommit
+from ssepool.brokers.postgres import broker as module
 from ssepool.brokers.record import Record, records
 from ssepool.config import HubConfig, MiB
 from ssepool.core.event import Entry, Event

@@ -19,9 +19,9 @@ from redis.crc import key_slot
 from live import LiveServer, Stream, serve, wait_for
 from services.redis import Redis
 from ssepool.brokers import connect
-from ssepool.brokers import redis as module
 from ssepool.brokers.base import Broker
 from ssepool.brokers.record import Record, records
+from ssepool.brokers.redis import broker as module
 from ssepool.config import HubConfig, MiB
 from ssepool.core.event import Entry, Event
 from ssepool.errors import BrokerError, ConfigError
@@ -526,7 +526,7 @@ def test_a_url_that_will_not_do_is_an_error_that_says_why(rest: str, said: str) 
 
 def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "redis", None)
-    monkeypatch.delitem(sys.modules, "ssepool.brokers.redis")
+    monkeypatch.delitem(sys.modules, "ssepool.brokers.redis.broker")
     with pytest.raises(ConfigError, match=r'install "ssepool\[redis\]"$'):
         connect(HubConfig(broker="redis://h"))
 

@@ -19,11 +19,13 @@ from typing import Any
 
 import pytest
 
-from ssepool.brokers import connect, sqlite, sqlite_history
+from ssepool.brokers import connect
 from ssepool.brokers.base import Broker
 from ssepool.brokers.record import Record, records
-from ssepool.brokers.sqlite import SqliteBroker, path_of
-from ssepool.brokers.sqlite_bell import Bell
+from ssepool.brokers.sqlite import broker as module
+from ssepool.brokers.sqlite import history
+from ssepool.brokers.sqlite.broker import SqliteBroker, path_of
+from ssepool.brokers.sqlite.notifier import Notifier
 from ssepool.config import HubConfig, KiB, MiB
 from ssepool.core.event import Entry, Event
 from ssepool.errors import BrokerError, ConfigError
@@ -393,7 +395,7 @@ async def test_a_disk_that_cannot_be_written_is_refused(small_disk: Path, on_sma
 async def test_what_the_history_keeps_no_longer_is_deleted_a_little_later(
     path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_history, "SPARE_AGE", 0.1)
+    monkeypatch.setattr(history, "SPARE_AGE", 0.1)
     broker = await make(history_events=2)
     await broker.append(batch(*map(str, range(20))))
     assert texts(await read_all(broker)) == ["18", "19"]
@@ -415,14 +417,14 @@ async def test_what_nobody_keeps_does_not_pile_up(path: Path, make: Make, settin
         await broker.append(batch(*["x" * 300 * KiB] * 4))
     with closing(sqlite3.connect(path)) as connection:
         ((events, size),) = connection.execute("SELECT count(*), sum(length(frame)) FROM events")
-    assert events <= sqlite_history.SPARE_EVENTS
-    assert size <= sqlite_history.SPARE_BYTES
+    assert events <= history.SPARE_EVENTS
+    assert size <= history.SPARE_BYTES
 
 
 async def test_a_long_history_that_is_too_old_goes_in_slices(
     path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_history, "SLICE", 100)
+    monkeypatch.setattr(history, "SLICE", 100)
     broker = await make(history_age=0.1)
     stored = await broker.append(batch(*["x"] * 950))
 
@@ -437,7 +439,7 @@ async def test_a_long_history_that_is_too_old_goes_in_slices(
 
 
 async def test_messages_are_deleted_after_a_while(path: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_history, "MESSAGE_AGE", 0.05)
+    monkeypatch.setattr(history, "MESSAGE_AGE", 0.05)
     broker = await make()
     await broker.send(b"x")
 
@@ -456,42 +458,42 @@ async def test_messages_are_deleted_after_a_while(path: Path, make: Make, monkey
         assert heard.result() == b"y"
 
 
-# The bell, and closing.
+# The notifier, and closing.
 
 
 @pytest.mark.parametrize("depth", [0, 5])
-async def test_a_bell_is_heard_by_all_in_any_directory(tmp_path: Path, depth: int) -> None:
+async def test_a_notifier_is_heard_by_all_in_any_directory(tmp_path: Path, depth: int) -> None:
     directory = tmp_path.joinpath(*["long" * 20] * depth)
     directory.mkdir(parents=True, exist_ok=True)
     heard = [asyncio.Event() for _ in range(3)]
-    bells = [Bell(directory / "wake") for _ in heard]
-    for bell, event in zip(bells, heard, strict=True):
-        bell.open(event.set)
-    for ringing in bells:
+    notifiers = [Notifier(directory / "wake") for _ in heard]
+    for notifier, event in zip(notifiers, heard, strict=True):
+        notifier.open(event.set)
+    for notifying in notifiers:
         for event in heard:
             event.clear()
-        await asyncio.to_thread(ringing.ring)
+        await asyncio.to_thread(notifying.notify)
         async with asyncio.timeout(DEADLINE):
             await asyncio.gather(*(event.wait() for event in heard))
-    for bell in bells:
-        bell.close()
-        bell.ring()
-        bell.close()
+    for notifier in notifiers:
+        notifier.close()
+        notifier.notify()
+        notifier.close()
     assert list((directory / "wake").iterdir()) == []
 
 
-async def test_a_bell_that_nobody_answers_does_not_hold_who_rings(tmp_path: Path) -> None:
-    bell = Bell(tmp_path)
-    bell.open(lambda: None)
+async def test_a_notifier_that_nobody_answers_does_not_block_the_one_that_notifies(tmp_path: Path) -> None:
+    notifier = Notifier(tmp_path)
+    notifier.open(lambda: None)
     for _ in range(10_000):  # more than a socket can hold
-        bell.ring()
-    bell.close()
+        notifier.notify()
+    notifier.close()
 
 
-async def test_tails_and_listeners_need_not_look_where_a_bell_is_heard(
+async def test_tails_and_listeners_need_not_look_where_a_notifier_is_heard(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "LOOK", 3600)
+    monkeypatch.setattr(module, "LOOK", 3600)
     one, two = await make(), await make()
     async with aclosing(one.tail(0)) as tail, aclosing(one.messages()) as messages:  # type: ignore[type-var]
         for text in ("a", "b", "c"):
@@ -505,7 +507,7 @@ async def test_tails_and_listeners_need_not_look_where_a_bell_is_heard(
                     await asyncio.sleep(0.02)
 
 
-async def test_without_a_bell_tails_look_by_themselves(path: Path, make: Make) -> None:
+async def test_without_a_notifier_tails_look_by_themselves(path: Path, make: Make) -> None:
     path.with_name("events.db-wake").write_text("no directory")
     one, two = await make(), await make()
     async with aclosing(one.tail(0)) as tail:  # type: ignore[type-var]

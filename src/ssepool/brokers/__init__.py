@@ -11,15 +11,15 @@ from ssepool.errors import ConfigError
 
 SCHEMES = {
     "memory": "ssepool.brokers.memory:MemoryBroker",
-    "sqlite": "ssepool.brokers.sqlite:SqliteBroker",
-    "redis": "ssepool.brokers.redis:RedisBroker",
-    "rediss": "ssepool.brokers.redis:RedisBroker",
-    "valkey": "ssepool.brokers.redis:RedisBroker",
-    "valkeys": "ssepool.brokers.redis:RedisBroker",
-    "nats": "ssepool.brokers.nats:NatsBroker",
-    "tls": "ssepool.brokers.nats:NatsBroker",
-    "postgresql": "ssepool.brokers.postgres:PostgresBroker",
-    "postgres": "ssepool.brokers.postgres:PostgresBroker",
+    "sqlite": "ssepool.brokers.sqlite.broker:SqliteBroker",
+    "redis": "ssepool.brokers.redis.broker:RedisBroker",
+    "rediss": "ssepool.brokers.redis.broker:RedisBroker",
+    "valkey": "ssepool.brokers.redis.broker:RedisBroker",
+    "valkeys": "ssepool.brokers.redis.broker:RedisBroker",
+    "nats": "ssepool.brokers.nats.broker:NatsBroker",
+    "tls": "ssepool.brokers.nats.broker:NatsBroker",
+    "postgresql": "ssepool.brokers.postgres.broker:PostgresBroker",
+    "postgres": "ssepool.brokers.postgres.broker:PostgresBroker",
 }
 """URL scheme to the class that serves it; loaded when it is first named."""
 

@@ -38,9 +38,10 @@ from contextlib import aclosing
 from typing import NamedTuple
 
 from ssepool.brokers.base import Bounds, Broker, Stored, duplicate, new_epoch
-from ssepool.brokers.nats_address import Address
-from ssepool.brokers.nats_batch import Joiner, Mark, State, batch, subject_of
-from ssepool.brokers.nats_stream import JetStream, Message, NoStream, Overtaken, Refused, Rejected
+from ssepool.brokers.nats.address import Address
+from ssepool.brokers.nats.batch import Joiner, Mark, State, batch, subject_of
+from ssepool.brokers.nats.connection import Refused
+from ssepool.brokers.nats.stream import JetStream, Message, NoStream, Overtaken, Rejected
 from ssepool.brokers.record import Record
 from ssepool.config import HubConfig, MiB
 from ssepool.core.event import Entry

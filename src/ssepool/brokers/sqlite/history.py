@@ -14,7 +14,7 @@ import msgspec
 
 from ssepool.brokers.base import MOST_MESSAGE, Bounds, Stored, duplicate
 from ssepool.brokers.record import Record
-from ssepool.brokers.sqlite_file import connect, transaction
+from ssepool.brokers.sqlite.file import connect, transaction
 from ssepool.config import HubConfig, MiB
 from ssepool.core.event import Entry
 

@@ -13,8 +13,8 @@ import psycopg
 from psycopg import conninfo, errors
 
 from ssepool.brokers.base import Bounds, Broker, Stored, duplicate, new_epoch
-from ssepool.brokers.postgres_line import MISSING, Line, Row, Values
-from ssepool.brokers.postgres_tables import DELETED, NAME, VERSION, Tables
+from ssepool.brokers.postgres.session import MISSING, Row, Session, Values
+from ssepool.brokers.postgres.tables import DELETED, NAME, VERSION, Tables
 from ssepool.brokers.record import Record
 from ssepool.config import HubConfig
 from ssepool.core.event import Entry
@@ -48,7 +48,7 @@ _MANY = 2**62
 class PostgresBroker(Broker):
     """`postgresql://user:password@host/database?name=ssepool`, with all that libpq knows; PostgreSQL 13 or newer, UTF8.
 
-    The history is three tables and two functions, called after `name` (see `postgres_tables`), that are made where they
+    The history is three tables and two functions, called after `name` (see `tables`), that are made where they
     are missing: the first time the user needs the right CREATE on its schema. Each hub holds four connections:
     for appending, for questions, and two that listen. `NOTIFY` wakes hubs, so a PgBouncer between them and the server
     has to be in session mode; through one in transaction or statement mode nothing is heard.
@@ -88,8 +88,8 @@ class PostgresBroker(Broker):
         rest = urlencode([(key, value) for key, value in query if key != "name"])
         self._conninfo = self._complete(urlunsplit(parts._replace(query=rest)), parts.password or "")
         self._tables = Tables(name)
-        self._appending = self._line()
-        self._asking = self._line()
+        self._appending = self._session()
+        self._asking = self._session()
         self._epoch = ""
         """Of the history that `bounds` told of last."""
         self._limits = (
@@ -142,23 +142,23 @@ class PostgresBroker(Broker):
         return stored
 
     async def tail(self, after: int) -> AsyncIterator[Sequence[Entry]]:
-        epoch, line = self._epoch, self._line()
+        epoch, session = self._epoch, self._session()
         try:
             with self._told():
-                await line.ask(self._tables.listen_for_news)
-                ((_, oldest, _, _),) = await self._rows(line, self._tables.bounds)
+                await session.ask(self._tables.listen_for_news)
+                ((_, oldest, _, _),) = await self._rows(session, self._tables.bounds)
             after = max(after, oldest)
             while True:
                 with self._told():
-                    rows = await self._page(line, after, PAGE, kept=False)
+                    rows = await self._page(session, after, PAGE, kept=False)
                     if not rows or rows[0][0] != epoch:  # positions of another history mean nothing to who asked
-                        await line.hear(POLL)
+                        await session.hear(POLL)
                         continue
                 entries = [_entry(row) for row in rows]
                 after = entries[-1].position
                 yield entries
         finally:
-            await line.close()
+            await session.close()
 
     async def read(self, after: int, *, most: int) -> Sequence[Entry]:
         epoch = self._epoch
@@ -196,20 +196,20 @@ class PostgresBroker(Broker):
             await self._rows(self._asking, self._tables.send, (message,))
 
     async def messages(self) -> AsyncIterator[bytes]:
-        line = self._line()
+        session = self._session()
         try:
             with self._told():
-                await line.ask(self._tables.listen_for_mail)
+                await session.ask(self._tables.listen_for_mail)
             while True:
                 with self._told():
-                    heard = await line.hear()
+                    heard = await session.hear()
                 for id in heard:
                     with self._told():
-                        rows = await self._rows(line, self._tables.message, (id,), needed=False)
+                        rows = await self._rows(session, self._tables.message, (id,), needed=False)
                     for (message,) in rows:
                         yield message
         finally:
-            await line.close()
+            await session.close()
 
     # How the server is asked.
 
@@ -231,17 +231,17 @@ class PostgresBroker(Broker):
                 f"this one knows {VERSION}: update it, or choose another name"
             )
 
-    async def _page(self, line: Line, after: int, most: int, *, kept: bool) -> list[Row]:
-        return await self._rows(line, self._tables.page, {"after": after, "most": most, "kept": kept}, needed=False)
+    async def _page(self, session: Session, after: int, most: int, *, kept: bool) -> list[Row]:
+        return await self._rows(session, self._tables.page, {"after": after, "most": most, "kept": kept}, needed=False)
 
-    async def _rows(self, line: Line, query: bytes, values: Values = (), *, needed: bool = True) -> list[Row]:
+    async def _rows(self, session: Session, query: bytes, values: Values = (), *, needed: bool = True) -> list[Row]:
         """The rows of a question. Where our tables or what has to be in them are missing they are made first."""
         with contextlib.suppress(*MISSING):
-            rows = await line.ask(query, values)
+            rows = await session.ask(query, values)
             if rows or not needed:
                 return rows
-        await line.ask(self._tables.make(new_epoch()))
-        rows = await line.ask(query, values)
+        await session.ask(self._tables.make(new_epoch()))
+        rows = await session.ask(query, values)
         if needed and not rows:
             raise BrokerError(f"{self.url}: the tables of {self._tables.name!r} vanish as soon as they are made")
         return rows
@@ -261,8 +261,8 @@ class PostgresBroker(Broker):
             once.append(record)
         return once
 
-    def _line(self) -> Line:
-        return Line(self._conninfo, self.config.broker_timeout)
+    def _session(self) -> Session:
+        return Session(self._conninfo, self.config.broker_timeout)
 
     def _complete(self, url: str, password: str) -> str:
         """What the library connects with: the URL, and what it leaves open."""

@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import ssl
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
 import msgspec
-import nats.errors
 import nats.js.errors
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, DeliverPolicy, Header, RawStreamMsg, StorageType
 
-from ssepool.brokers.base import MOST_MESSAGE
-from ssepool.brokers.nats_address import Address
-from ssepool.brokers.nats_batch import LOG
+from ssepool.brokers.nats.address import Address
+from ssepool.brokers.nats.batch import LOG
+from ssepool.brokers.nats.connection import HEADERS, LIBRARY_ERRORS, Connection
 from ssepool.config import KiB, MiB
 from ssepool.errors import BrokerError
 
-logger = logging.getLogger("ssepool")
-
-OLDEST_SERVER = (2, 9)
-"""The first that lets a pull be bounded in bytes and keeps consumers in memory."""
-
 MOST_PAYLOAD = MiB
 """Bytes of a message at most, also where the server's `max_payload` is more: pages are counted in messages."""
-
-HEADERS = 2 * KiB
-"""Bytes of a message that are left for its headers."""
 
 PULL = {"batch": 1000, "max_bytes": MOST_PAYLOAD + 64 * KiB}
 """Messages that are asked for at a time."""
@@ -50,9 +38,6 @@ SPREADING = 0.02
 INACTIVE = 300.0
 """Seconds after which the server forgets a consumer that asks for nothing more."""
 
-MOST_UNHEARD = 64 * MiB
-"""Bytes of the side channel that wait to be read; what comes beyond them is dropped."""
-
 WRONG_SEQUENCE = (10071, 10164)
 """Codes of the error that another message was last than the one expected."""
 
@@ -61,14 +46,6 @@ NO_JETSTREAM = (None, 10039, 10076)
 
 NAME_IN_USE = 10058
 """Code of the error that somebody else has made the stream meanwhile."""
-
-
-LIBRARY_ERRORS = (nats.errors.Error, OSError, TimeoutError)
-"""What the library raises."""
-
-
-class Refused(BrokerError):
-    """The server is there, but somebody has to change something before it does what is asked."""
 
 
 class Rejected(BrokerError):
@@ -106,136 +83,12 @@ class Info(NamedTuple):
     """The place of the newest message that there ever was; 0 before the first."""
 
 
-class JetStream:
-    """Made for one connection: at its first failure it is `lost` for good, and whoever waits on it is told.
-
-    The library's own reconnecting is off. It would keep what is published meanwhile in a buffer, and send it at a time
-    when the hub has long said that it failed.
-    """
+class JetStream(Connection):
+    """The stream of one history, on a connection of its own."""
 
     def __init__(self, address: Address, timeout: float) -> None:
-        """With a timeout in seconds for each question."""
-        self.lost: BrokerError | None = None
-        self._address = address
-        self._timeout = timeout
-        self._client = Client()
+        super().__init__(address, timeout)
         self._js = self._client.jetstream(timeout=2 * timeout)  # `asking` is what ends a question
-        self._scopes: set[asyncio.Timeout] = set()
-        self._trouble: Exception | None = None
-
-    async def open(self) -> None:
-        """Connect. Raises `Refused` and `BrokerError`."""
-        address = self._address
-        login: dict[str, Any] = {}
-        if address.user is not None:
-            login = {"token": self._user} if address.password is None else {"user": self._user}
-        times: dict[str, Any] = {  # which may be floats, whatever the library says
-            "connect_timeout": self._timeout,
-            "ping_interval": self._timeout / 2,
-            "reconnect_time_wait": 0.05,
-        }
-        try:
-            with _cancellable():
-                async with asyncio.timeout(self._timeout):
-                    await self._client.connect(
-                        address.servers,
-                        name="ssepool",
-                        error_cb=self._note,
-                        closed_cb=self._closed,
-                        password=address.password,
-                        allow_reconnect=False,
-                        max_reconnect_attempts=1,
-                        max_outstanding_pings=2,
-                        **times,
-                        **login,
-                    )
-            self._check_server()
-        except BaseException as error:
-            with suppress(Exception):
-                await self._client.close()
-            if isinstance(error, LIBRARY_ERRORS):
-                raise self._translated(error) from None
-            raise
-
-    async def close(self) -> None:
-        self._lose(BrokerError(f"{self._address.shown}: the connection is closed"))
-        with suppress(*LIBRARY_ERRORS):
-            await self._client.close()
-
-    def _user(self) -> str | None:
-        """Called when the password is about to be sent."""
-        if self._address.is_tls and not self._client._server_info.get("tls_required"):
-            raise self._refused("the server does not speak TLS; no password was sent")
-        return self._address.user
-
-    def _check_server(self) -> None:
-        version = self._client.connected_server_version
-        if (version.major, version.minor) < OLDEST_SERVER:
-            raise self._refused(f"this is NATS {version.major}.{version.minor}; ssepool needs 2.9 or newer")
-        if self._client.max_payload < MOST_MESSAGE + HEADERS:
-            raise self._refused(
-                f"the server's max_payload is {self._client.max_payload} bytes; set it to {MiB} (1 MiB) or more"
-            )
-        self._user()
-
-    @asynccontextmanager
-    async def asking(self, timeout: float | None = None) -> AsyncIterator[None]:
-        """All that goes over the connection goes inside of this: it ends in time, and when the connection does, and
-        the library's errors become ours."""
-        if self.lost is not None:
-            raise self.lost
-        scope = asyncio.timeout(timeout or self._timeout)
-        try:
-            with _cancellable():
-                async with scope:
-                    self._scopes.add(scope)
-                    yield
-        except LIBRARY_ERRORS as error:
-            raise self._translated(error) from None
-        finally:
-            self._scopes.discard(scope)
-
-    # What the library tells.
-
-    async def _note(self, error: Exception) -> None:
-        self._trouble = error
-        if not self._client.is_connected:
-            return
-        logger.warning("%s: %s", self._address.shown, error)
-        if "permissions violation" in str(error).lower():
-            self._lose(self._refused(str(error).removeprefix("nats: ")))
-            await self._client.close()
-
-    async def _closed(self) -> None:
-        self._lose(self._translated(self._client.last_error or nats.errors.ConnectionClosedError()))
-
-    def _lose(self, error: BrokerError) -> None:
-        if self.lost is None:
-            self.lost = error
-            now = asyncio.get_running_loop().time()
-            for scope in self._scopes:
-                scope.reschedule(now)
-
-    def _refused(self, why: str) -> Refused:
-        return Refused(f"{self._address.shown}: {why}")
-
-    def _translated(self, error: Exception) -> BrokerError:
-        if self.lost is not None:
-            return self.lost
-        shown, text = self._address.shown, str(error).removeprefix("nats: ")
-        if isinstance(error, nats.errors.NoServersError) and self._trouble is not None:
-            text = str(self._trouble)
-        if isinstance(error, nats.js.errors.APIError) and error.description:
-            text = error.description
-        elif isinstance(error, TimeoutError):
-            text = f"no answer in {self._timeout:g} s"
-        if "authorization violation" in text.lower() or "authentication" in text.lower():
-            return self._refused("the server does not accept this user and password, or token")
-        if isinstance(error, ssl.SSLError):
-            return self._refused(f"TLS: {text}")
-        return BrokerError(f"{shown}: {text}")
-
-    # The stream.
 
     async def info(self) -> Info:
         """Raises `NoStream`, and `Refused` if the stream is somebody else's."""
@@ -393,55 +246,6 @@ class JetStream:
                 page.append(Message(metadata.sequence.stream, at, message.data, metadata.num_pending))
             if page:
                 yield page
-
-    # Messages that are kept nowhere.
-
-    async def send(self, subject: str, data: bytes) -> None:
-        """Returns when the server has it."""
-        async with self.asking():
-            await self._client.publish(subject, data)
-            await self._client.flush(timeout=2 * self._timeout)  # type: ignore[arg-type]
-
-    async def hint(self, subject: str, data: bytes) -> None:
-        """As `send`, without waiting for the server."""
-        async with self.asking():
-            await self._client.publish(subject, data)
-
-    async def hear(self, subject: str, heard: Callable[[bytes], None]) -> None:
-        """Call somebody with what is sent, for as long as the connection lasts."""
-
-        async def take(message: Msg) -> None:
-            heard(message.data)
-
-        async with self.asking():
-            await self._client.subscribe(subject, cb=take)
-
-    async def listen(self, subject: str) -> AsyncGenerator[bytes, None]:
-        async with self.asking():
-            subscription = await self._client.subscribe(subject, pending_bytes_limit=MOST_UNHEARD)
-            await self._client.flush(timeout=2 * self._timeout)  # type: ignore[arg-type]
-        try:
-            async for message in subscription.messages:
-                yield message.data
-        finally:
-            with suppress(*LIBRARY_ERRORS):
-                await subscription.unsubscribe()
-        raise self.lost or BrokerError(f"{self._address.shown}: listening ended")
-
-
-@contextmanager
-def _cancellable() -> Iterator[None]:
-    """A cancellation ends what is inside, at the latest at its end.
-
-    The library waits for answers with `asyncio.wait_for`, which in Python 3.11 returns an answer that comes together
-    with a cancellation, and forgets the cancellation: a task that asks for ever could never be ended.
-    """
-    task = asyncio.current_task()
-    assert task is not None
-    before = task.cancelling()
-    yield
-    if task.cancelling() > before:
-        raise asyncio.CancelledError
 
 
 def _message(message: RawStreamMsg) -> Message:

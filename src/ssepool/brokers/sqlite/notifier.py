@@ -1,4 +1,4 @@
-"""Bell: wakes all who have the same database open on this machine."""
+"""Notifier: wakes all who have the same database open on this machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DESCRIPTORS = Path("/proc/self/fd")
 """Where Linux gives each open directory a short name: the path of a socket may have no more than about 100 bytes."""
 
 
-class Bell:
+class Notifier:
     """Each listener has a datagram socket in one directory beside the database; to ring is to send a byte to each.
 
     Nothing depends on it but speed: where there are no such sockets, and where a ring is lost, the brokers look by
@@ -55,7 +55,7 @@ class Bell:
         if descriptor >= 0:
             os.close(descriptor)
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Wake all who listen. May be called from any thread."""
         listener = self._socket
         if listener is None:

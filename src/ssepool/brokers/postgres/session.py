@@ -1,4 +1,4 @@
-"""Line: a connection to PostgreSQL that is made when it is needed, and made anew after it failed."""
+"""Session: a connection to PostgreSQL that is made when it is needed, and made anew after it failed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SELECT set_config(name, value, false) FROM (VALUES
 by index: the table may be empty when they are made, and hold a million rows before the server has counted them."""
 
 
-class Line:
+class Session:
     """Questions go one at a time, and nothing on it takes longer than the timeout.
 
     Everything raises `psycopg.Error` or `TimeoutError`, and has dropped the connection then, unless the error says that

@@ -9,15 +9,16 @@ import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from redis import exceptions
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from ssepool.brokers.base import Bounds, Broker, Stored, duplicate, new_epoch, without_password
+from ssepool.brokers.base import Bounds, Broker, Stored, duplicate, new_epoch
 from ssepool.brokers.record import Record, pack, unpack
+from ssepool.brokers.redis import scripts
+from ssepool.brokers.redis.address import address
 from ssepool.config import HubConfig, MiB
 from ssepool.core.event import Entry
 from ssepool.errors import BrokerError, ConfigError
@@ -50,12 +51,6 @@ DROPS = 1000
 OVERHEAD = 40
 """Bytes that an entry takes beside its record, about."""
 
-OPTIONS = {
-    *("db", "client_name", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"),
-    *("ssl_cert_reqs", "ssl_check_hostname"),
-}
-"""What of redis-py's own may stand in the URL's query."""
-
 RIGHTS = "+@read +@write +@scripting +@pubsub +@connection +info +time"
 """The commands that a user of the server's ACL has to be allowed."""
 
@@ -68,146 +63,7 @@ UNSURE = "; the events may be published or not"
 KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 """How soon the kernel finds that the server's machine has gone from under a connection that only waits."""
 
-NAME = re.compile(r"[\w.:-]{1,100}", re.ASCII)
 MADE_ID = re.compile(r"([0-9a-f]{8})-([1-9][0-9]{0,18})")
-
-# The scripts. An entry's id in the stream is `<position>-<epoch as a number>`: who reads sees which history it is of.
-
-_BEGIN = """
-local state_key, log, ids = KEYS[1], KEYS[2], KEYS[3]
-local new_epoch, seen_epoch, seen = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local most_events, most_bytes, grace = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local spare_events, spare_bytes, overhead = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local state = redis.call('HMGET', state_key, 'epoch', 'newest', 'oldest', 'events', 'bytes')
-local epoch, newest, oldest, events, bytes = state[1], tonumber(state[2]), tonumber(state[3]), tonumber(state[4]),
-    tonumber(state[5])
-local changed, lost = false, 0
-
-if redis.call('XLEN', log) ~= (events or -1) then -- nothing yet, or somebody has deleted a key of ours
-    redis.call('HLEN', ids) -- fails for a key of another kind, which is not ours to delete
-    redis.call('UNLINK', log, ids)
-    epoch, newest, oldest, events, bytes, changed = new_epoch, 0, 0, 0, 0, true
-elseif epoch == seen_epoch and newest < seen then -- a crash took the newest: their positions are not used again
-    lost, newest, changed = seen - newest, seen, true
-end
-
-local function drop(most, age)
-    local page_size, last = 1, nil
-    while most > 0 and events > 0 and (events > most_events or bytes > most_bytes or age) do
-        local page = redis.call('XRANGE', log, last and '(' .. last or '-', '+', 'COUNT', math.min(page_size, most))
-        for _, entry in ipairs(page) do
-            local record, at, id = entry[2][2], tonumber(entry[2][4]), entry[2][6]
-            local due = events > most_events or bytes > most_bytes or (age and now - at >= age)
-            local spared = now - at < grace and events <= most_events + spare_events
-                and bytes <= most_bytes + spare_bytes
-            if not due or spared then
-                most = 0
-                break
-            end
-            if id then
-                redis.call('HDEL', ids, id)
-            end
-            last, most = entry[1], most - 1
-            events, bytes = events - 1, bytes - #record - overhead
-        end
-        page_size = math.min(2 * page_size, 64)
-    end
-    if last then
-        oldest = tonumber(string.match(last, '%d+'))
-        redis.call('XTRIM', log, 'MINID', string.format('%.0f', oldest + 1))
-        changed = true
-    end
-end
-
-local function save()
-    if changed then
-        local function text(number)
-            return string.format('%.0f', number)
-        end
-        redis.call('HSET', state_key, 'epoch', epoch, 'newest', text(newest), 'oldest', text(oldest),
-            'events', text(events), 'bytes', text(bytes))
-    end
-end
-"""
-
-_APPEND = """
-local refuse, most, first = ARGV[10] == 'refuse', tonumber(ARGV[11]), 12
-local places, chosen, next_place = {}, {}, newest + 1
-for at = first, #ARGV, 2 do -- all is looked at before anything is written
-    local id = ARGV[at]
-    local place = id ~= '' and (chosen[id] or tonumber(redis.call('HGET', ids, id) or nil))
-    if place then
-        if refuse then
-            return {'duplicate', id}
-        end
-    else
-        place, next_place = next_place, next_place + 1
-        chosen[id] = place
-    end
-    places[#places + 1] = place
-end
-local suffix = '-' .. string.format('%.0f', tonumber(epoch, 16))
-for at = first, #ARGV, 2 do
-    local id, record, place = ARGV[at], ARGV[at + 1], places[(at - first) / 2 + 1]
-    if place > newest then
-        local position = string.format('%.0f', place)
-        if id == '' then
-            redis.call('XADD', log, position .. suffix, 'record', record, 'time', now)
-        else
-            redis.call('XADD', log, position .. suffix, 'record', record, 'time', now, 'id', id)
-            redis.call('HSET', ids, id, position)
-        end
-        newest, events, bytes, changed = place, events + 1, bytes + #record + overhead, true
-    end
-end
-drop(2 * #places + most, nil)
-save()
-return {'stored', epoch, lost, places}
-"""
-
-_LOOK = """
-local before = events
-drop(tonumber(ARGV[11]), tonumber(ARGV[10]))
-save()
-return {epoch, oldest, newest, bytes, lost, before - events}
-"""
-
-_FIND = """
-drop(tonumber(ARGV[11]), tonumber(ARGV[10]))
-save()
-local place = redis.call('HGET', ids, ARGV[12])
-if place then
-    return tonumber(place)
-end
-if ARGV[13] ~= '' and #redis.call('XRANGE', log, ARGV[13], ARGV[13]) > 0 then
-    return tonumber(string.match(ARGV[13], '%d+'))
-end
-return nil
-"""
-
-_PAGE = """
-local start, most, left = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local page = {}
-while most > 0 and left > 0 do
-    local step = math.min(most, 16)
-    local entries = redis.call('XRANGE', KEYS[1], start, '+', 'COUNT', step)
-    for _, entry in ipairs(entries) do
-        if left <= 0 then
-            break
-        end
-        page[#page + 1] = entry[1]
-        page[#page + 1] = entry[2][2]
-        left = left - #entry[2][2]
-    end
-    if #entries < step then
-        break
-    end
-    start, most = '(' .. entries[#entries][1], most - step
-end
-return page
-"""
 
 
 class RedisBroker(Broker):
@@ -228,7 +84,7 @@ class RedisBroker(Broker):
 
     def __init__(self, config: HubConfig) -> None:
         super().__init__(config)
-        self._address, self._name = _address(config)
+        self._address, self._name = address(config)
         keys = ("state", "log", "ids", "messages")
         self._state, self._log, self._ids, self._channel = (f"{{{self._name}}}:{key}" for key in keys)
         self._epoch = ""
@@ -241,10 +97,10 @@ class RedisBroker(Broker):
             self._client = self._connect()
         except ValueError as error:  # of an option; redis-py names it and does not show the URL
             raise ConfigError(f"HubConfig.broker = {self.url!r}: {error}") from None
-        self._append = self._client.register_script(_BEGIN + _APPEND)
-        self._look = self._client.register_script(_BEGIN + _LOOK)
-        self._find = self._client.register_script(_BEGIN + _FIND)
-        self._page = self._client.register_script(_PAGE)
+        self._append = self._client.register_script(scripts.BEGIN + scripts.APPEND)
+        self._look = self._client.register_script(scripts.BEGIN + scripts.LOOK)
+        self._find = self._client.register_script(scripts.BEGIN + scripts.FIND)
+        self._page = self._client.register_script(scripts.PAGE)
 
     def _connect(self) -> Redis:
         """Connections are made when they are needed. Nothing is retried here: who asked is told, and asks again.
@@ -450,36 +306,6 @@ def _refusal(error: Exception, name: str) -> str | None:
     if "DB index" in text:
         return f"there is no such database: {text}"
     return None
-
-
-def _address(config: HubConfig) -> tuple[str, str]:
-    """The URL that redis-py takes, and the history's name. Raises `ConfigError`."""
-    parts = urlsplit(config.broker)
-    try:
-        port = parts.port
-    except ValueError:
-        port = 0
-    if port == 0:  # the URL is not shown: what is taken for a port may be part of a password
-        raise ConfigError(
-            "HubConfig.broker has a port that is not a number from 1 to 65535; "
-            "in a password '/', '#' and '?' are written as %2F, %23 and %3F"
-        )
-    url, secure = without_password(config.broker), parts.scheme in ("rediss", "valkeys")
-    if not re.fullmatch(r"/?|/[0-9]{1,9}", parts.path):
-        raise ConfigError(f"HubConfig.broker = {url!r} has the path {parts.path!r}; it takes the number of a database")
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    name = query.pop("name", "ssepool")
-    if not NAME.fullmatch(name):
-        raise ConfigError(f"HubConfig.broker has the name {name!r}; it takes 1 to 100 letters, digits and _ . : -")
-    for option in query:
-        if option not in OPTIONS:
-            raise ConfigError(
-                f"HubConfig.broker has the parameter {option!r}; there are name, {', '.join(sorted(OPTIONS))}"
-            )
-        if option.startswith("ssl_") and not secure:
-            raise ConfigError(f"HubConfig.broker has the parameter {option!r}, which takes rediss:// or valkeys://")
-    scheme = "rediss" if secure else "redis"
-    return urlunsplit((scheme, parts.netloc, parts.path, urlencode(query), "")), name
 
 
 def _number(limit: float) -> str:

@@ -24,8 +24,8 @@ from urllib.parse import unquote, urlsplit
 
 from ssepool.brokers.base import Bounds, Broker, Stored
 from ssepool.brokers.record import Record
-from ssepool.brokers.sqlite_bell import Bell
-from ssepool.brokers.sqlite_history import History
+from ssepool.brokers.sqlite.history import History
+from ssepool.brokers.sqlite.notifier import Notifier
 from ssepool.config import HubConfig
 from ssepool.core.event import Entry
 from ssepool.errors import BrokerError, ConfigError
@@ -46,8 +46,8 @@ class SqliteBroker(Broker):
     def __init__(self, config: HubConfig) -> None:
         super().__init__(config)
         path = path_of(config.broker)
-        self._bell = Bell(path.with_name(path.name + "-wake"))
-        self._writer = _Worker(path, config, self.url, then=self._bell.ring)
+        self._notifier = Notifier(path.with_name(path.name + "-wake"))
+        self._writer = _Worker(path, config, self.url, then=self._notifier.notify)
         self._reader = _Worker(path, config, self.url)
         self._news = asyncio.Event()
         self._epoch = ""
@@ -57,14 +57,14 @@ class SqliteBroker(Broker):
         await self._writer.open()
         await self._reader.open()
         await self.bounds()
-        self._bell.open(self._heard)
+        self._notifier.open(self._heard)
 
     async def close(self) -> None:
         try:
             await self._reader.close()
             await self._writer.close()
         finally:
-            self._bell.close()
+            self._notifier.close()
 
     async def append(self, records: Sequence[Record]) -> list[Stored]:
         return await self._writer.run(History.append, records) if records else []
