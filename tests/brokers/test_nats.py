@@ -667,7 +667,7 @@ def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyP
     for name in ("nats", "nats.errors"):
         monkeypatch.setitem(sys.modules, name, None)
     for name in ("broker", "connection", "stream"):
-        monkeypatch.delitem(sys.modules, f"ssepool.brokers.nats.{name}")
+        monkeypatch.delitem(sys.modules, f"ssepool.brokers.nats.{name}", raising=False)
     with pytest.raises(ConfigError, match=r'install "ssepool\[nats\]"$'):
         connect(HubConfig(broker="nats://h"))
 
