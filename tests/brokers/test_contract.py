@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ssepool.brokers import connect
-from ssepool.brokers.base import MOST_MESSAGE, Bounds, Broker, Stored
+from ssepool.brokers.base import MAX_MESSAGE_BYTES, Bounds, Broker, Stored
 from ssepool.brokers.record import Record, records
 from ssepool.config import HubConfig, KiB, MiB
 from ssepool.core.decoder import Decoder
@@ -644,7 +644,7 @@ async def test_messages_go_from_each_broker_to_each(make: Make) -> None:
 
 async def test_the_largest_message_comes_through(make: Make) -> None:
     broker = await make()
-    message = random.randbytes(MOST_MESSAGE)
+    message = random.randbytes(MAX_MESSAGE_BYTES)
     async with Listener(broker) as listener:
         await broker.send(message)
         await listener.hear(message)

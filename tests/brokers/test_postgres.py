@@ -593,7 +593,7 @@ async def test_tables_of_somebody_else_are_left_alone(server: Postgres, url: str
 
 
 async def test_a_server_that_is_too_old_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "OLDEST_SERVER", (990000, "99"))
+    monkeypatch.setattr(module, "MIN_SERVER_VERSION", 99)
     with pytest.raises(ConfigError, match=r"PostgreSQL \d+.* is too old; it takes 99 or newer"):
         await connect(HubConfig(broker=url)).open()
 

@@ -590,13 +590,15 @@ async def test_a_tail_gets_a_burst_that_is_larger_than_the_history(service: Redi
 async def test_what_is_kept_for_the_tails_is_bounded(
     service: Redis, opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SPARE", (50, MiB))
-    monkeypatch.setattr(module, "GRACE", 3600.0)
+    monkeypatch.setattr(module, "SPARE_EVENTS", 50)
+    monkeypatch.setattr(module, "SPARE_BYTES", MiB)
+    monkeypatch.setattr(module, "GRACE_SECONDS", 3600.0)
     broker = await opened(history_events=10)
     for _ in range(3):
         await broker.append(batch(*map(str, range(100))))
     assert (await broker.bounds())[1:3] == (240, 300)
-    monkeypatch.setattr(module, "SPARE", (1000, 3000))
+    monkeypatch.setattr(module, "SPARE_EVENTS", 1000)
+    monkeypatch.setattr(module, "SPARE_BYTES", 3000)
     broker = await opened(history_bytes=5000)
     await broker.append(batch(*["x" * 1000] * 10))
     oldest, newest, size = (await broker.bounds())[1:]
@@ -608,7 +610,7 @@ async def test_a_history_that_is_made_smaller_is_trimmed_in_steps(service: Redis
     for turn in range(5):
         await broker.append(batch(*map(str, range(1000)), ids=tuple(f"{turn}.{n}" for n in range(1000))))
     smaller = await opened(history_events=10)
-    await asyncio.sleep(module.GRACE)
+    await asyncio.sleep(module.GRACE_SECONDS)
     await smaller.trim()
     assert (await smaller.bounds())[1:3] == (4990, 5000)
     assert service.ask("HLEN {test}:ids") == b":10\r\n"

@@ -395,7 +395,7 @@ async def test_a_disk_that_cannot_be_written_is_refused(small_disk: Path, on_sma
 async def test_what_the_history_keeps_no_longer_is_deleted_a_little_later(
     path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(history, "SPARE_AGE", 0.1)
+    monkeypatch.setattr(history, "SPARE_SECONDS", 0.1)
     broker = await make(history_events=2)
     await broker.append(batch(*map(str, range(20))))
     assert texts(await read_all(broker)) == ["18", "19"]
@@ -424,7 +424,7 @@ async def test_what_nobody_keeps_does_not_pile_up(path: Path, make: Make, settin
 async def test_a_long_history_that_is_too_old_goes_in_slices(
     path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(history, "SLICE", 100)
+    monkeypatch.setattr(history, "SLICE_ENTRIES", 100)
     broker = await make(history_age=0.1)
     stored = await broker.append(batch(*["x"] * 950))
 
@@ -439,7 +439,7 @@ async def test_a_long_history_that_is_too_old_goes_in_slices(
 
 
 async def test_messages_are_deleted_after_a_while(path: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "MESSAGE_AGE", 0.05)
+    monkeypatch.setattr(history, "MESSAGE_SECONDS", 0.05)
     broker = await make()
     await broker.send(b"x")
 
@@ -493,7 +493,7 @@ async def test_a_notifier_that_nobody_answers_does_not_block_the_one_that_notifi
 async def test_tails_and_listeners_need_not_look_where_a_notifier_is_heard(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LOOK", 3600)
+    monkeypatch.setattr(module, "POLL_SECONDS", 3600)
     one, two = await make(), await make()
     async with aclosing(one.tail(0)) as tail, aclosing(one.messages()) as messages:  # type: ignore[type-var]
         for text in ("a", "b", "c"):

@@ -30,7 +30,7 @@ from service_fixtures import Get, make_service
 from services import Service
 from services.kinds import SERVICES
 from ssepool.brokers import connect
-from ssepool.brokers.group import MOST_WAITING_BYTES
+from ssepool.brokers.group import MAX_WAITING_BYTES
 from ssepool.brokers.record import records
 from ssepool.config import HubConfig, KiB, MiB
 from ssepool.core.event import Event
@@ -287,7 +287,7 @@ def test_what_waits_for_the_broker_is_bounded(tmp_path: Path) -> None:
                     seen.append(memory(node))
                     time.sleep(0.02)
             answers = [answer.result() for answer in answering]
-            assert max(seen) - before < COPIES * MOST_WAITING_BYTES
+            assert max(seen) - before < COPIES * MAX_WAITING_BYTES
             assert {status for status, _ in answers} == {503}
             assert len([said for _, said in answers if "is too slow or away" in said]) >= OFFERED / 2
             service.resume()

@@ -1,4 +1,4 @@
-"""Brokers: where events are kept and shared between processes. One contract, chosen by the URL's scheme."""
+"""Brokers keep events and share them between processes: one contract (`base`), and a class for each URL scheme."""
 
 from __future__ import annotations
 
@@ -21,15 +21,18 @@ SCHEMES = {
     "postgresql": "ssepool.brokers.postgres.broker:PostgresBroker",
     "postgres": "ssepool.brokers.postgres.broker:PostgresBroker",
 }
-"""URL scheme to the class that serves it; loaded when it is first named."""
+"""The broker's class for each URL scheme, as `module:class`. A module is loaded when a URL first names its scheme."""
 
 EXTRAS = {"redis": "redis", "nats": "nats", "psycopg": "postgres"}
-"""Libraries that are not installed with ssepool itself, and the extra that brings them."""
+"""The extra of ssepool that installs each optional library."""
 
 
 def connect(config: HubConfig) -> Broker:
-    """The broker that `config.broker` names, not opened yet. Raises `ConfigError` for a scheme that is not known, a URL
-    that will not do, and a library that is not installed."""
+    """The broker that `config.broker` names, not opened yet.
+
+    Raises `ConfigError` for an unknown scheme, for a URL that the broker cannot use, and for a library that is not
+    installed.
+    """
     try:
         scheme = urlsplit(config.broker).scheme
     except ValueError as error:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ssepool.brokers.base import MOST_MESSAGE
+from ssepool.brokers.base import MAX_MESSAGE_BYTES
 from ssepool.errors import BrokerError, SSEPoolError
 
 if TYPE_CHECKING:
@@ -197,8 +197,8 @@ class Cluster:
 
     async def _send(self, message: Message) -> None:
         data = ENCODER.encode(message)
-        if len(data) > MOST_MESSAGE:
-            raise BrokerError(f"a message of {len(data)} bytes to other nodes exceeds {MOST_MESSAGE}")
+        if len(data) > MAX_MESSAGE_BYTES:
+            raise BrokerError(f"a message of {len(data)} bytes to other nodes exceeds {MAX_MESSAGE_BYTES}")
         await self._hub.broker.send(data)
 
     async def _spread(self, kind: str, body: Any) -> None:

@@ -8,10 +8,10 @@ from urllib.parse import quote
 
 import msgspec
 
-from ssepool.brokers.record import AROUND_ID, Record, pack
+from ssepool.brokers.record import AROUND_ID_BYTES, Record, pack
 from ssepool.core.event import Entry
 
-LOG = "log"
+LOG_SUBJECT = "log"
 """The subject, behind the stream's, of messages that need none of their own."""
 
 _unpack = msgspec.msgpack.Decoder(list[Record]).decode
@@ -101,7 +101,7 @@ def batch(
     of, size = max(len(chunks), len(claims)), _size(state, records)
     messages = []
     for number in range(of):
-        subject, place = claims[number] if number < len(claims) else (LOG, 0)
+        subject, place = claims[number] if number < len(claims) else (LOG_SUBJECT, 0)
         chunk = chunks[number] if number < len(chunks) else b""
         part = Part(state.epoch, state.newest, state.total, len(records), size, number, of, place, chunk)
         messages.append((subject, pack(part)))
@@ -137,4 +137,4 @@ def subject_of(id: str) -> str:
 def _size(state: State, records: Sequence[Record]) -> int:
     """Bytes of the frames, once they have their ids."""
     made = len(f"{state.epoch}-{state.newest + len(records)}")
-    return sum([len(record.frame) + AROUND_ID + (len(record.id) if record.id else made) for record in records])
+    return sum([len(record.frame) + AROUND_ID_BYTES + (len(record.id) if record.id else made) for record in records])

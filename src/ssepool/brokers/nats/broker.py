@@ -41,35 +41,33 @@ from ssepool.brokers.base import Bounds, Broker, Stored, duplicate, new_epoch
 from ssepool.brokers.nats.address import Address
 from ssepool.brokers.nats.batch import Joiner, Mark, State, batch, subject_of
 from ssepool.brokers.nats.connection import Refused
+from ssepool.brokers.nats.marks import ALL_SUBJECTS, Marks
 from ssepool.brokers.nats.stream import JetStream, Message, NoStream, Overtaken, Rejected
 from ssepool.brokers.record import Record
 from ssepool.config import HubConfig, MiB
 from ssepool.core.event import Entry
 from ssepool.errors import BrokerError, ConfigError
 
-PAGE = 1000
+PAGE_ENTRIES = 1000
 """Entries of a page at most."""
 
 PAGE_BYTES = MiB
 """Their bytes, about."""
 
-SPARE = (1000, 4 * MiB)
-"""Events and bytes that the server keeps beyond the history, for tails that are a moment behind."""
+SPARE_EVENTS = 1000
+"""Events that the server keeps beyond the history, for tails that are a moment behind."""
 
-PATIENCE = 3
+SPARE_BYTES = 4 * MiB
+"""Bytes of events that the server keeps beyond the history, for tails that are a moment behind."""
+
+ATTEMPTS_BEFORE_TURN = 3
 """How often we are overtaken until we ask the others to pause."""
 
-LONGEST_PAUSE = 0.5
+MAX_PAUSE_SECONDS = 0.5
 """Seconds that others may ask for."""
 
-UNDER_WAY = 0.01
+UNFINISHED_SECONDS = 0.01
 """Seconds that somebody else gets to complete a batch before its messages count as left behind."""
-
-MARKS = 4096
-"""Messages whose numbers are remembered."""
-
-ALL = ">"
-"""All subjects."""
 
 
 class View(NamedTuple):
@@ -93,8 +91,7 @@ class NatsBroker(Broker):
         self.url = self._address.shown
         self._js: JetStream | None = None
         self._connecting = asyncio.Lock()
-        self._token = ""
-        self._marks: dict[int, Mark] = {}
+        self._marks = Marks(self._address.name)
         self._state: State | None = None
         """What the next append goes by; None if it has to ask."""
         self._epoch = ""
@@ -153,7 +150,7 @@ class NatsBroker(Broker):
                 state = None
             except Overtaken:
                 state, overtaken = None, overtaken + 1
-                if overtaken % PATIENCE == 0:
+                if overtaken % ATTEMPTS_BEFORE_TURN == 0:
                     await self._ask_for_a_turn(js, time.monotonic() - started)
             else:
                 self._state = behind
@@ -165,7 +162,7 @@ class NatsBroker(Broker):
     ) -> None:
         try:
             async with js.asking():
-                await js.publish(self._subject(""), messages, state.seq, unless_there=unless_there)
+                await js.publish(self._marks.subject(""), messages, state.seq, unless_there=unless_there)
         except Rejected:
             raise
         except BrokerError as error:
@@ -177,12 +174,12 @@ class NatsBroker(Broker):
         Who has appended last knows the newest message, and we have to ask for it. Somebody nearer to the server who
         appends without a break would always be there before us.
         """
-        await js.hint(self._turns, b"%b %f" % (self._me, min(2 * took, LONGEST_PAUSE)))
+        await js.hint(self._turns, b"%b %f" % (self._me, min(2 * took, MAX_PAUSE_SECONDS)))
 
     def _hear_of_a_turn(self, message: bytes) -> None:
         who, _, seconds = message.partition(b" ")
         if who != self._me:
-            self._pause_until = time.monotonic() + min(float(seconds), LONGEST_PAUSE)
+            self._pause_until = time.monotonic() + min(float(seconds), MAX_PAUSE_SECONDS)
 
     def _places(
         self, state: State, records: Sequence[Record], kept: Mapping[str, int]
@@ -210,13 +207,13 @@ class NatsBroker(Broker):
         """What the newest message says."""
         left = None
         while True:
-            mark = await self._last(js, ALL) if self._token else None
+            mark = await self._marks.last(js, ALL_SUBJECTS) if self._marks.token else None
             if mark is None:
                 return (await self._view(js)).state
             if mark.part.is_last or mark.seq == left:
                 return mark.state
             left = mark.seq
-            await asyncio.sleep(UNDER_WAY)
+            await asyncio.sleep(UNFINISHED_SECONDS)
 
     # Ids.
 
@@ -241,12 +238,12 @@ class NatsBroker(Broker):
 
     async def _chosen(self, js: JetStream, view: View, id: str) -> int | None:
         """The position of an event in the history by the id that its publisher chose."""
-        mark = await self._last(js, subject_of(id))
+        mark = await self._marks.last(js, subject_of(id))
         if mark is None or mark.part.place <= view.oldest or mark.part.epoch != view.state.epoch:
             return None
         end = mark.start + mark.part.of - 1
         if end != mark.seq:
-            last = await self._mark(js, end)
+            last = await self._marks.at(js, end)
             if last is None or last.seq != end or not last.part.is_last or last.start != mark.start:
                 return None  # it was left behind without its end
         return mark.part.place
@@ -299,7 +296,7 @@ class NatsBroker(Broker):
         if view.ends is None:
             return view.state.seq + 1
         first, last = view.ends
-        mark = await self._search(js, first, last, lambda mark: mark.part.after <= after)
+        mark = await self._marks.search(js, first, last, lambda mark: mark.part.after <= after)
         return first.seq if mark is None else mark.start
 
     # What there is.
@@ -323,11 +320,13 @@ class NatsBroker(Broker):
     def _is_large(self, first: Mark, last: Mark) -> bool:
         """Whether the stream has twice the spare."""
         events, size = last.part.newest - first.part.after, last.part.all_bytes - first.part.total
-        return events > self.config.history_events + 2 * SPARE[0] or size > self.config.history_bytes + 2 * SPARE[1]
+        return (
+            events > self.config.history_events + 2 * SPARE_EVENTS or size > self.config.history_bytes + 2 * SPARE_BYTES
+        )
 
     async def _trim(self, js: JetStream, first: Mark, last: Mark) -> None:
-        oldest = await self._oldest(js, first, last, *SPARE)
-        mark = await self._search(js, first, last, lambda mark: mark.part.after <= oldest)
+        oldest = await self._oldest(js, first, last, SPARE_EVENTS, SPARE_BYTES)
+        mark = await self._marks.search(js, first, last, lambda mark: mark.part.after <= oldest)
         if mark is not None and mark.start > first.seq:
             await js.purge(mark.start)
 
@@ -336,13 +335,11 @@ class NatsBroker(Broker):
         try:
             info = await js.info()
         except NoStream:
-            await js.create(f"{self._address.name}.{new_epoch()}.{ALL}")
+            await js.create(f"{self._address.name}.{new_epoch()}.{ALL_SUBJECTS}")
             info = await js.info()
-        if info.token != self._token or (self._marks and max(self._marks) > info.last):
-            self._marks.clear()
-        self._token = info.token
-        first = await self._mark(js, info.first) if info.messages else None
-        last = await self._mark(js, info.last) if info.messages else None
+        self._marks.follow(info)
+        first = await self._marks.at(js, info.first) if info.messages else None
+        last = await self._marks.at(js, info.last) if info.messages else None
         if first is None or last is None:
             return View(State(info.last, _epoch(info.token, info.last), 0, 0), 0, 0, None)
         oldest = await self._oldest(js, first, last)
@@ -359,57 +356,17 @@ class NatsBroker(Broker):
             lambda mark: mark.time <= latest,
         )
         for is_dropped in dropped:
-            if mark := await self._search(js, first, last, is_dropped):
+            if mark := await self._marks.search(js, first, last, is_dropped):
                 oldest = max(oldest, mark.part.newest)
         return oldest
 
     async def _bytes(self, js: JetStream, first: Mark, last: Mark, position: int) -> int:
         """Bytes of all entries up to a position; those of one batch count as equally large."""
-        mark = await self._search(js, first, last, lambda mark: mark.part.after <= position)
+        mark = await self._marks.search(js, first, last, lambda mark: mark.part.after <= position)
         if mark is None:
             return first.part.total
         part = mark.part
         return part.total + part.size * min(position - part.after, part.events) // part.events
-
-    async def _search(self, js: JetStream, first: Mark, last: Mark, fits: Callable[[Mark], bool]) -> Mark | None:
-        """The last message that fits, where all that fit are before all that do not.
-
-        It looks at places that are round numbers, so that the next search comes by the same ones, and knows them.
-        """
-        if fits(last):
-            return last
-        if not fits(first):
-            return None
-        low, high, found = first.seq, last.seq - 1, first
-        while low < high:
-            bits = (low ^ high).bit_length() - 1
-            middle = high >> bits << bits
-            mark = await self._mark(js, middle)
-            if mark is not None and mark.seq <= high and fits(mark):
-                low, found = mark.seq, mark
-            else:
-                high = middle - 1
-        return found
-
-    async def _mark(self, js: JetStream, seq: int) -> Mark | None:
-        """The message at a place or, if it is not there, the next one."""
-        return self._marks.get(seq) or self._remember(await js.get(self._subject(ALL), seq))
-
-    async def _last(self, js: JetStream, subject: str) -> Mark | None:
-        """The newest message of a subject."""
-        return self._remember(await js.last(self._subject(subject)))
-
-    def _remember(self, message: Message | None) -> Mark | None:
-        if message is None:
-            return None
-        mark = Mark.of(message.seq, message.time, message.data)
-        while len(self._marks) >= MARKS:
-            del self._marks[next(iter(self._marks))]
-        self._marks[mark.seq] = mark
-        return mark
-
-    def _subject(self, rest: str) -> str:
-        return f"{self._address.name}.{self._token}.{rest}"
 
     # The side channel.
 
@@ -436,7 +393,7 @@ def _pages(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
     """Entries in pages that are small enough."""
     start = size = 0
     for place, entry in enumerate(entries):
-        if place > start and (place - start == PAGE or size + len(entry.frame) > PAGE_BYTES):
+        if place > start and (place - start == PAGE_ENTRIES or size + len(entry.frame) > PAGE_BYTES):
             yield entries[start:place]
             start, size = place, 0
         size += len(entry.frame)

@@ -14,20 +14,20 @@ import nats.js.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from ssepool.brokers.base import MOST_MESSAGE
+from ssepool.brokers.base import MAX_MESSAGE_BYTES
 from ssepool.brokers.nats.address import Address
 from ssepool.config import KiB, MiB
 from ssepool.errors import BrokerError
 
 logger = logging.getLogger("ssepool")
 
-OLDEST_SERVER = (2, 9)
+MIN_SERVER_VERSION = (2, 9)
 """The first that lets a pull be bounded in bytes and keeps consumers in memory."""
 
-HEADERS = 2 * KiB
+HEADER_BYTES = 2 * KiB
 """Bytes of a message that are left for its headers."""
 
-MOST_UNHEARD = 64 * MiB
+MAX_UNREAD_BYTES = 64 * MiB
 """Bytes of the side channel that wait to be read; what comes beyond them is dropped."""
 
 LIBRARY_ERRORS = (nats.errors.Error, OSError, TimeoutError)
@@ -101,9 +101,9 @@ class Connection:
 
     def _check_server(self) -> None:
         version = self._client.connected_server_version
-        if (version.major, version.minor) < OLDEST_SERVER:
+        if (version.major, version.minor) < MIN_SERVER_VERSION:
             raise self._refused(f"this is NATS {version.major}.{version.minor}; ssepool needs 2.9 or newer")
-        if self._client.max_payload < MOST_MESSAGE + HEADERS:
+        if self._client.max_payload < MAX_MESSAGE_BYTES + HEADER_BYTES:
             raise self._refused(
                 f"the server's max_payload is {self._client.max_payload} bytes; set it to {MiB} (1 MiB) or more"
             )
@@ -190,7 +190,7 @@ class Connection:
 
     async def listen(self, subject: str) -> AsyncGenerator[bytes, None]:
         async with self.asking():
-            subscription = await self._client.subscribe(subject, pending_bytes_limit=MOST_UNHEARD)
+            subscription = await self._client.subscribe(subject, pending_bytes_limit=MAX_UNREAD_BYTES)
             await self._client.flush(timeout=2 * self._timeout)  # type: ignore[arg-type]
         try:
             async for message in subscription.messages:

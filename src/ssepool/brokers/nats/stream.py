@@ -15,36 +15,39 @@ from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, DeliverPolicy, Header, RawStreamMsg, StorageType
 
 from ssepool.brokers.nats.address import Address
-from ssepool.brokers.nats.batch import LOG
-from ssepool.brokers.nats.connection import HEADERS, LIBRARY_ERRORS, Connection
+from ssepool.brokers.nats.batch import LOG_SUBJECT
+from ssepool.brokers.nats.connection import HEADER_BYTES, LIBRARY_ERRORS, Connection
 from ssepool.config import KiB, MiB
 from ssepool.errors import BrokerError
 
-MOST_PAYLOAD = MiB
+MAX_PAYLOAD_BYTES = MiB
 """Bytes of a message at most, also where the server's `max_payload` is more: pages are counted in messages."""
 
-PULL = {"batch": 1000, "max_bytes": MOST_PAYLOAD + 64 * KiB}
-"""Messages that are asked for at a time."""
+PULL_MESSAGES = 1000
+"""Messages that one pull asks for."""
 
-EXPIRES = 5.0
+PULL_BYTES = MAX_PAYLOAD_BYTES + 64 * KiB
+"""Bytes that one pull asks for: room for at least one message of the largest size."""
+
+PULL_SECONDS = 5.0
 """Seconds that the server keeps such a request; a consumer that is silent for longer is lost."""
 
-ANSWERED = ("404", "408", "409 Message Size", "409 Batch Completed")
+PULL_ENDS = ("404", "408", "409 Message Size", "409 Batch Completed")
 """What the server says at the end of such a request; all else ends the consumer."""
 
-SPREADING = 0.02
+RETRY_SECONDS = 0.02
 """Seconds until a request is made again that no server of a cluster took: not all know a new consumer at once."""
 
-INACTIVE = 300.0
+INACTIVE_SECONDS = 300.0
 """Seconds after which the server forgets a consumer that asks for nothing more."""
 
-WRONG_SEQUENCE = (10071, 10164)
+WRONG_SEQUENCE_CODES = (10071, 10164)
 """Codes of the error that another message was last than the one expected."""
 
-NO_JETSTREAM = (None, 10039, 10076)
+NO_JETSTREAM_CODES = (None, 10039, 10076)
 """Codes of the error that there is none; None if nobody answers for it."""
 
-NAME_IN_USE = 10058
+NAME_IN_USE_CODE = 10058
 """Code of the error that somebody else has made the stream meanwhile."""
 
 
@@ -120,11 +123,11 @@ class JetStream(Connection):
         except nats.js.errors.ServiceUnavailableError as error:
             raise self._unavailable(error) from None
         except nats.js.errors.APIError as error:
-            if error.err_code != NAME_IN_USE:
+            if error.err_code != NAME_IN_USE_CODE:
                 raise self._refused(f"the stream {name!r} cannot be made: {error.description}") from None
 
     def _unavailable(self, error: nats.js.errors.APIError) -> BrokerError:
-        if error.err_code not in NO_JETSTREAM:
+        if error.err_code not in NO_JETSTREAM_CODES:
             return self._translated(error)
         return self._refused(
             "JetStream is not enabled, for this account at least; start nats-server with -js, or set jetstream in its "
@@ -151,7 +154,7 @@ class JetStream(Connection):
 
     @property
     def most_data(self) -> int:
-        return min(self._client.max_payload, MOST_PAYLOAD) - HEADERS
+        return min(self._client.max_payload, MAX_PAYLOAD_BYTES) - HEADER_BYTES
 
     async def publish(
         self, prefix: str, messages: Sequence[tuple[str, bytes]], last: int, *, unless_there: bool
@@ -160,13 +163,13 @@ class JetStream(Connection):
         all others are there.
 
         Raises `Overtaken` if another message came in between or, with `unless_there`, if one of the subjects other than
-        `LOG` has a message; `NoStream`; and `Rejected`. The newest was not stored then.
+        `LOG_SUBJECT` has a message; `NoStream`; and `Rejected`. The newest was not stored then.
         """
 
         def store(number: int) -> Awaitable[object]:
             subject, data = messages[number]
             headers: dict[str, Any] = {Header.EXPECTED_LAST_SEQUENCE.value: str(last + number)}
-            if unless_there and subject != LOG:
+            if unless_there and subject != LOG_SUBJECT:
                 headers[Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value] = "0"
             return self._js.publish(prefix + subject, data, headers=headers)
 
@@ -180,7 +183,7 @@ class JetStream(Connection):
         except nats.js.errors.NoStreamResponseError:
             raise NoStream from None
         except nats.js.errors.APIError as error:
-            if error.err_code in WRONG_SEQUENCE:
+            if error.err_code in WRONG_SEQUENCE_CODES:
                 raise Overtaken from None
             raise Rejected(f"{self._address.shown}: {error.description}; nothing was published") from None
 
@@ -204,7 +207,7 @@ class JetStream(Connection):
                 deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
                 opt_start_seq=max(start, 1),
                 ack_policy=AckPolicy.NONE,
-                inactive_threshold=INACTIVE,
+                inactive_threshold=INACTIVE_SECONDS,
                 mem_storage=True,
                 num_replicas=1,
             )
@@ -218,14 +221,16 @@ class JetStream(Connection):
     async def _pages(
         self, subject: str, inbox: str, arrived: deque[Msg], news: asyncio.Event
     ) -> AsyncIterator[list[Message]]:
-        pull = msgspec.json.encode({**PULL, "expires": int(EXPIRES * 1e9)})
+        pull = msgspec.json.encode(
+            {"batch": PULL_MESSAGES, "max_bytes": PULL_BYTES, "expires": int(PULL_SECONDS * 1e9)}
+        )
         place = wanted = 0
         deadline = time.monotonic() + self._timeout
         while True:
-            async with self.asking(EXPIRES + self._timeout):
+            async with self.asking(PULL_SECONDS + self._timeout):
                 if not wanted:
                     await self._client.publish(subject, pull, reply=inbox)
-                    wanted = PULL["batch"]
+                    wanted = PULL_MESSAGES
                 await news.wait()
             news.clear()
             page: list[Message] = []
@@ -233,8 +238,8 @@ class JetStream(Connection):
                 message = arrived.popleft()
                 if status := _status(message):
                     if status.startswith("503") and time.monotonic() < deadline:
-                        await asyncio.sleep(SPREADING)
-                    elif not status.startswith(ANSWERED):
+                        await asyncio.sleep(RETRY_SECONDS)
+                    elif not status.startswith(PULL_ENDS):
                         raise BrokerError(f"{self._address.shown}: following the stream ended: {status}")
                     wanted = 0
                     continue

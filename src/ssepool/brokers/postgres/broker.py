@@ -14,35 +14,35 @@ from psycopg import conninfo, errors
 
 from ssepool.brokers.base import Bounds, Broker, Stored, duplicate, new_epoch
 from ssepool.brokers.postgres.session import MISSING, Row, Session, Values
-from ssepool.brokers.postgres.tables import DELETED, NAME, VERSION, Tables
+from ssepool.brokers.postgres.tables import NAME_PATTERN, SLICE_ENTRIES, TABLES_VERSION, Tables
 from ssepool.brokers.record import Record
 from ssepool.config import HubConfig
 from ssepool.core.event import Entry
 from ssepool.errors import BrokerError, ConfigError
 
-OLDEST_SERVER = (130000, "13")
+MIN_SERVER_VERSION = 13
 """What works: server_version_num, and as people write it."""
 
-PAGE = 1000
+PAGE_ENTRIES = 1000
 """Entries that a tail gives at a time."""
 
-POLL = 1.0
+POLL_SECONDS = 1.0
 """Seconds after which a tail looks by itself: notifications only wake it."""
 
 UNSURE = "the events may be published or not"
 
-SECRETS = ("password", "sslpassword")
+SECRET_PARAMETERS = ("password", "sslpassword")
 """Parameters that have no place in a query, since queries are shown."""
 
-_OURS_TO_CHANGE = re.compile(
+_OURS_TO_CHANGE_PATTERN = re.compile(
     r"authentication failed|no password supplied|no pg_hba\.conf entry|(role|database) .* does not exist"
     r"|not permitted to log in|permission denied|does not support SSL|certificate|(invalid .*|bad) (value|option)"
 )
 """What servers and the library say to those who connect with the wrong settings. The protocol has codes for it, but the
 library has no way to show them."""
 
-_A_CENTURY = 100 * 365.25 * 86400
-_MANY = 2**62
+_CENTURY_SECONDS = 100 * 365.25 * 86400
+_MAX_LIMIT = 2**62
 
 
 class PostgresBroker(Broker):
@@ -74,13 +74,13 @@ class PostgresBroker(Broker):
             raise ConfigError(
                 "HubConfig.broker is not a URL: in a user's name or password, @ is written %40, / %2F, ? %3F and # %23"
             )
-        if shown := [key for key in keys if key in SECRETS]:
+        if shown := [key for key in keys if key in SECRET_PARAMETERS]:
             raise ConfigError(
                 f"HubConfig.broker must not have {shown[0]!r} in its query, which is shown: put a password in front of "
                 "the @, or use PGPASSWORD, a password file (PGPASSFILE) or a service file (PGSERVICEFILE)"
             )
         name = dict(query).get("name", "ssepool")
-        if not NAME.fullmatch(name):
+        if not NAME_PATTERN.fullmatch(name):
             raise ConfigError(
                 f"HubConfig.broker has the name {name!r}; a history in PostgreSQL has a name of 1 to 50 letters, "
                 "digits, _ and -"
@@ -93,9 +93,9 @@ class PostgresBroker(Broker):
         self._epoch = ""
         """Of the history that `bounds` told of last."""
         self._limits = (
-            min(config.history_events, _MANY),
-            min(config.history_bytes, _MANY),
-            min(config.history_age, _A_CENTURY),
+            min(config.history_events, _MAX_LIMIT),
+            min(config.history_bytes, _MAX_LIMIT),
+            min(config.history_age, _CENTURY_SECONDS),
         )
 
     async def open(self) -> None:
@@ -150,9 +150,9 @@ class PostgresBroker(Broker):
             after = max(after, oldest)
             while True:
                 with self._told():
-                    rows = await self._page(session, after, PAGE, kept=False)
+                    rows = await self._page(session, after, PAGE_ENTRIES, kept=False)
                     if not rows or rows[0][0] != epoch:  # positions of another history mean nothing to who asked
-                        await session.hear(POLL)
+                        await session.hear(POLL_SECONDS)
                         continue
                 entries = [_entry(row) for row in rows]
                 after = entries[-1].position
@@ -187,8 +187,8 @@ class PostgresBroker(Broker):
         until = asyncio.get_running_loop().time() + self.config.broker_timeout / 2
         with self._told():
             await self._rows(self._asking, self._tables.trim, self._limits)
-            gone = DELETED
-            while gone == DELETED and asyncio.get_running_loop().time() < until:
+            gone = SLICE_ENTRIES
+            while gone == SLICE_ENTRIES and asyncio.get_running_loop().time() < until:
                 ((gone,),) = await self._rows(self._asking, self._tables.delete)
 
     async def send(self, message: bytes) -> None:
@@ -220,15 +220,15 @@ class PostgresBroker(Broker):
             b"current_setting('server_encoding')",
             (),
         )
-        if number < OLDEST_SERVER[0]:
-            raise ConfigError(f"{self.url}: PostgreSQL {version} is too old; it takes {OLDEST_SERVER[1]} or newer")
+        if number < 10_000 * MIN_SERVER_VERSION:
+            raise ConfigError(f"{self.url}: PostgreSQL {version} is too old; it takes {MIN_SERVER_VERSION} or newer")
         if encoding != "UTF8":
             raise ConfigError(f"{self.url}: the database has the encoding {encoding}; it takes UTF8")
         ((made,),) = await self._rows(self._asking, self._tables.probe)
-        if made > VERSION:
+        if made > TABLES_VERSION:
             raise ConfigError(
                 f"{self.url}: the tables of {self._tables.name!r} are of version {made}, made by a newer ssepool; "
-                f"this one knows {VERSION}: update it, or choose another name"
+                f"this one knows {TABLES_VERSION}: update it, or choose another name"
             )
 
     async def _page(self, session: Session, after: int, most: int, *, kept: bool) -> list[Row]:
@@ -312,7 +312,7 @@ class PostgresBroker(Broker):
         if isinstance(error, (errors.UndefinedColumn, errors.WrongObjectType, errors.InvalidSchemaName)):
             tables = ", ".join(f"{self._tables.name}_{part}" for part in ("log", "events", "messages"))
             return f"the names {tables} have to be ours: choose another with ?name=, or another schema"
-        if error.sqlstate is None and _OURS_TO_CHANGE.search(said):
+        if error.sqlstate is None and _OURS_TO_CHANGE_PATTERN.search(said):
             return "correct the URL in HubConfig.broker, or what the server allows"
         return None
 

@@ -19,22 +19,22 @@ import re
 
 from psycopg import sql
 
-from ssepool.brokers.record import AROUND_ID, LONGEST_MADE_ID
+from ssepool.brokers.record import AROUND_ID_BYTES, MAX_MADE_ID_BYTES
 from ssepool.config import MiB
 
-VERSION = 1
+TABLES_VERSION = 1
 """Of these tables and functions."""
 
-NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
+NAME_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,50}")
 """What a history may be called: identifiers have at most 63 bytes, and some of ours are longer than the name."""
 
 PAGE_BYTES = MiB
 """A page ends with the entry that reaches this."""
 
-GRACE = 5
+GRACE_SECONDS = 5
 """Seconds that events beyond the bounds are still there, for tails that are on their way to them."""
 
-DELETED = 10_000
+SLICE_ENTRIES = 10_000
 """Rows deleted at a time."""
 
 _MAKE = """
@@ -198,7 +198,7 @@ class Tables:
         self.find = self._query(_FIND)
         self.bounds = self._query("SELECT epoch, oldest, newest, ends - begins FROM {log}")
         self.trim = self._query("SELECT {trim}(%s, %s, %s)")
-        self.delete = self._query(_DELETE, grace=GRACE, deleted=DELETED)
+        self.delete = self._query(_DELETE, grace=GRACE_SECONDS, deleted=SLICE_ENTRIES)
         """Take away what is beyond the bounds, some at a time."""
         self.send = self._query(_SEND, mail=f"{name}_mail")
         self.message = self._query("SELECT message FROM {messages} WHERE id = %s::uuid")
@@ -212,11 +212,11 @@ class Tables:
         return self._query(
             _MAKE,
             name=name,
-            version=VERSION,
+            version=TABLES_VERSION,
             epoch=epoch,
             news=f"{name}_news",
-            around_id=AROUND_ID,
-            made_id=LONGEST_MADE_ID,
+            around_id=AROUND_ID_BYTES,
+            made_id=MAX_MADE_ID_BYTES,
         )
 
     def _query(self, text: str, **values: object) -> bytes:

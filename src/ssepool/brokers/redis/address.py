@@ -15,7 +15,7 @@ OPTIONS = {
 }
 """What of redis-py's own may stand in the URL's query."""
 
-NAME = re.compile(r"[\w.:-]{1,100}", re.ASCII)
+NAME_PATTERN = re.compile(r"[\w.:-]{1,100}", re.ASCII)
 
 
 def address(config: HubConfig) -> tuple[str, str]:
@@ -35,7 +35,7 @@ def address(config: HubConfig) -> tuple[str, str]:
         raise ConfigError(f"HubConfig.broker = {url!r} has the path {parts.path!r}; it takes the number of a database")
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     name = query.pop("name", "ssepool")
-    if not NAME.fullmatch(name):
+    if not NAME_PATTERN.fullmatch(name):
         raise ConfigError(f"HubConfig.broker has the name {name!r}; it takes 1 to 100 letters, digits and _ . : -")
     for option in query:
         if option not in OPTIONS:

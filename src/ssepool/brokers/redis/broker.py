@@ -27,43 +27,46 @@ T = TypeVar("T")
 
 logger = logging.getLogger("ssepool")
 
-VERSION = (6, 2)
+MIN_SERVER_VERSION = (6, 2)
 """The oldest Redis that will do: `XTRIM MINID` and exclusive ranges came with it. Every Valkey will do."""
 
-PAGE = 1000
+PAGE_ENTRIES = 1000
 """Entries of a page at most."""
 
 PAGE_BYTES = MiB
 """Their bytes, about."""
 
-BLOCK = 5
+BLOCK_SECONDS = 5
 """Seconds that the server lets a tail wait for news before it says that there are none."""
 
-GRACE = 1.0
+GRACE_SECONDS = 1.0
 """Seconds that every entry is kept, so that all tails get it: also with a history that is smaller than one burst."""
 
-SPARE = (10_000, 16 * MiB)
-"""Entries and bytes that may be kept for that reason beyond the history."""
+SPARE_EVENTS = 10_000
+"""Events beyond the history that are kept for `GRACE_SECONDS`; more are dropped at once."""
 
-DROPS = 1000
+SPARE_BYTES = 16 * MiB
+"""Bytes beyond the history that are kept for `GRACE_SECONDS`; more are dropped at once."""
+
+SLICE_ENTRIES = 1000
 """Entries that are dropped at most while the server does nothing else: about two milliseconds."""
 
-OVERHEAD = 40
+OVERHEAD_BYTES = 40
 """Bytes that an entry takes beside its record, about."""
 
 RIGHTS = "+@read +@write +@scripting +@pubsub +@connection +info +time"
 """The commands that a user of the server's ACL has to be allowed."""
 
-NO_RIGHTS = ("script can't run this command", "ACL failure in script")
+NO_RIGHTS_TEXTS = ("script can't run this command", "ACL failure in script")
 """What servers say, in their several versions, when a script does what the user may not."""
 
 UNSURE = "; the events may be published or not"
 """Said when the answer to an append did not come."""
 
-KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+KEEPALIVE_OPTIONS = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 """How soon the kernel finds that the server's machine has gone from under a connection that only waits."""
 
-MADE_ID = re.compile(r"([0-9a-f]{8})-([1-9][0-9]{0,18})")
+MADE_ID_PATTERN = re.compile(r"([0-9a-f]{8})-([1-9][0-9]{0,18})")
 
 
 class RedisBroker(Broker):
@@ -91,7 +94,14 @@ class RedisBroker(Broker):
         """Of the history that `bounds` has named last: what is read must be of it."""
         self._seen = ("", 0)
         """The newest position that anybody has told us of, and its epoch."""
-        limits = (config.history_events, config.history_bytes, 1000 * GRACE, *SPARE, OVERHEAD)
+        limits = (
+            config.history_events,
+            config.history_bytes,
+            1000 * GRACE_SECONDS,
+            SPARE_EVENTS,
+            SPARE_BYTES,
+            OVERHEAD_BYTES,
+        )
         self._limits = [_number(limit) for limit in limits]
         try:
             self._client = self._connect()
@@ -116,7 +126,7 @@ class RedisBroker(Broker):
             socket_connect_timeout=self.config.broker_timeout,
             socket_keepalive=True,
             socket_keepalive_options={
-                getattr(socket, name): value for name, value in KEEPALIVE.items() if hasattr(socket, name)
+                getattr(socket, name): value for name, value in KEEPALIVE_OPTIONS.items() if hasattr(socket, name)
             },
         )
 
@@ -137,8 +147,11 @@ class RedisBroker(Broker):
     def _check(self, info: dict[str, Any]) -> None:
         """See that the server can do what is asked of it."""
         version = str(info.get("redis_version", "0"))
-        if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < VERSION and "valkey_version" not in info:
-            wanted = ".".join(map(str, VERSION))
+        if (
+            tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < MIN_SERVER_VERSION
+            and "valkey_version" not in info
+        ):
+            wanted = ".".join(map(str, MIN_SERVER_VERSION))
             raise ConfigError(f"{self.url} is Redis {version}; it takes {wanted} or newer, or Valkey")
         if info.get("role") == "slave":
             raise ConfigError(f"{self.url} is a replica, which takes no events; name the primary")
@@ -162,7 +175,9 @@ class RedisBroker(Broker):
         batch: list[str | bytes] = []
         for record in records:
             batch += (record.id or "", pack(record))
-        kind, *answer = await self._ask(self._run(self._append, self.config.on_duplicate, DROPS, *batch), writes=True)
+        kind, *answer = await self._ask(
+            self._run(self._append, self.config.on_duplicate, SLICE_ENTRIES, *batch), writes=True
+        )
         if kind == b"duplicate":
             raise duplicate(answer[0].decode())
         epoch, lost, places = answer[0].decode(), answer[1], answer[2]
@@ -178,11 +193,13 @@ class RedisBroker(Broker):
             is_behind = True
             while True:
                 if is_behind:
-                    entries = await self._read(client, epoch, after, PAGE)
+                    entries = await self._read(client, epoch, after, PAGE_ENTRIES)
                     is_behind = bool(entries)
                 else:  # wait for one, and do not keep it waiting for others; a second tells that there are more
                     behind: dict[Any, Any] = {self._log: f"{after}-{2**64 - 1}"}
-                    news: Any = await self._ask(client.xread(behind, count=2, block=1000 * BLOCK), wait=BLOCK)
+                    news: Any = await self._ask(
+                        client.xread(behind, count=2, block=1000 * BLOCK_SECONDS), wait=BLOCK_SECONDS
+                    )
                     entries = self._entries(epoch, [(id, fields[b"record"]) for _, new in news for id, fields in new])
                     is_behind = len(entries) > 1
                 if entries:
@@ -215,16 +232,16 @@ class RedisBroker(Broker):
         return entries
 
     async def find(self, id: str) -> int | None:
-        made = MADE_ID.fullmatch(id)
+        made = MADE_ID_PATTERN.fullmatch(id)
         place = f"{made[2]}-{int(made[1], 16)}" if made else ""
-        position: int | None = await self._ask(self._run(self._find, *self._age, DROPS, id, place))
+        position: int | None = await self._ask(self._run(self._find, *self._age, SLICE_ENTRIES, id, place))
         return position
 
     async def bounds(self) -> Bounds:
         return await self._ask(self._bounds())
 
     async def _bounds(self) -> Bounds:
-        epoch, oldest, newest, size, lost, _ = await self._run(self._look, *self._age, DROPS)
+        epoch, oldest, newest, size, lost, _ = await self._run(self._look, *self._age, SLICE_ENTRIES)
         bounds = Bounds(epoch.decode(), oldest, newest, size)
         self._epoch = bounds.epoch
         self._note(bounds.epoch, newest, lost)
@@ -232,8 +249,8 @@ class RedisBroker(Broker):
 
     async def trim(self) -> None:
         for _ in range(100):  # what is left after so many waits for the next time
-            *_, dropped = await self._ask(self._run(self._look, *self._age, DROPS))
-            if dropped < DROPS:
+            *_, dropped = await self._ask(self._run(self._look, *self._age, SLICE_ENTRIES))
+            if dropped < SLICE_ENTRIES:
                 return
 
     # What the hubs tell each other.
@@ -299,7 +316,7 @@ def _refusal(error: Exception, name: str) -> str | None:
     text = str(error)
     if isinstance(error, (exceptions.AuthenticationError, exceptions.AuthenticationWrongNumberOfArgsError)):
         return f"the server refuses the credentials: {text}"
-    if isinstance(error, exceptions.NoPermissionError) or any(words in text for words in NO_RIGHTS):
+    if isinstance(error, exceptions.NoPermissionError) or any(words in text for words in NO_RIGHTS_TEXTS):
         return f"{text}; its user needs the rights {RIGHTS} ~{{{name}}}:* &{{{name}}}:messages"
     if isinstance(error, exceptions.MovedError):
         return f"this history is on the node {error.host}:{error.port} of the cluster; name that node"
