@@ -1,31 +1,32 @@
 """Events in NATS JetStream: one stream, and for each append one message.
 
-JetStream stores messages, numbers them (a message's *place*), and can be asked to store one only if a certain place is
-the newest. The contract asks for more: positions of events without holes, and batches that are there whole or not at
-all. So a message has a batch of events, and says at which position they begin. Who appends publishes it for the place
-behind the newest message that is known; if somebody else was there first nothing is stored, and it is made again. Who
-was too late several times asks the others to pause.
+JetStream stores messages, gives each a number (the *place* of the message), and can store a message on the condition
+that a certain place is the newest. The contract asks for more: positions of events without holes, and batches that are
+there whole or not at all. So a message has a batch of events, and says at which position they begin. A publisher sends
+it for the place behind the newest message that it knows. If another message has that place already, the server stores
+nothing, and the publisher makes its message again. If it was too late several times, it asks the others to pause.
 
     <name>.<token>.log                the stream's messages: each is a `Part` of a batch, or all of it
     <name>.<token>.id.<id>            the same, for an event with a chosen id
-    <name>.messages, <name>.turns     not in the stream: the side channel, and who asks for a pause
+    <name>.messages, <name>.turns     outside the stream: the side channel, and requests for a pause
 
-The newest message says all that the next one needs, so nothing is kept beside the stream. The server finds chosen ids
-by their subjects, and refuses one that it has. A batch is in several messages if it has several chosen ids, or is
-larger than a message may be. They follow each other with nothing in between. The last is published when the others are
-stored, and makes them valid; what a publisher that died has left without it is passed over.
+The newest message has all that the next one needs, so nothing is kept beside the stream. The server finds chosen ids by
+their subjects, and refuses an id that it has. A batch is in several messages if it has several chosen ids, or is larger
+than a message may be. These messages follow each other without a gap. The last is published when the others are stored,
+and makes them valid; readers pass over messages whose publisher died before it sent the last.
 
-The token is made with the stream, and is the epoch: a publisher that remembers a stream which was deleted has no
-subject to publish to. If an operator empties the stream, the next epoch is made of the token.
+The token is made with the stream, and is the epoch. So a publisher that remembers a deleted stream has no subject to
+publish to. If an operator empties the stream, the next epoch is derived from the token.
 
-What is weaker than elsewhere:
+Weaker than with other brokers:
 
-- The history is cut exactly by count, and between two appends by bytes and age. The server has a little more (1,000
-  events, 4 MiB), so that tails get what the history has no room for, and always the newest append, for its position.
-  That is why the stream has no limits of its own: `max_age` would drop that one. The hubs alone trim it.
-- Ages are told by the clocks of the server and of the hub, which should agree.
-- JetStream writes at once, but has the disk sync every two minutes only, which matters if a single server loses its
-  power: `sync_interval: always` in its configuration, or `?replicas=3` in the URL, is the answer to that.
+- The history is cut exactly by count, but by bytes and age only between two appends. The server keeps a little more
+  (1,000 events, 4 MiB), so that tails still find what the history has no room for, and it always keeps the newest
+  append, which has the newest position. That is why the stream has no limits of its own: `max_age` would drop that
+  append. Only the hubs trim it.
+- Ages are measured with the clocks of the server and of the hub, which should agree.
+- JetStream writes at once, but makes the disk sync only every two minutes. That matters if a single server loses its
+  power. The remedy is `sync_interval: always` in its configuration, or `?replicas=3` in the URL.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ PAGE_ENTRIES = 1000
 """Entries of a page at most."""
 
 PAGE_BYTES = MiB
-"""Their bytes, about."""
+"""Bytes of frames of a page, approximately."""
 
 SPARE_EVENTS = 1000
 """Events that the server keeps beyond the history, for tails that are a moment behind."""
@@ -61,29 +62,30 @@ SPARE_BYTES = 4 * MiB
 """Bytes of events that the server keeps beyond the history, for tails that are a moment behind."""
 
 ATTEMPTS_BEFORE_TURN = 3
-"""How often we are overtaken until we ask the others to pause."""
+"""Attempts in which another publisher is quicker before we ask the others to pause."""
 
 MAX_PAUSE_SECONDS = 0.5
-"""Seconds that others may ask for."""
+"""The longest pause that a publisher may ask for."""
 
 UNFINISHED_SECONDS = 0.01
-"""Seconds that somebody else gets to complete a batch before its messages count as left behind."""
+"""Seconds that another publisher has to complete a batch before its messages count as abandoned."""
 
 
 class View(NamedTuple):
-    """What is there at one moment."""
+    """What the stream has at one moment."""
 
     state: State
+    """The end of the stream."""
     oldest: int
-    """The position before the oldest entry of the history; the stream may have older ones."""
+    """The position before the oldest entry of the history. The stream may have older entries."""
     size: int
-    """Bytes of the history."""
+    """Bytes of the entries of the history."""
     ends: tuple[Mark, Mark] | None
-    """The stream's first message and its last."""
+    """The stream's first and last message; None if it is empty."""
 
 
 class NatsBroker(Broker):
-    """Optimistic: who appends expects to be alone, and tries again if it was not."""
+    """Keeps events in a stream. It is optimistic: it appends as if it were alone, and tries again if it was not."""
 
     def __init__(self, config: HubConfig) -> None:
         super().__init__(config)
@@ -93,9 +95,9 @@ class NatsBroker(Broker):
         self._connecting = asyncio.Lock()
         self._marks = Marks(self._address.name)
         self._state: State | None = None
-        """What the next append goes by; None if it has to ask."""
+        """The end of the stream, as the last append left it; None if the next append has to ask the server."""
         self._epoch = ""
-        """The history that the hub knows of."""
+        """The epoch that `bounds` named last: readers follow this history."""
         self._me = new_epoch().encode()
         self._turns = f"{self._address.name}.turns"
         self._pause_until = 0.0
@@ -128,7 +130,7 @@ class NatsBroker(Broker):
 
     async def append(self, records: Sequence[Record]) -> list[Stored]:
         js = await self._connection()
-        state, self._state = self._state, None  # whatever goes wrong, the next one asks
+        state, self._state = self._state, None  # if anything goes wrong, the next append asks
         kept: Mapping[str, int] = {}
         overtaken = 0
         deadline = time.monotonic() + self.config.broker_timeout
@@ -137,7 +139,7 @@ class NatsBroker(Broker):
             started = time.monotonic()
             async with js.asking():
                 state = state or await self._newest(js)
-                if overtaken:  # or one of the ids is there already
+                if overtaken:  # or the server has one of the ids already
                     kept = await self._kept(js, records)
             stored, new, ids = self._places(state, records, kept)
             if not new:
@@ -169,10 +171,10 @@ class NatsBroker(Broker):
             raise BrokerError(f"{error}; the events may be published or not") from None
 
     async def _ask_for_a_turn(self, js: JetStream, took: float) -> None:
-        """Let all others pause for two attempts of ours: what they have on its way may spoil the first.
+        """Ask all others to pause for two attempts of ours, since messages that they have sent may spoil the first.
 
-        Who has appended last knows the newest message, and we have to ask for it. Somebody nearer to the server who
-        appends without a break would always be there before us.
+        The publisher that has appended last knows the newest message, while we have to ask for it. So a publisher that
+        is nearer to the server and appends without a break would always be quicker than we are.
         """
         await js.hint(self._turns, b"%b %f" % (self._me, min(2 * took, MAX_PAUSE_SECONDS)))
 
@@ -184,7 +186,10 @@ class NatsBroker(Broker):
     def _places(
         self, state: State, records: Sequence[Record], kept: Mapping[str, int]
     ) -> tuple[list[Stored], list[Record], dict[str, int]]:
-        """Where each event is or will be, those that are to be stored, and the positions of those with chosen ids."""
+        """Where each event is or will be, the records to store, and the positions of the chosen ids among them.
+
+        Raises `DuplicateEvent`.
+        """
         stored: list[Stored] = []
         new: list[Record] = []
         ids: dict[str, int] = {}
@@ -204,7 +209,7 @@ class NatsBroker(Broker):
         return stored, new, ids
 
     async def _newest(self, js: JetStream) -> State:
-        """What the newest message says."""
+        """The end of the stream. It waits a moment for a batch that another publisher has not completed."""
         left = None
         while True:
             mark = await self._marks.last(js, ALL_SUBJECTS) if self._marks.token else None
@@ -228,7 +233,7 @@ class NatsBroker(Broker):
         return position if position is not None and view.oldest < position <= view.state.newest else None
 
     async def _kept(self, js: JetStream, records: Sequence[Record]) -> dict[str, int]:
-        """The positions of those chosen ids that are in the history."""
+        """The positions of the chosen ids that the history has already."""
         ids = list({record.id: None for record in records if record.id is not None})
         if not ids:
             return {}
@@ -237,7 +242,7 @@ class NatsBroker(Broker):
         return {id: position for id, position in zip(ids, found, strict=True) if position is not None}
 
     async def _chosen(self, js: JetStream, view: View, id: str) -> int | None:
-        """The position of an event in the history by the id that its publisher chose."""
+        """The position of the event with this chosen id; None if the history does not have it."""
         mark = await self._marks.last(js, subject_of(id))
         if mark is None or mark.part.place <= view.oldest or mark.part.epoch != view.state.epoch:
             return None
@@ -245,7 +250,7 @@ class NatsBroker(Broker):
         if end != mark.seq:
             last = await self._marks.at(js, end)
             if last is None or last.seq != end or not last.part.is_last or last.start != mark.start:
-                return None  # it was left behind without its end
+                return None  # its publisher never completed the batch
         return mark.part.place
 
     # Reading.
@@ -280,7 +285,7 @@ class NatsBroker(Broker):
         return entries[:most]
 
     def _entries(self, joiner: Joiner, messages: Sequence[Message], after: int, epoch: str) -> list[Entry]:
-        """What messages have behind a position. Raises `BrokerError` where another history begins."""
+        """The entries behind a position in these messages. Raises `BrokerError` where another history begins."""
         entries: list[Entry] = []
         for message in messages:
             joined = joiner.join(message.data)
@@ -292,14 +297,14 @@ class NatsBroker(Broker):
         return entries
 
     async def _start(self, js: JetStream, view: View, after: int) -> int:
-        """The place where the batch begins that has the first entry behind a position."""
+        """The place of the batch with the first entry behind a position."""
         if view.ends is None:
             return view.state.seq + 1
         first, last = view.ends
         mark = await self._marks.search(js, first, last, lambda mark: mark.part.after <= after)
         return first.seq if mark is None else mark.start
 
-    # What there is.
+    # Bounds.
 
     async def bounds(self) -> Bounds:
         js = await self._connection()
@@ -318,7 +323,7 @@ class NatsBroker(Broker):
                 await self._trim(js, *view.ends)
 
     def _is_large(self, first: Mark, last: Mark) -> bool:
-        """Whether the stream has twice the spare."""
+        """Whether the stream has so much beyond the history that it has to be trimmed now."""
         events, size = last.part.newest - first.part.after, last.part.all_bytes - first.part.total
         return (
             events > self.config.history_events + 2 * SPARE_EVENTS or size > self.config.history_bytes + 2 * SPARE_BYTES
@@ -331,7 +336,7 @@ class NatsBroker(Broker):
             await js.purge(mark.start)
 
     async def _view(self, js: JetStream) -> View:
-        """Ask the server what it has; the stream is made if it is not there."""
+        """What the server has. If the stream is missing, it is created."""
         try:
             info = await js.info()
         except NoStream:
@@ -347,7 +352,7 @@ class NatsBroker(Broker):
         return View(last.state, oldest, size, (first, last))
 
     async def _oldest(self, js: JetStream, first: Mark, last: Mark, events: int = 0, size: int = 0) -> int:
-        """The position before the oldest entry of a history that may have so many more events and bytes."""
+        """The position before the oldest entry of a history with `events` and `size` bytes more than configured."""
         oldest = max(first.part.after, last.part.newest - self.config.history_events - events)
         least = last.part.all_bytes - self.config.history_bytes - size
         latest = time.time() - self.config.history_age
@@ -361,7 +366,7 @@ class NatsBroker(Broker):
         return oldest
 
     async def _bytes(self, js: JetStream, first: Mark, last: Mark, position: int) -> int:
-        """Bytes of all entries up to a position; those of one batch count as equally large."""
+        """Bytes of all entries up to a position. The entries of one batch count as equally large."""
         mark = await self._marks.search(js, first, last, lambda mark: mark.part.after <= position)
         if mark is None:
             return first.part.total
@@ -381,7 +386,7 @@ class NatsBroker(Broker):
 
 
 def _epoch(token: str, seq: int) -> str:
-    """The name of a history that begins with the place behind this one: the same for all who ask."""
+    """The name of the history that begins behind this place. Every hub derives the same name."""
     return hashlib.sha256(f"{token} {seq}".encode()).hexdigest()[:8] if seq else token
 
 
@@ -390,7 +395,7 @@ def _size(entries: Sequence[Entry]) -> int:
 
 
 def _pages(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
-    """Entries in pages that are small enough."""
+    """Entries in pages of at most `PAGE_ENTRIES` entries and about `PAGE_BYTES`."""
     start = size = 0
     for place, entry in enumerate(entries):
         if place > start and (place - start == PAGE_ENTRIES or size + len(entry.frame) > PAGE_BYTES):

@@ -1,4 +1,4 @@
-"""Connection: one connection to NATS, and the library's errors as ours."""
+"""Connection: a connection to NATS that never reconnects, and raises ssepool's errors instead of the library's."""
 
 from __future__ import annotations
 
@@ -22,32 +22,33 @@ from ssepool.errors import BrokerError
 logger = logging.getLogger("ssepool")
 
 MIN_SERVER_VERSION = (2, 9)
-"""The first that lets a pull be bounded in bytes and keeps consumers in memory."""
+"""The oldest NATS server, as major and minor version: the first with pulls bounded in bytes and consumers in memory."""
 
 HEADER_BYTES = 2 * KiB
-"""Bytes of a message that are left for its headers."""
+"""Bytes of a message that we leave for its headers."""
 
 MAX_UNREAD_BYTES = 64 * MiB
-"""Bytes of the side channel that wait to be read; what comes beyond them is dropped."""
+"""Bytes of the side channel that may wait to be read. Messages beyond them are dropped."""
 
 LIBRARY_ERRORS = (nats.errors.Error, OSError, TimeoutError)
-"""What the library raises."""
+"""The errors that the library raises."""
 
 
 class Refused(BrokerError):
-    """The server is there, but somebody has to change something before it does what is asked."""
+    """The server answers, but somebody has to change its configuration or ours before it does what we ask."""
 
 
 class Connection:
-    """Made for one connection: at its first failure it is `lost` for good, and whoever waits on it is told.
+    """At its first failure it is `lost` for good, and every call that waits on it fails.
 
-    The library's own reconnecting is off. It would keep what is published meanwhile in a buffer, and send it at a time
-    when the hub has long said that it failed.
+    The library's own reconnecting is off. The library would buffer what is published meanwhile, and send it long after
+    the hub has reported that the publish failed.
     """
 
     def __init__(self, address: Address, timeout: float) -> None:
-        """With a timeout in seconds for each question."""
+        """Connect nothing yet. `timeout` is the longest time that a question may take, in seconds."""
         self.lost: BrokerError | None = None
+        """The error that ended the connection; None while it can be used."""
         self._address = address
         self._timeout = timeout
         self._client = Client()
@@ -55,12 +56,12 @@ class Connection:
         self._trouble: Exception | None = None
 
     async def open(self) -> None:
-        """Connect. Raises `Refused` and `BrokerError`."""
+        """Connect. Raises `Refused`, and `BrokerError` if no server answers in time."""
         address = self._address
         login: dict[str, Any] = {}
         if address.user is not None:
             login = {"token": self._user} if address.password is None else {"user": self._user}
-        times: dict[str, Any] = {  # which may be floats, whatever the library says
+        times: dict[str, Any] = {  # floats work, whatever the library's annotations say
             "connect_timeout": self._timeout,
             "ping_interval": self._timeout / 2,
             "reconnect_time_wait": 0.05,
@@ -89,12 +90,13 @@ class Connection:
             raise
 
     async def close(self) -> None:
+        """End the connection. Every call that waits on it raises `BrokerError`."""
         self._lose(BrokerError(f"{self._address.shown}: the connection is closed"))
         with suppress(*LIBRARY_ERRORS):
             await self._client.close()
 
     def _user(self) -> str | None:
-        """Called when the password is about to be sent."""
+        """The user's name or token. The library asks for it just before it sends the password."""
         if self._address.is_tls and not self._client._server_info.get("tls_required"):
             raise self._refused("the server does not speak TLS; no password was sent")
         return self._address.user
@@ -111,8 +113,11 @@ class Connection:
 
     @asynccontextmanager
     async def asking(self, timeout: float | None = None) -> AsyncIterator[None]:
-        """All that goes over the connection goes inside of this: it ends in time, and when the connection does, and
-        the library's errors become ours."""
+        """The block in which every use of the connection stands.
+
+        It raises `BrokerError` after `timeout` seconds (or the connection's own), when the connection is lost, and in
+        place of the library's errors.
+        """
         if self.lost is not None:
             raise self.lost
         scope = asyncio.timeout(timeout or self._timeout)
@@ -126,7 +131,7 @@ class Connection:
         finally:
             self._scopes.discard(scope)
 
-    # What the library tells.
+    # Callbacks of the library.
 
     async def _note(self, error: Exception) -> None:
         self._trouble = error
@@ -166,21 +171,21 @@ class Connection:
             return self._refused(f"TLS: {text}")
         return BrokerError(f"{shown}: {text}")
 
-    # Messages that are kept nowhere.
+    # Messages outside the stream, which nobody keeps.
 
     async def send(self, subject: str, data: bytes) -> None:
-        """Returns when the server has it."""
+        """Send a message. Returns when the server has it."""
         async with self.asking():
             await self._client.publish(subject, data)
             await self._client.flush(timeout=2 * self._timeout)  # type: ignore[arg-type]
 
     async def hint(self, subject: str, data: bytes) -> None:
-        """As `send`, without waiting for the server."""
+        """Send a message without waiting for the server."""
         async with self.asking():
             await self._client.publish(subject, data)
 
     async def hear(self, subject: str, heard: Callable[[bytes], None]) -> None:
-        """Call somebody with what is sent, for as long as the connection lasts."""
+        """Call `heard` with each message of a subject, for as long as the connection lasts."""
 
         async def take(message: Msg) -> None:
             heard(message.data)
@@ -189,6 +194,7 @@ class Connection:
             await self._client.subscribe(subject, cb=take)
 
     async def listen(self, subject: str) -> AsyncGenerator[bytes, None]:
+        """All messages of a subject from now on. Raises `BrokerError` when the connection is lost."""
         async with self.asking():
             subscription = await self._client.subscribe(subject, pending_bytes_limit=MAX_UNREAD_BYTES)
             await self._client.flush(timeout=2 * self._timeout)  # type: ignore[arg-type]
@@ -203,10 +209,10 @@ class Connection:
 
 @contextmanager
 def _cancellable() -> Iterator[None]:
-    """A cancellation ends what is inside, at the latest at its end.
+    """A block that a cancellation ends, at the latest at the block's end.
 
-    The library waits for answers with `asyncio.wait_for`, which in Python 3.11 returns an answer that comes together
-    with a cancellation, and forgets the cancellation: a task that asks for ever could never be ended.
+    The library waits for answers with `asyncio.wait_for`. In Python 3.11 that returns an answer which arrives together
+    with a cancellation, and forgets the cancellation, so that a task which asks again and again would never end.
     """
     task = asyncio.current_task()
     assert task is not None

@@ -1,4 +1,4 @@
-"""JetStream: one connection to NATS, and one stream there."""
+"""JetStream: a connection to NATS, and one stream there."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ssepool.config import KiB, MiB
 from ssepool.errors import BrokerError
 
 MAX_PAYLOAD_BYTES = MiB
-"""Bytes of a message at most, also where the server's `max_payload` is more: pages are counted in messages."""
+"""The largest message that we send, even if the server's `max_payload` is larger: pages are counted in messages."""
 
 PULL_MESSAGES = 1000
 """Messages that one pull asks for."""
@@ -30,71 +30,76 @@ PULL_BYTES = MAX_PAYLOAD_BYTES + 64 * KiB
 """Bytes that one pull asks for: room for at least one message of the largest size."""
 
 PULL_SECONDS = 5.0
-"""Seconds that the server keeps such a request; a consumer that is silent for longer is lost."""
+"""Seconds that the server keeps a pull. A consumer that is silent for longer is lost."""
 
 PULL_ENDS = ("404", "408", "409 Message Size", "409 Batch Completed")
-"""What the server says at the end of such a request; all else ends the consumer."""
+"""How the status begins with which the server ends a pull. Any other status ends the consumer."""
 
 RETRY_SECONDS = 0.02
-"""Seconds until a request is made again that no server of a cluster took: not all know a new consumer at once."""
+"""Seconds until we repeat a pull that no server of a cluster took, since not all know a new consumer at once."""
 
 INACTIVE_SECONDS = 300.0
-"""Seconds after which the server forgets a consumer that asks for nothing more."""
+"""Seconds after which the server forgets a consumer that sends no more pulls."""
 
 WRONG_SEQUENCE_CODES = (10071, 10164)
-"""Codes of the error that another message was last than the one expected."""
+"""The server's error codes for a message that came too late: another one is the newest than the one it names."""
 
 NO_JETSTREAM_CODES = (None, 10039, 10076)
-"""Codes of the error that there is none; None if nobody answers for it."""
+"""The server's error codes if JetStream is not enabled; None stands for no answer from it."""
 
 NAME_IN_USE_CODE = 10058
-"""Code of the error that somebody else has made the stream meanwhile."""
+"""The server's error code if another hub has created the stream meanwhile."""
 
 
 class Rejected(BrokerError):
-    """The server has said that it did not store a message."""
+    """The server has answered that it did not store a message."""
 
 
 class Overtaken(Exception):
-    """Another message is the last one of the stream (or of the subject) than the one expected."""
+    """Another publisher has stored a message since: the newest of the stream (or subject) is not the expected one."""
 
 
 class NoStream(Exception):
-    """The stream is not there, or no longer."""
+    """The stream does not exist, or has been deleted."""
 
 
 class Message(NamedTuple):
-    """What the stream has at one place."""
+    """A message of the stream."""
 
     seq: int
+    """Its place in the stream."""
     time: float
-    """When the server stored it, as seconds since 1970."""
+    """The time at which the server stored it, in seconds since 1970."""
     data: bytes
+    """Its content."""
     pending: int = 0
-    """How many messages the stream had behind it when it was delivered."""
+    """The number of messages that the stream had behind it when the server delivered it."""
 
 
 class Info(NamedTuple):
-    """What the stream has."""
+    """The stream at one moment."""
 
     token: str
-    """The one between its name and the rest in all its subjects; made with the stream."""
+    """The token behind the stream's name in all its subjects, made with the stream."""
     messages: int
+    """The number of its messages."""
     first: int
-    """The place of the oldest message; without any, the one behind `last`."""
+    """The place of the oldest message; if there is none, the place behind `last`."""
     last: int
-    """The place of the newest message that there ever was; 0 before the first."""
+    """The place of the newest message, even if it is no longer there; 0 before the first."""
 
 
 class JetStream(Connection):
-    """The stream of one history, on a connection of its own."""
+    """The stream of one history, on a connection of its own. The caller makes every call but `messages` in an `asking`
+    block."""
 
     def __init__(self, address: Address, timeout: float) -> None:
+        """Connect nothing yet. `timeout` is the longest time that a question may take, in seconds."""
         super().__init__(address, timeout)
-        self._js = self._client.jetstream(timeout=2 * timeout)  # `asking` is what ends a question
+        self._js = self._client.jetstream(timeout=2 * timeout)  # `asking` ends a question sooner
 
     async def info(self) -> Info:
-        """Raises `NoStream`, and `Refused` if the stream is somebody else's."""
+        """The stream as it is now. Raises `NoStream`, and `Refused` if the stream is not ssepool's."""
         name = self._address.name
         try:
             info = await self._js.stream_info(name)
@@ -108,7 +113,7 @@ class JetStream(Connection):
         raise self._refused(f"there is a stream {name!r} already that is not ssepool's; choose another ?name=")
 
     async def create(self, subjects: str) -> None:
-        """Make the stream, unless it is there by now."""
+        """Create the stream, unless another hub has done so. Raises `Refused` if the server does not allow it."""
         name, replicas = self._address.name, self._address.replicas
         try:
             await self._js.add_stream(
@@ -117,7 +122,7 @@ class JetStream(Connection):
                 description="the history of ssepool",
                 storage=StorageType.FILE,
                 num_replicas=replicas,
-                # What is published again is known by its id, not by a header: let the server remember none.
+                # Repeated events are known by their ids, not by a header, so the server need not remember headers.
                 duplicate_window=0.1,
             )
         except nats.js.errors.ServiceUnavailableError as error:
@@ -135,14 +140,14 @@ class JetStream(Connection):
         )
 
     async def get(self, subjects: str, seq: int) -> Message | None:
-        """The first message from a place on; None if there is none."""
+        """The first message of these subjects from a place on; None if there is none."""
         try:
             return _message(await self._js.get_msg(self._address.name, seq, subjects, next=True))
         except nats.js.errors.NotFoundError:
             return None
 
     async def last(self, subjects: str) -> Message | None:
-        """The newest message of a subject, or of all that a wildcard stands for; None if there is none."""
+        """The newest message of a subject, or of the subjects of a wildcard; None if there is none."""
         try:
             return _message(await self._js.get_msg(self._address.name, subject=subjects))
         except nats.js.errors.NotFoundError:
@@ -154,16 +159,19 @@ class JetStream(Connection):
 
     @property
     def most_data(self) -> int:
+        """Bytes of data that a message may have."""
         return min(self._client.max_payload, MAX_PAYLOAD_BYTES) - HEADER_BYTES
 
     async def publish(
         self, prefix: str, messages: Sequence[tuple[str, bytes]], last: int, *, unless_there: bool
     ) -> None:
-        """Store messages, by subject, right behind each other and behind the place `last`; the newest of them only when
-        all others are there.
+        """Store messages without a gap, the first of them behind the place `last`.
 
-        Raises `Overtaken` if another message came in between or, with `unless_there`, if one of the subjects other than
-        `LOG_SUBJECT` has a message; `NoStream`; and `Rejected`. The newest was not stored then.
+        Each message is a pair of a subject (behind `prefix`) and its content. The newest is sent when all others are
+        stored. With `unless_there`, a subject other than `LOG_SUBJECT` must have no message yet.
+
+        Raises `Overtaken` if another message came in between or a subject has one already, `NoStream`, and `Rejected`.
+        After each of these the newest message is not stored.
         """
 
         def store(number: int) -> Awaitable[object]:
@@ -189,8 +197,8 @@ class JetStream(Connection):
 
     @asynccontextmanager
     async def messages(self, start: int) -> AsyncIterator[AsyncIterator[list[Message]]]:
-        """All messages from a place on, and then what comes, in pages; a page is asked for when the one before has
-        been taken."""
+        """All messages from a place on, and then new ones as they come, in pages. The next page is requested when the
+        reader has taken the one before. Raises `BrokerError` when messages are lost."""
         name, client = self._address.name, self._client
         arrived: deque[Msg] = deque()
         news = asyncio.Event()
@@ -259,7 +267,7 @@ def _message(message: RawStreamMsg) -> Message:
 
 
 def _status(message: Msg) -> str | None:
-    """What the server says of a request instead of a message."""
+    """The status of a pull, if the server has sent one instead of a message."""
     if message.data or not message.headers or Header.STATUS not in message.headers:
         return None
     return f"{message.headers[Header.STATUS]} {message.headers.get(Header.DESCRIPTION, '')}".strip()
