@@ -1,4 +1,4 @@
-"""PostgreSQL: events in a table, for hubs that have such a server anyway."""
+"""Events in PostgreSQL tables, for hubs that have such a server anyway."""
 
 from __future__ import annotations
 
@@ -21,48 +21,54 @@ from ssepool.core.event import Entry
 from ssepool.errors import BrokerError, ConfigError
 
 MIN_SERVER_VERSION = 13
-"""What works: server_version_num, and as people write it."""
+"""The oldest PostgreSQL that works, as its major version."""
 
 PAGE_ENTRIES = 1000
-"""Entries that a tail gives at a time."""
+"""Entries of a page at most."""
 
 POLL_SECONDS = 1.0
-"""Seconds after which a tail looks by itself: notifications only wake it."""
+"""Seconds after which a tail looks for new entries without having been notified, since a notification may be lost."""
 
 UNSURE = "the events may be published or not"
+"""The end of the error message when an append was not answered."""
 
 SECRET_PARAMETERS = ("password", "sslpassword")
-"""Parameters that have no place in a query, since queries are shown."""
+"""Parameters that the URL's query must not have, because messages show the query."""
 
 _OURS_TO_CHANGE_PATTERN = re.compile(
     r"authentication failed|no password supplied|no pg_hba\.conf entry|(role|database) .* does not exist"
     r"|not permitted to log in|permission denied|does not support SSL|certificate|(invalid .*|bad) (value|option)"
 )
-"""What servers and the library say to those who connect with the wrong settings. The protocol has codes for it, but the
-library has no way to show them."""
+"""Errors of servers and of the library when the settings are wrong. The protocol has codes for these errors, but the
+library does not show them."""
 
 _CENTURY_SECONDS = 100 * 365.25 * 86400
+"""The largest `history_age` that is given to the server, which cannot go back from now by infinity."""
+
 _MAX_LIMIT = 2**62
+"""The largest bound of events or bytes that is given to the server, whose numbers have 64 bits."""
 
 
 class PostgresBroker(Broker):
-    """`postgresql://user:password@host/database?name=ssepool`, with all that libpq knows; PostgreSQL 13 or newer, UTF8.
+    """Keeps events in tables: `postgresql://user:password@host/database?name=ssepool`, with all parameters of libpq.
+    It needs PostgreSQL 13 or newer, with the encoding UTF8.
 
-    The history is three tables and two functions, called after `name` (see `tables`), that are made where they
-    are missing: the first time the user needs the right CREATE on its schema. Each hub holds four connections:
-    for appending, for questions, and two that listen. `NOTIFY` wakes hubs, so a PgBouncer between them and the server
-    has to be in session mode; through one in transaction or statement mode nothing is heard.
+    A history is three tables and two functions, named after `name` (see `tables`). They are created if they are
+    missing, for which the user needs the right CREATE on the schema. Each hub holds four connections: one to append,
+    one for questions, and two that listen. `NOTIFY` wakes hubs, so a PgBouncer in between must be in session mode: in
+    transaction or statement mode no notification arrives.
 
-    - *Order.* Who appends locks one row until it has committed: positions follow commits, without holes. So all
-      publishers of a history together make one commit at a time; a hub joins publishes to make them large.
-    - *Durability* is what the server's `synchronous_commit` says, which is left alone. With its default an event
-      is on disk when `append` returns. With `off` a crash of the server loses what was published just before, and
-      with asynchronous replication so does a failover; then subscribers are told of a gap where it can be noticed.
-    - *Bounds* hold at the end of each `append`, as far as anybody can see. The rows themselves go with `trim`, after a
-      grace of 5 s for tails that are on their way to them, and their space on disk with autovacuum.
-    - *Messages* are rows that stay a minute, in an unlogged table.
+    - *Order.* An append locks one row until it commits, so positions follow the commits, without holes. All publishers
+      of a history together therefore make one commit at a time; a hub joins publishes to make each commit large.
+    - *Durability* follows the server's `synchronous_commit`, which the broker does not change. With its default an
+      event is on disk when `append` returns. With `off` a crash of the server loses the newest events, and so does a
+      failover with asynchronous replication. Subscribers then receive a gap if the loss can be noticed.
+    - *Bounds* hold for all readers at the end of each `append`. `trim` deletes the rows themselves, 5 s later, for the
+      tails that have not read them yet; autovacuum frees their space on disk.
+    - *Messages* are rows that stay for a minute, in an unlogged table.
 
-    No question takes longer than `broker_timeout`, here or on the server. One that is given up costs its connection.
+    No question takes longer than `broker_timeout`, here or on the server. If a caller gives a question up, its
+    connection is closed.
     """
 
     def __init__(self, config: HubConfig) -> None:
@@ -91,7 +97,7 @@ class PostgresBroker(Broker):
         self._appending = self._session()
         self._asking = self._session()
         self._epoch = ""
-        """Of the history that `bounds` told of last."""
+        """The epoch of the history that `bounds` named last: readers follow this one."""
         self._limits = (
             min(config.history_events, _MAX_LIMIT),
             min(config.history_bytes, _MAX_LIMIT),
@@ -151,7 +157,7 @@ class PostgresBroker(Broker):
             while True:
                 with self._told():
                     rows = await self._page(session, after, PAGE_ENTRIES, kept=False)
-                    if not rows or rows[0][0] != epoch:  # positions of another history mean nothing to who asked
+                    if not rows or rows[0][0] != epoch:  # its positions mean nothing to a reader of another history
                         await session.hear(POLL_SECONDS)
                         continue
                 entries = [_entry(row) for row in rows]
@@ -211,10 +217,10 @@ class PostgresBroker(Broker):
         finally:
             await session.close()
 
-    # How the server is asked.
+    # Questions to the server.
 
     async def _check(self) -> None:
-        """See that the server and the tables will do."""
+        """Check the server and the tables. Raises `ConfigError` for what cannot be used."""
         ((number, version, encoding),) = await self._asking.ask(
             b"SELECT current_setting('server_version_num')::int, current_setting('server_version'), "
             b"current_setting('server_encoding')",
@@ -235,7 +241,7 @@ class PostgresBroker(Broker):
         return await self._rows(session, self._tables.page, {"after": after, "most": most, "kept": kept}, needed=False)
 
     async def _rows(self, session: Session, query: bytes, values: Values = (), *, needed: bool = True) -> list[Row]:
-        """The rows of a question. Where our tables or what has to be in them are missing they are made first."""
+        """The rows of an answer. If our tables or a `needed` row are missing, they are created first."""
         with contextlib.suppress(*MISSING):
             rows = await session.ask(query, values)
             if rows or not needed:
@@ -248,7 +254,10 @@ class PostgresBroker(Broker):
 
     @staticmethod
     def _once(records: Sequence[Record], refuse: bool) -> list[Record]:
-        """The records without those whose id an earlier one has."""
+        """The records without those whose id an earlier record has.
+
+        With `refuse` it raises `DuplicateEvent` instead.
+        """
         seen: set[str] = set()
         once = []
         for record in records:
@@ -265,7 +274,7 @@ class PostgresBroker(Broker):
         return Session(self._conninfo, self.config.broker_timeout)
 
     def _complete(self, url: str, password: str) -> str:
-        """What the library connects with: the URL, and what it leaves open."""
+        """The connection string for the library: the URL, completed with our defaults."""
         try:
             given = conninfo.conninfo_to_dict(url)
         except psycopg.Error as error:  # the only ones that quote the URL
@@ -284,11 +293,15 @@ class PostgresBroker(Broker):
         }
         return conninfo.make_conninfo(**{**wanted, **given})
 
-    # What is said where it fails.
+    # Errors.
 
     @contextlib.contextmanager
     def _told(self, *, opening: bool = False, unsure: str = "") -> Iterator[None]:
-        """Errors of the library as ours. With `unsure`, that is said where an answer may have been lost."""
+        """A block that raises our errors in place of the library's.
+
+        While `opening`, an error that only other settings can mend is a `ConfigError`. `unsure` ends the message where
+        an answer may have been lost.
+        """
         try:
             yield
         except TimeoutError:
@@ -298,7 +311,7 @@ class PostgresBroker(Broker):
             said = _said(error)
             if opening and (advice := self._advice(error, said)):
                 raise ConfigError(f"{self.url}: {said}; {advice}") from None
-            undone = error.diag.severity_nonlocalized == "ERROR"  # what is fatal may come after the commit
+            undone = error.diag.severity_nonlocalized == "ERROR"  # a fatal error may come after the commit
             raise BrokerError(self._with("" if undone else unsure, f"{self.url}: {said}")) from None
 
     @staticmethod
@@ -306,7 +319,7 @@ class PostgresBroker(Broker):
         return f"{said}; {addition}" if addition else said
 
     def _advice(self, error: psycopg.Error, said: str) -> str | None:
-        """What to change, where trying again later is of no use."""
+        """What to change, if it is of no use to try again later; None if it is."""
         if isinstance(error, errors.InsufficientPrivilege):
             return "grant the user CREATE on the schema, or let the tables' owner open a hub once and grant their use"
         if isinstance(error, (errors.UndefinedColumn, errors.WrongObjectType, errors.InvalidSchemaName)):
@@ -318,7 +331,7 @@ class PostgresBroker(Broker):
 
 
 def _said(error: psycopg.Error) -> str:
-    """What happened, in one line."""
+    """The error's message in one line."""
     return " ".join((error.diag.message_primary or str(error)).split()) or type(error).__name__
 
 

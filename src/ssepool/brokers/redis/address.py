@@ -13,19 +13,20 @@ OPTIONS = {
     *("db", "client_name", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"),
     *("ssl_cert_reqs", "ssl_check_hostname"),
 }
-"""What of redis-py's own may stand in the URL's query."""
+"""Parameters of redis-py that the URL's query may have."""
 
 NAME_PATTERN = re.compile(r"[\w.:-]{1,100}", re.ASCII)
+"""A name that a history may have."""
 
 
 def address(config: HubConfig) -> tuple[str, str]:
-    """The URL that redis-py takes, and the history's name. Raises `ConfigError`."""
+    """The URL for redis-py, and the name of the history. Raises `ConfigError` for a URL that the broker cannot use."""
     parts = urlsplit(config.broker)
     try:
         port = parts.port
     except ValueError:
         port = 0
-    if port == 0:  # the URL is not shown: what is taken for a port may be part of a password
+    if port == 0:  # the URL is not shown, since the wrong port may be part of a password
         raise ConfigError(
             "HubConfig.broker has a port that is not a number from 1 to 65535; "
             "in a password '/', '#' and '?' are written as %2F, %23 and %3F"

@@ -28,19 +28,19 @@ T = TypeVar("T")
 logger = logging.getLogger("ssepool")
 
 MIN_SERVER_VERSION = (6, 2)
-"""The oldest Redis that will do: `XTRIM MINID` and exclusive ranges came with it. Every Valkey will do."""
+"""The oldest Redis, as major and minor version: the first with `XTRIM MINID` and exclusive ranges. Any Valkey works."""
 
 PAGE_ENTRIES = 1000
 """Entries of a page at most."""
 
 PAGE_BYTES = MiB
-"""Their bytes, about."""
+"""Bytes of records of a page, approximately."""
 
 BLOCK_SECONDS = 5
-"""Seconds that the server lets a tail wait for news before it says that there are none."""
+"""Seconds that the server lets a tail wait for a new entry before it answers that there is none."""
 
 GRACE_SECONDS = 1.0
-"""Seconds that every entry is kept, so that all tails get it: also with a history that is smaller than one burst."""
+"""Seconds that every entry is kept, so that all tails get it even if the history is smaller than one burst."""
 
 SPARE_EVENTS = 10_000
 """Events beyond the history that are kept for `GRACE_SECONDS`; more are dropped at once."""
@@ -49,40 +49,44 @@ SPARE_BYTES = 16 * MiB
 """Bytes beyond the history that are kept for `GRACE_SECONDS`; more are dropped at once."""
 
 SLICE_ENTRIES = 1000
-"""Entries that are dropped at most while the server does nothing else: about two milliseconds."""
+"""Entries that one script drops, in about two milliseconds in which the server does nothing else; an append drops twice
+its own number more."""
 
 OVERHEAD_BYTES = 40
-"""Bytes that an entry takes beside its record, about."""
+"""Bytes that an entry takes beside its record, approximately."""
 
 RIGHTS = "+@read +@write +@scripting +@pubsub +@connection +info +time"
-"""The commands that a user of the server's ACL has to be allowed."""
+"""The rights that a user needs, as rules of the server's access control list."""
 
 NO_RIGHTS_TEXTS = ("script can't run this command", "ACL failure in script")
-"""What servers say, in their several versions, when a script does what the user may not."""
+"""Parts of the errors with which different versions refuse a script for a missing right."""
 
 UNSURE = "; the events may be published or not"
-"""Said when the answer to an append did not come."""
+"""The end of the error message when an append was not answered."""
 
 KEEPALIVE_OPTIONS = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-"""How soon the kernel finds that the server's machine has gone from under a connection that only waits."""
+"""Options of the socket (tcp(7)), in seconds and probes, with which the kernel notices within 20 s that the server's
+machine is gone, even on a connection that only waits."""
 
 MADE_ID_PATTERN = re.compile(r"([0-9a-f]{8})-([1-9][0-9]{0,18})")
+"""An id that the broker made: the epoch and the position."""
 
 
 class RedisBroker(Broker):
-    """A Redis from 6.2 on, or a Valkey: `redis://user:password@host:port/db?name=ssepool`; `rediss://` and
-    `valkeys://` with TLS. Hubs with the same `name` share a history; `name` also begins all keys.
+    """Keeps events in Redis 6.2 or newer, or in Valkey: `redis://user:password@host:port/db?name=ssepool`, and
+    `rediss://` or `valkeys://` with TLS. Hubs with the same `name` share a history; `name` also begins all keys.
 
-    *Durability* is what the server is set to. With `appendonly yes` and `appendfsync always` nothing acknowledged is
-    lost when it crashes; with `appendfsync everysec` about a second may be, without append-only file all since the
-    last snapshot, and with replicas what had not reached the one that takes over. Positions of lost events are not
-    used again as far as any hub has seen them: clients that have these events go on behind them, who still lacks them
-    gets `ssepool.gap`. `maxmemory-policy` should be `noeviction`: a history that is evicted is lost.
+    *Durability* depends on the server's settings. With `appendonly yes` and `appendfsync always` nothing acknowledged
+    is lost in a crash. With `appendfsync everysec` about a second of events may be lost, without the append-only file
+    all events since the last snapshot, and in a failover those that had not reached the new primary. Positions of lost
+    events that any hub has seen are not used again: clients with these events go on behind them, and clients without
+    them receive `ssepool.gap`. `maxmemory-policy` should be `noeviction`, because an evicted history is lost.
 
-    *Cluster.* All keys have one hash tag and so one node; the URL names that node. Redirections are not followed.
+    *Cluster.* All keys have one hash tag, and so are on one node. The URL names that node; redirections are not
+    followed.
 
-    *Bounds.* What is younger than a second is kept in any case, so that all hubs get it, but no more than 10,000 events
-    and 16 MiB beyond the history.
+    *Bounds.* Entries younger than a second are kept in any case, so that all hubs get them, but no more than 10,000
+    events and 16 MiB beyond the history.
     """
 
     def __init__(self, config: HubConfig) -> None:
@@ -91,9 +95,9 @@ class RedisBroker(Broker):
         keys = ("state", "log", "ids", "messages")
         self._state, self._log, self._ids, self._channel = (f"{{{self._name}}}:{key}" for key in keys)
         self._epoch = ""
-        """Of the history that `bounds` has named last: what is read must be of it."""
+        """The epoch of the history that `bounds` named last: readers follow this one."""
         self._seen = ("", 0)
-        """The newest position that anybody has told us of, and its epoch."""
+        """The epoch and the newest position that the server has ever answered or delivered."""
         limits = (
             config.history_events,
             config.history_bytes,
@@ -113,10 +117,10 @@ class RedisBroker(Broker):
         self._page = self._client.register_script(scripts.PAGE)
 
     def _connect(self) -> Redis:
-        """Connections are made when they are needed. Nothing is retried here: who asked is told, and asks again.
+        """A client, which connects when it needs to. It retries nothing: the caller gets the error, and asks again.
 
-        Time is kept by `_ask`: with a `socket_timeout` redis-py sends through `asyncio.wait_for`, which under Python
-        3.11 takes a cancellation now and then for a result, so that a tail would not end.
+        `_ask` limits the time. With a `socket_timeout` redis-py would send through `asyncio.wait_for`, which in Python
+        3.11 sometimes takes a cancellation for a result, so that a tail would not end.
         """
         return Redis.from_url(
             self._address,
@@ -145,7 +149,7 @@ class RedisBroker(Broker):
             raise self._failed(error) from error
 
     def _check(self, info: dict[str, Any]) -> None:
-        """See that the server can do what is asked of it."""
+        """Check that the server is fit for a history. Raises `ConfigError`, and warns if it may evict the history."""
         version = str(info.get("redis_version", "0"))
         if (
             tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < MIN_SERVER_VERSION
@@ -195,7 +199,7 @@ class RedisBroker(Broker):
                 if is_behind:
                     entries = await self._read(client, epoch, after, PAGE_ENTRIES)
                     is_behind = bool(entries)
-                else:  # wait for one, and do not keep it waiting for others; a second tells that there are more
+                else:  # wait for one entry, not for a page; a second one shows that there are more
                     behind: dict[Any, Any] = {self._log: f"{after}-{2**64 - 1}"}
                     news: Any = await self._ask(
                         client.xread(behind, count=2, block=1000 * BLOCK_SECONDS), wait=BLOCK_SECONDS
@@ -217,8 +221,10 @@ class RedisBroker(Broker):
         return self._entries(epoch, zip(page[::2], page[1::2], strict=True))
 
     def _entries(self, epoch: str, items: Iterable[tuple[bytes, bytes]]) -> list[Entry]:
-        """Entries up to the first hole, if there is one: what is behind it comes with the next page. Raises
-        `BrokerError` for another history than the one that the reader follows."""
+        """The entries up to the first hole; those behind it come with the next page.
+
+        Raises `BrokerError` if they belong to another history than the reader follows.
+        """
         entries: list[Entry] = []
         wanted = b"%d" % int(epoch or "0", 16)
         for id, record in items:
@@ -248,12 +254,12 @@ class RedisBroker(Broker):
         return bounds
 
     async def trim(self) -> None:
-        for _ in range(100):  # what is left after so many waits for the next time
+        for _ in range(100):  # the next call drops the rest
             *_, dropped = await self._ask(self._run(self._look, *self._age, SLICE_ENTRIES))
             if dropped < SLICE_ENTRIES:
                 return
 
-    # What the hubs tell each other.
+    # The side channel.
 
     async def send(self, message: bytes) -> None:
         await self._ask(self._client.publish(self._channel, message))
@@ -287,7 +293,11 @@ class RedisBroker(Broker):
             self._seen = (epoch, newest)
 
     async def _ask(self, answer: Awaitable[T], *, wait: float = 0, writes: bool = False) -> T:
-        """The answer, which may take `wait` seconds longer than others. Raises `BrokerError`."""
+        """The answer to a question, which may take `wait` seconds longer than `broker_timeout`.
+
+        `writes` says that the question is an append, so that a lost answer leaves open whether it was stored. Raises
+        `BrokerError`.
+        """
         seconds = self.config.broker_timeout + wait
         try:
             async with asyncio.timeout(None if wait == math.inf else seconds):
@@ -312,7 +322,7 @@ class RedisBroker(Broker):
 
 
 def _refusal(error: Exception, name: str) -> str | None:
-    """Why a server will never take us as we are; None if it may later."""
+    """Why the server will always refuse us with these settings; None if it may accept us later."""
     text = str(error)
     if isinstance(error, (exceptions.AuthenticationError, exceptions.AuthenticationWrongNumberOfArgsError)):
         return f"the server refuses the credentials: {text}"
@@ -326,5 +336,5 @@ def _refusal(error: Exception, name: str) -> str | None:
 
 
 def _number(limit: float) -> str:
-    """A limit as the scripts read it."""
+    """A limit in the form that the scripts read."""
     return "inf" if math.isinf(limit) else f"{limit:.0f}"

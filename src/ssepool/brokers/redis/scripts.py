@@ -1,4 +1,7 @@
-"""The scripts that Redis runs, in Lua: each reads and writes the keys of one history in one step."""
+"""The scripts that Redis runs, in Lua. Each reads and writes the keys of one history in one step.
+
+The id of an entry in the stream is `<position>-<epoch as a number>`, so a reader sees to which history it belongs.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,11 @@ local epoch, newest, oldest, events, bytes = state[1], tonumber(state[2]), tonum
     tonumber(state[5])
 local changed, lost = false, 0
 
-if redis.call('XLEN', log) ~= (events or -1) then -- nothing yet, or somebody has deleted a key of ours
-    redis.call('HLEN', ids) -- fails for a key of another kind, which is not ours to delete
+if redis.call('XLEN', log) ~= (events or -1) then -- no history yet, or somebody has deleted a key of it
+    redis.call('HLEN', ids) -- fails for a key of another type, which we must not delete
     redis.call('UNLINK', log, ids)
     epoch, newest, oldest, events, bytes, changed = new_epoch, 0, 0, 0, 0, true
-elseif epoch == seen_epoch and newest < seen then -- a crash took the newest: their positions are not used again
+elseif epoch == seen_epoch and newest < seen then -- a crash took the newest entries: never use their positions again
     lost, newest, changed = seen - newest, seen, true
 end
 
@@ -60,11 +63,13 @@ local function save()
     end
 end
 """
+"""The beginning of `APPEND`, `LOOK` and `FIND`: reads the state, begins a history if there is none, and defines `save`,
+and `drop` for the entries beyond the bounds."""
 
 APPEND = """
 local refuse, most, first = ARGV[10] == 'refuse', tonumber(ARGV[11]), 12
 local places, chosen, next_place = {}, {}, newest + 1
-for at = first, #ARGV, 2 do -- all is looked at before anything is written
+for at = first, #ARGV, 2 do -- look at all ids before anything is written
     local id = ARGV[at]
     local place = id ~= '' and (chosen[id] or tonumber(redis.call('HGET', ids, id) or nil))
     if place then
@@ -95,6 +100,7 @@ drop(2 * #places + most, nil)
 save()
 return {'stored', epoch, lost, places}
 """
+"""Appends the events in the arguments, all or nothing. Returns where each is, or the first refused id."""
 
 LOOK = """
 local before = events
@@ -102,6 +108,7 @@ drop(tonumber(ARGV[11]), tonumber(ARGV[10]))
 save()
 return {epoch, oldest, newest, bytes, lost, before - events}
 """
+"""Drops entries that are too old. Returns what the history has, and how many entries it dropped."""
 
 FIND = """
 drop(tonumber(ARGV[11]), tonumber(ARGV[10]))
@@ -115,6 +122,7 @@ if ARGV[13] ~= '' and #redis.call('XRANGE', log, ARGV[13], ARGV[13]) > 0 then
 end
 return nil
 """
+"""Returns the position of an event by its chosen id, or by the id of its entry."""
 
 PAGE = """
 local start, most, left = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -137,3 +145,4 @@ while most > 0 and left > 0 do
 end
 return page
 """
+"""Returns the entries from an id on, up to a number of entries and of bytes. It runs without `BEGIN`."""
