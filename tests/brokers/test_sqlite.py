@@ -12,29 +12,25 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from histories import DEADLINE, Open, batch, data, read_all, until
 from ssepool.brokers import connect
 from ssepool.brokers.base import Broker
-from ssepool.brokers.record import Record, records
 from ssepool.brokers.sqlite import broker as module
 from ssepool.brokers.sqlite import history
 from ssepool.brokers.sqlite.broker import SqliteBroker, path_of
 from ssepool.brokers.sqlite.notifier import Notifier
 from ssepool.config import HubConfig, KiB, MiB
-from ssepool.core.event import Entry, Event
 from ssepool.errors import BrokerError, ConfigError
 from tools import lacking, require
 
 APPENDING = Path(__file__).with_name("appending.py")
-DEADLINE = 20.0
-
-Make = Callable[..., Awaitable[Broker]]
 
 
 @pytest.fixture
@@ -49,31 +45,10 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "events.db"
 
 
-def batch(*data: str) -> list[Record]:
-    return records([Event(text, ("news",)) for text in data], MiB)
-
-
-async def read_all(broker: Broker) -> list[Entry]:
-    entries: list[Entry] = []
-    while page := await broker.read(entries[-1].position if entries else 0, most=1000):
-        entries += page
-    return entries
-
-
-def texts(entries: list[Entry]) -> list[str]:
-    return [entry.frame.decode().partition("data: ")[2].strip() for entry in entries]
-
-
 def check(path: Path) -> None:
     """Whether the file is as SQLite left it."""
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(DEADLINE):
-        while not await condition():
-            await asyncio.sleep(0.02)
 
 
 # Names.
@@ -161,7 +136,7 @@ async def test_a_database_of_another_program_is_refused_and_left_alone(path: Pat
     assert path.read_bytes() == before
 
 
-async def test_a_database_of_a_newer_version_is_refused_and_left_alone(path: Path, url: str, make: Make) -> None:
+async def test_a_database_of_a_newer_version_is_refused_and_left_alone(path: Path, url: str, make: Open) -> None:
     await (await make()).close()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 99")
@@ -171,12 +146,12 @@ async def test_a_database_of_a_newer_version_is_refused_and_left_alone(path: Pat
     )
 
 
-async def test_an_empty_file_is_as_good_as_none(path: Path, make: Make) -> None:
+async def test_an_empty_file_is_as_good_as_none(path: Path, make: Open) -> None:
     path.touch()
     assert (await (await make()).append(batch("a")))[0].position == 1
 
 
-async def test_many_who_make_the_file_at_once_make_one_history(make: Make) -> None:
+async def test_many_who_make_the_file_at_once_make_one_history(make: Open) -> None:
     brokers = await asyncio.gather(*(make() for _ in range(8)))
     assert len({(await broker.bounds()).epoch for broker in brokers}) == 1
 
@@ -208,7 +183,7 @@ async def test_what_was_acknowledged_survives_kill_9(path: Path, url: str) -> No
     broker = connect(HubConfig(broker=url, history_events=1_000_000))
     await broker.open()
     entries = await read_all(broker)
-    kept = dict(zip((entry.position for entry in entries), texts(entries), strict=True))
+    kept = dict(zip((entry.position for entry in entries), data(entries), strict=True))
     assert list(kept) == list(range(1, len(kept) + 1))
     assert {position: kept.get(position) for position in acknowledged} == acknowledged
     batches = Counter((text.rpartition(".")[0], int(text.rpartition("/")[2])) for text in kept.values())
@@ -218,7 +193,7 @@ async def test_what_was_acknowledged_survives_kill_9(path: Path, url: str) -> No
     await broker.close()
 
 
-async def test_others_go_on_when_a_process_is_killed(url: str, make: Make) -> None:
+async def test_others_go_on_when_a_process_is_killed(url: str, make: Open) -> None:
     broker = await make(history_events=1_000_000)
     async with aclosing(broker.tail(0)) as tail:  # type: ignore[type-var]
         for run in range(3):
@@ -227,15 +202,15 @@ async def test_others_go_on_when_a_process_is_killed(url: str, make: Make) -> No
             )
             async with asyncio.timeout(DEADLINE):
                 async for page in tail:
-                    if texts(list(page))[-1].startswith(f"{run}.2"):
+                    if data(page)[-1].startswith(f"{run}.2"):
                         break
             process.kill()
             await process.wait()
             ((_, position),) = await broker.append(batch("mine"))
-            assert texts(list(await broker.read(position - 1, most=1))) == ["mine"]
+            assert data(await broker.read(position - 1, most=1)) == ["mine"]
 
 
-async def test_a_socket_that_was_left_behind_is_removed(path: Path, make: Make) -> None:
+async def test_a_socket_that_was_left_behind_is_removed(path: Path, make: Open) -> None:
     broker = await make()
     left = path.with_name("events.db-wake") / "left"
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as dead:
@@ -250,7 +225,7 @@ async def test_a_socket_that_was_left_behind_is_removed(path: Path, make: Make) 
 # Others who hold the file.
 
 
-async def test_while_another_process_writes_publishing_waits_and_reading_does_not(path: Path, make: Make) -> None:
+async def test_while_another_process_writes_publishing_waits_and_reading_does_not(path: Path, make: Open) -> None:
     broker = await make(broker_timeout=0.5)
     await broker.append(batch("a"))
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -259,14 +234,14 @@ async def test_while_another_process_writes_publishing_waits_and_reading_does_no
             await broker.append(batch("b"))
         patient = await make()
         waiting = asyncio.create_task(patient.append(batch("c")))
-        assert texts(await read_all(patient)) == ["a"]
+        assert data(await read_all(patient)) == ["a"]
         assert (await broker.bounds()).newest == 1
         assert not waiting.done()
         other.execute("ROLLBACK")
         assert (await waiting)[0].position == 2
 
 
-async def test_the_log_is_cut_when_a_reader_no_longer_holds_it(path: Path, make: Make) -> None:
+async def test_the_log_is_cut_when_a_reader_no_longer_holds_it(path: Path, make: Open) -> None:
     broker, log = await make(history_bytes=MiB), path.with_name("events.db-wal")
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN")
@@ -280,7 +255,7 @@ async def test_the_log_is_cut_when_a_reader_no_longer_holds_it(path: Path, make:
     assert path.stat().st_size < 20 * MiB
 
 
-async def test_the_log_stays_small_while_tails_read(path: Path, make: Make) -> None:
+async def test_the_log_stays_small_while_tails_read(path: Path, make: Open) -> None:
     broker = await make(history_bytes=MiB)
     async with asyncio.timeout(DEADLINE), aclosing(broker.tail(0)) as tail:  # type: ignore[type-var]
         for _ in range(30):
@@ -293,7 +268,7 @@ async def test_the_log_stays_small_while_tails_read(path: Path, make: Make) -> N
 # A file that goes, and a disk that is full.
 
 
-async def test_when_the_file_is_deleted_another_history_begins(path: Path, make: Make) -> None:
+async def test_when_the_file_is_deleted_another_history_begins(path: Path, make: Open) -> None:
     broker, other = await make(), await make()
     await broker.append(batch("a", "b"))
     before = await broker.bounds()
@@ -307,13 +282,13 @@ async def test_when_the_file_is_deleted_another_history_begins(path: Path, make:
                 await anext(tail)
     after = await other.bounds()
     assert after.epoch != before.epoch
-    assert texts(await read_all(other)) == ["c"]
+    assert data(await read_all(other)) == ["c"]
     await broker.close()
     await other.close()
     check(path)
 
 
-async def test_a_file_that_is_spoilt_is_an_error_that_says_so(path: Path, make: Make) -> None:
+async def test_a_file_that_is_spoilt_is_an_error_that_says_so(path: Path, make: Open) -> None:
     await (await make()).append(batch(*["x" * 1000] * 100))
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -393,12 +368,12 @@ async def test_a_disk_that_cannot_be_written_is_refused(small_disk: Path, on_sma
 
 
 async def test_what_the_history_keeps_no_longer_is_deleted_a_little_later(
-    path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+    path: Path, make: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(history, "SPARE_SECONDS", 0.1)
     broker = await make(history_events=2)
     await broker.append(batch(*map(str, range(20))))
-    assert texts(await read_all(broker)) == ["18", "19"]
+    assert data(await read_all(broker)) == ["18", "19"]
 
     async def is_deleted() -> bool:
         await broker.trim()
@@ -406,11 +381,11 @@ async def test_what_the_history_keeps_no_longer_is_deleted_a_little_later(
             return connection.execute("SELECT position FROM events").fetchall() == [(19,), (20,)]
 
     await until(is_deleted)
-    assert texts(await read_all(broker)) == ["18", "19"]
+    assert data(await read_all(broker)) == ["18", "19"]
 
 
 @pytest.mark.parametrize("settings", [{"history_events": 0}, {"history_bytes": 0}])
-async def test_what_nobody_keeps_does_not_pile_up(path: Path, make: Make, settings: dict[str, Any]) -> None:
+async def test_what_nobody_keeps_does_not_pile_up(path: Path, make: Open, settings: dict[str, Any]) -> None:
     broker = await make(**settings)
     for _ in range(10):
         await broker.append(batch(*["x"] * 500))
@@ -422,7 +397,7 @@ async def test_what_nobody_keeps_does_not_pile_up(path: Path, make: Make, settin
 
 
 async def test_a_long_history_that_is_too_old_goes_in_slices(
-    path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+    path: Path, make: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(history, "SLICE_ENTRIES", 100)
     broker = await make(history_age=0.1)
@@ -438,7 +413,7 @@ async def test_a_long_history_that_is_too_old_goes_in_slices(
     assert await broker.find(stored[-1].id) is None
 
 
-async def test_messages_are_deleted_after_a_while(path: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_messages_are_deleted_after_a_while(path: Path, make: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "MESSAGE_SECONDS", 0.05)
     broker = await make()
     await broker.send(b"x")
@@ -491,7 +466,7 @@ async def test_a_notifier_that_nobody_answers_does_not_block_the_one_that_notifi
 
 
 async def test_tails_and_listeners_need_not_look_where_a_notifier_is_heard(
-    make: Make, monkeypatch: pytest.MonkeyPatch
+    make: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "POLL_SECONDS", 3600)
     one, two = await make(), await make()
@@ -501,23 +476,23 @@ async def test_tails_and_listeners_need_not_look_where_a_notifier_is_heard(
             await asyncio.sleep(0.05)  # they have looked by now
             await two.append(batch(text))
             async with asyncio.timeout(DEADLINE):
-                assert texts(list(await page)) == [text]
+                assert data(await page) == [text]
                 while not message.done():  # the first ones come before it listens
                     await two.send(b"hello")
                     await asyncio.sleep(0.02)
 
 
-async def test_without_a_notifier_tails_look_by_themselves(path: Path, make: Make) -> None:
+async def test_without_a_notifier_tails_look_by_themselves(path: Path, make: Open) -> None:
     path.with_name("events.db-wake").write_text("no directory")
     one, two = await make(), await make()
     async with aclosing(one.tail(0)) as tail:  # type: ignore[type-var]
         page = asyncio.create_task(anext(tail))
         await two.append(batch("a"))
         async with asyncio.timeout(DEADLINE):
-            assert texts(list(await page)) == ["a"]
+            assert data(await page) == ["a"]
 
 
-async def test_a_closed_broker_says_so(make: Make) -> None:
+async def test_a_closed_broker_says_so(make: Open) -> None:
     broker = await make()
     await broker.close()
     for question in (broker.append(batch("a")), broker.read(0, most=1), broker.bounds(), broker.trim()):
