@@ -12,7 +12,7 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from ssepool.brokers.sqlite.broker import SqliteBroker, path_of
 from ssepool.brokers.sqlite.notifier import Notifier
 from ssepool.config import HubConfig, KiB, MiB
 from ssepool.errors import BrokerError, ConfigError
-from tools import lacking, require
 
 APPENDING = Path(__file__).with_name("appending.py")
 
@@ -314,18 +313,6 @@ async def test_when_the_directory_is_deleted_publishing_fails_until_it_is_there_
     directory.mkdir()
     assert (await broker.append(batch("a")))[0].position == 1
     await broker.close()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 16 MiB."""
-    mount, directory = require("mount"), tmp_path / "small"
-    directory.mkdir()
-    done = subprocess.run([mount, "-t", "tmpfs", "-o", "size=16m", "tmpfs", directory], capture_output=True, text=True)
-    if done.returncode:
-        lacking(f"no disk of its own for this test: {done.stderr.strip()}")
-    yield directory
-    subprocess.run(["umount", directory], check=True)
 
 
 @pytest.fixture

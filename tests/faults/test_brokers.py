@@ -13,7 +13,6 @@ import json
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -35,7 +34,6 @@ from ssepool.brokers.record import records
 from ssepool.config import HubConfig, KiB, MiB
 from ssepool.core.event import Event
 from ssepool.errors import BrokerError
-from tools import lacking, require
 
 
 @pytest.fixture(scope="module")
@@ -331,18 +329,6 @@ def test_when_a_node_is_killed_under_load_the_others_go_on_and_have_all_that_was
 
 
 # The file of SQLite.
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 16 MiB."""
-    mount, directory = require("mount"), tmp_path / "small"
-    directory.mkdir()
-    done = subprocess.run([mount, "-t", "tmpfs", "-o", "size=16m", "tmpfs", directory], capture_output=True, text=True)
-    if done.returncode:
-        lacking(f"no disk of its own for this test: {done.stderr.strip()}")
-    yield directory
-    subprocess.run(["umount", directory], check=True)
 
 
 def test_on_a_full_disk_publishes_are_refused_until_there_is_room(small_disk: Path) -> None:
