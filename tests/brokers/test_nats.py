@@ -109,7 +109,9 @@ async def test_a_connection_that_hangs_is_given_up(service: Nats, opened: Open) 
 # A history that is lost, in whole and in part.
 
 
-async def test_who_remembers_a_deleted_stream_appends_nothing_to_the_next_one(service: Nats, opened: Open) -> None:
+async def test_a_publisher_that_remembers_a_deleted_stream_appends_nothing_to_the_next(
+    service: Nats, opened: Open
+) -> None:
     one, two = await opened(), await opened()
     await one.append(batch("a"))  # it knows: the newest message is the first
     service.lose_data()
@@ -186,7 +188,9 @@ async def far_away(service: Nats, seconds: float) -> AsyncIterator[int]:
             writer.close()
 
 
-async def test_who_is_near_and_appends_without_a_break_leaves_turns_to_others(service: Nats, opened: Open) -> None:
+async def test_a_near_publisher_that_appends_without_a_break_leaves_turns_to_others(
+    service: Nats, opened: Open
+) -> None:
     near = await opened()
 
     async def append_for_ever() -> None:

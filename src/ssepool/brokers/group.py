@@ -27,9 +27,14 @@ MAX_WAITING_BYTES = 64 * MiB
 
 
 class _Batch(NamedTuple):
+    """What one publish waits for."""
+
     records: list[Record]
+    """The events of the publish."""
     size: int
+    """Bytes of their frames."""
     stored: asyncio.Future[list[Stored]]
+    """The outcome of their append."""
 
     @property
     def has_ids(self) -> bool:

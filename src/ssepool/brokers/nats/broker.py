@@ -179,8 +179,8 @@ class NatsBroker(Broker):
         await js.hint(self._turns, b"%b %f" % (self._me, min(2 * took, MAX_PAUSE_SECONDS)))
 
     def _hear_of_a_turn(self, message: bytes) -> None:
-        who, _, seconds = message.partition(b" ")
-        if who != self._me:
+        sender, _, seconds = message.partition(b" ")
+        if sender != self._me:
             self._pause_until = time.monotonic() + min(float(seconds), MAX_PAUSE_SECONDS)
 
     def _places(

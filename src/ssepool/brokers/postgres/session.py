@@ -75,9 +75,9 @@ class Session:
                 raise
 
     async def hear(self, seconds: float | None = None) -> list[str]:
-        """Wait for notifications of the channel that `LISTEN` named, at most for so many seconds.
+        """Wait for a notification of the channel that `LISTEN` named, for at most `seconds` (None: without end).
 
-        Returns their payloads; none if no notification came.
+        Returns the payloads of those that came, or nothing.
         """
         async with self._lock:
             if self._connection is None:
