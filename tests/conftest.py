@@ -1,5 +1,5 @@
-"""What holds for all tests: no setting of the developer's own shell, hypothesis without deadlines, a browser, and the
-servers of brokers."""
+"""What holds for all tests: no setting of the developer's own shell, hypothesis without deadlines, a browser, the
+servers of brokers, and a small disk."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import pytest
 from hypothesis import settings
 
+from disk_fixtures import small_disk  # noqa: F401 a disk that a test may fill
 from service_fixtures import services  # noqa: F401 a server of each kind
 from windows import browser, windows  # noqa: F401 the fixtures of tests in a browser
 

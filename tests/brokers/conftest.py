@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from service_fixtures import Get
+from histories import Open, opening
+from service_fixtures import Get, make_service
+from services import Service
 from services.kinds import SERVICES
-from ssepool.brokers import connect
-from ssepool.brokers.base import Broker
-from ssepool.config import HubConfig
 
 KINDS = ("memory", "sqlite", *SERVICES)
 
-Make = Callable[..., Awaitable[Broker]]
 _names = itertools.count(1)
 
 
@@ -39,16 +36,23 @@ def url(kind: str, services: Get, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-async def make(url: str) -> AsyncIterator[Make]:
+async def make(url: str) -> AsyncIterator[Open]:
     """Open brokers on that history; they are closed with the test."""
-    opened: list[Broker] = []
+    async with opening(url) as make:
+        yield make
 
-    async def make(**settings: Any) -> Broker:
-        broker = connect(HubConfig(broker=url, **settings))
-        opened.append(broker)
-        await broker.open()
-        return broker
 
-    yield make
-    for broker in opened:
-        await broker.close()
+@pytest.fixture
+def service(kind: str, tmp_path: Path) -> Iterator[Service]:
+    """A server for one test, that may be harmed."""
+    service = make_service(kind, tmp_path / kind)
+    service.start()
+    yield service
+    service.kill()
+
+
+@pytest.fixture
+async def opened(service: Service) -> AsyncIterator[Open]:
+    """Open brokers on that server; they are closed with the test."""
+    async with opening(service.url("test")) as opened:
+        yield opened

@@ -7,81 +7,36 @@ import contextlib
 import itertools
 import random
 import re
-from collections.abc import Awaitable, Callable, Sequence
+import sys
+from collections.abc import Awaitable, Sequence
 from contextlib import aclosing
 from typing import Any
 
 import pytest
 
+from histories import DEADLINE, Open, batch, data, positions, read_all, take, until
+from services.kinds import SERVICES
 from ssepool.brokers import connect
-from ssepool.brokers.base import MOST_MESSAGE, Bounds, Broker, Stored
+from ssepool.brokers.base import MAX_MESSAGE_BYTES, Bounds, Broker
 from ssepool.brokers.record import Record, records
 from ssepool.config import HubConfig, KiB, MiB
-from ssepool.core.decoder import Decoder
 from ssepool.core.event import Entry, Event
 from ssepool.errors import DuplicateEvent
 
-SHARED = ("sqlite", "redis", "nats", "postgres")
+SHARED = ("sqlite", *SERVICES)
 """Kinds whose history is outside the process: several brokers share it, and it stays when they close."""
 
-DEADLINE = 20.0
-"""Seconds until a test gives up waiting for what has to come."""
-
-Make = Callable[..., Awaitable[Broker]]
 shared = pytest.mark.parametrize("kind", SHARED)
-
-
-def batch(*data: str, ids: Sequence[str | None] = (), topics: Sequence[str] = ("news",)) -> list[Record]:
-    """Events with these data, as they go to a broker."""
-    pairs = itertools.zip_longest(data, ids)
-    return records([Event(text, tuple(topics), id=id) for text, id in pairs], MiB)
 
 
 def numbered(count: int, *, first: int = 1, size: int = 1) -> list[Record]:
     return batch(*(f"{number:0{size}}" for number in range(first, first + count)))
 
 
-def data(entries: Sequence[Entry]) -> list[str]:
-    """What subscribers would read."""
-    decoder = Decoder(max_event_size=4 * MiB)
-    return [message.data for entry in entries for message in decoder.feed(entry.frame)]
-
-
-def positions(entries: Sequence[Entry | Stored]) -> list[int]:
-    return [entry.position for entry in entries]
-
-
-async def take(broker: Broker, after: int, count: int) -> list[Entry]:
-    """The first so many entries that a tail gives."""
-    entries: list[Entry] = []
-    async with asyncio.timeout(DEADLINE), aclosing(broker.tail(after)) as tail:  # type: ignore[type-var]
-        async for page in tail:
-            entries += page
-            if len(entries) >= count:
-                break
-    return entries
-
-
-async def read_all(broker: Broker, after: int = 0) -> list[Entry]:
-    """All that is kept behind a position."""
-    entries: list[Entry] = []
-    while page := await broker.read(after, most=700):
-        entries += page
-        after = page[-1].position
-    return entries
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Wait until something is so."""
-    async with asyncio.timeout(DEADLINE):
-        while not await condition():
-            await asyncio.sleep(0.02)
-
-
 # Order and positions.
 
 
-async def test_a_new_history_is_empty(make: Make) -> None:
+async def test_a_new_history_is_empty(make: Open) -> None:
     broker = await make()
     epoch, *numbers = await broker.bounds()
     assert re.fullmatch("[0-9a-f]{8}", epoch)
@@ -89,7 +44,7 @@ async def test_a_new_history_is_empty(make: Make) -> None:
     assert await broker.read(0, most=10) == []
 
 
-async def test_positions_are_whole_numbers_from_one_on(make: Make) -> None:
+async def test_positions_are_whole_numbers_from_one_on(make: Open) -> None:
     broker = await make()
     stored = [await broker.append(batch("a")), await broker.append(batch("b", "c")), await broker.append(batch("d"))]
     assert [positions(one) for one in stored] == [[1], [2, 3], [4]]
@@ -98,7 +53,7 @@ async def test_positions_are_whole_numbers_from_one_on(make: Make) -> None:
     assert data(entries) == ["a", "b", "c", "d"]
 
 
-async def test_the_broker_makes_ids_of_its_epoch_and_the_position(make: Make) -> None:
+async def test_the_broker_makes_ids_of_its_epoch_and_the_position(make: Open) -> None:
     broker = await make()
     stored = await broker.append(numbered(3))
     epoch = (await broker.bounds()).epoch
@@ -106,7 +61,7 @@ async def test_the_broker_makes_ids_of_its_epoch_and_the_position(make: Make) ->
     assert [entry.id for entry in await read_all(broker)] == [one.id for one in stored]
 
 
-async def test_an_append_of_nothing_stores_nothing(make: Make) -> None:
+async def test_an_append_of_nothing_stores_nothing(make: Open) -> None:
     broker = await make()
     assert await broker.append([]) == []
     assert (await broker.bounds())[1:] == (0, 0, 0)
@@ -115,14 +70,14 @@ async def test_an_append_of_nothing_stores_nothing(make: Make) -> None:
     assert (await broker.bounds()).newest == 1
 
 
-async def test_a_large_batch_is_stored_whole(make: Make) -> None:
+async def test_a_large_batch_is_stored_whole(make: Open) -> None:
     broker = await make()
     assert positions(await broker.append(numbered(5000))) == list(range(1, 5001))
     assert data(await read_all(broker)) == [str(number) for number in range(1, 5001)]
     assert positions(await take(broker, 0, 5000)) == list(range(1, 5001))
 
 
-async def test_the_largest_event_comes_through(make: Make) -> None:
+async def test_the_largest_event_comes_through(make: Open) -> None:
     broker = await make()
     text = "x" * (MiB - 100)
     await broker.append(batch("before", text, "after"))
@@ -130,7 +85,7 @@ async def test_the_largest_event_comes_through(make: Make) -> None:
     assert data(await broker.read(1, most=1)) == [text]
 
 
-async def test_the_largest_group_of_publishes_comes_through(make: Make) -> None:
+async def test_the_largest_group_of_publishes_comes_through(make: Open) -> None:
     broker = await make()
     texts = [str(number) * (MiB - 100) for number in range(4)]
     assert positions(await broker.append(batch(*texts))) == [1, 2, 3, 4]
@@ -138,15 +93,53 @@ async def test_the_largest_group_of_publishes_comes_through(make: Make) -> None:
 
 
 @shared
-async def test_appends_of_several_brokers_follow_each_other(make: Make) -> None:
+async def test_appends_of_several_brokers_follow_each_other(make: Open) -> None:
     one, two = await make(), await make()
     stored = [await broker.append(numbered(2)) for broker in (one, two, two, one, two)]
     assert [positions(some) for some in stored] == [[1, 2], [3, 4], [5, 6], [7, 8], [9, 10]]
     assert len({bounds.epoch for bounds in [await one.bounds(), await two.bounds()]}) == 1
 
 
+APPENDER = """
+import asyncio, sys
+from ssepool.brokers import connect
+from ssepool.brokers.record import Record
+from ssepool.config import HubConfig
+
+async def main(url, name):
+    broker = connect(HubConfig(broker=url))
+    await broker.open()
+    for turn in range(100):
+        stored = await broker.append([Record(b"data: %d\\n\\n" % turn, (name,)), Record(b"", (name,), id=f"id{turn}")])
+        print(*(one.position for one in stored))
+    await broker.close()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
 @shared
-async def test_many_brokers_append_at_once_in_one_order(make: Make) -> None:
+async def test_two_processes_append_in_one_order(url: str, make: Open) -> None:
+    broker = await make()
+    processes = [
+        await asyncio.create_subprocess_exec(sys.executable, "-c", APPENDER, url, name, stdout=asyncio.subprocess.PIPE)
+        for name in ("one", "two")
+    ]
+    async with asyncio.timeout(DEADLINE):
+        outputs = [(await process.communicate())[0] for process in processes]
+    told = [[tuple(map(int, line.split())) for line in output.splitlines()] for output in outputs]
+    assert [len(lines) for lines in told] == [100, 100]
+    entries = await read_all(broker)
+    assert positions(entries) == list(range(1, 301))  # of each chosen id one is stored
+    for name, lines in zip(("one", "two"), told, strict=True):
+        assert [entry.position for entry in entries if entry.topics == (name,) and b"data" in entry.frame] == [
+            own for own, _ in lines
+        ]
+    assert [chosen for _, chosen in told[0]] == [chosen for _, chosen in told[1]]
+
+
+@shared
+async def test_many_brokers_append_at_once_in_one_order(make: Open) -> None:
     brokers = [await make() for _ in range(4)]
     appended: dict[int, str] = {}
 
@@ -194,7 +187,7 @@ EVENTS = {
 
 
 @pytest.mark.parametrize("name", EVENTS)
-async def test_an_entry_is_what_was_published(make: Make, name: str) -> None:
+async def test_an_entry_is_what_was_published(make: Open, name: str) -> None:
     event = EVENTS[name]
     broker = await make()
     ((id, position),) = await broker.append(records([event], MiB))
@@ -208,7 +201,7 @@ async def test_an_entry_is_what_was_published(make: Make, name: str) -> None:
 # Ids that publishers choose, and duplicates.
 
 
-async def test_chosen_and_made_ids_stand_beside_each_other(make: Make) -> None:
+async def test_chosen_and_made_ids_stand_beside_each_other(make: Open) -> None:
     broker = await make()
     stored = await broker.append(batch("a", "b", "c", ids=[None, "mine"]))
     epoch = (await broker.bounds()).epoch
@@ -221,13 +214,13 @@ NOT_MADE = ("", "-", "-x", "-0", "-4", "--1", "-+1", "-1.0", "-1 ", "-1_0", "-92
 
 
 @pytest.mark.parametrize("id", ["nobody", "00000000-1", "-", "MINE", *("{epoch}" + rest for rest in NOT_MADE)])
-async def test_an_id_that_nobody_gave_is_not_found(make: Make, id: str) -> None:
+async def test_an_id_that_nobody_gave_is_not_found(make: Open, id: str) -> None:
     broker = await make()
     await broker.append(batch("a", "b", "c", ids=["mine"]))
     assert await broker.find(id.format(epoch=(await broker.bounds()).epoch)) is None
 
 
-async def test_a_chosen_id_may_look_like_a_made_one(make: Make) -> None:
+async def test_a_chosen_id_may_look_like_a_made_one(make: Open) -> None:
     broker = await make()
     assert await broker.append(batch("a", "b", ids=[None, "00c0ffee-1"])) == [
         (f"{(await broker.bounds()).epoch}-1", 1),
@@ -236,7 +229,7 @@ async def test_a_chosen_id_may_look_like_a_made_one(make: Make) -> None:
     assert await broker.find("00c0ffee-1") == 2
 
 
-async def test_a_duplicate_is_ignored_and_told_where_it_is(make: Make) -> None:
+async def test_a_duplicate_is_ignored_and_told_where_it_is(make: Open) -> None:
     broker = await make()
     await broker.append(batch("a", "b", "c", ids=[None, "mine"]))
     assert await broker.append(batch("again", ids=["mine"])) == [("mine", 2)]
@@ -246,7 +239,7 @@ async def test_a_duplicate_is_ignored_and_told_where_it_is(make: Make) -> None:
     assert data(await read_all(broker)) == ["a", "b", "c", "d", "e", "f"]
 
 
-async def test_a_duplicate_inside_one_batch_is_ignored(make: Make) -> None:
+async def test_a_duplicate_inside_one_batch_is_ignored(make: Open) -> None:
     broker = await make()
     stored = await broker.append(batch("a", "b", "a again", "c", "b again", ids=["a", "b", "a", None, "b"]))
     assert positions(stored) == [1, 2, 1, 3, 2]
@@ -255,7 +248,7 @@ async def test_a_duplicate_inside_one_batch_is_ignored(make: Make) -> None:
 
 
 @pytest.mark.parametrize("ids", [["mine", None, "new"], ["new", None, "mine"], ["new", None, "new"]])
-async def test_a_batch_with_a_duplicate_can_be_refused_whole(make: Make, ids: list[str | None]) -> None:
+async def test_a_batch_with_a_duplicate_can_be_refused_whole(make: Open, ids: list[str | None]) -> None:
     broker = await make(on_duplicate="refuse")
     await broker.append(batch("a", ids=["mine"]))
     before = await broker.bounds()
@@ -269,7 +262,7 @@ async def test_a_batch_with_a_duplicate_can_be_refused_whole(make: Make, ids: li
 
 
 @shared
-async def test_a_duplicate_of_another_broker_is_found(make: Make) -> None:
+async def test_a_duplicate_of_another_broker_is_found(make: Open) -> None:
     one, two, strict = await make(), await make(), await make(on_duplicate="refuse")
     await one.append(batch("a", "b", ids=[None, "mine"]))
     assert await two.find("mine") == 2
@@ -280,7 +273,7 @@ async def test_a_duplicate_of_another_broker_is_found(make: Make) -> None:
 
 
 @shared
-async def test_of_the_same_ids_at_once_one_is_stored(make: Make) -> None:
+async def test_of_the_same_ids_at_once_one_is_stored(make: Open) -> None:
     brokers = [await make() for _ in range(4)]
     for turn in range(10):
         ids = [f"{turn}.{place}" for place in range(3)]
@@ -290,7 +283,7 @@ async def test_of_the_same_ids_at_once_one_is_stored(make: Make) -> None:
 
 
 @shared
-async def test_of_the_same_ids_at_once_all_but_one_are_refused(make: Make) -> None:
+async def test_of_the_same_ids_at_once_all_but_one_are_refused(make: Open) -> None:
     brokers = [await make(on_duplicate="refuse") for _ in range(4)]
     for turn in range(10):
         answers = await asyncio.gather(
@@ -302,7 +295,7 @@ async def test_of_the_same_ids_at_once_all_but_one_are_refused(make: Make) -> No
     assert data(await read_all(brokers[0])) == ["x", "y"] * 10
 
 
-async def test_an_id_can_be_used_again_when_its_event_has_gone(make: Make) -> None:
+async def test_an_id_can_be_used_again_when_its_event_has_gone(make: Open) -> None:
     broker = await make(history_events=2, on_duplicate="refuse")
     await broker.append(batch("a", ids=["mine"]))
     for number in range(4):
@@ -319,7 +312,7 @@ async def _is_not_found(broker: Broker, id: str) -> bool:
 # Reading and following.
 
 
-async def test_reading_is_in_pages(make: Make) -> None:
+async def test_reading_is_in_pages(make: Open) -> None:
     broker = await make()
     await broker.append(numbered(5))
     assert positions(await broker.read(0, most=2)) == [1, 2]
@@ -330,7 +323,7 @@ async def test_reading_is_in_pages(make: Make) -> None:
     assert await broker.read(99, most=2) == []
 
 
-async def test_a_tail_begins_behind_any_position(make: Make) -> None:
+async def test_a_tail_begins_behind_any_position(make: Open) -> None:
     broker = await make()
     await broker.append(numbered(3))
     await broker.append(numbered(3, first=4))
@@ -338,7 +331,7 @@ async def test_a_tail_begins_behind_any_position(make: Make) -> None:
         assert positions(await take(broker, after, 6 - after)) == list(range(after + 1, 7))
 
 
-async def test_a_tail_waits_for_news(make: Make) -> None:
+async def test_a_tail_waits_for_news(make: Open) -> None:
     broker = await make()
     await broker.append(numbered(2))
     async with aclosing(broker.tail(2)) as tail:  # type: ignore[type-var]
@@ -352,7 +345,7 @@ async def test_a_tail_waits_for_news(make: Make) -> None:
 
 
 @shared
-async def test_a_tail_hears_of_other_brokers(make: Make) -> None:
+async def test_a_tail_hears_of_other_brokers(make: Open) -> None:
     one, two = await make(), await make()
     async with aclosing(one.tail(0)) as tail:  # type: ignore[type-var]
         for number in range(1, 11):
@@ -362,7 +355,7 @@ async def test_a_tail_hears_of_other_brokers(make: Make) -> None:
                 assert data(await page) == [str(number)]
 
 
-async def test_several_tails_of_one_broker_each_get_all(make: Make) -> None:
+async def test_several_tails_of_one_broker_each_get_all(make: Open) -> None:
     broker = await make()
     tails = [asyncio.create_task(take(broker, 0, 30)) for _ in range(5)]
     for number in range(10):
@@ -371,7 +364,7 @@ async def test_several_tails_of_one_broker_each_get_all(make: Make) -> None:
         assert positions(await tail) == list(range(1, 31))
 
 
-async def test_what_is_appended_while_a_tail_is_read_comes_once_and_in_order(make: Make) -> None:
+async def test_what_is_appended_while_a_tail_is_read_comes_once_and_in_order(make: Open) -> None:
     broker = await make()
     await broker.append(numbered(2500))
     seen: list[Entry] = []
@@ -388,7 +381,7 @@ async def test_what_is_appended_while_a_tail_is_read_comes_once_and_in_order(mak
 
 
 @shared
-async def test_pages_of_a_tail_are_of_about_a_mebibyte(make: Make) -> None:
+async def test_pages_of_a_tail_are_of_about_a_mebibyte(make: Open) -> None:
     broker = await make()
     for _ in range(6):
         await broker.append(batch("x" * 300 * KiB, "y" * 300 * KiB))
@@ -401,7 +394,7 @@ async def test_pages_of_a_tail_are_of_about_a_mebibyte(make: Make) -> None:
     assert max(sizes) < 2 * MiB
 
 
-async def test_a_tail_that_is_cancelled_leaves_nothing_behind(make: Make) -> None:
+async def test_a_tail_that_is_cancelled_leaves_nothing_behind(make: Open) -> None:
     before = asyncio.all_tasks()
     broker = await make()
     tails = [asyncio.create_task(take(broker, 0, 10)) for _ in range(3)]
@@ -425,7 +418,7 @@ async def test_a_tail_that_is_cancelled_leaves_nothing_behind(make: Make) -> Non
 # What is kept.
 
 
-async def test_history_is_bounded_by_count(make: Make) -> None:
+async def test_history_is_bounded_by_count(make: Open) -> None:
     broker = await make(history_events=10)
     stored = [one for number in range(25) for one in await broker.append(numbered(1, first=number))]
 
@@ -439,7 +432,7 @@ async def test_history_is_bounded_by_count(make: Make) -> None:
     assert [await broker.find(one.id) for one in stored] == [None] * 15 + list(range(16, 26))
 
 
-async def test_a_batch_beyond_the_history_leaves_no_more_than_that(make: Make) -> None:
+async def test_a_batch_beyond_the_history_leaves_no_more_than_that(make: Open) -> None:
     broker = await make(history_events=10)
     await broker.append(numbered(4))
     assert positions(await broker.append(numbered(40, first=5))) == list(range(5, 45))
@@ -453,7 +446,7 @@ async def test_a_batch_beyond_the_history_leaves_no_more_than_that(make: Make) -
     assert positions(await broker.append(numbered(1))) == [45]
 
 
-async def test_history_is_bounded_by_bytes(make: Make) -> None:
+async def test_history_is_bounded_by_bytes(make: Open) -> None:
     limit = 64 * KiB
     broker = await make(history_bytes=limit)
     for number in range(100):
@@ -468,7 +461,7 @@ async def test_history_is_bounded_by_bytes(make: Make) -> None:
     assert limit // 2 < sum(len(entry.frame) for entry in kept) <= limit
 
 
-async def test_an_event_larger_than_the_history_is_not_kept(make: Make) -> None:
+async def test_an_event_larger_than_the_history_is_not_kept(make: Open) -> None:
     broker = await make(history_bytes=1000)
     await broker.append(numbered(2))
     assert positions(await broker.append(batch("x" * 5000))) == [3]
@@ -481,7 +474,7 @@ async def test_an_event_larger_than_the_history_is_not_kept(make: Make) -> None:
     assert positions(await broker.append(numbered(1))) == [4]
 
 
-async def test_history_is_bounded_by_age(make: Make) -> None:
+async def test_history_is_bounded_by_age(make: Open) -> None:
     broker = await make(history_age=1.0)
     (old, *_) = await broker.append(batch("a", "b", "c", ids=[None, "mine"]))
 
@@ -496,7 +489,7 @@ async def test_history_is_bounded_by_age(make: Make) -> None:
     assert (await broker.bounds())[1:3] == (3, 4)
 
 
-async def test_trim_leaves_what_is_young_enough(make: Make) -> None:
+async def test_trim_leaves_what_is_young_enough(make: Open) -> None:
     broker = await make()
     await broker.append(numbered(5))
     before = await broker.bounds()
@@ -506,7 +499,7 @@ async def test_trim_leaves_what_is_young_enough(make: Make) -> None:
 
 
 @pytest.mark.parametrize("setting", ["history_events", "history_bytes"])
-async def test_a_history_of_zero_keeps_nothing(make: Make, setting: str) -> None:
+async def test_a_history_of_zero_keeps_nothing(make: Open, setting: str) -> None:
     broker = await make(**{setting: 0})
     assert positions(await broker.append(numbered(3))) == [1, 2, 3]
 
@@ -521,7 +514,7 @@ async def test_a_history_of_zero_keeps_nothing(make: Make, setting: str) -> None
 
 @shared
 @pytest.mark.parametrize("setting", ["history_events", "history_bytes"])
-async def test_a_tail_gets_what_is_kept_by_nobody(make: Make, setting: str) -> None:
+async def test_a_tail_gets_what_is_kept_by_nobody(make: Open, setting: str) -> None:
     one, two = await make(**{setting: 0}), await make(**{setting: 0})
     seen: list[Entry] = []
 
@@ -549,7 +542,7 @@ async def test_a_tail_gets_what_is_kept_by_nobody(make: Make, setting: str) -> N
     assert positions(seen) == list(range(seen[0].position, position + 1))
 
 
-async def test_bounds_say_how_many_bytes_are_kept(make: Make) -> None:
+async def test_bounds_say_how_many_bytes_are_kept(make: Open) -> None:
     broker = await make()
     await broker.append(numbered(10, size=1000))
     assert 10_000 <= (await broker.bounds()).bytes < 20_000
@@ -558,7 +551,7 @@ async def test_bounds_say_how_many_bytes_are_kept(make: Make) -> None:
 
 
 @shared
-async def test_a_history_stays_when_its_brokers_close(make: Make) -> None:
+async def test_a_history_stays_when_its_brokers_close(make: Open) -> None:
     broker = await make()
     stored = await broker.append(batch("a", "b", "c", ids=[None, "mine"]))
     before = await broker.bounds()
@@ -571,7 +564,7 @@ async def test_a_history_stays_when_its_brokers_close(make: Make) -> None:
 
 
 @shared
-async def test_positions_go_on_when_all_is_gone(make: Make) -> None:
+async def test_positions_go_on_when_all_is_gone(make: Open) -> None:
     broker = await make(history_age=0.3)
     await broker.append(numbered(3))
     before = await broker.bounds()
@@ -620,7 +613,7 @@ class Listener:
                 await asyncio.sleep(0.01)
 
 
-async def test_a_message_reaches_all_who_listen(make: Make) -> None:
+async def test_a_message_reaches_all_who_listen(make: Open) -> None:
     broker = await make()
     async with Listener(broker) as one, Listener(broker) as two:
         await broker.send(b"first")
@@ -631,7 +624,7 @@ async def test_a_message_reaches_all_who_listen(make: Make) -> None:
 
 
 @shared
-async def test_messages_go_from_each_broker_to_each(make: Make) -> None:
+async def test_messages_go_from_each_broker_to_each(make: Open) -> None:
     one, two = await make(), await make()
     async with Listener(one) as first, Listener(two) as second:
         await one.send(b"from one")
@@ -642,15 +635,15 @@ async def test_messages_go_from_each_broker_to_each(make: Make) -> None:
         await second.hear(b"from one", b"from two")
 
 
-async def test_the_largest_message_comes_through(make: Make) -> None:
+async def test_the_largest_message_comes_through(make: Open) -> None:
     broker = await make()
-    message = random.randbytes(MOST_MESSAGE)
+    message = random.randbytes(MAX_MESSAGE_BYTES)
     async with Listener(broker) as listener:
         await broker.send(message)
         await listener.hear(message)
 
 
-async def test_messages_are_no_events_and_are_not_kept(make: Make) -> None:
+async def test_messages_are_no_events_and_are_not_kept(make: Open) -> None:
     broker = await make()
     await broker.append(numbered(1))
     before = await broker.bounds()
@@ -665,7 +658,7 @@ async def test_messages_are_no_events_and_are_not_kept(make: Make) -> None:
 # Opening, closing and giving up.
 
 
-async def test_closing_may_be_done_twice_and_without_opening(make: Make, url: str) -> None:
+async def test_closing_may_be_done_twice_and_without_opening(make: Open, url: str) -> None:
     broker = await make()
     await broker.append(numbered(1))
     await broker.close()
@@ -673,7 +666,7 @@ async def test_closing_may_be_done_twice_and_without_opening(make: Make, url: st
     await connect(HubConfig(broker=url)).close()
 
 
-async def test_an_append_that_is_given_up_is_stored_whole_or_not_at_all(make: Make) -> None:
+async def test_an_append_that_is_given_up_is_stored_whole_or_not_at_all(make: Open) -> None:
     broker = await make()
     returned: dict[str, int] = {}
     for turn in range(40):
@@ -693,7 +686,7 @@ async def test_an_append_that_is_given_up_is_stored_whole_or_not_at_all(make: Ma
         assert not stored or texts.index(stored[-1]) - texts.index(stored[0]) == 49
 
 
-async def test_questions_may_be_given_up(make: Make) -> None:
+async def test_questions_may_be_given_up(make: Open) -> None:
     broker = await make()
     await broker.append(numbered(100))
     for turn in range(20):

@@ -151,8 +151,8 @@ async def test_nothing_at_all_may_be_published() -> None:
 
 
 async def test_groups_are_bounded_by_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert group.MOST_EVENTS == 1000
-    monkeypatch.setattr(group, "MOST_EVENTS", 10)
+    assert group.MAX_APPEND_EVENTS == 1000
+    monkeypatch.setattr(group, "MAX_APPEND_EVENTS", 10)
     some = Publishers(Script())
     tasks = [await some.hold()]
     tasks += [await some.publish(events(count)) for count in (4, 6, 1, 25, 9, 2)]
@@ -162,8 +162,8 @@ async def test_groups_are_bounded_by_events(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_groups_are_bounded_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 4 * MiB == group.MOST_BYTES
-    monkeypatch.setattr(group, "MOST_BYTES", 10 * KiB)
+    assert 4 * MiB == group.MAX_APPEND_BYTES
+    monkeypatch.setattr(group, "MAX_APPEND_BYTES", 10 * KiB)
     some = Publishers(Script())
     tasks = [await some.hold()]
     tasks += [await some.publish(events(size=size * KiB)) for size in (4, 4, 4, 40, 1)]
@@ -261,7 +261,7 @@ async def test_who_waits_behind_a_broker_that_does_not_answer_fails_in_time_too(
 async def test_what_has_not_been_given_to_the_broker_is_said_not_to_be_published(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(group, "MOST_EVENTS", 1)
+    monkeypatch.setattr(group, "MAX_APPEND_EVENTS", 1)
     some = Publishers(Script(broker_timeout=0.2))
     tasks = [await some.hold()]
     tasks += [await some.publish(events()) for _ in range(4)]
@@ -282,8 +282,8 @@ async def test_what_has_not_been_given_to_the_broker_is_said_not_to_be_published
 
 
 async def test_more_publishes_than_may_wait_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert group.MOST_WAITING == 10_000
-    monkeypatch.setattr(group, "MOST_WAITING", 3)
+    assert group.MAX_WAITING_PUBLISHES == 10_000
+    monkeypatch.setattr(group, "MAX_WAITING_PUBLISHES", 3)
     some = Publishers(Script())
     tasks = [await some.hold()]
     tasks += [await some.publish(events(2, size=10)) for _ in range(3)]
@@ -300,8 +300,8 @@ async def test_more_publishes_than_may_wait_are_refused(monkeypatch: pytest.Monk
 
 
 async def test_more_bytes_than_may_wait_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 64 * MiB == group.MOST_WAITING_BYTES
-    monkeypatch.setattr(group, "MOST_WAITING_BYTES", 10 * KiB)
+    assert 64 * MiB == group.MAX_WAITING_BYTES
+    monkeypatch.setattr(group, "MAX_WAITING_BYTES", 10 * KiB)
     some = Publishers(Script())
     tasks = [await some.hold(), await some.publish(events(size=8 * KiB))]
     with pytest.raises(BrokerError, match="too slow or away"):
@@ -312,7 +312,7 @@ async def test_more_bytes_than_may_wait_are_refused(monkeypatch: pytest.MonkeyPa
 
 
 async def test_a_batch_larger_than_may_wait_goes_when_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group, "MOST_WAITING_BYTES", 10 * KiB)
+    monkeypatch.setattr(group, "MAX_WAITING_BYTES", 10 * KiB)
     some = Publishers(Script())
     tasks = [await some.hold(), await some.publish(events(size=100 * KiB))]
     some.broker.go_on()
@@ -320,7 +320,7 @@ async def test_a_batch_larger_than_may_wait_goes_when_nobody_waits(monkeypatch: 
 
 
 async def test_room_comes_back_from_those_who_give_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group, "MOST_WAITING_BYTES", 10 * KiB)
+    monkeypatch.setattr(group, "MAX_WAITING_BYTES", 10 * KiB)
     some = Publishers(Script())
     first = await some.hold()
     for _ in range(5):

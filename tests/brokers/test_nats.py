@@ -3,86 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import re
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
-from live import LiveServer, Stream, serve, wait_for
+from histories import DEADLINE, Open, batch, positions, read_all, take
 from services.nats import Nats
 from ssepool.brokers import connect
-from ssepool.brokers.base import Broker
-from ssepool.brokers.nats_address import Address
-from ssepool.brokers.nats_batch import State, batch, decode, subject_of
-from ssepool.brokers.record import Record, pack, records
+from ssepool.brokers.nats.address import Address
+from ssepool.brokers.nats.batch import State, decode, subject_of
+from ssepool.brokers.nats.batch import batch as messages_of
+from ssepool.brokers.record import pack
 from ssepool.config import HubConfig, MiB
-from ssepool.core.event import Entry, Event
 from ssepool.errors import BrokerError, ConfigError
-from tools import require
-
-DEADLINE = 20.0
-"""Seconds until a test gives up waiting for what has to come."""
-
-Open = Callable[..., Awaitable[Broker]]
-
-
-def events(*data: str, ids: tuple[str, ...] = ()) -> list[Record]:
-    pairs = itertools.zip_longest(data, ids)
-    return records([Event(text, ("news",), id=id) for text, id in pairs], MiB)
-
-
-def positions(entries: Any) -> list[int]:
-    return [entry.position for entry in entries]
-
-
-async def take(broker: Broker, after: int, count: int) -> list[Entry]:
-    entries: list[Entry] = []
-    async with asyncio.timeout(DEADLINE), aclosing(broker.tail(after)) as tail:  # type: ignore[type-var]
-        async for page in tail:
-            entries += page
-            if len(entries) >= count:
-                break
-    return entries
-
-
-async def read_all(broker: Broker) -> list[Entry]:
-    entries: list[Entry] = []
-    while page := await broker.read(entries[-1].position if entries else 0, most=1000):
-        entries += page
-    return entries
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[Nats]:
-    """A server for one test, that may be harmed."""
-    require("nats-server")
-    service = Nats(tmp_path / "nats")
-    service.start()
-    yield service
-    service.kill()
-
-
-@pytest.fixture
-async def opened(service: Nats) -> AsyncIterator[Open]:
-    """Brokers on that server."""
-    brokers: list[Broker] = []
-
-    async def opened(url: str | None = None, **settings: Any) -> Broker:
-        broker = connect(HubConfig(broker=url or service.url("test"), **settings))
-        brokers.append(broker)
-        await broker.open()
-        return broker
-
-    yield opened
-    for broker in brokers:
-        await broker.close()
+def kind() -> str:
+    """For the fixtures `service` and `opened`."""
+    return "nats"
 
 
 @asynccontextmanager
@@ -102,122 +47,18 @@ def configure(service: Nats, text: str) -> None:
     service.start()
 
 
-# A hub while its server dies, hangs or forgets.
-
-
-@pytest.fixture
-def hub(service: Nats) -> Iterator[LiveServer]:
-    with serve("detached", broker=service.url("hub"), broker_timeout=1.0) as hub:
-        yield hub
-
-
-def publish(hub: LiveServer, number: int) -> bool:
-    """Whether it was published. It may be tried again, since its id is its own."""
-    event = {"topic": "news", "data": str(number), "id": f"id{number}"}
-    status, answer = hub.request("POST", "/events", event)
-    assert status in (201, 503), answer
-    return status == 201
-
-
-def publish_at_last(hub: LiveServer, number: int) -> None:
-    wait_for(lambda: publish(hub, number), what=f"event {number} published")
-
-
-def numbers(first: int, last: int) -> list[str]:
-    return [str(number) for number in range(first, last + 1)]
-
-
-def test_a_hub_goes_on_when_its_server_has_died_and_lost_nothing(service: Nats, hub: LiveServer) -> None:
-    with Stream(hub, "news").opened() as stream:
-        for number in range(1, 11):
-            assert publish(hub, number)
-        service.kill()
-        assert not publish(hub, 11)
-        service.start()
-        for number in range(11, 21):
-            publish_at_last(hub, number)
-        stream.wait_data(*numbers(1, 20))
-        assert not stream.of_type("ssepool.gap")
-        with Stream(hub, "news", last_event_id="id4") as late:
-            late.wait_data(*numbers(5, 20))
-
-
-def test_publishes_fail_in_time_while_the_server_hangs_and_all_comes_once(service: Nats, hub: LiveServer) -> None:
-    with Stream(hub, "news").opened() as stream:
-        for number in range(1, 6):
-            assert publish(hub, number)
-        service.suspend()
-        assert not publish(hub, 6)  # the request itself has a deadline
-        assert not publish(hub, 7)
-        service.resume()
-        for number in range(6, 11):  # some may have been published after all, when the server read on
-            publish_at_last(hub, number)
-        stream.until(lambda s: len(set(s.data)) == 10)
-        assert sorted(stream.data, key=int) == numbers(1, 10)
-        assert not stream.of_type("ssepool.gap")
-
-
-def test_subscribers_are_told_when_the_stream_was_deleted(service: Nats, hub: LiveServer) -> None:
-    with Stream(hub, "news").opened() as stream:
-        for number in range(1, 6):
-            assert publish(hub, number)
-        stream.wait_data(*numbers(1, 5))
-        service.lose_data()
-        for number in range(6, 16):
-            assert publish(hub, number)
-        stream.until(lambda s: len(s.data) == 15)
-        assert stream.data == numbers(1, 15)
-        types = [event.type for event in stream.events]
-        assert types.count("ssepool.gap") == 1
-        assert publish(hub, 16)
-        stream.wait_data(*numbers(1, 16))
-
-
-async def test_nothing_acknowledged_is_lost_when_the_server_is_killed(service: Nats, opened: Open) -> None:
-    broker = await opened(broker_timeout=2.0)
-    acknowledged: dict[int, str] = {}
-
-    async def append() -> None:
-        for number in itertools.count():
-            (stored,) = await broker.append(events(str(number)))
-            acknowledged[stored.position] = f"id: {stored.id}\ndata: {number}\n\n"
-
-    for _ in range(3):
-        task, before = asyncio.create_task(append()), len(acknowledged)
-        async with asyncio.timeout(DEADLINE):
-            while len(acknowledged) < before + 100:
-                await asyncio.sleep(0)
-        service.kill()
-        with pytest.raises(BrokerError):
-            await task
-        service.start()
-    kept = {entry.position: entry.frame.decode() for entry in await read_all(broker)}
-    assert list(kept) == list(range(1, len(kept) + 1))
-    assert {position: kept.get(position) for position in acknowledged} == acknowledged
+# A server that dies or hangs.
 
 
 async def test_an_append_that_was_sent_and_not_answered_may_be_stored(service: Nats, opened: Open) -> None:
     broker = await opened(broker_timeout=1.0)
-    await broker.append(events("a"))
+    await broker.append(batch("a"))
     service.suspend()
     with pytest.raises(BrokerError, match=r"no answer in 1 s; the events may be published or not$"):
-        await broker.append(events("b", ids=("mine",)))
+        await broker.append(batch("b", ids=("mine",)))
     service.resume()
-    await broker.append(events("b", ids=("mine",)))
+    await broker.append(batch("b", ids=("mine",)))
     assert [entry.id for entry in await read_all(broker)][1:] == ["mine"]
-
-
-async def test_waiting_calls_end_when_the_server_dies(service: Nats, opened: Open) -> None:
-    broker = await opened()
-    waiting = [
-        asyncio.ensure_future(anext(broker.tail(0))),  # type: ignore[arg-type]
-        asyncio.ensure_future(anext(broker.messages())),  # type: ignore[arg-type]
-    ]
-    await asyncio.sleep(0.1)
-    service.kill()
-    for future in waiting:
-        with pytest.raises(BrokerError, match=r"^nats://127\.0\.0\.1:"):
-            await asyncio.wait_for(future, DEADLINE)
 
 
 async def test_waiting_calls_end_when_the_broker_is_closed(opened: Open) -> None:
@@ -233,30 +74,6 @@ async def test_waiting_calls_end_when_the_broker_is_closed(opened: Open) -> None
             await asyncio.wait_for(future, DEADLINE)
 
 
-async def test_each_call_ends_in_time_while_the_server_hangs(service: Nats, opened: Open) -> None:
-    broker = await opened(broker_timeout=0.2)
-    service.suspend()
-    calls = [
-        broker.append(events("a")),
-        broker.read(0, most=1),
-        broker.find("a"),
-        broker.bounds(),
-        broker.trim(),
-        broker.send(b"a"),
-    ]
-    async with asyncio.timeout(DEADLINE):
-        answers = await asyncio.gather(*calls, return_exceptions=True)
-    assert [type(answer) for answer in answers] == [BrokerError] * len(calls)
-    service.resume()
-    async with asyncio.timeout(DEADLINE):
-        while True:
-            try:
-                assert len(await broker.append(events("b"))) == 1
-                break
-            except BrokerError:  # its connection may break now
-                continue
-
-
 async def test_a_cancellation_that_comes_together_with_an_answer_ends_the_call(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,7 +82,7 @@ async def test_a_cancellation_that_comes_together_with_an_answer_ends_the_call(
 
     async def append_for_ever() -> None:
         while True:
-            await broker.append(events("a"))
+            await broker.append(batch("a"))
 
     task = asyncio.create_task(append_for_ever())
 
@@ -292,118 +109,61 @@ async def test_a_connection_that_hangs_is_given_up(service: Nats, opened: Open) 
 # A history that is lost, in whole and in part.
 
 
-async def test_a_new_history_has_a_new_epoch_and_is_not_taken_for_the_old_one(service: Nats, opened: Open) -> None:
-    broker, other = await opened(), await opened()
-    await broker.append(events(*"abc"))
-    before = await broker.bounds()
-    async with aclosing(broker.tail(3)) as tail:  # type: ignore[type-var]
-        page = asyncio.ensure_future(anext(tail))
-        await asyncio.sleep(0.1)
-        service.lose_data()
-        stored = await other.append(events(*"defgh"))
-        with pytest.raises(BrokerError, match="Consumer Deleted"):
-            await asyncio.wait_for(page, DEADLINE)
-    assert positions(stored) == [1, 2, 3, 4, 5]
-    with pytest.raises(BrokerError, match="has begun a new history"):
-        await take(broker, 3, 1)
-    assert await broker.find(f"{before.epoch}-2") is None
-    after = await broker.bounds()
-    assert (after.newest, after.oldest) == (5, 0)
-    assert after.epoch != before.epoch
-    assert [entry.id for entry in await take(broker, 0, 5)] == [f"{after.epoch}-{n}" for n in range(1, 6)]
-
-
-async def test_who_remembers_a_deleted_stream_appends_nothing_to_the_next_one(service: Nats, opened: Open) -> None:
+async def test_a_publisher_that_remembers_a_deleted_stream_appends_nothing_to_the_next(
+    service: Nats, opened: Open
+) -> None:
     one, two = await opened(), await opened()
-    await one.append(events("a"))  # it knows: the newest message is the first
+    await one.append(batch("a"))  # it knows: the newest message is the first
     service.lose_data()
-    await two.append(events("b"))  # which is true of the new stream too
-    assert positions(await one.append(events("c"))) == [2]
+    await two.append(batch("b"))  # which is true of the new stream too
+    assert positions(await one.append(batch("c"))) == [2]
     assert await one.bounds() == await two.bounds()
     assert len({entry.id[:8] for entry in await read_all(two) if entry.id}) == 1
 
 
 async def test_a_stream_that_was_emptied_begins_a_new_history_for_all(service: Nats, opened: Open) -> None:
     one, two = await opened(), await opened()
-    await one.append(events(*"abc"))
+    await one.append(batch(*"abc"))
     before = await one.bounds()
     async with operator(service) as js:
         await js.purge_stream("test")
     after = await two.bounds()
     assert after == await one.bounds() == (after.epoch, 0, 0, 0)
     assert after.epoch != before.epoch
-    assert await two.append(events("d")) == [(f"{after.epoch}-1", 1)]
-    assert await one.append(events("e")) == [(f"{after.epoch}-2", 2)]
+    assert await two.append(batch("d")) == [(f"{after.epoch}-1", 1)]
+    assert await one.append(batch("e")) == [(f"{after.epoch}-2", 2)]
 
 
 async def test_what_a_dead_publisher_left_is_passed_over(service: Nats, opened: Open) -> None:
     broker = await opened()
-    await broker.append(events("a"))
+    await broker.append(batch("a"))
     async with operator(service) as js:
         prefix = (await js.stream_info("test")).config.subjects[0][:-1]  # type: ignore[index]
         epoch = (await broker.bounds()).epoch
         state = State(1, epoch, 1, 100)
-        messages, _ = batch(state, events("x", "y", "z", ids=("p", "q", "r")), {"p": 2, "q": 3, "r": 4}, MiB)
+        messages, _ = messages_of(state, batch("x", "y", "z", ids=("p", "q", "r")), {"p": 2, "q": 3, "r": 4}, MiB)
         for subject, data in messages[:2]:
             await js.publish(prefix + subject, data)
         assert await broker.find("p") is None
         assert (await broker.bounds())[1:3] == (0, 1)
         await js.publish(prefix + messages[0][0], messages[0][1])
-    assert positions(await broker.append(events("b", "c", ids=("p", "s")))) == [2, 3]
+    assert positions(await broker.append(batch("b", "c", ids=("p", "s")))) == [2, 3]
     assert [await broker.find(id) for id in "pqrs"] == [2, None, None, 3]
-    assert positions(await broker.append(events("q", "p", ids=("q", "p")))) == [4, 2]
+    assert positions(await broker.append(batch("q", "p", ids=("q", "p")))) == [4, 2]
     for entries in (await read_all(broker), await take(broker, 0, 4)):
         assert [entry.frame.split(b"data: ")[1] for entry in entries] == [b"a\n\n", b"b\n\n", b"c\n\n", b"q\n\n"]
 
 
 async def test_a_history_whose_beginning_was_cut_inside_a_batch(service: Nats, opened: Open) -> None:
     broker = await opened()
-    await broker.append(events(*"abc", ids=("a", "b", "c")))
-    await broker.append(events("d"))
+    await broker.append(batch(*"abc", ids=("a", "b", "c")))
+    await broker.append(batch("d"))
     async with operator(service) as js:
         await js.purge_stream("test", seq=2)
     assert positions(await read_all(broker)) == positions(await take(broker, 0, 1)) == [4]
 
 
 # Processes, turns, and what the server keeps.
-
-APPENDER = """
-import asyncio, sys
-from ssepool.brokers import connect
-from ssepool.brokers.record import Record
-from ssepool.config import HubConfig
-
-async def main(url, name):
-    broker = connect(HubConfig(broker=url))
-    await broker.open()
-    for turn in range(100):
-        stored = await broker.append([Record(b"data: %d\\n\\n" % turn, (name,)), Record(b"", (name,), id=f"id{turn}")])
-        print(*(one.position for one in stored))
-    await broker.close()
-
-asyncio.run(main(*sys.argv[1:]))
-"""
-
-
-async def test_two_processes_append_in_one_order(service: Nats, opened: Open) -> None:
-    broker = await opened()
-    processes = [
-        await asyncio.create_subprocess_exec(
-            sys.executable, "-c", APPENDER, service.url("test"), name, stdout=asyncio.subprocess.PIPE
-        )
-        for name in ("one", "two")
-    ]
-    async with asyncio.timeout(DEADLINE):
-        outputs = [(await process.communicate())[0] for process in processes]
-    told = [[tuple(map(int, line.split())) for line in output.splitlines()] for output in outputs]
-    assert [len(lines) for lines in told] == [100, 100]
-    entries = await read_all(broker)
-    assert positions(entries) == list(range(1, 301))  # of each chosen id one is stored
-    for name, lines in zip(("one", "two"), told, strict=True):
-        assert [entry.position for entry in entries if entry.topics == (name,) and b"data" in entry.frame] == [
-            own for own, _ in lines
-        ]
-    assert [chosen for _, chosen in told[0]] == [chosen for _, chosen in told[1]]
 
 
 @asynccontextmanager
@@ -428,19 +188,21 @@ async def far_away(service: Nats, seconds: float) -> AsyncIterator[int]:
             writer.close()
 
 
-async def test_who_is_near_and_appends_without_a_break_leaves_turns_to_others(service: Nats, opened: Open) -> None:
+async def test_a_near_publisher_that_appends_without_a_break_leaves_turns_to_others(
+    service: Nats, opened: Open
+) -> None:
     near = await opened()
 
     async def append_for_ever() -> None:
         while True:
-            await near.append(events("near"))
+            await near.append(batch("near"))
 
     async with far_away(service, 0.01) as port:
         far = await opened(f"nats://127.0.0.1:{port}?name=test")
         task = asyncio.create_task(append_for_ever())
         async with asyncio.timeout(DEADLINE):
             for _ in range(10):
-                await far.append(events("large" * 150_000, "large" * 150_000))  # needs two messages in a row
+                await far.append(batch("large" * 150_000, "large" * 150_000))  # needs two messages in a row
         task.cancel()
         await asyncio.wait([task])
         await far.close()
@@ -453,7 +215,7 @@ async def test_what_the_history_has_no_room_for_is_dropped(service: Nats, opened
     broker = await opened(history_events=10)
     async with operator(service) as js:
         for turn in range(40):
-            await broker.append(events(*map(str, range(100))))
+            await broker.append(batch(*map(str, range(100))))
             oldest, newest = (await broker.bounds())[1:3]
             assert (oldest, newest) == (max(0, 100 * turn + 90), 100 * turn + 100)
             assert (await js.stream_info("test")).state.messages <= 31
@@ -466,10 +228,10 @@ async def test_what_the_history_has_no_room_for_is_dropped(service: Nats, opened
 async def test_a_tail_gets_a_burst_that_is_larger_than_the_history(opened: Open) -> None:
     broker, other = await opened(history_events=10), await opened(history_events=10)
     tail = asyncio.create_task(take(broker, 0, 901))
-    await broker.append(events("first"))
+    await broker.append(batch("first"))
     async with asyncio.timeout(DEADLINE):
         while not tail.done():
-            await other.append(events(*map(str, range(900))))
+            await other.append(batch(*map(str, range(900))))
             await other.trim()
             await asyncio.wait([tail], timeout=0.05)
     assert positions(tail.result())[:901] == list(range(1, 902))
@@ -477,7 +239,7 @@ async def test_a_tail_gets_a_burst_that_is_larger_than_the_history(opened: Open)
 
 async def test_names_are_apart(service: Nats, opened: Open) -> None:
     one, two = await opened(service.url("one")), await opened(service.url("one-2"))
-    await one.append(events("a", ids=("mine",)))
+    await one.append(batch("a", ids=("mine",)))
     assert (await two.bounds())[1:] == (0, 0, 0)
     assert await two.find("mine") is None
 
@@ -526,7 +288,7 @@ async def test_a_token_is_accepted(service: Nats, opened: Open) -> None:
     configure(service, "jetstream {}\nauthorization { token: s3cret }")
     broker = await opened(f"nats://s3cret@127.0.0.1:{service.port}")
     assert broker.url == f"nats://***@127.0.0.1:{service.port}"
-    assert len(await broker.append(events("a"))) == 1
+    assert len(await broker.append(batch("a"))) == 1
 
 
 async def test_a_user_without_a_permission_is_an_error_that_names_it(service: Nats, opened: Open) -> None:
@@ -541,7 +303,7 @@ async def test_a_user_without_a_permission_is_an_error_that_names_it(service: Na
 async def test_few_permissions_are_enough(service: Nats, opened: Open) -> None:
     configure(service, LOGINS)
     broker = await opened(f"nats://cid:s3cret@127.0.0.1:{service.port}?name=test", history_events=1)
-    await broker.append(events("a", "b", ids=("mine",)))
+    await broker.append(batch("a", "b", ids=("mine",)))
     assert positions(await take(broker, 0, 1)) == positions(await broker.read(0, most=5)) == [2]
     await broker.trim()
     await broker.send(b"x")
@@ -572,10 +334,10 @@ async def test_more_replicas_than_servers_are_an_error_at_the_start(service: Nat
 async def test_a_store_that_is_full_stores_nothing(service: Nats, opened: Open) -> None:
     configure(service, "jetstream { max_file_store: 1MB }")
     broker = await opened()
-    await broker.append(events("a"))
+    await broker.append(batch("a"))
     with pytest.raises(BrokerError, match=r"nothing was published$"):
         for number in range(10):
-            await broker.append(events("x" * 300_000, ids=(str(number),)))
+            await broker.append(batch("x" * 300_000, ids=(str(number),)))
     kept = await read_all(broker)
     assert positions(kept) == list(range(1, len(kept) + 1))
     assert await broker.find(str(len(kept) - 1)) is None
@@ -590,7 +352,7 @@ async def test_a_server_that_is_not_there_is_a_broker_error(service: Nats, opene
 
 async def test_one_of_several_servers_is_enough(service: Nats, opened: Open) -> None:
     broker = await opened(f"nats://127.0.0.1:1,127.0.0.1:{service.port}?name=test")
-    assert len(await broker.append(events("a"))) == 1
+    assert len(await broker.append(batch("a"))) == 1
 
 
 async def test_no_password_goes_to_a_server_without_tls(opened: Open) -> None:
@@ -666,8 +428,8 @@ def test_a_url_says_where_the_servers_are_and_who_we_are() -> None:
 def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("nats", "nats.errors"):
         monkeypatch.setitem(sys.modules, name, None)
-    for name in ("nats", "nats_stream"):
-        monkeypatch.delitem(sys.modules, f"ssepool.brokers.{name}")
+    for name in ("broker", "connection", "stream"):
+        monkeypatch.delitem(sys.modules, f"ssepool.brokers.nats.{name}", raising=False)
     with pytest.raises(ConfigError, match=r'install "ssepool\[nats\]"$'):
         connect(HubConfig(broker="nats://h"))
 
@@ -682,14 +444,14 @@ def test_the_subject_of_an_id_is_one_token_and_its_own(id: str) -> None:
 
 def test_a_batch_has_as_many_messages_as_it_needs() -> None:
     def sizes(most: int, *data: str, ids: Sequence[str] = ()) -> list[tuple[str, int, int, int]]:
-        made, _ = batch(State(7, "e", 5, 0), events(*data), {id: place for place, id in enumerate(ids, 6)}, most)
+        made, _ = messages_of(State(7, "e", 5, 0), batch(*data), {id: place for place, id in enumerate(ids, 6)}, most)
         parts = [(subject, decode(message)) for subject, message in made]
         assert {part.of for _, part in parts} == {len(made)}
         return [(subject, part.number, part.place, len(part.data)) for subject, part in parts]
 
-    whole = len(pack(events("abc")))
+    whole = len(pack(batch("abc")))
     assert sizes(1000, "abc") == [("log", 0, 0, whole)]
     assert sizes(1000, "abc", ids=["x"]) == [("id.x", 0, 6, whole)]
     assert sizes(whole - 1, "abc", ids=["x"]) == [("id.x", 0, 6, whole - 1), ("log", 1, 0, 1)]
-    both = len(pack(events("abc", "def")))
+    both = len(pack(batch("abc", "def")))
     assert sizes(1000, "abc", "def", ids=["x", "y"]) == [("id.x", 0, 6, both), ("id.y", 1, 7, 0)]

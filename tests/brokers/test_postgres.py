@@ -5,48 +5,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import aclosing
 from typing import Any
 
 import psycopg
 import pytest
 
+from histories import Open, batch, data, opening, read_all
 from live import Stream, serve, wait_for
 from services.postgres import PASSWORD, USER, Postgres
 from ssepool.brokers import connect
-from ssepool.brokers import postgres as module
 from ssepool.brokers.base import Broker
 from ssepool.brokers.group import GroupCommit
-from ssepool.brokers.record import Record, records
+from ssepool.brokers.postgres import broker as module
+from ssepool.brokers.record import records
 from ssepool.config import HubConfig, MiB
 from ssepool.core.event import Entry, Event
 from ssepool.errors import BrokerError, ConfigError
 from tools import require
 
 DEADLINE = 30.0
-"""Seconds until a test gives up waiting for what has to come."""
+"""Seconds until a test gives up waiting; a killed server takes longer to recover than others."""
 
 _names = itertools.count(1)
 
 
 def events(*data: str) -> list[Event]:
     return [Event(text, ("news",)) for text in data]
-
-
-def batch(*data: str) -> list[Record]:
-    return records(events(*data), MiB)
-
-
-def data(entries: Sequence[Entry]) -> list[str]:
-    return [entry.frame.decode().partition("data: ")[2].rstrip() for entry in entries]
-
-
-async def read_all(broker: Broker) -> list[Entry]:
-    entries: list[Entry] = []
-    while page := await broker.read(entries[-1].position if entries else 0, most=1000):
-        entries += page
-    return entries
 
 
 async def take(broker: Broker, after: int, count: int) -> list[Entry]:
@@ -85,28 +71,6 @@ def url(server: Postgres, name: str) -> str:
     return server.url(name)
 
 
-class Make:
-    """Opens brokers on the test's history, which are closed with it."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.opened: list[Broker] = []
-
-    async def __call__(self, **settings: Any) -> Broker:
-        broker = connect(HubConfig(broker=self.url, **settings))
-        self.opened.append(broker)
-        await broker.open()
-        return broker
-
-
-@pytest.fixture
-async def make(url: str) -> AsyncIterator[Make]:
-    make = Make(url)
-    yield make
-    for broker in make.opened:
-        await broker.close()
-
-
 def backends(server: Postgres, condition: str = "true") -> list[int]:
     """The server's processes for hubs' connections, by what `pg_stat_activity` says of them."""
     rows = server.execute(f"SELECT pid FROM pg_stat_activity WHERE usename = '{USER}' AND ({condition})")
@@ -123,7 +87,7 @@ async def until_backend(server: Postgres, condition: str) -> int:
 # Faults.
 
 
-async def test_a_killed_server_loses_nothing_that_was_acknowledged(server: Postgres, make: Make) -> None:
+async def test_a_killed_server_loses_nothing_that_was_acknowledged(server: Postgres, make: Open) -> None:
     broker = await make(broker_timeout=2.0)
     group = GroupCommit(broker)
     acknowledged: dict[str, str] = {}
@@ -178,7 +142,7 @@ def test_subscribers_of_a_hub_outlive_a_killed_server(server: Postgres, url: str
         assert not stream.of_type("ssepool.gap")
 
 
-async def test_a_server_that_hangs_fails_publishes_in_time(server: Postgres, make: Make) -> None:
+async def test_a_server_that_hangs_fails_publishes_in_time(server: Postgres, make: Open) -> None:
     broker = await make(broker_timeout=1.0)
     group = GroupCommit(broker)
     tail = asyncio.create_task(take(broker, 0, 2))
@@ -271,7 +235,7 @@ def test_what_is_published_at_once_after_a_loss_comes_once(server: Postgres, url
         assert len(stream.of_type("ssepool.gap")) == 1
 
 
-async def test_events_alone_that_are_lost_leave_the_history_going_on(server: Postgres, make: Make, name: str) -> None:
+async def test_events_alone_that_are_lost_leave_the_history_going_on(server: Postgres, make: Open, name: str) -> None:
     broker = await make()
     stored = await broker.append(batch("a", "b"))
     for statement in (f"TRUNCATE {name}_events", f"DROP TABLE {name}_events"):
@@ -284,7 +248,7 @@ async def test_events_alone_that_are_lost_leave_the_history_going_on(server: Pos
     await broker.trim()
 
 
-async def test_functions_and_messages_that_are_lost_are_made_anew(server: Postgres, make: Make, name: str) -> None:
+async def test_functions_and_messages_that_are_lost_are_made_anew(server: Postgres, make: Open, name: str) -> None:
     broker = await make()
     await broker.append(batch("a"))
     server.execute(f"DROP FUNCTION {name}_append, {name}_trim", database=USER)
@@ -295,7 +259,7 @@ async def test_functions_and_messages_that_are_lost_are_made_anew(server: Postgr
     assert data(await read_all(broker)) == ["a", "b"]
 
 
-async def test_a_tail_whose_connection_is_ended_says_so(server: Postgres, make: Make) -> None:
+async def test_a_tail_whose_connection_is_ended_says_so(server: Postgres, make: Open) -> None:
     broker = await make()
     async with aclosing(broker.tail(0)) as tail:  # type: ignore[type-var]
         page = asyncio.create_task(anext(tail))
@@ -321,7 +285,7 @@ def test_subscribers_of_a_hub_outlive_its_connections(server: Postgres, url: str
         assert not stream.of_type("ssepool.gap")
 
 
-async def test_an_append_that_is_given_up_leaves_nothing_locked(server: Postgres, make: Make, name: str) -> None:
+async def test_an_append_that_is_given_up_leaves_nothing_locked(server: Postgres, make: Open, name: str) -> None:
     broker = await make(broker_timeout=2.0)
     await broker.append(batch("a"))
     with transaction(server) as other:
@@ -342,7 +306,7 @@ async def test_an_append_that_is_given_up_leaves_nothing_locked(server: Postgres
     assert texts[-1] == "d"
 
 
-async def test_an_append_that_is_cut_off_says_that_it_may_be_stored(server: Postgres, make: Make, name: str) -> None:
+async def test_an_append_that_is_cut_off_says_that_it_may_be_stored(server: Postgres, make: Open, name: str) -> None:
     broker = await make()
     with transaction(server) as other:
         other.execute(f"SELECT * FROM {name}_log FOR UPDATE")
@@ -355,7 +319,7 @@ async def test_an_append_that_is_cut_off_says_that_it_may_be_stored(server: Post
 
 
 async def test_an_append_that_the_server_refuses_says_that_nothing_was_stored(
-    server: Postgres, make: Make, name: str
+    server: Postgres, make: Open, name: str
 ) -> None:
     broker = await make()
     await broker.append(batch("a"))
@@ -402,7 +366,7 @@ def transaction(server: Postgres) -> Iterator[psycopg.Connection[Any]]:
         yield connection
 
 
-async def test_positions_follow_commits_also_behind_a_slow_transaction(server: Postgres, make: Make, name: str) -> None:
+async def test_positions_follow_commits_also_behind_a_slow_transaction(server: Postgres, make: Open, name: str) -> None:
     one, two = await make(), await make()
     await one.append(batch("first"))
     async with aclosing(two.tail(0)) as tail:  # type: ignore[type-var]
@@ -428,7 +392,7 @@ async def test_positions_follow_commits_also_behind_a_slow_transaction(server: P
 
 
 async def test_an_id_is_found_though_its_transaction_was_open_when_we_began(
-    server: Postgres, make: Make, name: str
+    server: Postgres, make: Open, name: str
 ) -> None:
     broker = await make()
     with transaction(server) as slow:
@@ -442,7 +406,7 @@ async def test_an_id_is_found_though_its_transaction_was_open_when_we_began(
     assert len(await read_all(broker)) == 1
 
 
-async def test_trimming_beside_an_append_keeps_what_it_stored(server: Postgres, make: Make, name: str) -> None:
+async def test_trimming_beside_an_append_keeps_what_it_stored(server: Postgres, make: Open, name: str) -> None:
     broker = await make(history_events=3)
     await broker.append(batch(*"abc"))
     with transaction(server) as slow:
@@ -459,23 +423,21 @@ async def test_trimming_beside_an_append_keeps_what_it_stored(server: Postgres, 
 
 async def test_order_holds_whatever_the_role_takes_for_an_isolation_level(server: Postgres, url: str) -> None:
     server.execute(f"ALTER ROLE {USER} SET default_transaction_isolation = 'serializable'")
-    make = Make(url)
     try:
-        brokers = [await make() for _ in range(4)]
-        stored = [
-            one
-            for _ in range(10)
-            for page in await asyncio.gather(*(broker.append(batch("a", "b")) for broker in brokers))
-            for one in page
-        ]
+        async with opening(url) as make:
+            brokers = [await make() for _ in range(4)]
+            stored = [
+                one
+                for _ in range(10)
+                for page in await asyncio.gather(*(broker.append(batch("a", "b")) for broker in brokers))
+                for one in page
+            ]
         assert sorted(one.position for one in stored) == list(range(1, 81))
     finally:
         server.execute(f"ALTER ROLE {USER} RESET default_transaction_isolation")
-        for broker in make.opened:
-            await broker.close()
 
 
-async def test_many_nodes_begin_a_history_at_once(make: Make) -> None:
+async def test_many_nodes_begin_a_history_at_once(make: Open) -> None:
     brokers = await asyncio.gather(*(make() for _ in range(16)))
     bounds = {await broker.bounds() for broker in brokers}
     assert len(bounds) == 1
@@ -483,7 +445,7 @@ async def test_many_nodes_begin_a_history_at_once(make: Make) -> None:
     assert (await brokers[0].bounds()).newest == 16
 
 
-async def test_rows_beyond_the_bounds_go_after_their_grace(server: Postgres, make: Make, name: str) -> None:
+async def test_rows_beyond_the_bounds_go_after_their_grace(server: Postgres, make: Open, name: str) -> None:
     broker = await make(history_events=5)
     await broker.append(batch(*(str(number) for number in range(25_005))))
 
@@ -499,7 +461,7 @@ async def test_rows_beyond_the_bounds_go_after_their_grace(server: Postgres, mak
     assert data(await read_all(broker)) == ["25000", "25001", "25002", "25003", "25004"]
 
 
-async def test_what_an_append_costs_does_not_grow_with_the_history(server: Postgres, make: Make, name: str) -> None:
+async def test_what_an_append_costs_does_not_grow_with_the_history(server: Postgres, make: Open, name: str) -> None:
     server.execute(
         f"ALTER ROLE {USER} SET plan_cache_mode = 'force_custom_plan'"
     )  # some plans are bad, nobody knows when
@@ -522,7 +484,7 @@ async def test_what_an_append_costs_does_not_grow_with_the_history(server: Postg
     assert looked_at < 1000  # of 10,000 that are new, and none of them twice
 
 
-async def test_messages_are_forgotten_after_a_minute(server: Postgres, make: Make, name: str) -> None:
+async def test_messages_are_forgotten_after_a_minute(server: Postgres, make: Open, name: str) -> None:
     broker = await make()
     await broker.send(b"old")
     server.execute(f"UPDATE {name}_messages SET at = at - interval '2 minutes'", database=USER)
@@ -564,20 +526,18 @@ async def test_a_url_that_will_not_do_is_named_without_the_password(url: str, ol
     assert raised.value.__cause__ is None
 
 
-async def test_a_user_who_may_not_create_is_told_so(server: Postgres, make: Make, url: str, name: str) -> None:
+async def test_a_user_who_may_not_create_is_told_so(server: Postgres, make: Open, url: str, name: str) -> None:
     server.execute("CREATE ROLE guest LOGIN PASSWORD 'guest'")
     guest = url.replace(f"{USER}:{PASSWORD}", "guest:guest")
     with pytest.raises(ConfigError, match="permission denied for schema public; grant the user CREATE"):
         await connect(HubConfig(broker=guest)).open()
     await make()
     server.execute(f"GRANT ALL ON {name}_log, {name}_events, {name}_messages TO guest", database=USER)
-    allowed = Make(guest)
-    broker = await allowed()
+    broker = await make(url=guest)
     assert [one.position for one in await broker.append(batch("a"))] == [1]
-    await broker.close()
 
 
-async def test_tables_of_a_newer_version_are_left_alone(server: Postgres, make: Make, url: str, name: str) -> None:
+async def test_tables_of_a_newer_version_are_left_alone(server: Postgres, make: Open, url: str, name: str) -> None:
     await make()
     server.execute(f"UPDATE {name}_log SET version = 2", database=USER)
     with pytest.raises(ConfigError, match=f"tables of '{name}' are of version 2, made by a newer ssepool"):
@@ -593,7 +553,7 @@ async def test_tables_of_somebody_else_are_left_alone(server: Postgres, url: str
 
 
 async def test_a_server_that_is_too_old_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "OLDEST_SERVER", (990000, "99"))
+    monkeypatch.setattr(module, "MIN_SERVER_VERSION", 99)
     with pytest.raises(ConfigError, match=r"PostgreSQL \d+.* is too old; it takes 99 or newer"):
         await connect(HubConfig(broker=url)).open()
 
@@ -612,8 +572,7 @@ async def test_of_several_servers_the_one_that_takes_events_is_found(server: Pos
 
 
 async def test_names_may_have_capitals_and_hyphens(server: Postgres) -> None:
-    make = Make(server.url("Mixed-Case_" + "x" * 39))
-    broker = await make()
-    await broker.append(batch("a"))
-    assert data(await take(broker, 0, 1)) == ["a"]
-    await broker.close()
+    async with opening(server.url("Mixed-Case_" + "x" * 39)) as make:
+        broker = await make()
+        await broker.append(batch("a"))
+        assert data(await take(broker, 0, 1)) == ["a"]

@@ -4,179 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import re
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
 
 import pytest
 from redis.crc import key_slot
 
-from live import LiveServer, Stream, serve, wait_for
+from histories import DEADLINE, Open, batch, positions, take
 from services.redis import Redis
 from ssepool.brokers import connect
-from ssepool.brokers import redis as module
-from ssepool.brokers.base import Broker
-from ssepool.brokers.record import Record, records
+from ssepool.brokers.redis import broker as module
 from ssepool.config import HubConfig, MiB
-from ssepool.core.event import Entry, Event
 from ssepool.errors import BrokerError, ConfigError
 from tools import require
 
-DEADLINE = 20.0
-"""Seconds until a test gives up waiting for what has to come."""
-
-Open = Callable[..., Awaitable[Broker]]
-
-
-def batch(*data: str, ids: tuple[str, ...] = ()) -> list[Record]:
-    pairs = itertools.zip_longest(data, ids)
-    return records([Event(text, ("news",), id=id) for text, id in pairs], MiB)
-
-
-def positions(entries: Any) -> list[int]:
-    return [entry.position for entry in entries]
-
-
-async def take(broker: Broker, after: int, count: int) -> list[Entry]:
-    entries: list[Entry] = []
-    async with asyncio.timeout(DEADLINE), aclosing(broker.tail(after)) as tail:  # type: ignore[type-var]
-        async for page in tail:
-            entries += page
-            if len(entries) >= count:
-                break
-    return entries
-
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[Redis]:
-    """A server for one test, that may be harmed."""
-    require("redis-server")
-    service = Redis(tmp_path / "redis")
-    service.start()
-    yield service
-    service.kill()
+def kind() -> str:
+    """For the fixtures `service` and `opened`."""
+    return "redis"
 
 
-@pytest.fixture
-async def opened(service: Redis) -> AsyncIterator[Open]:
-    """Brokers on that server."""
-    brokers: list[Broker] = []
-
-    async def opened(url: str = service.url("test"), **settings: Any) -> Broker:
-        broker = connect(HubConfig(broker=url, **settings))
-        brokers.append(broker)
-        await broker.open()
-        return broker
-
-    yield opened
-    for broker in brokers:
-        await broker.close()
-
-
-# A hub while its server dies, hangs or forgets.
-
-
-@pytest.fixture
-def hub(service: Redis) -> Iterator[LiveServer]:
-    with serve("detached", broker=service.url("hub"), broker_timeout=1.0) as hub:
-        yield hub
-
-
-def publish(hub: LiveServer, number: int) -> bool:
-    """Whether it was published. It may be tried again, since its id is its own."""
-    event = {"topic": "news", "data": str(number), "id": f"id{number}"}
-    status, answer = hub.request("POST", "/events", event)
-    assert status in (201, 503), answer
-    return status == 201
-
-
-def publish_at_last(hub: LiveServer, number: int) -> None:
-    wait_for(lambda: publish(hub, number), what=f"event {number} published")
-
-
-def numbers(first: int, last: int) -> list[str]:
-    return [str(number) for number in range(first, last + 1)]
-
-
-def test_a_hub_goes_on_when_its_server_has_died_and_lost_nothing(service: Redis, hub: LiveServer) -> None:
-    with Stream(hub, "news").opened() as stream:
-        for number in range(1, 11):
-            assert publish(hub, number)
-        service.kill()
-        assert not publish(hub, 11)
-        service.start()
-        for number in range(11, 21):
-            publish_at_last(hub, number)
-        stream.wait_data(*numbers(1, 20))
-        assert not stream.of_type("ssepool.gap")
-        with Stream(hub, "news", last_event_id="id4") as late:
-            late.wait_data(*numbers(5, 20))
-
-
-def test_publishes_fail_in_time_while_the_server_hangs_and_all_comes_once(service: Redis, hub: LiveServer) -> None:
-    with Stream(hub, "news").opened() as stream:
-        for number in range(1, 6):
-            assert publish(hub, number)
-        service.suspend()
-        assert not publish(hub, 6)  # the request itself has a deadline
-        assert not publish(hub, 7)
-        service.resume()
-        for number in range(6, 11):  # some may have been published after all, when the server read on
-            publish_at_last(hub, number)
-        stream.until(lambda s: len(set(s.data)) == 10)
-        assert sorted(stream.data, key=int) == numbers(1, 10)
-        assert not stream.of_type("ssepool.gap")
-
-
-def test_subscribers_are_told_when_the_server_has_lost_everything(service: Redis, hub: LiveServer) -> None:
-    with Stream(hub, "news").opened() as stream:
-        for number in range(1, 6):
-            assert publish(hub, number)
-        stream.wait_data(*numbers(1, 5))
-        service.lose_data()
-        for number in range(6, 11):
-            assert publish(hub, number)
-        stream.until(lambda s: len(s.data) == 10)
-        assert stream.data == numbers(1, 10)
-        types = [event.type for event in stream.events]
-        assert types.count("ssepool.gap") == 1
-        assert publish(hub, 11)
-        stream.wait_data(*numbers(1, 11))
-
-
-async def test_nothing_acknowledged_is_lost_when_the_server_is_killed(service: Redis, opened: Open) -> None:
-    broker = await opened(broker_timeout=2.0)
-    acknowledged: dict[int, str] = {}
-
-    async def append() -> None:
-        for number in itertools.count():
-            (stored,) = await broker.append(batch(str(number)))
-            acknowledged[stored.position] = f"id: {stored.id}\ndata: {number}\n\n"
-
-    for _ in range(3):
-        task, before = asyncio.create_task(append()), len(acknowledged)
-        async with asyncio.timeout(DEADLINE):
-            while len(acknowledged) < before + 100:
-                await asyncio.sleep(0)
-        service.kill()
-        with pytest.raises(BrokerError):
-            await task
-        service.start()
-    kept = {entry.position: entry.frame.decode() for entry in await _read_all(broker)}
-    assert list(kept) == list(range(1, len(kept) + 1))
-    assert {position: kept.get(position) for position in acknowledged} == acknowledged
-
-
-async def _read_all(broker: Broker) -> list[Entry]:
-    entries: list[Entry] = []
-    while page := await broker.read(entries[-1].position if entries else 0, most=1000):
-        entries += page
-    return entries
+# A server that dies or hangs.
 
 
 async def test_a_broken_append_says_that_the_events_may_be_stored(service: Redis, opened: Open) -> None:
@@ -190,37 +42,6 @@ async def test_a_broken_append_says_that_the_events_may_be_stored(service: Redis
     with pytest.raises(BrokerError) as refused:
         await broker.append(batch("a"))
     assert "may be" not in str(refused.value)
-
-
-async def test_waiting_calls_end_when_the_server_dies(service: Redis, opened: Open) -> None:
-    broker = await opened()
-    waiting = [
-        asyncio.ensure_future(anext(broker.tail(0))),  # type: ignore[arg-type]
-        asyncio.ensure_future(anext(broker.messages())),  # type: ignore[arg-type]
-    ]
-    await asyncio.sleep(0.1)
-    service.kill()
-    for future in waiting:
-        with pytest.raises(BrokerError, match=r"^redis://127\.0\.0\.1:"):
-            await asyncio.wait_for(future, DEADLINE)
-
-
-async def test_each_call_ends_in_time_while_the_server_hangs(service: Redis, opened: Open) -> None:
-    broker = await opened(broker_timeout=0.2)
-    service.suspend()
-    calls = [
-        broker.append(batch("a")),
-        broker.read(0, most=1),
-        broker.find("a"),
-        broker.bounds(),
-        broker.trim(),
-        broker.send(b"a"),
-    ]
-    async with asyncio.timeout(DEADLINE):
-        answers = await asyncio.gather(*calls, return_exceptions=True)
-    assert [type(answer) for answer in answers] == [BrokerError] * len(calls)
-    service.resume()
-    assert len(await broker.append(batch("b"))) == 1
 
 
 async def test_a_tail_that_is_cancelled_ends_whatever_it_is_at(service: Redis, opened: Open) -> None:
@@ -244,27 +65,6 @@ async def test_a_tail_that_is_cancelled_ends_whatever_it_is_at(service: Redis, o
 
 
 # A history that is lost, in whole and in part.
-
-
-async def test_a_new_history_has_a_new_epoch_and_is_not_taken_for_the_old_one(service: Redis, opened: Open) -> None:
-    broker, other = await opened(), await opened()
-    await broker.append(batch(*"abc"))
-    before = await broker.bounds()
-    async with aclosing(broker.tail(3)) as tail:  # type: ignore[type-var]
-        page = asyncio.ensure_future(anext(tail))
-        await asyncio.sleep(0.1)
-        service.lose_data()
-        stored = await other.append(batch(*"defgh"))
-        with pytest.raises(BrokerError, match="has lost its history, and has begun another one"):
-            await asyncio.wait_for(page, DEADLINE)
-    assert positions(stored) == [1, 2, 3, 4, 5]
-    with pytest.raises(BrokerError, match="has lost its history"):
-        await broker.read(3, most=1)
-    assert await broker.find(f"{before.epoch}-2") is None
-    after = await broker.bounds()
-    assert (after.newest, after.oldest) == (5, 0)
-    assert after.epoch != before.epoch
-    assert [entry.id for entry in await take(broker, 0, 5)] == [f"{after.epoch}-{n}" for n in range(1, 6)]
 
 
 @pytest.mark.parametrize("key", ["log", "state"])
@@ -526,7 +326,7 @@ def test_a_url_that_will_not_do_is_an_error_that_says_why(rest: str, said: str) 
 
 def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "redis", None)
-    monkeypatch.delitem(sys.modules, "ssepool.brokers.redis")
+    monkeypatch.delitem(sys.modules, "ssepool.brokers.redis.broker")
     with pytest.raises(ConfigError, match=r'install "ssepool\[redis\]"$'):
         connect(HubConfig(broker="redis://h"))
 
@@ -542,45 +342,6 @@ async def test_all_keys_are_in_one_slot_and_names_are_apart(service: Redis, open
     assert len({key_slot(key) for key in [*keys[:3], b"{one}:messages"]}) == 1
 
 
-APPENDER = """
-import asyncio, sys
-from ssepool.brokers import connect
-from ssepool.brokers.record import Record
-from ssepool.config import HubConfig
-
-async def main(url, name):
-    broker = connect(HubConfig(broker=url))
-    await broker.open()
-    for turn in range(100):
-        stored = await broker.append([Record(b"data: %d\\n\\n" % turn, (name,)), Record(b"", (name,), id=f"id{turn}")])
-        print(*(one.position for one in stored))
-    await broker.close()
-
-asyncio.run(main(*sys.argv[1:]))
-"""
-
-
-async def test_two_processes_append_in_one_order(service: Redis, opened: Open) -> None:
-    broker = await opened()
-    processes = [
-        await asyncio.create_subprocess_exec(
-            sys.executable, "-c", APPENDER, service.url("test"), name, stdout=asyncio.subprocess.PIPE
-        )
-        for name in ("one", "two")
-    ]
-    async with asyncio.timeout(DEADLINE):
-        outputs = [(await process.communicate())[0] for process in processes]
-    told = [[tuple(map(int, line.split())) for line in output.splitlines()] for output in outputs]
-    assert [len(lines) for lines in told] == [100, 100]
-    entries = await _read_all(broker)
-    assert positions(entries) == list(range(1, 301))  # of each chosen id one is stored
-    for name, lines in zip(("one", "two"), told, strict=True):
-        assert [entry.position for entry in entries if entry.topics == (name,) and b"data" in entry.frame] == [
-            own for own, _ in lines
-        ]
-    assert [chosen for _, chosen in told[0]] == [chosen for _, chosen in told[1]]
-
-
 async def test_a_tail_gets_a_burst_that_is_larger_than_the_history(service: Redis, opened: Open) -> None:
     broker = await opened(history_events=10)
     await broker.append(batch(*map(str, range(2500))))
@@ -590,13 +351,15 @@ async def test_a_tail_gets_a_burst_that_is_larger_than_the_history(service: Redi
 async def test_what_is_kept_for_the_tails_is_bounded(
     service: Redis, opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SPARE", (50, MiB))
-    monkeypatch.setattr(module, "GRACE", 3600.0)
+    monkeypatch.setattr(module, "SPARE_EVENTS", 50)
+    monkeypatch.setattr(module, "SPARE_BYTES", MiB)
+    monkeypatch.setattr(module, "GRACE_SECONDS", 3600.0)
     broker = await opened(history_events=10)
     for _ in range(3):
         await broker.append(batch(*map(str, range(100))))
     assert (await broker.bounds())[1:3] == (240, 300)
-    monkeypatch.setattr(module, "SPARE", (1000, 3000))
+    monkeypatch.setattr(module, "SPARE_EVENTS", 1000)
+    monkeypatch.setattr(module, "SPARE_BYTES", 3000)
     broker = await opened(history_bytes=5000)
     await broker.append(batch(*["x" * 1000] * 10))
     oldest, newest, size = (await broker.bounds())[1:]
@@ -608,7 +371,7 @@ async def test_a_history_that_is_made_smaller_is_trimmed_in_steps(service: Redis
     for turn in range(5):
         await broker.append(batch(*map(str, range(1000)), ids=tuple(f"{turn}.{n}" for n in range(1000))))
     smaller = await opened(history_events=10)
-    await asyncio.sleep(module.GRACE)
+    await asyncio.sleep(module.GRACE_SECONDS)
     await smaller.trim()
     assert (await smaller.bounds())[1:3] == (4990, 5000)
     assert service.ask("HLEN {test}:ids") == b":10\r\n"

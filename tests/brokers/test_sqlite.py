@@ -12,27 +12,24 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ssepool.brokers import connect, sqlite, sqlite_history
+from histories import DEADLINE, Open, batch, data, read_all, until
+from ssepool.brokers import connect
 from ssepool.brokers.base import Broker
-from ssepool.brokers.record import Record, records
-from ssepool.brokers.sqlite import SqliteBroker, path_of
-from ssepool.brokers.sqlite_bell import Bell
+from ssepool.brokers.sqlite import broker as module
+from ssepool.brokers.sqlite import history
+from ssepool.brokers.sqlite.broker import SqliteBroker, path_of
+from ssepool.brokers.sqlite.notifier import Notifier
 from ssepool.config import HubConfig, KiB, MiB
-from ssepool.core.event import Entry, Event
 from ssepool.errors import BrokerError, ConfigError
-from tools import lacking, require
 
 APPENDING = Path(__file__).with_name("appending.py")
-DEADLINE = 20.0
-
-Make = Callable[..., Awaitable[Broker]]
 
 
 @pytest.fixture
@@ -47,31 +44,10 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "events.db"
 
 
-def batch(*data: str) -> list[Record]:
-    return records([Event(text, ("news",)) for text in data], MiB)
-
-
-async def read_all(broker: Broker) -> list[Entry]:
-    entries: list[Entry] = []
-    while page := await broker.read(entries[-1].position if entries else 0, most=1000):
-        entries += page
-    return entries
-
-
-def texts(entries: list[Entry]) -> list[str]:
-    return [entry.frame.decode().partition("data: ")[2].strip() for entry in entries]
-
-
 def check(path: Path) -> None:
     """Whether the file is as SQLite left it."""
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(DEADLINE):
-        while not await condition():
-            await asyncio.sleep(0.02)
 
 
 # Names.
@@ -159,7 +135,7 @@ async def test_a_database_of_another_program_is_refused_and_left_alone(path: Pat
     assert path.read_bytes() == before
 
 
-async def test_a_database_of_a_newer_version_is_refused_and_left_alone(path: Path, url: str, make: Make) -> None:
+async def test_a_database_of_a_newer_version_is_refused_and_left_alone(path: Path, url: str, make: Open) -> None:
     await (await make()).close()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 99")
@@ -169,12 +145,12 @@ async def test_a_database_of_a_newer_version_is_refused_and_left_alone(path: Pat
     )
 
 
-async def test_an_empty_file_is_as_good_as_none(path: Path, make: Make) -> None:
+async def test_an_empty_file_is_as_good_as_none(path: Path, make: Open) -> None:
     path.touch()
     assert (await (await make()).append(batch("a")))[0].position == 1
 
 
-async def test_many_who_make_the_file_at_once_make_one_history(make: Make) -> None:
+async def test_many_who_make_the_file_at_once_make_one_history(make: Open) -> None:
     brokers = await asyncio.gather(*(make() for _ in range(8)))
     assert len({(await broker.bounds()).epoch for broker in brokers}) == 1
 
@@ -206,7 +182,7 @@ async def test_what_was_acknowledged_survives_kill_9(path: Path, url: str) -> No
     broker = connect(HubConfig(broker=url, history_events=1_000_000))
     await broker.open()
     entries = await read_all(broker)
-    kept = dict(zip((entry.position for entry in entries), texts(entries), strict=True))
+    kept = dict(zip((entry.position for entry in entries), data(entries), strict=True))
     assert list(kept) == list(range(1, len(kept) + 1))
     assert {position: kept.get(position) for position in acknowledged} == acknowledged
     batches = Counter((text.rpartition(".")[0], int(text.rpartition("/")[2])) for text in kept.values())
@@ -216,7 +192,7 @@ async def test_what_was_acknowledged_survives_kill_9(path: Path, url: str) -> No
     await broker.close()
 
 
-async def test_others_go_on_when_a_process_is_killed(url: str, make: Make) -> None:
+async def test_others_go_on_when_a_process_is_killed(url: str, make: Open) -> None:
     broker = await make(history_events=1_000_000)
     async with aclosing(broker.tail(0)) as tail:  # type: ignore[type-var]
         for run in range(3):
@@ -225,15 +201,15 @@ async def test_others_go_on_when_a_process_is_killed(url: str, make: Make) -> No
             )
             async with asyncio.timeout(DEADLINE):
                 async for page in tail:
-                    if texts(list(page))[-1].startswith(f"{run}.2"):
+                    if data(page)[-1].startswith(f"{run}.2"):
                         break
             process.kill()
             await process.wait()
             ((_, position),) = await broker.append(batch("mine"))
-            assert texts(list(await broker.read(position - 1, most=1))) == ["mine"]
+            assert data(await broker.read(position - 1, most=1)) == ["mine"]
 
 
-async def test_a_socket_that_was_left_behind_is_removed(path: Path, make: Make) -> None:
+async def test_a_socket_that_was_left_behind_is_removed(path: Path, make: Open) -> None:
     broker = await make()
     left = path.with_name("events.db-wake") / "left"
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as dead:
@@ -248,7 +224,7 @@ async def test_a_socket_that_was_left_behind_is_removed(path: Path, make: Make) 
 # Others who hold the file.
 
 
-async def test_while_another_process_writes_publishing_waits_and_reading_does_not(path: Path, make: Make) -> None:
+async def test_while_another_process_writes_publishing_waits_and_reading_does_not(path: Path, make: Open) -> None:
     broker = await make(broker_timeout=0.5)
     await broker.append(batch("a"))
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -257,14 +233,14 @@ async def test_while_another_process_writes_publishing_waits_and_reading_does_no
             await broker.append(batch("b"))
         patient = await make()
         waiting = asyncio.create_task(patient.append(batch("c")))
-        assert texts(await read_all(patient)) == ["a"]
+        assert data(await read_all(patient)) == ["a"]
         assert (await broker.bounds()).newest == 1
         assert not waiting.done()
         other.execute("ROLLBACK")
         assert (await waiting)[0].position == 2
 
 
-async def test_the_log_is_cut_when_a_reader_no_longer_holds_it(path: Path, make: Make) -> None:
+async def test_the_log_is_cut_when_a_reader_no_longer_holds_it(path: Path, make: Open) -> None:
     broker, log = await make(history_bytes=MiB), path.with_name("events.db-wal")
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN")
@@ -278,7 +254,7 @@ async def test_the_log_is_cut_when_a_reader_no_longer_holds_it(path: Path, make:
     assert path.stat().st_size < 20 * MiB
 
 
-async def test_the_log_stays_small_while_tails_read(path: Path, make: Make) -> None:
+async def test_the_log_stays_small_while_tails_read(path: Path, make: Open) -> None:
     broker = await make(history_bytes=MiB)
     async with asyncio.timeout(DEADLINE), aclosing(broker.tail(0)) as tail:  # type: ignore[type-var]
         for _ in range(30):
@@ -291,7 +267,7 @@ async def test_the_log_stays_small_while_tails_read(path: Path, make: Make) -> N
 # A file that goes, and a disk that is full.
 
 
-async def test_when_the_file_is_deleted_another_history_begins(path: Path, make: Make) -> None:
+async def test_when_the_file_is_deleted_another_history_begins(path: Path, make: Open) -> None:
     broker, other = await make(), await make()
     await broker.append(batch("a", "b"))
     before = await broker.bounds()
@@ -305,13 +281,13 @@ async def test_when_the_file_is_deleted_another_history_begins(path: Path, make:
                 await anext(tail)
     after = await other.bounds()
     assert after.epoch != before.epoch
-    assert texts(await read_all(other)) == ["c"]
+    assert data(await read_all(other)) == ["c"]
     await broker.close()
     await other.close()
     check(path)
 
 
-async def test_a_file_that_is_spoilt_is_an_error_that_says_so(path: Path, make: Make) -> None:
+async def test_a_file_that_is_spoilt_is_an_error_that_says_so(path: Path, make: Open) -> None:
     await (await make()).append(batch(*["x" * 1000] * 100))
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -337,18 +313,6 @@ async def test_when_the_directory_is_deleted_publishing_fails_until_it_is_there_
     directory.mkdir()
     assert (await broker.append(batch("a")))[0].position == 1
     await broker.close()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 16 MiB."""
-    mount, directory = require("mount"), tmp_path / "small"
-    directory.mkdir()
-    done = subprocess.run([mount, "-t", "tmpfs", "-o", "size=16m", "tmpfs", directory], capture_output=True, text=True)
-    if done.returncode:
-        lacking(f"no disk of its own for this test: {done.stderr.strip()}")
-    yield directory
-    subprocess.run(["umount", directory], check=True)
 
 
 @pytest.fixture
@@ -391,12 +355,12 @@ async def test_a_disk_that_cannot_be_written_is_refused(small_disk: Path, on_sma
 
 
 async def test_what_the_history_keeps_no_longer_is_deleted_a_little_later(
-    path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+    path: Path, make: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_history, "SPARE_AGE", 0.1)
+    monkeypatch.setattr(history, "SPARE_SECONDS", 0.1)
     broker = await make(history_events=2)
     await broker.append(batch(*map(str, range(20))))
-    assert texts(await read_all(broker)) == ["18", "19"]
+    assert data(await read_all(broker)) == ["18", "19"]
 
     async def is_deleted() -> bool:
         await broker.trim()
@@ -404,25 +368,25 @@ async def test_what_the_history_keeps_no_longer_is_deleted_a_little_later(
             return connection.execute("SELECT position FROM events").fetchall() == [(19,), (20,)]
 
     await until(is_deleted)
-    assert texts(await read_all(broker)) == ["18", "19"]
+    assert data(await read_all(broker)) == ["18", "19"]
 
 
 @pytest.mark.parametrize("settings", [{"history_events": 0}, {"history_bytes": 0}])
-async def test_what_nobody_keeps_does_not_pile_up(path: Path, make: Make, settings: dict[str, Any]) -> None:
+async def test_what_nobody_keeps_does_not_pile_up(path: Path, make: Open, settings: dict[str, Any]) -> None:
     broker = await make(**settings)
     for _ in range(10):
         await broker.append(batch(*["x"] * 500))
         await broker.append(batch(*["x" * 300 * KiB] * 4))
     with closing(sqlite3.connect(path)) as connection:
         ((events, size),) = connection.execute("SELECT count(*), sum(length(frame)) FROM events")
-    assert events <= sqlite_history.SPARE_EVENTS
-    assert size <= sqlite_history.SPARE_BYTES
+    assert events <= history.SPARE_EVENTS
+    assert size <= history.SPARE_BYTES
 
 
 async def test_a_long_history_that_is_too_old_goes_in_slices(
-    path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+    path: Path, make: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_history, "SLICE", 100)
+    monkeypatch.setattr(history, "SLICE_ENTRIES", 100)
     broker = await make(history_age=0.1)
     stored = await broker.append(batch(*["x"] * 950))
 
@@ -436,8 +400,8 @@ async def test_a_long_history_that_is_too_old_goes_in_slices(
     assert await broker.find(stored[-1].id) is None
 
 
-async def test_messages_are_deleted_after_a_while(path: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_history, "MESSAGE_AGE", 0.05)
+async def test_messages_are_deleted_after_a_while(path: Path, make: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "MESSAGE_SECONDS", 0.05)
     broker = await make()
     await broker.send(b"x")
 
@@ -456,42 +420,42 @@ async def test_messages_are_deleted_after_a_while(path: Path, make: Make, monkey
         assert heard.result() == b"y"
 
 
-# The bell, and closing.
+# The notifier, and closing.
 
 
 @pytest.mark.parametrize("depth", [0, 5])
-async def test_a_bell_is_heard_by_all_in_any_directory(tmp_path: Path, depth: int) -> None:
+async def test_a_notifier_is_heard_by_all_in_any_directory(tmp_path: Path, depth: int) -> None:
     directory = tmp_path.joinpath(*["long" * 20] * depth)
     directory.mkdir(parents=True, exist_ok=True)
     heard = [asyncio.Event() for _ in range(3)]
-    bells = [Bell(directory / "wake") for _ in heard]
-    for bell, event in zip(bells, heard, strict=True):
-        bell.open(event.set)
-    for ringing in bells:
+    notifiers = [Notifier(directory / "wake") for _ in heard]
+    for notifier, event in zip(notifiers, heard, strict=True):
+        notifier.open(event.set)
+    for notifying in notifiers:
         for event in heard:
             event.clear()
-        await asyncio.to_thread(ringing.ring)
+        await asyncio.to_thread(notifying.notify)
         async with asyncio.timeout(DEADLINE):
             await asyncio.gather(*(event.wait() for event in heard))
-    for bell in bells:
-        bell.close()
-        bell.ring()
-        bell.close()
+    for notifier in notifiers:
+        notifier.close()
+        notifier.notify()
+        notifier.close()
     assert list((directory / "wake").iterdir()) == []
 
 
-async def test_a_bell_that_nobody_answers_does_not_hold_who_rings(tmp_path: Path) -> None:
-    bell = Bell(tmp_path)
-    bell.open(lambda: None)
+async def test_a_notifier_that_nobody_answers_does_not_block_the_one_that_notifies(tmp_path: Path) -> None:
+    notifier = Notifier(tmp_path)
+    notifier.open(lambda: None)
     for _ in range(10_000):  # more than a socket can hold
-        bell.ring()
-    bell.close()
+        notifier.notify()
+    notifier.close()
 
 
-async def test_tails_and_listeners_need_not_look_where_a_bell_is_heard(
-    make: Make, monkeypatch: pytest.MonkeyPatch
+async def test_tails_and_listeners_need_not_look_where_a_notifier_is_heard(
+    make: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "LOOK", 3600)
+    monkeypatch.setattr(module, "POLL_SECONDS", 3600)
     one, two = await make(), await make()
     async with aclosing(one.tail(0)) as tail, aclosing(one.messages()) as messages:  # type: ignore[type-var]
         for text in ("a", "b", "c"):
@@ -499,23 +463,23 @@ async def test_tails_and_listeners_need_not_look_where_a_bell_is_heard(
             await asyncio.sleep(0.05)  # they have looked by now
             await two.append(batch(text))
             async with asyncio.timeout(DEADLINE):
-                assert texts(list(await page)) == [text]
+                assert data(await page) == [text]
                 while not message.done():  # the first ones come before it listens
                     await two.send(b"hello")
                     await asyncio.sleep(0.02)
 
 
-async def test_without_a_bell_tails_look_by_themselves(path: Path, make: Make) -> None:
+async def test_without_a_notifier_tails_look_by_themselves(path: Path, make: Open) -> None:
     path.with_name("events.db-wake").write_text("no directory")
     one, two = await make(), await make()
     async with aclosing(one.tail(0)) as tail:  # type: ignore[type-var]
         page = asyncio.create_task(anext(tail))
         await two.append(batch("a"))
         async with asyncio.timeout(DEADLINE):
-            assert texts(list(await page)) == ["a"]
+            assert data(await page) == ["a"]
 
 
-async def test_a_closed_broker_says_so(make: Make) -> None:
+async def test_a_closed_broker_says_so(make: Open) -> None:
     broker = await make()
     await broker.close()
     for question in (broker.append(batch("a")), broker.read(0, most=1), broker.bounds(), broker.trim()):

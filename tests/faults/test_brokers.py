@@ -13,7 +13,6 @@ import json
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -30,12 +29,11 @@ from service_fixtures import Get, make_service
 from services import Service
 from services.kinds import SERVICES
 from ssepool.brokers import connect
-from ssepool.brokers.group import MOST_WAITING_BYTES
+from ssepool.brokers.group import MAX_WAITING_BYTES
 from ssepool.brokers.record import records
 from ssepool.config import HubConfig, KiB, MiB
 from ssepool.core.event import Event
 from ssepool.errors import BrokerError
-from tools import lacking, require
 
 
 @pytest.fixture(scope="module")
@@ -287,7 +285,7 @@ def test_what_waits_for_the_broker_is_bounded(tmp_path: Path) -> None:
                     seen.append(memory(node))
                     time.sleep(0.02)
             answers = [answer.result() for answer in answering]
-            assert max(seen) - before < COPIES * MOST_WAITING_BYTES
+            assert max(seen) - before < COPIES * MAX_WAITING_BYTES
             assert {status for status, _ in answers} == {503}
             assert len([said for _, said in answers if "is too slow or away" in said]) >= OFFERED / 2
             service.resume()
@@ -331,18 +329,6 @@ def test_when_a_node_is_killed_under_load_the_others_go_on_and_have_all_that_was
 
 
 # The file of SQLite.
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 16 MiB."""
-    mount, directory = require("mount"), tmp_path / "small"
-    directory.mkdir()
-    done = subprocess.run([mount, "-t", "tmpfs", "-o", "size=16m", "tmpfs", directory], capture_output=True, text=True)
-    if done.returncode:
-        lacking(f"no disk of its own for this test: {done.stderr.strip()}")
-    yield directory
-    subprocess.run(["umount", directory], check=True)
 
 
 def test_on_a_full_disk_publishes_are_refused_until_there_is_room(small_disk: Path) -> None:

@@ -1,4 +1,4 @@
-"""Brokers: where events are kept and shared between processes. One contract, chosen by the URL's scheme."""
+"""Brokers keep events and share them between processes: one contract (`base`), and a class for each URL scheme."""
 
 from __future__ import annotations
 
@@ -11,25 +11,28 @@ from ssepool.errors import ConfigError
 
 SCHEMES = {
     "memory": "ssepool.brokers.memory:MemoryBroker",
-    "sqlite": "ssepool.brokers.sqlite:SqliteBroker",
-    "redis": "ssepool.brokers.redis:RedisBroker",
-    "rediss": "ssepool.brokers.redis:RedisBroker",
-    "valkey": "ssepool.brokers.redis:RedisBroker",
-    "valkeys": "ssepool.brokers.redis:RedisBroker",
-    "nats": "ssepool.brokers.nats:NatsBroker",
-    "tls": "ssepool.brokers.nats:NatsBroker",
-    "postgresql": "ssepool.brokers.postgres:PostgresBroker",
-    "postgres": "ssepool.brokers.postgres:PostgresBroker",
+    "sqlite": "ssepool.brokers.sqlite.broker:SqliteBroker",
+    "redis": "ssepool.brokers.redis.broker:RedisBroker",
+    "rediss": "ssepool.brokers.redis.broker:RedisBroker",
+    "valkey": "ssepool.brokers.redis.broker:RedisBroker",
+    "valkeys": "ssepool.brokers.redis.broker:RedisBroker",
+    "nats": "ssepool.brokers.nats.broker:NatsBroker",
+    "tls": "ssepool.brokers.nats.broker:NatsBroker",
+    "postgresql": "ssepool.brokers.postgres.broker:PostgresBroker",
+    "postgres": "ssepool.brokers.postgres.broker:PostgresBroker",
 }
-"""URL scheme to the class that serves it; loaded when it is first named."""
+"""The broker's class for each URL scheme, as `module:class`. A module is loaded when a URL first names its scheme."""
 
 EXTRAS = {"redis": "redis", "nats": "nats", "psycopg": "postgres"}
-"""Libraries that are not installed with ssepool itself, and the extra that brings them."""
+"""The extra of ssepool that installs each optional library."""
 
 
 def connect(config: HubConfig) -> Broker:
-    """The broker that `config.broker` names, not opened yet. Raises `ConfigError` for a scheme that is not known, a URL
-    that will not do, and a library that is not installed."""
+    """The broker that `config.broker` names, not opened yet.
+
+    Raises `ConfigError` for an unknown scheme, for a URL that the broker cannot use, and for a library that is not
+    installed.
+    """
     try:
         scheme = urlsplit(config.broker).scheme
     except ValueError as error:

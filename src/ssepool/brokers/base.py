@@ -14,130 +14,150 @@ from ssepool.core.event import Entry, Event
 from ssepool.core.window import Window
 from ssepool.errors import DuplicateEvent
 
-MOST_MESSAGE = 512 * KiB
-"""Bytes of a message of the side channel at most."""
+MAX_MESSAGE_BYTES = 512 * KiB
+"""The largest message of the side channel, in bytes."""
 
 
 class Stored(NamedTuple):
-    """Where an event is now."""
+    """Where an event is stored."""
 
     id: str
+    """The id that its publisher chose, or else `<epoch>-<position>`."""
     position: int
+    """Its place in the order; the first event has 1."""
 
 
 class Bounds(NamedTuple):
-    """What a broker has at one moment."""
+    """What a broker keeps at one moment."""
 
     epoch: str
-    """Names this history. It changes when the broker has lost its data and begins anew."""
+    """The name of this history. It changes when the broker has lost its data and begins anew."""
     oldest: int
-    """The position before the oldest entry that is kept."""
+    """The position before the oldest entry that is still kept."""
     newest: int
-    """The position of the newest entry, kept or not; 0 before the first."""
+    """The position of the newest entry, even if it is no longer kept; 0 before the first."""
     bytes: int
-    """Of all entries kept, about."""
+    """The size of all entries that are kept, approximately."""
 
 
 class Broker(ABC):
     """Keeps events in one order, for all hubs and publishers that name the same URL.
 
-    What is promised, by each broker alike:
+    Every broker promises the same:
 
     - *Order.* Every event has a position: whole numbers from 1 on, without holes. All readers see the same order. The
-      events of one `append` stand in it as they were given; those of two, in the order in which they returned.
+      events of one `append` keep the order in which the caller gave them; the events of two calls stand in the order
+      in which the calls returned.
     - *Durability.* When `append` has returned, the events are as safe as the broker makes anything: on disk (sqlite,
       postgres, JetStream with file storage), as its settings say (redis), or in this process only (memory).
     - *All or nothing.* If `append` raises `DuplicateEvent`, or a `BrokerError` that does not say otherwise, nothing
-      was stored. If the connection broke before the answer, the events may be stored or not: publishing them again
-      with the same ids of the publisher's own is safe.
-    - *Ids.* An event is known by the id that its publisher chose, or else by `<epoch>-<position>`. `find` knows both,
-      on every node, for as long as the event is kept. A chosen id that is kept already is not stored again: with
+      was stored. If the connection broke before the answer, the events may or may not be stored. A publisher that
+      chose their ids can safely publish them again.
+    - *Ids.* An event has the id that its publisher chose, or else `<epoch>-<position>`. `find` knows both kinds, on
+      every node, for as long as the event is kept. A chosen id that is kept already is not stored again: with
       `on_duplicate="ignore"` `append` returns where it is, with `"refuse"` it raises `DuplicateEvent`.
-    - *Reading.* `tail` and `read` give every entry behind a position in order: at least once inside, exactly once to
-      a subscriber, because positions tell what it has. Both are of the history that `open` or `bounds` named last:
-      where another has begun they raise `BrokerError` until `bounds` has told so, since a position means nothing in it.
+    - *Reading.* `tail` and `read` return the entries behind a position in order. They may return an entry twice; a
+      subscriber still receives it once, because its position says what the subscriber has. Both read the history that
+      `open` or `bounds` named last. If another history has begun, they raise `BrokerError` until `bounds` has named
+      it, because a position of the old history means nothing in the new one.
     - *Bounds.* `history_events` and `history_bytes` hold soon after each `append`, `history_age` after `trim`.
 
-    Every method may raise `BrokerError` when the broker cannot be reached or fails; none retries for longer than a
-    connection takes to be made again, and all may be cancelled at any time. Messages never show a password.
+    Every method may raise `BrokerError` when the broker fails or cannot be reached. None retries for longer than it
+    takes to connect again, and all may be cancelled at any time. No message of an error shows a password.
     """
 
     def __init__(self, config: HubConfig) -> None:
-        """Nothing is connected yet. Raises `ConfigError` for a URL or a library that will not do."""
+        """Connect nothing yet. Raises `ConfigError` for a URL that the broker cannot use."""
         self.config = config
+        """The hub's settings."""
         self.url = without_password(config.broker)
+        """The broker's URL for messages, without its password."""
 
     @abstractmethod
     async def open(self) -> None:
-        """Connect, and make what is not there yet: tables, streams. Raises `ConfigError` for credentials that are
-        refused and servers that are too old, `BrokerError` if the server is not there."""
+        """Connect, and create the tables or streams that are missing.
+
+        Raises `ConfigError` if the server refuses the credentials or is too old, `BrokerError` if it does not answer.
+        """
 
     @abstractmethod
     async def close(self) -> None:
-        """Give everything back. May be called at any time, also twice."""
+        """Close all connections and files. May be called at any time, even twice."""
 
     @abstractmethod
     async def append(self, records: Sequence[Record]) -> list[Stored]:
-        """Put events at the end of the order; returns one `Stored` for each. Raises `DuplicateEvent` and
-        `BrokerError`. Never called while another call is under way: publishes come joined (see `GroupCommit`)."""
+        """Put events at the end of the order, and return one `Stored` for each.
+
+        Raises `DuplicateEvent` and `BrokerError`. The caller waits for one call to return before it makes the next
+        (`GroupCommit` joins what is published meanwhile).
+        """
 
     @abstractmethod
     def tail(self, after: int) -> AsyncIterator[Sequence[Entry]]:
-        """All entries behind a position, and then what is appended, by whomever, as it comes. It never ends by itself;
-        where entries are gone that should have come, it goes on behind them. Pages are small enough (1,000 entries,
-        about 1 MiB) that a slow reader holds no more than one or two."""
+        """All entries behind a position, and then new ones as any process appends them.
+
+        It never ends by itself. Where the next entries are gone, it goes on behind them. Pages are so small (1,000
+        entries, about 1 MiB) that a slow reader holds no more than one or two.
+        """
 
     @abstractmethod
     async def read(self, after: int, *, most: int) -> Sequence[Entry]:
-        """At most `most` of the entries kept behind a position, in order; none means that there are none."""
+        """At most `most` of the entries that are kept behind a position, in order; empty only if there are none."""
 
     @abstractmethod
     async def find(self, id: str) -> int | None:
-        """The position of an event that is kept, by its id, chosen or made; None if it is not kept."""
+        """The position of the event with this id, chosen or made; None if it is not kept."""
 
     @abstractmethod
     async def bounds(self) -> Bounds:
-        """What is there now. Also the sign of life: hubs ask about once a second."""
+        """What the broker keeps now. Hubs ask about once a second, also to see that the broker is alive."""
 
     @abstractmethod
     async def trim(self) -> None:
-        """Drop what is older than `history_age` or beyond the other bounds. Called every few seconds by each hub."""
+        """Drop the entries that are older than `history_age` or beyond the other bounds. Each hub calls this every few
+        seconds."""
 
     @abstractmethod
     async def send(self, message: bytes) -> None:
-        """Give a message of at most `MOST_MESSAGE` bytes to all hubs that listen now. Delivered at most once, kept
-        nowhere: for what the hubs tell each other, never for events."""
+        """Send a message of at most `MAX_MESSAGE_BYTES` bytes to all hubs that listen now.
+
+        Each receives it at most once, and the broker does not keep it: the side channel is for what hubs tell each
+        other, never for events.
+        """
 
     @abstractmethod
     def messages(self) -> AsyncIterator[bytes]:
-        """What is sent from now on, by whomever, also by this hub itself. Never ends by itself."""
+        """All messages that any hub sends from now on, this hub included. It never ends by itself."""
 
 
 class InstantBroker(Broker):
-    """A broker that keeps events in this process, where nothing has to wait."""
+    """A broker that keeps events in this process, so that no call has to wait."""
 
     window: Window
-    """All that is kept."""
+    """The entries that are kept."""
     listener: Callable[[Sequence[Entry]], None] | None = None
-    """Called with all that is appended, in order, each entry once, before `append` returns."""
+    """Called with the new entries of each `append`, in order and each once, before `append` returns."""
 
     @abstractmethod
     def append_nowait(self, events: Sequence[Event]) -> list[str]:
-        """Put events at the end of the order, at once; returns their ids. Raises `EventTooLarge`, `DuplicateEvent`."""
+        """Put events at the end of the order without waiting, and return their ids.
+
+        Raises `EventTooLarge` and `DuplicateEvent`; then nothing was stored.
+        """
 
 
 def new_epoch() -> str:
-    """A name for a history that begins."""
+    """A random name for a new history: eight hexadecimal digits."""
     return secrets.token_hex(4)
 
 
 def duplicate(id: str) -> DuplicateEvent:
-    """What `append` raises under `on_duplicate="refuse"`."""
+    """The error that `append` raises with `on_duplicate="refuse"`."""
     return DuplicateEvent(f"an event with the id {id!r} is in the history already (on_duplicate=refuse)")
 
 
 def without_password(url: str) -> str:
-    """A URL as it may be shown: without what may be a password, also where that was written without escapes."""
+    """A URL for logs and messages, without anything that may be a password, even one written without escapes."""
     scheme, separator, rest = url.partition("://")
     credentials, at, host = rest.rpartition("@")
     if ":" in credentials:

@@ -1,4 +1,4 @@
-"""Group commit: publishes that come while one is on its way to the broker go there together, next."""
+"""Group commit: publishes that arrive while an append is under way go into the next append together."""
 
 from __future__ import annotations
 
@@ -13,23 +13,28 @@ from ssepool.config import MiB
 from ssepool.core.event import Event
 from ssepool.errors import BrokerError
 
-MOST_EVENTS = 1000
-"""Events that are joined into one append; a batch that has more goes alone."""
+MAX_APPEND_EVENTS = 1000
+"""Events that one append joins. A larger batch goes alone."""
 
-MOST_BYTES = 4 * MiB
-"""Their bytes, likewise."""
+MAX_APPEND_BYTES = 4 * MiB
+"""Bytes of frames that one append joins. A larger batch goes alone."""
 
-MOST_WAITING = 10_000
-"""Publishes that may wait for the broker; more are refused, so that nothing grows while it is away."""
+MAX_WAITING_PUBLISHES = 10_000
+"""Publishes that may wait for the broker. More are refused, so that memory does not grow while the broker is away."""
 
-MOST_WAITING_BYTES = 64 * MiB
-"""Their bytes, likewise."""
+MAX_WAITING_BYTES = 64 * MiB
+"""Bytes of frames that may wait for the broker. Publishes beyond them are refused."""
 
 
 class _Batch(NamedTuple):
+    """What one publish waits for."""
+
     records: list[Record]
+    """The events of the publish."""
     size: int
+    """Bytes of their frames."""
     stored: asyncio.Future[list[Stored]]
+    """The outcome of their append."""
 
     @property
     def has_ids(self) -> bool:
@@ -37,7 +42,8 @@ class _Batch(NamedTuple):
 
 
 class GroupCommit:
-    """One append at a time, in the order in which publishes came. Each succeeds or fails within `broker_timeout`."""
+    """Appends to a broker, one append at a time and in the order of the publishes. Each publish succeeds or fails
+    within `broker_timeout`."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
@@ -47,13 +53,14 @@ class GroupCommit:
         self._task: asyncio.Task[None] | None = None
 
     async def append(self, events: Sequence[Event]) -> list[Stored]:
-        """Store a batch, all or nothing; may be called by any number of tasks at once.
+        """Store a batch, all or nothing. Any number of tasks may call this at once.
 
-        Raises `EventTooLarge`, `DuplicateEvent`, and `BrokerError` within `broker_timeout`.
+        Raises `EventTooLarge` and `DuplicateEvent`, and `BrokerError` if the broker fails, has not answered after
+        `broker_timeout`, or has too many publishes waiting.
         """
         made = records(events, self._config.max_event_size)
         size = sum(len(record.frame) for record in made)
-        if len(self._waiting) >= MOST_WAITING or (self._waiting and self._size + size > MOST_WAITING_BYTES):
+        if len(self._waiting) >= MAX_WAITING_PUBLISHES or (self._waiting and self._size + size > MAX_WAITING_BYTES):
             raise BrokerError(
                 f"{self._broker.url} is too slow or away: {len(self._waiting)} publishes of {self._size} bytes "
                 "wait for it already; nothing was published"
@@ -69,13 +76,13 @@ class GroupCommit:
         except TimeoutError:
             raise self._late(batch) from None
         finally:
-            # Looking for it takes long where many wait, so only who gives up does.
+            # The search is slow when many wait, so only a caller that gives up makes it.
             if batch.stored.cancelled() and batch in self._waiting:
                 self._waiting.remove(batch)
                 self._size -= size
 
     async def close(self) -> None:
-        """Fail what waits. Call it when nobody publishes any more."""
+        """Fail the publishes that still wait. Call it when nobody publishes any more."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -93,14 +100,16 @@ class GroupCommit:
             self._size = 0
 
     def _take(self) -> list[_Batch]:
-        """The batches that go together. One that may be refused for its ids must not take others with it."""
+        """The batches of the next append. One whose ids may be refused goes alone, so that no other fails with it."""
         group: list[_Batch] = []
         events = size = 0
         apart = self._config.on_duplicate == "refuse"
         while self._waiting:
             batch = self._waiting[0]
             alone = apart and batch.has_ids
-            if group and (alone or events + len(batch.records) > MOST_EVENTS or size + batch.size > MOST_BYTES):
+            many = events + len(batch.records) > MAX_APPEND_EVENTS
+            large = size + batch.size > MAX_APPEND_BYTES
+            if group and (alone or many or large):
                 break
             self._waiting.popleft()
             self._size -= batch.size

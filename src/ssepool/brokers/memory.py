@@ -1,4 +1,4 @@
-"""The default broker: events live in this process, as long as it lives."""
+"""The default broker: it keeps events in this process, for as long as the process lives."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ssepool.core.event import Entry, Event
 from ssepool.core.window import Window
 from ssepool.errors import EventTooLarge
 
-PAGE = 1000
-"""Entries that a tail gives at a time."""
+PAGE_ENTRIES = 1000
+"""Entries of a page at most."""
 
 
 class MemoryBroker(InstantBroker):
-    """Nothing waits: a window is all there is, and a listener gets entries while they are appended."""
+    """Keeps events in a `Window`. No call waits, and a listener receives entries during `append`."""
 
     def __init__(self, config: HubConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(config)
@@ -81,7 +81,7 @@ class MemoryBroker(InstantBroker):
     async def tail(self, after: int) -> AsyncIterator[Sequence[Entry]]:
         while True:
             self._news.clear()
-            if entries := self.window.read(after, most=PAGE):
+            if entries := self.window.read(after, most=PAGE_ENTRIES):
                 after = entries[-1].position
                 yield entries
             else:

@@ -1,4 +1,4 @@
-"""Record: an event as brokers store it."""
+"""Record: an event in the form in which brokers store it."""
 
 from __future__ import annotations
 
@@ -9,33 +9,37 @@ import msgspec
 from ssepool.core.event import Entry, Event, encode
 from ssepool.errors import EventTooLarge
 
-LONGEST_MADE_ID = 8 + 1 + 19
-"""Characters of an id `<epoch>-<position>`."""
+MAX_MADE_ID_BYTES = 8 + 1 + 19
+"""The longest id that a broker makes: `<epoch>-<position>`, which is 8 and up to 19 digits."""
 
-AROUND_ID = len("id: \n")
+AROUND_ID_BYTES = len("id: \n")
+"""What the line `id:` adds to a frame beside the id itself."""
 
 
 class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """All of an event but its position: its frame without the `id:` line, which may not be known yet."""
+    """All of an event except its position. Its frame has no `id:` line, because the id may not be known yet."""
 
     frame: bytes
+    """The event's bytes on the wire without the line `id:`."""
     topics: tuple[str, ...]
+    """The names of its topics."""
     private: bool = False
+    """Whether it reaches only subscriptions with the right to private events."""
     id: str | None = None
-    """The id that the publisher chose."""
+    """The id that the publisher chose; None if the broker is to make one."""
 
     def entry(self, epoch: str, position: int) -> Entry:
-        """The event at its place."""
+        """The event as readers receive it, at its position in the history that `epoch` names."""
         id = self.id or f"{epoch}-{position}"
         return Entry(position, id, self.topics, b"id: %b\n%b" % (id.encode(), self.frame), self.private)
 
 
 def records(events: Sequence[Event], max_event_size: int) -> list[Record]:
-    """What is to be stored of a batch. Raises `EventTooLarge` for a frame of more than so many bytes."""
+    """The records of a batch. Raises `EventTooLarge` for a frame of more than `max_event_size` bytes."""
     made = []
     for event in events:
         frame = encode(event.data, type=event.type, retry=event.retry)
-        size = len(frame) + AROUND_ID + len(event.id or "")
+        size = len(frame) + AROUND_ID_BYTES + len(event.id or "")
         if size > max_event_size:
             raise EventTooLarge(f"an event of {size} bytes on the wire exceeds max_event_size={max_event_size}")
         made.append(Record(frame, event.topics, event.private, event.id))
@@ -43,7 +47,7 @@ def records(events: Sequence[Event], max_event_size: int) -> list[Record]:
 
 
 pack = msgspec.msgpack.Encoder().encode
-"""A record as bytes."""
+"""A record, or a list of them, as MessagePack."""
 
 unpack = msgspec.msgpack.Decoder(Record).decode
-"""The record of these bytes."""
+"""The record that `pack` made these bytes of."""

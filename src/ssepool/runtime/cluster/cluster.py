@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from ssepool.brokers.base import MOST_MESSAGE
+from ssepool.brokers.base import MAX_MESSAGE_BYTES
 from ssepool.errors import BrokerError, SSEPoolError
 from ssepool.runtime.cluster.messages import ANSWER, BYE, HERE, Message, Node, Question
 from ssepool.runtime.tasks import Tasks
@@ -210,8 +210,8 @@ class Cluster:
     async def _send(self, message: Message) -> None:
         assert self._channel is not None
         data = ENCODER.encode(message)
-        if len(data) > MOST_MESSAGE:
-            raise BrokerError(f"a message of {len(data)} bytes to other nodes exceeds {MOST_MESSAGE}")
+        if len(data) > MAX_MESSAGE_BYTES:
+            raise BrokerError(f"a message of {len(data)} bytes to other nodes exceeds {MAX_MESSAGE_BYTES}")
         await self._channel.send(data)
 
     async def _spread(self, message: Message) -> None:

@@ -1,4 +1,4 @@
-"""Line: a connection to PostgreSQL that is made when it is needed, and made anew after it failed."""
+"""Session: a connection to PostgreSQL, opened when it is needed and opened again after it failed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ import psycopg
 from psycopg import errors
 
 Row = tuple[Any, ...]
+"""A row of an answer."""
+
 Values = Sequence[object] | Mapping[str, object]
+"""The values of a statement's parameters, by order or by name."""
 
 MISSING = (errors.UndefinedTable, errors.UndefinedFunction)
-"""Somebody has dropped our tables."""
+"""The errors if somebody has dropped our tables or functions."""
 
 _SESSION = b"""
 SELECT set_config(name, value, false) FROM (VALUES
@@ -30,32 +33,35 @@ SELECT set_config(name, value, false) FROM (VALUES
     ('jit', 'off')
 ) AS wanted (name, value) JOIN pg_settings USING (name)
 """
-"""Whatever the server's or the role's defaults are. Older servers do not know all of these. Plans are made once, and
-by index: the table may be empty when they are made, and hold a million rows before the server has counted them."""
+"""Settings of a session, whatever the defaults of the server and the role. Older servers do not know all of them. The
+server plans each statement once, for the indexes: a table may be empty then, and have a million rows before the server
+counts them."""
 
 
-class Line:
-    """Questions go one at a time, and nothing on it takes longer than the timeout.
+class Session:
+    """Does one statement at a time, and none takes longer than the timeout.
 
-    Everything raises `psycopg.Error` or `TimeoutError`, and has dropped the connection then, unless the error says that
-    tables are missing.
+    Every method raises `psycopg.Error` and `TimeoutError`. It has closed the connection then, unless the error is one
+    of `MISSING`.
     """
 
     def __init__(self, conninfo: str, timeout: float) -> None:
-        """Nothing is connected yet. The timeout is in seconds."""
+        """Connect nothing yet. `timeout` is in seconds."""
         self._conninfo = conninfo
         self._timeout = timeout
         self._lock = asyncio.Lock()
         self._connection: _Connection | None = None
 
     async def connect(self) -> None:
-        """See that there is a connection."""
+        """Connect, unless the connection is open."""
         async with asyncio.timeout(self._timeout), self._lock:
             await self._connected()
 
     async def ask(self, query: bytes, values: Values | None = None) -> list[Row]:
-        """Run a statement in a transaction of its own, and return its rows. Without values it may be several
-        statements, whose rows are not returned."""
+        """Run a statement in a transaction of its own, and return its rows.
+
+        Without values the query may be several statements, whose rows are not returned.
+        """
         async with asyncio.timeout(self._timeout), self._lock:
             connection = await self._connected()
             try:
@@ -69,7 +75,10 @@ class Line:
                 raise
 
     async def hear(self, seconds: float | None = None) -> list[str]:
-        """Wait for notifications on what `LISTEN` named; returns what they carry, nothing if none came in that time."""
+        """Wait for a notification of the channel that `LISTEN` named, for at most `seconds` (None: without end).
+
+        Returns the payloads of those that came, or nothing.
+        """
         async with self._lock:
             if self._connection is None:
                 raise psycopg.OperationalError("the connection is closed")
@@ -81,6 +90,7 @@ class Line:
                 raise
 
     async def close(self) -> None:
+        """Close the connection. A later call opens another one."""
         if self._connection is not None:
             connection, self._connection = self._connection, None
             await connection.close()
@@ -100,19 +110,22 @@ class Line:
 
 
 class _Connection(psycopg.AsyncConnection[Row]):
-    """Of the library's, two things are otherwise here."""
+    """The library's connection, which cancels differently and notices its end."""
 
     async def cancel_safe(self, *, timeout: float = 30.0) -> None:
-        """Where a query is given up its connection is cut. To ask the server to cancel it may hang as the query does;
-        the server itself ends it after its statement_timeout."""
+        """Cut the connection of a query that the caller gives up.
+
+        Asking the server to cancel the query might hang as the query does. The server ends it by itself after
+        `statement_timeout`.
+        """
         with socket.socket(fileno=os.dup(self.fileno())) as end, contextlib.suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
 
     def has_ended(self) -> bool:
-        """Whether it is closed, also by a server that has gone since it was used last."""
+        """Whether it is closed, for example by a server that has stopped since its last use."""
         try:
-            self.pgconn.consume_input()  # its last words
-            self.pgconn.consume_input()  # and its end
+            self.pgconn.consume_input()  # what the server said last
+            self.pgconn.consume_input()  # and the end of the connection
         except psycopg.Error:
             return True
         return self.closed

@@ -1,4 +1,4 @@
-"""The file of a history: is it ours, and how is it opened."""
+"""The file of a history: its tables, and how to open it safely."""
 
 from __future__ import annotations
 
@@ -12,33 +12,34 @@ from typing import Literal
 from ssepool.brokers.base import new_epoch
 from ssepool.errors import ConfigError
 
-APPLICATION = int.from_bytes(b"SSEP", "big")
-"""What SQLite files of ours carry in their header (`PRAGMA application_id`)."""
+APPLICATION_ID = int.from_bytes(b"SSEP", "big")
+"""The application id in the header of ssepool's SQLite files (`PRAGMA application_id`)."""
 
-VERSION = 1
-"""Of the tables (`PRAGMA user_version`)."""
+TABLES_VERSION = 1
+"""The version of the tables (`PRAGMA user_version`)."""
 
-PATIENCE = 0.002
-"""Seconds that a statement waits for a lock before it is begun again; SQLite alone would sleep ever longer."""
+LOCK_SECONDS = 0.002
+"""Seconds that a statement waits for a lock before we try it again; SQLite alone would sleep longer each time."""
 
-TABLES = (
-    # `oldest` and `bytes` are of what is kept, `cleared` and `present` of what is there: events beyond the history stay
-    # a little, for tails that have not had them yet.
+TABLE_STATEMENTS = (
+    # Events beyond the history stay a little longer, for tails that have not read them yet. So `oldest` and `bytes`
+    # describe the history, `cleared` and `present` the rows that are still in the table.
     "CREATE TABLE history (epoch TEXT NOT NULL, newest INTEGER NOT NULL, oldest INTEGER NOT NULL,"
     " bytes INTEGER NOT NULL, cleared INTEGER NOT NULL, present INTEGER NOT NULL)",
     "CREATE TABLE events (position INTEGER PRIMARY KEY, id TEXT, at REAL NOT NULL, size INTEGER NOT NULL,"
     " private INTEGER NOT NULL, topics TEXT NOT NULL, frame BLOB NOT NULL)",
     "CREATE INDEX events_id ON events (id) WHERE id IS NOT NULL",
     "CREATE TABLE messages (number INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, message BLOB NOT NULL)",
-    f"PRAGMA application_id = {APPLICATION}",
-    f"PRAGMA user_version = {VERSION}",
+    f"PRAGMA application_id = {APPLICATION_ID}",
+    f"PRAGMA user_version = {TABLES_VERSION}",
 )
+"""The statements that create the tables of a history."""
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open the database, and make it if it is not there.
+    """Open the database, and create it if it is missing.
 
-    Raises `ConfigError` for a path that will not do and a file that is not ours, `sqlite3.Error` for all else.
+    Raises `ConfigError` for a path that cannot be used and a file of another program, `sqlite3.Error` for all else.
     """
     if path.is_dir():
         raise ConfigError(f"the SQLite database {path} is a directory; name a file in it")
@@ -47,7 +48,7 @@ def connect(path: Path) -> sqlite3.Connection:
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise ConfigError(f"the SQLite database {path} cannot be written: it or its directory is read-only for us")
     try:
-        connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
+        connection = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None)
     except sqlite3.OperationalError as error:
         raise ConfigError(f"the SQLite database {path} cannot be opened: {error}") from None
     try:
@@ -60,7 +61,10 @@ def connect(path: Path) -> sqlite3.Connection:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection, kind: Literal["IMMEDIATE", "DEFERRED"] = "IMMEDIATE") -> Iterator[None]:
-    """All or nothing of what is done meanwhile; nobody else writes. If it is deferred, all reads see one state."""
+    """A transaction: all or nothing of what the block writes is stored.
+
+    With `IMMEDIATE` nobody else writes during the block; with `DEFERRED` all reads in the block see one state.
+    """
     connection.execute(f"BEGIN {kind}")
     try:
         yield
@@ -76,7 +80,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             new = _is_new(connection, path)
         ((mode,),) = connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA wal_autocheckpoint = 0").fetchone()  # `History` does it
+        connection.execute("PRAGMA wal_autocheckpoint = 0").fetchone()  # `History` makes the checkpoints
         connection.execute("PRAGMA journal_size_limit = 0").fetchone()
         if new:
             _create(connection, path)
@@ -87,16 +91,16 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _is_new(connection: sqlite3.Connection, path: Path) -> bool:
-    """Whether nobody has made tables yet. Raises `ConfigError` for a database that is not ours."""
+    """Whether the database has no tables yet. Raises `ConfigError` for a database that is not ssepool's."""
     ((application,),) = connection.execute("PRAGMA application_id")
     ((version,),) = connection.execute("PRAGMA user_version")
     ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_schema")
-    if application == APPLICATION and version > VERSION:
+    if application == APPLICATION_ID and version > TABLES_VERSION:
         raise ConfigError(
             f"the SQLite database {path} was made by a newer ssepool (its tables have version {version}, ours "
-            f"{VERSION}); upgrade ssepool or name another file"
+            f"{TABLES_VERSION}); upgrade ssepool or name another file"
         )
-    if application != APPLICATION and (application or version or tables):
+    if application != APPLICATION_ID and (application or version or tables):
         raise ConfigError(f"the SQLite database {path} belongs to another program; name another file")
     return not tables
 
@@ -104,13 +108,13 @@ def _is_new(connection: sqlite3.Connection, path: Path) -> bool:
 def _create(connection: sqlite3.Connection, path: Path) -> None:
     with transaction(connection):
         if _is_new(connection, path):  # another process may have been quicker
-            for statement in TABLES:
+            for statement in TABLE_STATEMENTS:
                 connection.execute(statement)
             connection.execute("INSERT INTO history VALUES (?, 0, 0, 0, 0, 0)", (new_epoch(),))
 
 
 def _explained(error: sqlite3.DatabaseError, path: Path) -> Exception:
-    """What can only be mended by naming another file, or by other rights to this one, is a `ConfigError`."""
+    """The error to raise: a `ConfigError` if only another file, or other rights to this one, can help."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_NOTADB:
         return ConfigError(f"the file {path} is not a SQLite database; name another")

@@ -1,16 +1,16 @@
-"""The tables of a history in PostgreSQL, the functions that write them, and what is asked of them.
+"""The tables of a history in PostgreSQL, the functions that write them, and the statements that read them.
 
 Three tables for each history, in the first schema of the connection's search_path:
 
-- `<name>_log`, one row: which history this is and how far it goes. Whoever appends or trims holds its lock, so the
-  order of positions is the order of commits, without holes; a sequence promises neither.
-- `<name>_events`: what is kept, by position. `start` is how many bytes came before, so that a bound of bytes is found
-  by comparing two numbers.
-- `<name>_messages`: the side channel; unlogged, its rows live a minute.
+- `<name>_log`, one row: the name of the history and its ends. An append or trim holds the lock on this row until it
+  commits, so positions have the order of the commits, without holes. A sequence promises neither.
+- `<name>_events`: the entries, by position. `start` is the number of bytes before the entry, so comparing two numbers
+  is enough for the bound of bytes.
+- `<name>_messages`: the side channel. The table is unlogged, and its rows live for a minute.
 
-Appending and trimming are functions in the database: the lock is never held while bytes travel, and one round trip is
-enough. Each statement of a function in PL/pgSQL sees what was committed before it began, so what follows the lock sees
-all that was appended before; the same in one statement with a CTE would not.
+Appending and trimming are functions in the database, so that one round trip is enough and the lock is never held while
+bytes travel. Each statement of a PL/pgSQL function sees what was committed before the statement began. So the
+statements behind the lock see all earlier appends, which the parts of a single statement (a CTE) would not.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ import re
 
 from psycopg import sql
 
-from ssepool.brokers.record import AROUND_ID, LONGEST_MADE_ID
+from ssepool.brokers.record import AROUND_ID_BYTES, MAX_MADE_ID_BYTES
 from ssepool.config import MiB
 
-VERSION = 1
-"""Of these tables and functions."""
+TABLES_VERSION = 1
+"""The version of these tables and functions."""
 
-NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
-"""What a history may be called: identifiers have at most 63 bytes, and some of ours are longer than the name."""
+NAME_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,50}")
+"""A name that a history may have. Identifiers have at most 63 bytes, and ours are the name and a suffix."""
 
 PAGE_BYTES = MiB
-"""A page ends with the entry that reaches this."""
+"""Bytes at which a page ends; its last entry may exceed them."""
 
-GRACE = 5
-"""Seconds that events beyond the bounds are still there, for tails that are on their way to them."""
+GRACE_SECONDS = 5
+"""Seconds that rows beyond the bounds stay, for tails that have not read them yet."""
 
-DELETED = 10_000
-"""Rows deleted at a time."""
+SLICE_ENTRIES = 10_000
+"""Entries that one statement deletes at most."""
 
 _MAKE = """
 SELECT pg_advisory_xact_lock(hashtext('ssepool'), hashtext({name}));
@@ -183,40 +183,53 @@ SELECT pg_notify({mail}, id::text) FROM sent
 
 
 class Tables:
-    """The statements for the history of one name."""
+    """The statements for the history of one name, as bytes for `Session.ask`."""
 
     def __init__(self, name: str) -> None:
+        """`name` is a name that `NAME_PATTERN` allows."""
         self._parts: dict[str, sql.Composable] = {
             part: sql.Identifier(f"{name}_{part}")
             for part in ("log", "events", "messages", "ids", "trim", "append", "news", "mail")
         }
         self.name = name
+        """The name of the history."""
         self.probe = self._query(_PROBE)
-        """The version of the tables, if they are what we take them for."""
+        """Select the version of the tables. It fails if they are not ssepool's, and has no row if they are empty."""
         self.append = self._query(_APPEND)
+        """Append the events in four arrays. Returns the epoch, the position before them, and the ids known already."""
         self.page = self._query(_PAGE, page_bytes=PAGE_BYTES)
+        """Select at most `most` entries behind the position `after`; if `kept`, only entries within the bounds."""
         self.find = self._query(_FIND)
+        """Select the epoch, the bounds, and the position of a chosen id."""
         self.bounds = self._query("SELECT epoch, oldest, newest, ends - begins FROM {log}")
+        """Select the epoch, the positions of the ends, and the bytes of the history."""
         self.trim = self._query("SELECT {trim}(%s, %s, %s)")
-        self.delete = self._query(_DELETE, grace=GRACE, deleted=DELETED)
-        """Take away what is beyond the bounds, some at a time."""
+        """Move the end of the history to the bounds of events, bytes and seconds; rows stay until `delete`."""
+        self.delete = self._query(_DELETE, grace=GRACE_SECONDS, deleted=SLICE_ENTRIES)
+        """Delete up to `SLICE_ENTRIES` rows beyond the bounds, and return their number."""
         self.send = self._query(_SEND, mail=f"{name}_mail")
+        """Store a message of the side channel, and notify its listeners of its id."""
         self.message = self._query("SELECT message FROM {messages} WHERE id = %s::uuid")
+        """Select a message of the side channel by its id."""
         self.listen_for_news = self._query("LISTEN {news}")
+        """Listen for the notifications of appends."""
         self.listen_for_mail = self._query("LISTEN {mail}")
+        """Listen for the notifications of messages."""
 
     def make(self, epoch: str) -> bytes:
-        """Make what is missing, in one transaction, several statements; a history that begins is given this epoch.
-        Nodes that do it at once wait for each other."""
+        """Several statements that create what is missing, in one transaction.
+
+        A new history is given this epoch. Hubs that do it at once wait for each other.
+        """
         name = self.name
         return self._query(
             _MAKE,
             name=name,
-            version=VERSION,
+            version=TABLES_VERSION,
             epoch=epoch,
             news=f"{name}_news",
-            around_id=AROUND_ID,
-            made_id=LONGEST_MADE_ID,
+            around_id=AROUND_ID_BYTES,
+            made_id=MAX_MADE_ID_BYTES,
         )
 
     def _query(self, text: str, **values: object) -> bytes:

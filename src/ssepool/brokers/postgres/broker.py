@@ -1,4 +1,4 @@
-"""PostgreSQL: events in a table, for hubs that have such a server anyway."""
+"""Events in PostgreSQL tables, for hubs that have such a server anyway."""
 
 from __future__ import annotations
 
@@ -13,56 +13,62 @@ import psycopg
 from psycopg import conninfo, errors
 
 from ssepool.brokers.base import Bounds, Broker, Stored, duplicate, new_epoch
-from ssepool.brokers.postgres_line import MISSING, Line, Row, Values
-from ssepool.brokers.postgres_tables import DELETED, NAME, VERSION, Tables
+from ssepool.brokers.postgres.session import MISSING, Row, Session, Values
+from ssepool.brokers.postgres.tables import NAME_PATTERN, SLICE_ENTRIES, TABLES_VERSION, Tables
 from ssepool.brokers.record import Record
 from ssepool.config import HubConfig
 from ssepool.core.event import Entry
 from ssepool.errors import BrokerError, ConfigError
 
-OLDEST_SERVER = (130000, "13")
-"""What works: server_version_num, and as people write it."""
+MIN_SERVER_VERSION = 13
+"""The oldest PostgreSQL that works, as its major version."""
 
-PAGE = 1000
-"""Entries that a tail gives at a time."""
+PAGE_ENTRIES = 1000
+"""Entries of a page at most."""
 
-POLL = 1.0
-"""Seconds after which a tail looks by itself: notifications only wake it."""
+POLL_SECONDS = 1.0
+"""Seconds after which a tail looks for new entries without having been notified, since a notification may be lost."""
 
 UNSURE = "the events may be published or not"
+"""The end of the error message when an append was not answered."""
 
-SECRETS = ("password", "sslpassword")
-"""Parameters that have no place in a query, since queries are shown."""
+SECRET_PARAMETERS = ("password", "sslpassword")
+"""Parameters that the URL's query must not have, because messages show the query."""
 
-_OURS_TO_CHANGE = re.compile(
+_OURS_TO_CHANGE_PATTERN = re.compile(
     r"authentication failed|no password supplied|no pg_hba\.conf entry|(role|database) .* does not exist"
     r"|not permitted to log in|permission denied|does not support SSL|certificate|(invalid .*|bad) (value|option)"
 )
-"""What servers and the library say to those who connect with the wrong settings. The protocol has codes for it, but the
-library has no way to show them."""
+"""Errors of servers and of the library when the settings are wrong. The protocol has codes for these errors, but the
+library does not show them."""
 
-_A_CENTURY = 100 * 365.25 * 86400
-_MANY = 2**62
+_CENTURY_SECONDS = 100 * 365.25 * 86400
+"""The largest `history_age` that is given to the server, which cannot go back from now by infinity."""
+
+_MAX_LIMIT = 2**62
+"""The largest bound of events or bytes that is given to the server, whose numbers have 64 bits."""
 
 
 class PostgresBroker(Broker):
-    """`postgresql://user:password@host/database?name=ssepool`, with all that libpq knows; PostgreSQL 13 or newer, UTF8.
+    """Keeps events in tables: `postgresql://user:password@host/database?name=ssepool`, with all parameters of libpq.
+    It needs PostgreSQL 13 or newer, with the encoding UTF8.
 
-    The history is three tables and two functions, called after `name` (see `postgres_tables`), that are made where they
-    are missing: the first time the user needs the right CREATE on its schema. Each hub holds four connections:
-    for appending, for questions, and two that listen. `NOTIFY` wakes hubs, so a PgBouncer between them and the server
-    has to be in session mode; through one in transaction or statement mode nothing is heard.
+    A history is three tables and two functions, named after `name` (see `tables`). They are created if they are
+    missing, for which the user needs the right CREATE on the schema. Each hub holds four connections: one to append,
+    one for questions, and two that listen. `NOTIFY` wakes hubs, so a PgBouncer in between must be in session mode: in
+    transaction or statement mode no notification arrives.
 
-    - *Order.* Who appends locks one row until it has committed: positions follow commits, without holes. So all
-      publishers of a history together make one commit at a time; a hub joins publishes to make them large.
-    - *Durability* is what the server's `synchronous_commit` says, which is left alone. With its default an event
-      is on disk when `append` returns. With `off` a crash of the server loses what was published just before, and
-      with asynchronous replication so does a failover; then subscribers are told of a gap where it can be noticed.
-    - *Bounds* hold at the end of each `append`, as far as anybody can see. The rows themselves go with `trim`, after a
-      grace of 5 s for tails that are on their way to them, and their space on disk with autovacuum.
-    - *Messages* are rows that stay a minute, in an unlogged table.
+    - *Order.* An append locks one row until it commits, so positions follow the commits, without holes. All publishers
+      of a history together therefore make one commit at a time; a hub joins publishes to make each commit large.
+    - *Durability* follows the server's `synchronous_commit`, which the broker does not change. With its default an
+      event is on disk when `append` returns. With `off` a crash of the server loses the newest events, and so does a
+      failover with asynchronous replication. Subscribers then receive a gap if the loss can be noticed.
+    - *Bounds* hold for all readers at the end of each `append`. `trim` deletes the rows themselves, 5 s later, for the
+      tails that have not read them yet; autovacuum frees their space on disk.
+    - *Messages* are rows that stay for a minute, in an unlogged table.
 
-    No question takes longer than `broker_timeout`, here or on the server. One that is given up costs its connection.
+    No question takes longer than `broker_timeout`, here or on the server. If a caller gives a question up, its
+    connection is closed.
     """
 
     def __init__(self, config: HubConfig) -> None:
@@ -74,13 +80,13 @@ class PostgresBroker(Broker):
             raise ConfigError(
                 "HubConfig.broker is not a URL: in a user's name or password, @ is written %40, / %2F, ? %3F and # %23"
             )
-        if shown := [key for key in keys if key in SECRETS]:
+        if shown := [key for key in keys if key in SECRET_PARAMETERS]:
             raise ConfigError(
                 f"HubConfig.broker must not have {shown[0]!r} in its query, which is shown: put a password in front of "
                 "the @, or use PGPASSWORD, a password file (PGPASSFILE) or a service file (PGSERVICEFILE)"
             )
         name = dict(query).get("name", "ssepool")
-        if not NAME.fullmatch(name):
+        if not NAME_PATTERN.fullmatch(name):
             raise ConfigError(
                 f"HubConfig.broker has the name {name!r}; a history in PostgreSQL has a name of 1 to 50 letters, "
                 "digits, _ and -"
@@ -88,14 +94,14 @@ class PostgresBroker(Broker):
         rest = urlencode([(key, value) for key, value in query if key != "name"])
         self._conninfo = self._complete(urlunsplit(parts._replace(query=rest)), parts.password or "")
         self._tables = Tables(name)
-        self._appending = self._line()
-        self._asking = self._line()
+        self._appending = self._session()
+        self._asking = self._session()
         self._epoch = ""
-        """Of the history that `bounds` told of last."""
+        """The epoch of the history that `bounds` named last: readers follow this one."""
         self._limits = (
-            min(config.history_events, _MANY),
-            min(config.history_bytes, _MANY),
-            min(config.history_age, _A_CENTURY),
+            min(config.history_events, _MAX_LIMIT),
+            min(config.history_bytes, _MAX_LIMIT),
+            min(config.history_age, _CENTURY_SECONDS),
         )
 
     async def open(self) -> None:
@@ -142,23 +148,23 @@ class PostgresBroker(Broker):
         return stored
 
     async def tail(self, after: int) -> AsyncIterator[Sequence[Entry]]:
-        epoch, line = self._epoch, self._line()
+        epoch, session = self._epoch, self._session()
         try:
             with self._told():
-                await line.ask(self._tables.listen_for_news)
-                ((_, oldest, _, _),) = await self._rows(line, self._tables.bounds)
+                await session.ask(self._tables.listen_for_news)
+                ((_, oldest, _, _),) = await self._rows(session, self._tables.bounds)
             after = max(after, oldest)
             while True:
                 with self._told():
-                    rows = await self._page(line, after, PAGE, kept=False)
-                    if not rows or rows[0][0] != epoch:  # positions of another history mean nothing to who asked
-                        await line.hear(POLL)
+                    rows = await self._page(session, after, PAGE_ENTRIES, kept=False)
+                    if not rows or rows[0][0] != epoch:  # its positions mean nothing to a reader of another history
+                        await session.hear(POLL_SECONDS)
                         continue
                 entries = [_entry(row) for row in rows]
                 after = entries[-1].position
                 yield entries
         finally:
-            await line.close()
+            await session.close()
 
     async def read(self, after: int, *, most: int) -> Sequence[Entry]:
         epoch = self._epoch
@@ -187,8 +193,8 @@ class PostgresBroker(Broker):
         until = asyncio.get_running_loop().time() + self.config.broker_timeout / 2
         with self._told():
             await self._rows(self._asking, self._tables.trim, self._limits)
-            gone = DELETED
-            while gone == DELETED and asyncio.get_running_loop().time() < until:
+            gone = SLICE_ENTRIES
+            while gone == SLICE_ENTRIES and asyncio.get_running_loop().time() < until:
                 ((gone,),) = await self._rows(self._asking, self._tables.delete)
 
     async def send(self, message: bytes) -> None:
@@ -196,59 +202,62 @@ class PostgresBroker(Broker):
             await self._rows(self._asking, self._tables.send, (message,))
 
     async def messages(self) -> AsyncIterator[bytes]:
-        line = self._line()
+        session = self._session()
         try:
             with self._told():
-                await line.ask(self._tables.listen_for_mail)
+                await session.ask(self._tables.listen_for_mail)
             while True:
                 with self._told():
-                    heard = await line.hear()
+                    heard = await session.hear()
                 for id in heard:
                     with self._told():
-                        rows = await self._rows(line, self._tables.message, (id,), needed=False)
+                        rows = await self._rows(session, self._tables.message, (id,), needed=False)
                     for (message,) in rows:
                         yield message
         finally:
-            await line.close()
+            await session.close()
 
-    # How the server is asked.
+    # Questions to the server.
 
     async def _check(self) -> None:
-        """See that the server and the tables will do."""
+        """Check the server and the tables. Raises `ConfigError` for what cannot be used."""
         ((number, version, encoding),) = await self._asking.ask(
             b"SELECT current_setting('server_version_num')::int, current_setting('server_version'), "
             b"current_setting('server_encoding')",
             (),
         )
-        if number < OLDEST_SERVER[0]:
-            raise ConfigError(f"{self.url}: PostgreSQL {version} is too old; it takes {OLDEST_SERVER[1]} or newer")
+        if number < 10_000 * MIN_SERVER_VERSION:
+            raise ConfigError(f"{self.url}: PostgreSQL {version} is too old; it takes {MIN_SERVER_VERSION} or newer")
         if encoding != "UTF8":
             raise ConfigError(f"{self.url}: the database has the encoding {encoding}; it takes UTF8")
         ((made,),) = await self._rows(self._asking, self._tables.probe)
-        if made > VERSION:
+        if made > TABLES_VERSION:
             raise ConfigError(
                 f"{self.url}: the tables of {self._tables.name!r} are of version {made}, made by a newer ssepool; "
-                f"this one knows {VERSION}: update it, or choose another name"
+                f"this one knows {TABLES_VERSION}: update it, or choose another name"
             )
 
-    async def _page(self, line: Line, after: int, most: int, *, kept: bool) -> list[Row]:
-        return await self._rows(line, self._tables.page, {"after": after, "most": most, "kept": kept}, needed=False)
+    async def _page(self, session: Session, after: int, most: int, *, kept: bool) -> list[Row]:
+        return await self._rows(session, self._tables.page, {"after": after, "most": most, "kept": kept}, needed=False)
 
-    async def _rows(self, line: Line, query: bytes, values: Values = (), *, needed: bool = True) -> list[Row]:
-        """The rows of a question. Where our tables or what has to be in them are missing they are made first."""
+    async def _rows(self, session: Session, query: bytes, values: Values = (), *, needed: bool = True) -> list[Row]:
+        """The rows of an answer. If our tables or a `needed` row are missing, they are created first."""
         with contextlib.suppress(*MISSING):
-            rows = await line.ask(query, values)
+            rows = await session.ask(query, values)
             if rows or not needed:
                 return rows
-        await line.ask(self._tables.make(new_epoch()))
-        rows = await line.ask(query, values)
+        await session.ask(self._tables.make(new_epoch()))
+        rows = await session.ask(query, values)
         if needed and not rows:
             raise BrokerError(f"{self.url}: the tables of {self._tables.name!r} vanish as soon as they are made")
         return rows
 
     @staticmethod
     def _once(records: Sequence[Record], refuse: bool) -> list[Record]:
-        """The records without those whose id an earlier one has."""
+        """The records without those whose id an earlier record has.
+
+        With `refuse` it raises `DuplicateEvent` instead.
+        """
         seen: set[str] = set()
         once = []
         for record in records:
@@ -261,11 +270,11 @@ class PostgresBroker(Broker):
             once.append(record)
         return once
 
-    def _line(self) -> Line:
-        return Line(self._conninfo, self.config.broker_timeout)
+    def _session(self) -> Session:
+        return Session(self._conninfo, self.config.broker_timeout)
 
     def _complete(self, url: str, password: str) -> str:
-        """What the library connects with: the URL, and what it leaves open."""
+        """The connection string for the library: the URL, completed with our defaults."""
         try:
             given = conninfo.conninfo_to_dict(url)
         except psycopg.Error as error:  # the only ones that quote the URL
@@ -284,11 +293,15 @@ class PostgresBroker(Broker):
         }
         return conninfo.make_conninfo(**{**wanted, **given})
 
-    # What is said where it fails.
+    # Errors.
 
     @contextlib.contextmanager
     def _told(self, *, opening: bool = False, unsure: str = "") -> Iterator[None]:
-        """Errors of the library as ours. With `unsure`, that is said where an answer may have been lost."""
+        """A block that raises our errors in place of the library's.
+
+        While `opening`, an error that only other settings can mend is a `ConfigError`. `unsure` ends the message where
+        an answer may have been lost.
+        """
         try:
             yield
         except TimeoutError:
@@ -298,7 +311,7 @@ class PostgresBroker(Broker):
             said = _said(error)
             if opening and (advice := self._advice(error, said)):
                 raise ConfigError(f"{self.url}: {said}; {advice}") from None
-            undone = error.diag.severity_nonlocalized == "ERROR"  # what is fatal may come after the commit
+            undone = error.diag.severity_nonlocalized == "ERROR"  # a fatal error may come after the commit
             raise BrokerError(self._with("" if undone else unsure, f"{self.url}: {said}")) from None
 
     @staticmethod
@@ -306,19 +319,19 @@ class PostgresBroker(Broker):
         return f"{said}; {addition}" if addition else said
 
     def _advice(self, error: psycopg.Error, said: str) -> str | None:
-        """What to change, where trying again later is of no use."""
+        """What to change, if it is of no use to try again later; None if it is."""
         if isinstance(error, errors.InsufficientPrivilege):
             return "grant the user CREATE on the schema, or let the tables' owner open a hub once and grant their use"
         if isinstance(error, (errors.UndefinedColumn, errors.WrongObjectType, errors.InvalidSchemaName)):
             tables = ", ".join(f"{self._tables.name}_{part}" for part in ("log", "events", "messages"))
             return f"the names {tables} have to be ours: choose another with ?name=, or another schema"
-        if error.sqlstate is None and _OURS_TO_CHANGE.search(said):
+        if error.sqlstate is None and _OURS_TO_CHANGE_PATTERN.search(said):
             return "correct the URL in HubConfig.broker, or what the server allows"
         return None
 
 
 def _said(error: psycopg.Error) -> str:
-    """What happened, in one line."""
+    """The error's message in one line."""
     return " ".join((error.diag.message_primary or str(error)).split()) or type(error).__name__
 
 

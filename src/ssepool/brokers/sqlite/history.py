@@ -1,4 +1,4 @@
-"""History: the events and messages in a database, and what is asked of them. Everything here blocks."""
+"""History: reads and writes the events and messages in a database. Everything here blocks."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from pathlib import Path
 
 import msgspec
 
-from ssepool.brokers.base import MOST_MESSAGE, Bounds, Stored, duplicate
+from ssepool.brokers.base import MAX_MESSAGE_BYTES, Bounds, Stored, duplicate
 from ssepool.brokers.record import Record
-from ssepool.brokers.sqlite_file import connect, transaction
+from ssepool.brokers.sqlite.file import connect, transaction
 from ssepool.config import HubConfig, MiB
 from ssepool.core.event import Entry
 
-PAGE = 1000
-"""Entries that are read at a time at most,"""
+PAGE_ENTRIES = 1000
+"""Entries of a page at most."""
 
 PAGE_BYTES = MiB
-"""and about how many of their bytes."""
+"""Bytes of frames at which a page ends; its last entry may exceed them."""
 
-MESSAGES = 4 * MiB // MOST_MESSAGE
-"""Messages that are read at a time."""
+PAGE_MESSAGES = 4 * MiB // MAX_MESSAGE_BYTES
+"""Messages of a page at most: 4 MiB if all are as large as they may be."""
 
-MESSAGE_AGE = 60.0
-"""Seconds until a message is deleted: all who listen have had it long before."""
+MESSAGE_SECONDS = 60.0
+"""Seconds until a message is deleted. All listeners have received it long before."""
 
 SPARE_EVENTS = 1000
-"""So many of the newest events are there for tails, also if the history is to keep fewer,"""
+"""The newest events that stay in the table for tails, even if the history keeps fewer."""
 
 SPARE_BYTES = 4 * MiB
-"""as long as they have no more than these bytes,"""
+"""Bytes of the events that stay in the table for tails, even if the history keeps fewer."""
 
-SPARE_AGE = 10.0
-"""or until they are so old, in seconds."""
+SPARE_SECONDS = 10.0
+"""Seconds that events beyond the history stay in the table for tails."""
 
-SLICE = 10_000
-"""Events that are looked at in one transaction of `trim`, so that publishers need not wait long."""
+SLICE_ENTRIES = 10_000
+"""Entries that one transaction looks at when it trims, so that publishers do not wait long for it."""
 
-LOG_BYTES = 4 * MiB
-"""Of the write-ahead log: when it has more it goes into the database."""
+WAL_BYTES = 4 * MiB
+"""The size of the write-ahead log, in bytes, above which its content is moved into the database."""
 
 _POSITION = re.compile("[1-9][0-9]{0,18}")
 _topics = msgspec.json.Decoder(tuple[str, ...]).decode
@@ -54,27 +54,30 @@ class History:
     """A connection to a database of events, for one thread."""
 
     def __init__(self, path: Path, config: HubConfig) -> None:
-        """Raises `ConfigError` and `sqlite3.Error`, as all methods do the latter."""
+        """Open the file. Raises `ConfigError`, and, as every method does, `sqlite3.Error`."""
         self._path = path
         self._config = config
         self._connection = connect(path)
         self._second = connect(path)
         self._file = _identity(path)
-        ((self.epoch,),) = self._connection.execute("SELECT epoch FROM history")
+        ((epoch,),) = self._connection.execute("SELECT epoch FROM history")
+        self.epoch: str = epoch
+        """The name of the history in this file."""
 
     @property
     def is_lost(self) -> bool:
-        """Whether the file was deleted or put aside: what we have open is seen by nobody else."""
+        """Whether somebody has deleted or replaced the file, so that nobody else sees the one that we have open."""
         return self._file != _identity(self._path)
 
     def close(self) -> None:
+        """Close the connections to the file."""
         self._second.close()
         self._connection.close()
 
     # Writing.
 
     def append(self, records: Sequence[Record]) -> list[Stored]:
-        """Store events, all or nothing, and drop what the bounds forbid. Raises `DuplicateEvent`."""
+        """Store events, all or nothing, and drop the entries beyond the bounds. Raises `DuplicateEvent`."""
         self._move_log()
         with transaction(self._connection):
             newest, oldest = self._ends()
@@ -104,21 +107,21 @@ class History:
         return stored
 
     def trim(self) -> bool:
-        """Drop what is too old, some of it; whether there may be more."""
+        """Drop a slice of the entries that are too old or beyond the bounds. Returns whether there may be more."""
         now = time.time()
         self._move_log()
         with transaction(self._connection):
             more = self._shrink(self._ends()[0], 0, now)
-            self._connection.execute("DELETE FROM messages WHERE at <= ?", (now - MESSAGE_AGE,))
+            self._connection.execute("DELETE FROM messages WHERE at <= ?", (now - MESSAGE_SECONDS,))
         return more
 
     def send(self, message: bytes) -> None:
-        """Leave a message for all who listen. It need not survive the power, so nothing waits for the disk."""
+        """Leave a message for all listeners. It need not survive the loss of power, so nothing waits for the disk."""
         now = time.time()
         self._connection.execute("PRAGMA synchronous = NORMAL")
         try:
             with transaction(self._connection):
-                self._connection.execute("DELETE FROM messages WHERE at <= ?", (now - MESSAGE_AGE,))
+                self._connection.execute("DELETE FROM messages WHERE at <= ?", (now - MESSAGE_SECONDS,))
                 self._connection.execute("INSERT INTO messages (at, message) VALUES (?, ?)", (now, message))
         finally:
             self._connection.execute("PRAGMA synchronous = FULL")
@@ -133,14 +136,18 @@ class History:
         return position
 
     def _shrink(self, newest: int, added: int, now: float) -> bool:
-        """Note what has come, let the history end where its bounds say, and delete what not even tails need; whether
-        there may be more to do. What is too old at `now` goes too."""
+        """Count `added` bytes up to the position `newest`, move the end of the history to its bounds, and delete the
+        rows that tails no longer need either.
+
+        `now` decides which entries are too old; minus infinity drops none for its age. Returns whether there may be
+        more to do.
+        """
         config = self._config
         ((oldest, size, cleared, present),) = self._connection.execute(
             "SELECT oldest, bytes, cleared, present FROM history"
         )
         limits = (config.history_events, config.history_bytes, now - config.history_age)
-        spare = (SPARE_EVENTS, SPARE_BYTES, now - SPARE_AGE)
+        spare = (SPARE_EVENTS, SPARE_BYTES, now - SPARE_SECONDS)
         kept = self._end(oldest, size + added, newest, newest, limits)
         there = self._end(cleared, present + added, kept[0], newest, spare)
         if there[0] > cleared:
@@ -148,18 +155,21 @@ class History:
         self._connection.execute(
             "UPDATE history SET newest = ?, oldest = ?, bytes = ?, cleared = ?, present = ?", (newest, *kept, *there)
         )
-        more: bool = max(kept[0] - oldest, there[0] - cleared) >= SLICE
+        more: bool = max(kept[0] - oldest, there[0] - cleared) >= SLICE_ENTRIES
         return more
 
     def _end(
         self, position: int, size: int, most: int, newest: int, limits: tuple[float, float, float]
     ) -> tuple[int, int]:
-        """The position before the first event within limits of count, bytes and time, and the bytes behind it; from a
-        position with so many bytes behind it on, but not beyond `most`."""
+        """Where the history ends: the position before the first event within `limits`, and the bytes behind it.
+
+        The search begins at `position`, which has `size` bytes behind it, and goes no further than `most`. `limits`
+        are a number of events, a number of bytes, and the time (of `time.time`) of the oldest event.
+        """
         events, bytes, since = limits
         rows = self._connection.execute(
             "SELECT position, size, at FROM events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?",
-            (position, most, SLICE),
+            (position, most, SLICE_ENTRIES),
         )
         for place, length, at in rows:
             if newest - position <= events and size <= bytes and at > since:
@@ -168,36 +178,38 @@ class History:
         return position, size
 
     def _move_log(self) -> None:
-        """Write the log into the database if it is long; the next transaction begins it anew.
+        """Move the content of a long write-ahead log into the database; the next transaction begins it anew.
 
-        SQLite would do it by itself, but while others commit, and that spoils the database in very rare cases before
-        SQLite 3.51.3 (its "WAL-reset bug"). So one connection keeps others from writing while the second does it.
+        SQLite would do it by itself, but while other processes commit. Before SQLite 3.51.3 that damages the database
+        in very rare cases (its "WAL-reset bug"). So one connection keeps others from writing while the second does it.
         """
-        with contextlib.suppress(FileNotFoundError, sqlite3.Error):  # a full disk, say; it is tried again next time
-            if os.stat(f"{self._path}-wal").st_size > LOG_BYTES:
+        with contextlib.suppress(FileNotFoundError, sqlite3.Error):  # a full disk, say; the next call tries again
+            if os.stat(f"{self._path}-wal").st_size > WAL_BYTES:
                 with transaction(self._connection):
                     self._second.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
     # Reading.
 
     def bounds(self) -> Bounds:
-        """What is kept."""
+        """What the history has now."""
         row = self._connection.execute("SELECT epoch, oldest, newest, bytes FROM history").fetchone()
         return Bounds(*row)
 
     def read(self, epoch: str, after: int, most: int) -> list[Entry] | None:
-        """Entries that are kept behind a position; None if this is not the history that is asked for."""
+        """At most `most` of the entries kept behind a position; None if `epoch` names another history."""
         if epoch != self.epoch:
             return None
         return self._page("position > max(?, (SELECT oldest FROM history))", after, most)
 
     def follow(self, epoch: str, after: int) -> list[Entry] | None:
-        """As `read`, for who has all up to there: what is kept no longer comes too, if it is there. None if this is not
-        the history that was followed."""
-        return self._page("position > ?", after, PAGE) if epoch == self.epoch else None
+        """The next page for a tail that has every entry up to a position; None if `epoch` names another history.
+
+        Unlike `read`, it also returns entries beyond the history that are still in the table.
+        """
+        return self._page("position > ?", after, PAGE_ENTRIES) if epoch == self.epoch else None
 
     def find(self, id: str) -> int | None:
-        """The position of an event that is kept."""
+        """The position of the event with this id, chosen or made; None if it is not kept."""
         newest, oldest = self._ends()
         position = self._chosen(id, oldest)
         epoch, _, number = id.rpartition("-")
@@ -206,20 +218,20 @@ class History:
         return position
 
     def last_message(self) -> int:
-        """The number of the message that was sent last."""
+        """The number of the newest message; 0 before the first."""
         row = self._connection.execute("SELECT max(seq) FROM sqlite_sequence WHERE name = 'messages'").fetchone()
         return row[0] or 0
 
     def messages(self, after: int) -> list[tuple[int, bytes]]:
-        """The next messages behind a number, and theirs."""
+        """The next messages behind a number, each with its own number."""
         return self._connection.execute(
-            "SELECT number, message FROM messages WHERE number > ? ORDER BY number LIMIT ?", (after, MESSAGES)
+            "SELECT number, message FROM messages WHERE number > ? ORDER BY number LIMIT ?", (after, PAGE_MESSAGES)
         ).fetchall()
 
     def _page(self, which: str, after: int, most: int) -> list[Entry]:
         rows = self._connection.execute(
             f"SELECT position, id, topics, frame, private FROM events WHERE {which} ORDER BY position LIMIT ?",
-            (after, min(most, PAGE)),
+            (after, min(most, PAGE_ENTRIES)),
         )
         entries: list[Entry] = []
         size = 0
@@ -233,7 +245,7 @@ class History:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file that is now."""
+    """The device and inode of the file that has this path now; None if there is none."""
     try:
         status = os.stat(path)
     except FileNotFoundError:

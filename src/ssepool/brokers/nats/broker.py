@@ -1,31 +1,32 @@
 """Events in NATS JetStream: one stream, and for each append one message.
 
-JetStream stores messages, numbers them (a message's *place*), and can be asked to store one only if a certain place is
-the newest. The contract asks for more: positions of events without holes, and batches that are there whole or not at
-all. So a message has a batch of events, and says at which position they begin. Who appends publishes it for the place
-behind the newest message that is known; if somebody else was there first nothing is stored, and it is made again. Who
-was too late several times asks the others to pause.
+JetStream stores messages, gives each a number (the *place* of the message), and can store a message on the condition
+that a certain place is the newest. The contract asks for more: positions of events without holes, and batches that are
+there whole or not at all. So a message has a batch of events, and says at which position they begin. A publisher sends
+it for the place behind the newest message that it knows. If another message has that place already, the server stores
+nothing, and the publisher makes its message again. If it was too late several times, it asks the others to pause.
 
     <name>.<token>.log                the stream's messages: each is a `Part` of a batch, or all of it
     <name>.<token>.id.<id>            the same, for an event with a chosen id
-    <name>.messages, <name>.turns     not in the stream: the side channel, and who asks for a pause
+    <name>.messages, <name>.turns     outside the stream: the side channel, and requests for a pause
 
-The newest message says all that the next one needs, so nothing is kept beside the stream. The server finds chosen ids
-by their subjects, and refuses one that it has. A batch is in several messages if it has several chosen ids, or is
-larger than a message may be. They follow each other with nothing in between. The last is published when the others are
-stored, and makes them valid; what a publisher that died has left without it is passed over.
+The newest message has all that the next one needs, so nothing is kept beside the stream. The server finds chosen ids by
+their subjects, and refuses an id that it has. A batch is in several messages if it has several chosen ids, or is larger
+than a message may be. These messages follow each other without a gap. The last is published when the others are stored,
+and makes them valid; readers pass over messages whose publisher died before it sent the last.
 
-The token is made with the stream, and is the epoch: a publisher that remembers a stream which was deleted has no
-subject to publish to. If an operator empties the stream, the next epoch is made of the token.
+The token is made with the stream, and is the epoch. So a publisher that remembers a deleted stream has no subject to
+publish to. If an operator empties the stream, the next epoch is derived from the token.
 
-What is weaker than elsewhere:
+Weaker than with other brokers:
 
-- The history is cut exactly by count, and between two appends by bytes and age. The server has a little more (1,000
-  events, 4 MiB), so that tails get what the history has no room for, and always the newest append, for its position.
-  That is why the stream has no limits of its own: `max_age` would drop that one. The hubs alone trim it.
-- Ages are told by the clocks of the server and of the hub, which should agree.
-- JetStream writes at once, but has the disk sync every two minutes only, which matters if a single server loses its
-  power: `sync_interval: always` in its configuration, or `?replicas=3` in the URL, is the answer to that.
+- The history is cut exactly by count, but by bytes and age only between two appends. The server keeps a little more
+  (1,000 events, 4 MiB), so that tails still find what the history has no room for, and it always keeps the newest
+  append, which has the newest position. That is why the stream has no limits of its own: `max_age` would drop that
+  append. Only the hubs trim it.
+- Ages are measured with the clocks of the server and of the hub, which should agree.
+- JetStream writes at once, but makes the disk sync only every two minutes. That matters if a single server loses its
+  power. The remedy is `sync_interval: always` in its configuration, or `?replicas=3` in the URL.
 """
 
 from __future__ import annotations
@@ -38,53 +39,53 @@ from contextlib import aclosing
 from typing import NamedTuple
 
 from ssepool.brokers.base import Bounds, Broker, Stored, duplicate, new_epoch
-from ssepool.brokers.nats_address import Address
-from ssepool.brokers.nats_batch import Joiner, Mark, State, batch, subject_of
-from ssepool.brokers.nats_stream import JetStream, Message, NoStream, Overtaken, Refused, Rejected
+from ssepool.brokers.nats.address import Address
+from ssepool.brokers.nats.batch import Joiner, Mark, State, batch, subject_of
+from ssepool.brokers.nats.connection import Refused
+from ssepool.brokers.nats.marks import ALL_SUBJECTS, Marks
+from ssepool.brokers.nats.stream import JetStream, Message, NoStream, Overtaken, Rejected
 from ssepool.brokers.record import Record
 from ssepool.config import HubConfig, MiB
 from ssepool.core.event import Entry
 from ssepool.errors import BrokerError, ConfigError
 
-PAGE = 1000
+PAGE_ENTRIES = 1000
 """Entries of a page at most."""
 
 PAGE_BYTES = MiB
-"""Their bytes, about."""
+"""Bytes of frames of a page, approximately."""
 
-SPARE = (1000, 4 * MiB)
-"""Events and bytes that the server keeps beyond the history, for tails that are a moment behind."""
+SPARE_EVENTS = 1000
+"""Events that the server keeps beyond the history, for tails that are a moment behind."""
 
-PATIENCE = 3
-"""How often we are overtaken until we ask the others to pause."""
+SPARE_BYTES = 4 * MiB
+"""Bytes of events that the server keeps beyond the history, for tails that are a moment behind."""
 
-LONGEST_PAUSE = 0.5
-"""Seconds that others may ask for."""
+ATTEMPTS_BEFORE_TURN = 3
+"""Attempts in which another publisher is quicker before we ask the others to pause."""
 
-UNDER_WAY = 0.01
-"""Seconds that somebody else gets to complete a batch before its messages count as left behind."""
+MAX_PAUSE_SECONDS = 0.5
+"""The longest pause that a publisher may ask for."""
 
-MARKS = 4096
-"""Messages whose numbers are remembered."""
-
-ALL = ">"
-"""All subjects."""
+UNFINISHED_SECONDS = 0.01
+"""Seconds that another publisher has to complete a batch before its messages count as abandoned."""
 
 
 class View(NamedTuple):
-    """What is there at one moment."""
+    """What the stream has at one moment."""
 
     state: State
+    """The end of the stream."""
     oldest: int
-    """The position before the oldest entry of the history; the stream may have older ones."""
+    """The position before the oldest entry of the history. The stream may have older entries."""
     size: int
-    """Bytes of the history."""
+    """Bytes of the entries of the history."""
     ends: tuple[Mark, Mark] | None
-    """The stream's first message and its last."""
+    """The stream's first and last message; None if it is empty."""
 
 
 class NatsBroker(Broker):
-    """Optimistic: who appends expects to be alone, and tries again if it was not."""
+    """Keeps events in a stream. It is optimistic: it appends as if it were alone, and tries again if it was not."""
 
     def __init__(self, config: HubConfig) -> None:
         super().__init__(config)
@@ -92,12 +93,11 @@ class NatsBroker(Broker):
         self.url = self._address.shown
         self._js: JetStream | None = None
         self._connecting = asyncio.Lock()
-        self._token = ""
-        self._marks: dict[int, Mark] = {}
+        self._marks = Marks(self._address.name)
         self._state: State | None = None
-        """What the next append goes by; None if it has to ask."""
+        """The end of the stream, as the last append left it; None if the next append has to ask the server."""
         self._epoch = ""
-        """The history that the hub knows of."""
+        """The epoch that `bounds` named last: readers follow this history."""
         self._me = new_epoch().encode()
         self._turns = f"{self._address.name}.turns"
         self._pause_until = 0.0
@@ -130,7 +130,7 @@ class NatsBroker(Broker):
 
     async def append(self, records: Sequence[Record]) -> list[Stored]:
         js = await self._connection()
-        state, self._state = self._state, None  # whatever goes wrong, the next one asks
+        state, self._state = self._state, None  # if anything goes wrong, the next append asks
         kept: Mapping[str, int] = {}
         overtaken = 0
         deadline = time.monotonic() + self.config.broker_timeout
@@ -139,7 +139,7 @@ class NatsBroker(Broker):
             started = time.monotonic()
             async with js.asking():
                 state = state or await self._newest(js)
-                if overtaken:  # or one of the ids is there already
+                if overtaken:  # or the server has one of the ids already
                     kept = await self._kept(js, records)
             stored, new, ids = self._places(state, records, kept)
             if not new:
@@ -152,7 +152,7 @@ class NatsBroker(Broker):
                 state = None
             except Overtaken:
                 state, overtaken = None, overtaken + 1
-                if overtaken % PATIENCE == 0:
+                if overtaken % ATTEMPTS_BEFORE_TURN == 0:
                     await self._ask_for_a_turn(js, time.monotonic() - started)
             else:
                 self._state = behind
@@ -164,29 +164,32 @@ class NatsBroker(Broker):
     ) -> None:
         try:
             async with js.asking():
-                await js.publish(self._subject(""), messages, state.seq, unless_there=unless_there)
+                await js.publish(self._marks.subject(""), messages, state.seq, unless_there=unless_there)
         except Rejected:
             raise
         except BrokerError as error:
             raise BrokerError(f"{error}; the events may be published or not") from None
 
     async def _ask_for_a_turn(self, js: JetStream, took: float) -> None:
-        """Let all others pause for two attempts of ours: what they have on its way may spoil the first.
+        """Ask all others to pause for two attempts of ours, since messages that they have sent may spoil the first.
 
-        Who has appended last knows the newest message, and we have to ask for it. Somebody nearer to the server who
-        appends without a break would always be there before us.
+        The publisher that has appended last knows the newest message, while we have to ask for it. So a publisher that
+        is nearer to the server and appends without a break would always be quicker than we are.
         """
-        await js.hint(self._turns, b"%b %f" % (self._me, min(2 * took, LONGEST_PAUSE)))
+        await js.hint(self._turns, b"%b %f" % (self._me, min(2 * took, MAX_PAUSE_SECONDS)))
 
     def _hear_of_a_turn(self, message: bytes) -> None:
-        who, _, seconds = message.partition(b" ")
-        if who != self._me:
-            self._pause_until = time.monotonic() + min(float(seconds), LONGEST_PAUSE)
+        sender, _, seconds = message.partition(b" ")
+        if sender != self._me:
+            self._pause_until = time.monotonic() + min(float(seconds), MAX_PAUSE_SECONDS)
 
     def _places(
         self, state: State, records: Sequence[Record], kept: Mapping[str, int]
     ) -> tuple[list[Stored], list[Record], dict[str, int]]:
-        """Where each event is or will be, those that are to be stored, and the positions of those with chosen ids."""
+        """Where each event is or will be, the records to store, and the positions of the chosen ids among them.
+
+        Raises `DuplicateEvent`.
+        """
         stored: list[Stored] = []
         new: list[Record] = []
         ids: dict[str, int] = {}
@@ -206,16 +209,16 @@ class NatsBroker(Broker):
         return stored, new, ids
 
     async def _newest(self, js: JetStream) -> State:
-        """What the newest message says."""
+        """The end of the stream. It waits a moment for a batch that another publisher has not completed."""
         left = None
         while True:
-            mark = await self._last(js, ALL) if self._token else None
+            mark = await self._marks.last(js, ALL_SUBJECTS) if self._marks.token else None
             if mark is None:
                 return (await self._view(js)).state
             if mark.part.is_last or mark.seq == left:
                 return mark.state
             left = mark.seq
-            await asyncio.sleep(UNDER_WAY)
+            await asyncio.sleep(UNFINISHED_SECONDS)
 
     # Ids.
 
@@ -230,7 +233,7 @@ class NatsBroker(Broker):
         return position if position is not None and view.oldest < position <= view.state.newest else None
 
     async def _kept(self, js: JetStream, records: Sequence[Record]) -> dict[str, int]:
-        """The positions of those chosen ids that are in the history."""
+        """The positions of the chosen ids that the history has already."""
         ids = list({record.id: None for record in records if record.id is not None})
         if not ids:
             return {}
@@ -239,15 +242,15 @@ class NatsBroker(Broker):
         return {id: position for id, position in zip(ids, found, strict=True) if position is not None}
 
     async def _chosen(self, js: JetStream, view: View, id: str) -> int | None:
-        """The position of an event in the history by the id that its publisher chose."""
-        mark = await self._last(js, subject_of(id))
+        """The position of the event with this chosen id; None if the history does not have it."""
+        mark = await self._marks.last(js, subject_of(id))
         if mark is None or mark.part.place <= view.oldest or mark.part.epoch != view.state.epoch:
             return None
         end = mark.start + mark.part.of - 1
         if end != mark.seq:
-            last = await self._mark(js, end)
+            last = await self._marks.at(js, end)
             if last is None or last.seq != end or not last.part.is_last or last.start != mark.start:
-                return None  # it was left behind without its end
+                return None  # its publisher never completed the batch
         return mark.part.place
 
     # Reading.
@@ -282,7 +285,7 @@ class NatsBroker(Broker):
         return entries[:most]
 
     def _entries(self, joiner: Joiner, messages: Sequence[Message], after: int, epoch: str) -> list[Entry]:
-        """What messages have behind a position. Raises `BrokerError` where another history begins."""
+        """The entries behind a position in these messages. Raises `BrokerError` where another history begins."""
         entries: list[Entry] = []
         for message in messages:
             joined = joiner.join(message.data)
@@ -294,14 +297,14 @@ class NatsBroker(Broker):
         return entries
 
     async def _start(self, js: JetStream, view: View, after: int) -> int:
-        """The place where the batch begins that has the first entry behind a position."""
+        """The place of the batch with the first entry behind a position."""
         if view.ends is None:
             return view.state.seq + 1
         first, last = view.ends
-        mark = await self._search(js, first, last, lambda mark: mark.part.after <= after)
+        mark = await self._marks.search(js, first, last, lambda mark: mark.part.after <= after)
         return first.seq if mark is None else mark.start
 
-    # What there is.
+    # Bounds.
 
     async def bounds(self) -> Bounds:
         js = await self._connection()
@@ -320,28 +323,28 @@ class NatsBroker(Broker):
                 await self._trim(js, *view.ends)
 
     def _is_large(self, first: Mark, last: Mark) -> bool:
-        """Whether the stream has twice the spare."""
+        """Whether the stream has so much beyond the history that it has to be trimmed now."""
         events, size = last.part.newest - first.part.after, last.part.all_bytes - first.part.total
-        return events > self.config.history_events + 2 * SPARE[0] or size > self.config.history_bytes + 2 * SPARE[1]
+        return (
+            events > self.config.history_events + 2 * SPARE_EVENTS or size > self.config.history_bytes + 2 * SPARE_BYTES
+        )
 
     async def _trim(self, js: JetStream, first: Mark, last: Mark) -> None:
-        oldest = await self._oldest(js, first, last, *SPARE)
-        mark = await self._search(js, first, last, lambda mark: mark.part.after <= oldest)
+        oldest = await self._oldest(js, first, last, SPARE_EVENTS, SPARE_BYTES)
+        mark = await self._marks.search(js, first, last, lambda mark: mark.part.after <= oldest)
         if mark is not None and mark.start > first.seq:
             await js.purge(mark.start)
 
     async def _view(self, js: JetStream) -> View:
-        """Ask the server what it has; the stream is made if it is not there."""
+        """What the server has. If the stream is missing, it is created."""
         try:
             info = await js.info()
         except NoStream:
-            await js.create(f"{self._address.name}.{new_epoch()}.{ALL}")
+            await js.create(f"{self._address.name}.{new_epoch()}.{ALL_SUBJECTS}")
             info = await js.info()
-        if info.token != self._token or (self._marks and max(self._marks) > info.last):
-            self._marks.clear()
-        self._token = info.token
-        first = await self._mark(js, info.first) if info.messages else None
-        last = await self._mark(js, info.last) if info.messages else None
+        self._marks.follow(info)
+        first = await self._marks.at(js, info.first) if info.messages else None
+        last = await self._marks.at(js, info.last) if info.messages else None
         if first is None or last is None:
             return View(State(info.last, _epoch(info.token, info.last), 0, 0), 0, 0, None)
         oldest = await self._oldest(js, first, last)
@@ -349,7 +352,7 @@ class NatsBroker(Broker):
         return View(last.state, oldest, size, (first, last))
 
     async def _oldest(self, js: JetStream, first: Mark, last: Mark, events: int = 0, size: int = 0) -> int:
-        """The position before the oldest entry of a history that may have so many more events and bytes."""
+        """The position before the oldest entry of a history with `events` and `size` bytes more than configured."""
         oldest = max(first.part.after, last.part.newest - self.config.history_events - events)
         least = last.part.all_bytes - self.config.history_bytes - size
         latest = time.time() - self.config.history_age
@@ -358,57 +361,17 @@ class NatsBroker(Broker):
             lambda mark: mark.time <= latest,
         )
         for is_dropped in dropped:
-            if mark := await self._search(js, first, last, is_dropped):
+            if mark := await self._marks.search(js, first, last, is_dropped):
                 oldest = max(oldest, mark.part.newest)
         return oldest
 
     async def _bytes(self, js: JetStream, first: Mark, last: Mark, position: int) -> int:
-        """Bytes of all entries up to a position; those of one batch count as equally large."""
-        mark = await self._search(js, first, last, lambda mark: mark.part.after <= position)
+        """Bytes of all entries up to a position. The entries of one batch count as equally large."""
+        mark = await self._marks.search(js, first, last, lambda mark: mark.part.after <= position)
         if mark is None:
             return first.part.total
         part = mark.part
         return part.total + part.size * min(position - part.after, part.events) // part.events
-
-    async def _search(self, js: JetStream, first: Mark, last: Mark, fits: Callable[[Mark], bool]) -> Mark | None:
-        """The last message that fits, where all that fit are before all that do not.
-
-        It looks at places that are round numbers, so that the next search comes by the same ones, and knows them.
-        """
-        if fits(last):
-            return last
-        if not fits(first):
-            return None
-        low, high, found = first.seq, last.seq - 1, first
-        while low < high:
-            bits = (low ^ high).bit_length() - 1
-            middle = high >> bits << bits
-            mark = await self._mark(js, middle)
-            if mark is not None and mark.seq <= high and fits(mark):
-                low, found = mark.seq, mark
-            else:
-                high = middle - 1
-        return found
-
-    async def _mark(self, js: JetStream, seq: int) -> Mark | None:
-        """The message at a place or, if it is not there, the next one."""
-        return self._marks.get(seq) or self._remember(await js.get(self._subject(ALL), seq))
-
-    async def _last(self, js: JetStream, subject: str) -> Mark | None:
-        """The newest message of a subject."""
-        return self._remember(await js.last(self._subject(subject)))
-
-    def _remember(self, message: Message | None) -> Mark | None:
-        if message is None:
-            return None
-        mark = Mark.of(message.seq, message.time, message.data)
-        while len(self._marks) >= MARKS:
-            del self._marks[next(iter(self._marks))]
-        self._marks[mark.seq] = mark
-        return mark
-
-    def _subject(self, rest: str) -> str:
-        return f"{self._address.name}.{self._token}.{rest}"
 
     # The side channel.
 
@@ -423,7 +386,7 @@ class NatsBroker(Broker):
 
 
 def _epoch(token: str, seq: int) -> str:
-    """The name of a history that begins with the place behind this one: the same for all who ask."""
+    """The name of the history that begins behind this place. Every hub derives the same name."""
     return hashlib.sha256(f"{token} {seq}".encode()).hexdigest()[:8] if seq else token
 
 
@@ -432,10 +395,10 @@ def _size(entries: Sequence[Entry]) -> int:
 
 
 def _pages(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
-    """Entries in pages that are small enough."""
+    """Entries in pages of at most `PAGE_ENTRIES` entries and about `PAGE_BYTES`."""
     start = size = 0
     for place, entry in enumerate(entries):
-        if place > start and (place - start == PAGE or size + len(entry.frame) > PAGE_BYTES):
+        if place > start and (place - start == PAGE_ENTRIES or size + len(entry.frame) > PAGE_BYTES):
             yield entries[start:place]
             start, size = place, 0
         size += len(entry.frame)

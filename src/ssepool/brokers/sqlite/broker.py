@@ -1,11 +1,12 @@
-"""The SQLite broker: events live in a file, for all processes of one machine, and no server has to run.
+"""The SQLite broker: it keeps events in a file for all processes of one machine, and needs no server.
 
-The URL is as SQLAlchemy has it: `sqlite:///relative/events.db` and `sqlite:////absolute/events.db` (four slashes). In
-the path `%3F` stands for `?`, `%23` for `#`. A file has one history. It is made if it is not there, its directory not.
+The URL has SQLAlchemy's form: `sqlite:///relative/events.db` or `sqlite:////absolute/events.db` (four slashes). In the
+path `%3F` stands for `?` and `%23` for `#`. A file holds one history. The broker creates a missing file, but not a
+missing directory.
 
-Besides the file there are `<file>-wal` and `<file>-shm`, SQLite's own, and the directory `<file>-wake`, where processes
-wake each other. The file has to be on a local disk: SQLite's locks do not work over a network. It does not become
-smaller when events are dropped; their room is used again.
+Beside the file are SQLite's own `<file>-wal` and `<file>-shm`, and the directory `<file>-wake`, in which processes wake
+each other. The file must be on a local disk, because SQLite's locks do not work over a network. The file does not
+shrink when events are dropped; new events use their space again.
 
 When `append` returns, the events are on disk (`synchronous=FULL`): they survive `kill -9` and the loss of power.
 """
@@ -24,8 +25,8 @@ from urllib.parse import unquote, urlsplit
 
 from ssepool.brokers.base import Bounds, Broker, Stored
 from ssepool.brokers.record import Record
-from ssepool.brokers.sqlite_bell import Bell
-from ssepool.brokers.sqlite_history import History
+from ssepool.brokers.sqlite.history import History
+from ssepool.brokers.sqlite.notifier import Notifier
 from ssepool.config import HubConfig
 from ssepool.core.event import Entry
 from ssepool.errors import BrokerError, ConfigError
@@ -33,38 +34,38 @@ from ssepool.errors import BrokerError, ConfigError
 P = ParamSpec("P")
 T = TypeVar("T")
 
-LOOK = 0.5
-"""Seconds after which tails look for news by themselves, should a ring be lost."""
+POLL_SECONDS = 0.5
+"""Seconds after which a tail looks for new entries without having been notified, since a notification may be lost."""
 
-LOCKED = 0.8
-"""The share of `broker_timeout` that is waited for another process to give the file free."""
+LOCK_SHARE = 0.8
+"""The share of `broker_timeout` that a call waits while another process holds the lock on the file."""
 
 
 class SqliteBroker(Broker):
-    """One thread writes and one reads, so that reading does not wait for the disk."""
+    """Keeps events in a file. One thread writes and another reads, so that readers do not wait for the disk."""
 
     def __init__(self, config: HubConfig) -> None:
         super().__init__(config)
         path = path_of(config.broker)
-        self._bell = Bell(path.with_name(path.name + "-wake"))
-        self._writer = _Worker(path, config, self.url, then=self._bell.ring)
+        self._notifier = Notifier(path.with_name(path.name + "-wake"))
+        self._writer = _Worker(path, config, self.url, then=self._notifier.notify)
         self._reader = _Worker(path, config, self.url)
         self._news = asyncio.Event()
         self._epoch = ""
-        """Of the history that `bounds` has named last."""
+        """The epoch of the history that `bounds` named last: readers follow this one."""
 
     async def open(self) -> None:
         await self._writer.open()
         await self._reader.open()
         await self.bounds()
-        self._bell.open(self._heard)
+        self._notifier.open(self._heard)
 
     async def close(self) -> None:
         try:
             await self._reader.close()
             await self._writer.close()
         finally:
-            self._bell.close()
+            self._notifier.close()
 
     async def append(self, records: Sequence[Record]) -> list[Stored]:
         return await self._writer.run(History.append, records) if records else []
@@ -116,14 +117,15 @@ class SqliteBroker(Broker):
 
     def _heard(self) -> None:
         self._news.set()
-        self._news = asyncio.Event()  # who looks now must not miss what comes meanwhile
+        self._news = asyncio.Event()  # a tail that is reading now has the old one, and so misses no notification
 
 
 class _Worker:
-    """A thread with a connection of its own, made when it is needed and again after a failure. One thing at a time."""
+    """A thread that does one call at a time, on its own connection to the file. It opens the connection when it needs
+    one, and a new one after a failure."""
 
     def __init__(self, path: Path, config: HubConfig, url: str, then: Callable[[], None] = lambda: None) -> None:
-        """`then` is called in the thread after all that it did."""
+        """The thread calls `then` after each call that succeeded."""
         self._path = path
         self._config = config
         self._url = url
@@ -132,17 +134,21 @@ class _Worker:
         self._history: History | None = None
 
     async def open(self) -> None:
-        """Raises `ConfigError` and `BrokerError`."""
+        """Open the file. Raises `ConfigError` and `BrokerError`."""
         await self._submit(self._do, lambda history: None)
 
     async def run(self, work: Callable[Concatenate[History, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do something in the thread; once begun it is done to its end. Raises `BrokerError` and what `work` does."""
+        """Do `work` in the thread. Once begun it runs to its end, even if the caller is cancelled.
+
+        Raises `BrokerError`, and the errors of `work`.
+        """
         try:
             return await self._submit(self._do, lambda history: work(history, *args, **kwargs))
-        except ConfigError as error:  # the file is another now than when it was opened
+        except ConfigError as error:  # the file has been replaced since it was opened
             raise BrokerError(str(error)) from None
 
     async def close(self) -> None:
+        """Close the file, and end the thread."""
         with contextlib.suppress(BrokerError):  # it is closed already
             await self._submit(self._drop)
         self._thread.shutdown(wait=False)
@@ -155,7 +161,7 @@ class _Worker:
         return await future
 
     def _do(self, work: Callable[[History], T]) -> T:
-        deadline = time.monotonic() + LOCKED * self._config.broker_timeout
+        deadline = time.monotonic() + LOCK_SHARE * self._config.broker_timeout
         while True:
             try:
                 done = work(self._opened())
@@ -191,12 +197,12 @@ class _Worker:
 
 async def _wait(news: asyncio.Event) -> None:
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(LOOK):
+        async with asyncio.timeout(POLL_SECONDS):
             await news.wait()
 
 
 def path_of(url: str) -> Path:
-    """The file that a URL names. Raises `ConfigError`."""
+    """The file that a URL names. Raises `ConfigError` for a URL that names none, or that has more than a path."""
     parts = urlsplit(url)
     path = unquote(parts.path).removeprefix("/")
     if path in ("", ":memory:"):

@@ -1,4 +1,4 @@
-"""Part: what a message of the stream has, a batch of events or a part of one."""
+"""Part: the content of a message of the stream, which is a batch of events or a part of one."""
 
 from __future__ import annotations
 
@@ -8,92 +8,102 @@ from urllib.parse import quote
 
 import msgspec
 
-from ssepool.brokers.record import AROUND_ID, Record, pack
+from ssepool.brokers.record import AROUND_ID_BYTES, Record, pack
 from ssepool.core.event import Entry
 
-LOG = "log"
-"""The subject, behind the stream's, of messages that need none of their own."""
+LOG_SUBJECT = "log"
+"""The subject, behind the stream's, of messages without a chosen id."""
 
 _unpack = msgspec.msgpack.Decoder(list[Record]).decode
 
 
 class State(NamedTuple):
-    """Where the next batch goes."""
+    """The end of the stream, where the next batch goes."""
 
     seq: int
     """The place of the stream's newest message."""
     epoch: str
+    """The name of the history."""
     newest: int
     """The position of the newest entry."""
     total: int
-    """Bytes of all entries that there ever were."""
+    """Bytes of all entries so far, kept or not."""
 
 
 class Part(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A message of a batch. The last of its messages makes it valid, and has the numbers of all others."""
+    """A message of a batch. The last message of a batch makes it valid."""
 
     epoch: str
+    """The name of the history."""
     after: int
     """The position before the batch."""
     total: int
     """Bytes of all entries before the batch."""
     events: int
+    """The number of events in the batch."""
     size: int
     """Bytes of the batch's entries."""
     number: int
+    """The number of this message in the batch, from 0 on."""
     of: int
-    """This is message `number`, from 0 on, of so many."""
+    """The number of messages in the batch."""
     place: int
-    """The position of the event with the chosen id that is in the message's subject; 0 if there is none."""
+    """The position of the event whose chosen id is in the message's subject; 0 if there is none."""
     data: bytes
-    """All data of the batch, joined, are its records."""
+    """A piece of the packed records. The pieces of all messages, joined, are the batch's records."""
 
     @property
     def is_last(self) -> bool:
+        """Whether this message makes its batch valid."""
         return self.number == self.of - 1
 
     @property
     def newest(self) -> int:
-        """The position of the newest entry, with this message."""
+        """The position of the newest entry once this message is stored."""
         return self.after + self.events if self.is_last else self.after
 
     @property
     def all_bytes(self) -> int:
-        """Bytes of all entries, with this message."""
+        """Bytes of all entries once this message is stored."""
         return self.total + self.size if self.is_last else self.total
 
 
 decode = msgspec.msgpack.Decoder(Part).decode
+"""The part in the data of a message."""
 
 
 class Mark(NamedTuple):
-    """Where a message is, and its numbers without its data."""
+    """A message of the stream without its data."""
 
     seq: int
+    """The place of the message."""
     time: float
+    """The time at which the server stored it, in seconds since 1970."""
     part: Part
+    """Its content with empty `data`."""
 
     @property
     def start(self) -> int:
-        """The place of the batch's first message."""
+        """The place of the first message of its batch."""
         return self.seq - self.part.number
 
     @property
     def state(self) -> State:
-        """Where the next batch goes if this is the newest message."""
+        """The end of the stream if this is the newest message."""
         return State(self.seq, self.part.epoch, self.part.newest, self.part.all_bytes)
 
     @classmethod
     def of(cls, seq: int, time: float, data: bytes) -> Mark:
+        """The mark of a message with this place, time and data."""
         return cls(seq, time, msgspec.structs.replace(decode(data), data=b""))
 
 
 def batch(
     state: State, records: Sequence[Record], ids: Mapping[str, int], most: int
 ) -> tuple[list[tuple[str, bytes]], State]:
-    """The messages of a batch, by subject, with at most so many bytes of data each; and what is so behind it.
+    """The messages of a batch, as pairs of subject and content, and the state of the stream behind them.
 
-    `ids` has the positions of the events with chosen ids.
+    `ids` has the positions of the events with chosen ids. Each message has at most `most` bytes of data.
     """
     data = pack(records)
     chunks = [data[start : start + most] for start in range(0, len(data), most)]
@@ -101,7 +111,7 @@ def batch(
     of, size = max(len(chunks), len(claims)), _size(state, records)
     messages = []
     for number in range(of):
-        subject, place = claims[number] if number < len(claims) else (LOG, 0)
+        subject, place = claims[number] if number < len(claims) else (LOG_SUBJECT, 0)
         chunk = chunks[number] if number < len(chunks) else b""
         part = Part(state.epoch, state.newest, state.total, len(records), size, number, of, place, chunk)
         messages.append((subject, pack(part)))
@@ -109,13 +119,13 @@ def batch(
 
 
 class Joiner:
-    """Makes entries of the stream's messages, in order. What has no valid end is passed over."""
+    """Makes entries of the stream's messages, in order. It passes over batches without a valid end."""
 
     def __init__(self) -> None:
         self._parts: list[Part] = []
 
     def join(self, data: bytes) -> tuple[str, list[Entry]] | None:
-        """The epoch and the entries of the batch that this message completes, if it completes one."""
+        """The epoch and the entries of the batch that this message completes; None if it completes none."""
         part = decode(data)
         if part.number == 0:
             self._parts = []
@@ -123,18 +133,19 @@ class Joiner:
         if not part.is_last:
             return None
         parts, self._parts = self._parts, []
-        if len(parts) != part.of:  # its beginning has been dropped
+        if len(parts) != part.of:  # the beginning of the batch has been dropped
             return None
         records = _unpack(b"".join([part.data for part in parts]))
         return part.epoch, [record.entry(part.epoch, place) for place, record in enumerate(records, part.after + 1)]
 
 
 def subject_of(id: str) -> str:
-    """The subject of a chosen id: one token, without dots, wildcards and blanks."""
+    """The subject of a chosen id, behind the stream's. The id is one token of it, so it must have no dots, wildcards
+    and blanks."""
     return "id." + quote(id, safe="").replace(".", "%2E")
 
 
 def _size(state: State, records: Sequence[Record]) -> int:
-    """Bytes of the frames, once they have their ids."""
+    """Bytes of the frames with their ids."""
     made = len(f"{state.epoch}-{state.newest + len(records)}")
-    return sum([len(record.frame) + AROUND_ID + (len(record.id) if record.id else made) for record in records])
+    return sum([len(record.frame) + AROUND_ID_BYTES + (len(record.id) if record.id else made) for record in records])

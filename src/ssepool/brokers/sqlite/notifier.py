@@ -1,4 +1,4 @@
-"""Bell: wakes all who have the same database open on this machine."""
+"""Notifier: wakes all processes of this machine that have the same database open."""
 
 from __future__ import annotations
 
@@ -11,26 +11,30 @@ from collections.abc import Callable
 from pathlib import Path
 
 DESCRIPTORS = Path("/proc/self/fd")
-"""Where Linux gives each open directory a short name: the path of a socket may have no more than about 100 bytes."""
+"""The directory in which Linux gives each open file a short name. A socket's path has at most 108 bytes (unix(7))."""
 
 
-class Bell:
-    """Each listener has a datagram socket in one directory beside the database; to ring is to send a byte to each.
+class Notifier:
+    """Each listener has a datagram socket in a directory beside the database; `notify` sends a byte to every socket.
 
-    Nothing depends on it but speed: where there are no such sockets, and where a ring is lost, the brokers look by
-    themselves after a while. Sockets of processes that were killed are removed by whoever finds them.
+    Only speed depends on it: brokers also look by themselves now and then, which serves systems without such sockets
+    and lost notifications. Whoever finds the socket of a killed process removes it.
     """
 
     def __init__(self, directory: Path) -> None:
+        """Open nothing yet. `open` makes the directory of the sockets if it is missing."""
         self._directory = directory
         self._socket: socket.socket | None = None
         self._descriptor = -1
         self._short = ""
-        """The directory's name for sockets."""
+        """The directory's name in the paths of sockets, short enough for them."""
         self._name = secrets.token_hex(8)
 
     def open(self, heard: Callable[[], None]) -> None:
-        """Call `heard` in the running loop from now on, once or more after each ring, one's own included."""
+        """From now on call `heard` in the running loop after each notification, one's own included.
+
+        Several notifications in a row may lead to a single call.
+        """
         if self._socket is not None:
             return
         with contextlib.suppress(OSError, AttributeError, NotImplementedError):  # other systems have no such sockets
@@ -45,7 +49,7 @@ class Bell:
             asyncio.get_running_loop().add_reader(listener, self._hear, listener, heard)
 
     def close(self) -> None:
-        """Hear nothing any more, and leave no socket behind."""
+        """Stop listening, and remove the socket."""
         listener, self._socket = self._socket, None
         if listener is not None:
             asyncio.get_running_loop().remove_reader(listener)
@@ -55,17 +59,17 @@ class Bell:
         if descriptor >= 0:
             os.close(descriptor)
 
-    def ring(self) -> None:
-        """Wake all who listen. May be called from any thread."""
+    def notify(self) -> None:
+        """Wake all listeners. May be called from any thread."""
         listener = self._socket
         if listener is None:
             return
-        with contextlib.suppress(OSError):  # the directory has gone, or this bell is being closed
+        with contextlib.suppress(OSError):  # the directory has gone, or this notifier is being closed
             for name in os.listdir(self._directory):
                 try:
                     listener.sendto(b"!", f"{self._short}/{name}")
                 except BlockingIOError:
-                    continue  # it has enough rings to hear
+                    continue  # its buffer is full, so it will wake anyway
                 except ConnectionRefusedError:
                     (self._directory / name).unlink(missing_ok=True)
 

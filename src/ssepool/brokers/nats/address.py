@@ -17,23 +17,26 @@ class Address(NamedTuple):
     """`nats://[user:password@|token@]host[:port][,host...][?name=...&replicas=...]`, or `tls://...`."""
 
     servers: list[str]
+    """The URL of each server, without credentials."""
     user: str | None
-    """The user's name or, without a password, a token."""
+    """The user's name or, if there is no password, a token."""
     password: str | None
+    """The user's password; None if there is none."""
     name: str
-    """Of the stream."""
+    """The name of the stream."""
     replicas: int
-    """Servers that keep the stream, if it has still to be made."""
+    """The number of servers that keep the stream; it counts only when the stream is created."""
     shown: str
-    """The URL without what is secret."""
+    """The URL for messages, without its secrets."""
 
     @property
     def is_tls(self) -> bool:
+        """Whether the connection has to be encrypted."""
         return self.servers[0].startswith("tls:")
 
     @classmethod
     def of(cls, url: str) -> Address:
-        """Raises `ConfigError`."""
+        """Read a URL. Raises `ConfigError` for one that the broker cannot use."""
         parts = urlsplit(url)
         login, _, hosts = parts.netloc.rpartition("@")
         user, colon, password = login.partition(":")

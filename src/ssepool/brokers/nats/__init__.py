@@ -1,0 +1,1 @@
+"""Events in NATS JetStream; the broker is in `broker`, which the URL's scheme loads."""

@@ -1,0 +1,72 @@
+"""Marks: what the stream's messages say about the batches in them, without asking the server twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ssepool.brokers.nats.batch import Mark
+from ssepool.brokers.nats.stream import Info, JetStream, Message
+
+MAX_MARKS = 4096
+"""Messages whose marks are remembered."""
+
+ALL_SUBJECTS = ">"
+"""The wildcard for all subjects of the stream."""
+
+
+class Marks:
+    """The marks of one stream. A message never changes, so its mark is remembered once it has been read."""
+
+    def __init__(self, name: str) -> None:
+        """`name` is the stream's name. Nothing is read before `follow` has said which stream has it now."""
+        self.token = ""
+        """The token in the subjects of the stream that was followed last; empty before the first."""
+        self._name = name
+        self._known: dict[int, Mark] = {}
+
+    def follow(self, info: Info) -> None:
+        """Read the stream that the server has now; forget the marks of another one with the same name."""
+        if info.token != self.token or (self._known and max(self._known) > info.last):
+            self._known.clear()
+        self.token = info.token
+
+    def subject(self, rest: str) -> str:
+        """A subject of the stream."""
+        return f"{self._name}.{self.token}.{rest}"
+
+    async def at(self, js: JetStream, seq: int) -> Mark | None:
+        """The message at a place or, if it is gone, the next one; None if there is none."""
+        return self._known.get(seq) or self._remember(await js.get(self.subject(ALL_SUBJECTS), seq))
+
+    async def last(self, js: JetStream, subject: str) -> Mark | None:
+        """The newest message of a subject; None if there is none."""
+        return self._remember(await js.last(self.subject(subject)))
+
+    async def search(self, js: JetStream, first: Mark, last: Mark, fits: Callable[[Mark], bool]) -> Mark | None:
+        """The last message that fits, provided that all that fit come before all that do not; None if none fits.
+
+        It looks at places that are round numbers, so that the next search meets the same ones, which are remembered.
+        """
+        if fits(last):
+            return last
+        if not fits(first):
+            return None
+        low, high, found = first.seq, last.seq - 1, first
+        while low < high:
+            bits = (low ^ high).bit_length() - 1
+            middle = high >> bits << bits
+            mark = await self.at(js, middle)
+            if mark is not None and mark.seq <= high and fits(mark):
+                low, found = mark.seq, mark
+            else:
+                high = middle - 1
+        return found
+
+    def _remember(self, message: Message | None) -> Mark | None:
+        if message is None:
+            return None
+        mark = Mark.of(message.seq, message.time, message.data)
+        while len(self._known) >= MAX_MARKS:
+            del self._known[next(iter(self._known))]
+        self._known[mark.seq] = mark
+        return mark

@@ -1,0 +1,49 @@
+"""Address: what the URL of a Redis broker says."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from ssepool.brokers.base import without_password
+from ssepool.config import HubConfig
+from ssepool.errors import ConfigError
+
+OPTIONS = {
+    *("db", "client_name", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"),
+    *("ssl_cert_reqs", "ssl_check_hostname"),
+}
+"""Parameters of redis-py that the URL's query may have."""
+
+NAME_PATTERN = re.compile(r"[\w.:-]{1,100}", re.ASCII)
+"""A name that a history may have."""
+
+
+def address(config: HubConfig) -> tuple[str, str]:
+    """The URL for redis-py, and the name of the history. Raises `ConfigError` for a URL that the broker cannot use."""
+    parts = urlsplit(config.broker)
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0:  # the URL is not shown, since the wrong port may be part of a password
+        raise ConfigError(
+            "HubConfig.broker has a port that is not a number from 1 to 65535; "
+            "in a password '/', '#' and '?' are written as %2F, %23 and %3F"
+        )
+    url, secure = without_password(config.broker), parts.scheme in ("rediss", "valkeys")
+    if not re.fullmatch(r"/?|/[0-9]{1,9}", parts.path):
+        raise ConfigError(f"HubConfig.broker = {url!r} has the path {parts.path!r}; it takes the number of a database")
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    name = query.pop("name", "ssepool")
+    if not NAME_PATTERN.fullmatch(name):
+        raise ConfigError(f"HubConfig.broker has the name {name!r}; it takes 1 to 100 letters, digits and _ . : -")
+    for option in query:
+        if option not in OPTIONS:
+            raise ConfigError(
+                f"HubConfig.broker has the parameter {option!r}; there are name, {', '.join(sorted(OPTIONS))}"
+            )
+        if option.startswith("ssl_") and not secure:
+            raise ConfigError(f"HubConfig.broker has the parameter {option!r}, which takes rediss:// or valkeys://")
+    scheme = "rediss" if secure else "redis"
+    return urlunsplit((scheme, parts.netloc, parts.path, urlencode(query), "")), name
