@@ -22,15 +22,22 @@ from typing import Any, Literal
 from ssepool.errors import ConfigError
 
 OnFull = Literal["wait", "retry", "reject"]
+"""What a full pool does with a request; see `PoolConfig.on_full`."""
 OnDrain = Literal["retry", "reject"]
+"""What a draining pool does with a request; see `PoolConfig.on_drain`."""
 OnDuplicate = Literal["ignore", "refuse"]
+"""What becomes of an event whose id is in the history already."""
 LagPolicy = Literal["skip", "latest", "disconnect"]
+"""What becomes of a client that is too far behind."""
 LogLevel = Literal["critical", "error", "warning", "info", "debug"]
+"""The least serious messages that are logged."""
 
 KiB = 1024
+"""Bytes of a kibibyte."""
 MiB = 1024 * KiB
+"""Bytes of a mebibyte."""
 
-MOST_ACK_TIMEOUT = 2_000_000
+MAX_ACK_TIMEOUT_SECONDS = 2_000_000
 """Seconds: the kernel takes the milliseconds of `TCP_USER_TIMEOUT` as a C int."""
 
 
@@ -51,7 +58,7 @@ class PoolConfig:
     announce_queue: bool = setting(False, "tell waiting clients their position with ssepool.queued events")
     heartbeat_interval: float = setting(15.0, "seconds between heartbeats on a quiet connection", least=0.01)
     ack_timeout: float = setting(
-        30.0, "seconds without acknowledgement until a peer is dead", least=0.001, most=MOST_ACK_TIMEOUT
+        30.0, "seconds without acknowledgement until a peer is dead", least=0.001, most=MAX_ACK_TIMEOUT_SECONDS
     )
     send_timeout: float = setting(20.0, "seconds that a socket buffer may stay full", least=0.001)
     idle_timeout: float = setting(3600.0, "seconds without any event until a client is let go; 0 = never")
@@ -124,10 +131,15 @@ class Setting:
     """One setting as the command line, the environment and the file know it."""
 
     section: str
+    """The table of `ssepool.toml`: pool, hub or server."""
     name: str
+    """The field of the section's dataclass."""
     type: Any
+    """The annotation of the field."""
     default: Any
+    """The value where nobody gives one."""
     help: str
+    """One line for people."""
 
     @property
     def key(self) -> str:
@@ -136,10 +148,12 @@ class Setting:
 
     @property
     def flag(self) -> str:
+        """The option on the command line."""
         return "--" + self.key.replace("_", "-")
 
     @property
     def env(self) -> str:
+        """The environment variable."""
         return "SSEPOOL_" + self.key.upper()
 
 

@@ -36,10 +36,15 @@ class Parts:
     """Everything that a hub is made of. For servers and tests; it may change with any version."""
 
     engine: Engine
+    """What every way in and out shares."""
     runs: Runs
+    """The generators of `Hub.stream` that have a topic."""
     cluster: Cluster
+    """Who else is there, and a way to ask them."""
     nodes: Nodes
+    """What can be done on every node."""
     shortcuts: Shortcuts
+    """Plain requests that need no application."""
 
     @classmethod
     def of(cls, config: HubConfig) -> Self:

@@ -34,8 +34,11 @@ def _refusal(status: int, text: str) -> bytes:
 
 
 TOO_LATE = _refusal(408, "Request Timeout")
+"""The answer to a client whose request's head does not come in time."""
 TOO_LONG = _refusal(414, "URI Too Long")
+"""The answer to a request whose target is too long."""
 TOO_LARGE = _refusal(431, "Request Header Fields Too Large")
+"""The answer to a request whose headers are too long."""
 
 
 Answer = Callable[[bytes, list[tuple[bytes, bytes]], bytes], Reply | None]
@@ -46,9 +49,11 @@ class Protocol(HttpToolsProtocol):
     """uvicorn's httptools protocol; offers `scope["extensions"]["ssepool.detach"]` where a socket can be detached."""
 
     head_timeout = HEAD_SECONDS
+    """Seconds that a client may take to send a request's head."""
     answer: Answer | None = None
     """What is asked before the application is, about requests with a body that arrive whole."""
     url = b""  # which uvicorn sets with the first byte that is not an empty line
+    """The target of the request that is read."""
     early = b""
     """What has been read of the connection before it became this protocol's."""
     alone = False
@@ -70,12 +75,14 @@ class Protocol(HttpToolsProtocol):
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See `asyncio.Protocol`."""
         super().connection_made(transport)
         self._await_head()
         if self.early:
             self.data_received(self.early)
 
     def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
         if self.alone:
             return
         # Of a packet's requests only the first: a packet is as long as a client likes, and tasks take turns.
@@ -94,6 +101,7 @@ class Protocol(HttpToolsProtocol):
                 self._refuse(TOO_LONG if len(self.url) > MAX_HEAD_BYTES // 2 else TOO_LARGE)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
         self._stop_head_timer()
         if self.cycle is not None and isinstance(exc, OSError):
             self.cycle.scope["ssepool.errno"] = exc.errno or 0  # type: ignore[typeddict-unknown-key]
@@ -102,11 +110,13 @@ class Protocol(HttpToolsProtocol):
     # What the parser calls.
 
     def on_message_begin(self) -> None:
+        """A request begins."""
         super().on_message_begin()
         self._in_head = True
         self._unset_keepalive_if_required()  # which the answer to a request before it in this packet has set
 
     def on_headers_complete(self) -> None:
+        """The head is there: it is decided who answers."""
         self._in_head = False
         self._stop_head_timer()
         if self._may_answer and self._is_plain():
@@ -116,12 +126,14 @@ class Protocol(HttpToolsProtocol):
         self._may_answer = False
 
     def on_body(self, body: bytes) -> None:
+        """A part of the body."""
         if self._held is not None:
             self._held.append(body)
         else:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        """The request is there as a whole."""
         if self._held is not None:
             if self._answered(b"".join(self._held)):
                 self._held = None
@@ -219,7 +231,9 @@ class Exchange:
     """One request and its response, before and after its socket is detached. Also the handover of that socket."""
 
     fd: int
+    """The descriptor of the detached socket."""
     sink: Sink | None = None
+    """Where the rest of the response goes."""
 
     def __init__(
         self,
@@ -301,6 +315,7 @@ class Exchange:
         self._cycle.message_event.set()
 
     async def receive(self) -> dict[str, Any]:
+        """ASGI's `receive`."""
         if self._detached:
             if not self._requested:
                 self._requested = True
@@ -314,6 +329,7 @@ class Exchange:
         return message
 
     async def send(self, message: dict[str, Any]) -> None:
+        """ASGI's `send`."""
         if not self._detached:
             await self._send(message)
         elif self.sink is not None:

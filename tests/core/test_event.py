@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssepool.core.decoder import Decoder, Message
-from ssepool.core.event import MAX_RETRY, Event, comment, encode
+from ssepool.core.event import MAX_RETRY_MILLISECONDS, Event, comment, encode
 from ssepool.errors import InvalidEvent, InvalidTopic
 
 CASES: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "vectors" / "sse_vectors.json").read_bytes())[
@@ -84,7 +84,7 @@ ids = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1,
     data=texts,
     type=st.none() | types.filter(lambda type: not type.startswith("ssepool.")),
     id=st.none() | ids,
-    retry=st.none() | st.integers(0, MAX_RETRY),
+    retry=st.none() | st.integers(0, MAX_RETRY_MILLISECONDS),
     cuts=st.lists(st.integers(0, 1000), max_size=8).map(sorted),
 )
 def test_frame_decodes_to_its_event(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ssepool.core import feed as feed_module
 from ssepool.core.event import Entry, encode
-from ssepool.core.feed import JOIN_BYTES, JOINS, Feed, joined
+from ssepool.core.feed import JOIN_BYTES, MAX_JOINS, Feed, joined
 from ssepool.core.topics import Subscription
 
 NEWS = Subscription.of(["news", "sport"])
@@ -131,7 +131,7 @@ def test_a_feed_keeps_a_bounded_number_of_joins() -> None:
     feed = feed_of(1000, size=100)
     for cursor in range(1000):
         feed.read(cursor)
-        assert len(feed._joined) <= JOINS
+        assert len(feed._joined) <= MAX_JOINS
 
 
 @pytest.mark.parametrize("cursor", [-1, 0, 2, 6, 100])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssepool.core.event import Entry
-from ssepool.core.window import STEP, Window
+from ssepool.core.window import STEP_ENTRIES, Window
 
 TOPICS = ("a", "b", "c")
 
@@ -71,11 +71,11 @@ def test_what_nobody_asks_for_is_not_indexed() -> None:
 
 
 def test_a_long_history_is_indexed_step_by_step() -> None:
-    window = window_of(events=10 * STEP)
-    put(window, *[("a",)] * (2 * STEP + 5))
+    window = window_of(events=10 * STEP_ENTRIES)
+    put(window, *[("a",)] * (2 * STEP_ENTRIES + 5))
     after, found = 0, 0
-    for step in (STEP, 2 * STEP, 2 * STEP + 5):
-        entries, after = window.select({"a", "b"}, after=after, until=window.newest, most=10 * STEP)
+    for step in (STEP_ENTRIES, 2 * STEP_ENTRIES, 2 * STEP_ENTRIES + 5):
+        entries, after = window.select({"a", "b"}, after=after, until=window.newest, most=10 * STEP_ENTRIES)
         found += len(entries)
         assert (found, after) == (step, step)
 

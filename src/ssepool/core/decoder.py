@@ -12,7 +12,7 @@ from ssepool.errors import EventTooLarge
 _BOM = b"\xef\xbb\xbf"
 _CR = 0x0D  # the number, because looking for it takes a fifth of the time that looking for bytes takes
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:")
-_LONGEST = max(map(len, _FIELDS))
+_MAX_FIELD_BYTES = max(map(len, _FIELDS))
 
 # int() refuses more than 4300 digits, and nobody waits for as long as 18 of them say.
 _MAX_RETRY_DIGITS = 18
@@ -22,8 +22,11 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     """An event as a client sees it: `id` is the last event id of the stream when it was dispatched, "" if none."""
 
     type: str
+    """The event's type: `message` where the stream named none."""
     data: str
+    """The lines of data, joined with LF."""
     id: str
+    """The last id that the stream named, of this event or an earlier one."""
 
 
 class Decoder:
@@ -38,6 +41,7 @@ class Decoder:
     """
 
     retry: int | None
+    """The reconnection time that the stream named last, in milliseconds; None if it named none."""
     """The reconnection time in milliseconds, if the stream has set one."""
 
     def __init__(
@@ -153,7 +157,7 @@ class Decoder:
     def _keep(self, rest: bytes) -> None:
         """Add to the unfinished line, as far as it matters."""
         self._line += rest
-        start = bytes(self._line[:_LONGEST])
+        start = bytes(self._line[:_MAX_FIELD_BYTES])
         if start.startswith(_FIELDS):
             if self._size + len(self._line) > self._limit:
                 self._refuse(self._size + len(self._line))

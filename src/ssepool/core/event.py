@@ -12,13 +12,13 @@ from msgspec.structs import force_setattr
 from ssepool.core.topics import check_topic, shown
 from ssepool.errors import InvalidEvent, InvalidTopic
 
-MAX_ID = 128
+MAX_ID_BYTES = 128
 """Bytes of an event's id at most."""
 
-MAX_TYPE = 256
+MAX_TYPE_CHARACTERS = 256
 """Characters of an event's type at most."""
 
-MAX_RETRY = 2**31 - 1
+MAX_RETRY_MILLISECONDS = 2**31 - 1
 """Milliseconds that `retry` may be at most: a JavaScript timer set to more fires at once."""
 
 EARLIEST = "earliest"
@@ -27,7 +27,7 @@ EARLIEST = "earliest"
 OWN_TYPES = "ssepool."
 """What the types of the hub's own events begin with."""
 
-_ID = re.compile(rf"[\x21-\x7e]{{1,{MAX_ID}}}")
+_ID = re.compile(rf"[\x21-\x7e]{{1,{MAX_ID_BYTES}}}")
 _BAD_IN_TYPE = re.compile(r"[\0\r\n\ud800-\udfff]")
 
 
@@ -39,17 +39,24 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     id: str | None
     """The `id:` that the frame carries, if it carries one."""
     topics: tuple[str, ...]
+    """The topics to which the event was published."""
     frame: bytes
+    """The event's wire bytes."""
     private: bool = False
+    """Whether only subscriptions with the right to private events get it."""
 
 
 class EventFields(TypedDict, total=False):
     """What a publisher may say of an event beside its topics and data; see `Event`."""
 
     type: str | None
+    """The event's type, for `addEventListener`."""
     id: str | None
+    """The publisher's own id."""
     retry: int | None
+    """The reconnection time that clients take over, in milliseconds."""
     private: bool
+    """Whether only subscriptions with the right to private events get it."""
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
@@ -63,11 +70,17 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     """
 
     data: str
+    """What clients get, as text."""
     topics: tuple[str, ...] = ()
+    """The topics to which it is published."""
     type: str | None = None
+    """The type that `addEventListener` takes; None for `message`."""
     id: str | None = None
+    """The publisher's own id; None if the hub is to make one."""
     retry: int | None = None
+    """The reconnection time that clients take over, in milliseconds; None to leave it."""
     private: bool = False
+    """Whether only subscriptions with the right to private events get it."""
 
     if TYPE_CHECKING:  # the fields hold less than what the constructor takes
 
@@ -143,13 +156,18 @@ def comment(text: str) -> bytes:
 def check_type(type: str) -> str:
     """Return `type` if an event may have it, or raise `InvalidEvent`."""
     # Nearly all types end here: what is printable holds neither line ends nor surrogates.
-    if type.__class__ is str and 0 < len(type) <= MAX_TYPE and type.isprintable() and not type.startswith(OWN_TYPES):
+    if (
+        type.__class__ is str
+        and 0 < len(type) <= MAX_TYPE_CHARACTERS
+        and type.isprintable()
+        and not type.startswith(OWN_TYPES)
+    ):
         return type
     if not isinstance(type, str):
         raise InvalidEvent(f"type {shown(type)} is not allowed: it takes a string, not {type.__class__.__name__}")
-    if not 0 < len(type) <= MAX_TYPE:
+    if not 0 < len(type) <= MAX_TYPE_CHARACTERS:
         size = f"has {len(type)} characters" if type else "is empty"
-        raise InvalidEvent(f"type {shown(type)} {size}; it takes 1 to {MAX_TYPE}")
+        raise InvalidEvent(f"type {shown(type)} {size}; it takes 1 to {MAX_TYPE_CHARACTERS}")
     if bad := _BAD_IN_TYPE.search(type):
         raise InvalidEvent(
             f"type {shown(type)} is not allowed: U+{ord(bad[0]):04X} at position {bad.start()}; "
@@ -163,7 +181,9 @@ def check_type(type: str) -> str:
 def check_id(id: str) -> str:
     """Return `id` if an event may have it, or raise `InvalidEvent`."""
     if not isinstance(id, str) or not _ID.fullmatch(id):
-        raise InvalidEvent(f"id {shown(id)} is not allowed: it takes 1 to {MAX_ID} visible ASCII characters, no spaces")
+        raise InvalidEvent(
+            f"id {shown(id)} is not allowed: it takes 1 to {MAX_ID_BYTES} visible ASCII characters, no spaces"
+        )
     if id == EARLIEST:
         raise InvalidEvent(f"id {shown(id)} is not allowed: a client that resumes with it asks for all that is kept")
     return str.__str__(id)
@@ -171,9 +191,10 @@ def check_id(id: str) -> str:
 
 def check_retry(retry: int) -> None:
     """Raise `InvalidEvent` unless `retry` is a whole number of milliseconds that clients understand."""
-    if retry.__class__ is not int or not 0 <= retry <= MAX_RETRY:
+    if retry.__class__ is not int or not 0 <= retry <= MAX_RETRY_MILLISECONDS:
         raise InvalidEvent(
-            f"retry {shown(retry)} is not allowed: it takes a whole number of milliseconds, 0 to {MAX_RETRY}"
+            f"retry {shown(retry)} is not allowed: "
+            f"it takes a whole number of milliseconds, 0 to {MAX_RETRY_MILLISECONDS}"
         )
 
 

@@ -18,7 +18,7 @@ from ssepool.core.topics import Subscription
 JOIN_BYTES = 256 * KiB
 """One read joins about this much: more than a socket buffer takes, little enough that a join is quick."""
 
-JOINS = 16
+MAX_JOINS = 16
 """Joins that a feed keeps: clients that lag do so at cursors of their own, and share little."""
 
 
@@ -47,8 +47,7 @@ class Member(Protocol):
 class Feed:
     """The entries that some connection of one subscription has still to be given.
 
-    `head` is the cursor of a connection that has everything, `first` the oldest cursor that can still be served.
-    `members` and `behind` are kept by the runtime: all connections, and those known to lack entries.
+    `members` and `behind` are kept by the runtime.
     """
 
     __slots__ = (
@@ -66,11 +65,19 @@ class Feed:
 
     def __init__(self, subscription: Subscription) -> None:
         self.subscription = subscription
+        """What all connections of this feed want."""
         self.members: dict[Member, None] = {}
+        """All connections of this feed."""
         self.behind: dict[Member, None] = {}
+        """The connections that are known to lack entries."""
         self.entries: list[Entry] = []
-        self.first = self.head = 0
+        """The entries kept, in order; the first is at the cursor `first`."""
+        self.first = 0
+        """The oldest cursor that can still be served."""
+        self.head = 0
+        """The cursor of a connection that has everything."""
         self.appended_at = float("-inf")
+        """When the last entry came, in seconds of the clock that `append` is given."""
         self._cut: dict[str, tuple[int, Entry]] = {}
         """The newest of each topic, with its cursor, among the entries cut off although somebody needed them."""
         self._size = 0
@@ -82,6 +89,7 @@ class Feed:
         return self._size
 
     def append(self, entry: Entry, now: float) -> None:
+        """Put an entry at the head."""
         self.entries.append(entry)
         self.head += 1
         self.appended_at = now
@@ -90,7 +98,8 @@ class Feed:
             self._joined.clear()
 
     def read(self, cursor: int, until: int | None = None) -> tuple[bytes, int]:
-        """Frames from `cursor` on, joined, and the cursor after them. The join is shared by all who read there.
+        """Frames from `cursor` on, joined, and the cursor after them. All connections that read there
+        share the join.
 
         With `until`, no further than that cursor. Raises `IndexError` for a cursor that is not from `first` to `head`.
         """
@@ -99,7 +108,7 @@ class Feed:
         joined = self._joined.get(cursor)
         if joined is None:
             joined = self._join(cursor, self.head)
-            if len(self._joined) >= JOINS:
+            if len(self._joined) >= MAX_JOINS:
                 self._joined.clear()
             self._joined[cursor] = joined
         return joined
@@ -157,7 +166,7 @@ class Feed:
 
     def latest(self, cursor: int) -> list[Entry]:
         """What a client at `cursor` is given under the policy `latest`: of all that it lacks each topic's newest, in
-        order. What it has already it does not get again, also if that was cut from under somebody slower."""
+        order. It does not get again what it has already, even if that was cut because of a slower client."""
         newest = {topic: found for topic, found in self._cut.items() if found[0] >= cursor}
         first = self.first
         for place in range(max(0, cursor - first), len(self.entries)):
@@ -183,4 +192,5 @@ class Feed:
 
 
 def joined(entries: Iterable[Entry]) -> bytes:
+    """The frames of these entries, one behind the other."""
     return b"".join([entry.frame for entry in entries])

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from ssepool.config import PoolConfig
 
 Keys = tuple[tuple[str, str], ...]
+"""What a request counts under: kinds (`ip`, `user`, `topic`) with names."""
 
 
 class Limits:
@@ -48,10 +49,12 @@ class Limits:
         return None
 
     def take(self, keys: Keys) -> None:
+        """Count one more under these keys."""
         for key in keys:
             self._taken[key] = self._taken.get(key, 0) + 1
 
     def give(self, keys: Keys) -> None:
+        """Count one less under these keys."""
         for key in keys:
             left = self._taken[key] - 1
             if left:

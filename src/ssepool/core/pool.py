@@ -41,9 +41,11 @@ class Reaped:
     """What a look of the reaper found: slots to close, each with its reason, and slots whose closing is overdue."""
 
     evict: list[tuple[Slot, Reason]]
+    """Slots whose clients are to be sent away, each with the reason."""
     overdue: list[Slot]
+    """Slots whose closing has taken longer than `send_timeout`: to be cut."""
     timed_out: int
-    """Waiters that were told that their time is up."""
+    """Waiters whose time was up, and which have been told."""
 
 
 class Pool:
@@ -55,10 +57,15 @@ class Pool:
 
     def __init__(self, config: PoolConfig | None = None, *, jitter: Callable[[], float] = lambda: 0.0) -> None:
         self.config = config or PoolConfig()
+        """The settings, as they were given; `resize` does not change them."""
         self.state = PoolState.NEW
+        """Where the pool stands."""
         self.waiting = WaitingQueue()
+        """The queue."""
         self.limits = Limits(self.config)
+        """How many connections each address, user and topic has."""
         self.slots: list[Slot] = []
+        """All slots, by index."""
         self._jitter = jitter
         self._target = self.config.size
         self._free: list[Slot] = []
@@ -185,6 +192,7 @@ class Pool:
         slot.due = min(slot.due, now + self.config.send_timeout)
 
     def unblock(self, slot: Slot) -> None:
+        """The client's socket buffer has room again."""
         slot.blocked_at = NEVER
 
     def closing(self, slot: Slot, reason: Reason, now: float) -> None:
@@ -194,7 +202,7 @@ class Pool:
         slot.due = now + self.config.send_timeout
 
     def release(self, slot: Slot, now: float, reason: Reason = Reason.CLIENT_CLOSED) -> None:
-        """The client has gone: free the slot and, in the same step, hand it to who has waited longest.
+        """The client has gone: free the slot and, in the same step, hand it to whoever has waited longest.
 
         `reason` counts unless `closing` gave one before.
         """
@@ -261,7 +269,7 @@ class Pool:
             slot.beat_bytes = slot.bytes
         return quiet
 
-    # What it says of itself.
+    # Statistics.
 
     def slot(self, index: int) -> Slot | None:
         """The slot of this index, if there is one."""
@@ -269,6 +277,7 @@ class Pool:
         return self.slots[place] if place < len(self.slots) and self.slots[place].index == index else None
 
     def count(self, state: SlotState) -> int:
+        """How many slots are in this state."""
         return self._count[state]
 
     def stats(self) -> PoolStats:

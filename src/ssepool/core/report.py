@@ -17,7 +17,9 @@ from ssepool.core.states import PoolState
 from ssepool.core.stats import HubStats, PoolStats
 
 Count = Annotated[int, Meta(ge=0)]
+"""A number that never falls below 0."""
 Seconds = Annotated[float, Meta(ge=0)]
+"""A time in seconds."""
 
 
 class EventCounts(msgspec.Struct, frozen=True):
@@ -35,7 +37,9 @@ class HistorySize(msgspec.Struct, frozen=True):
     """What is at hand for replay."""
 
     events: Count
+    """How many."""
     bytes: Count
+    """Bytes of their frames."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,12 +48,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     """The process's name in its connections' ids; of several, the first one's."""
     pool: PoolStats
+    """The numbers of the pool."""
     events: EventCounts
+    """What became of events."""
     bytes_sent: Count
     """Bytes written to connections."""
     feeds: Count
     """Subscriptions that differ: each has one feed."""
     history: HistorySize
+    """What is at hand for replay."""
     uptime: Seconds
     """Seconds since the hub was opened."""
     cells: str | UnsetType = UNSET
@@ -93,6 +100,7 @@ class NodeReport(Report, frozen=True, kw_only=True):
     worker: Annotated[Annotated[int, Meta(ge=0)] | None, Meta(description="Its number among the workers.")]
     """Its number among the workers of its port; None if it is alone there."""
     broker: BrokerReport
+    """How the process stands with its broker."""
 
 
 def merged(reports: Sequence[Report]) -> Report:

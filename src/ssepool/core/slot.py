@@ -8,6 +8,7 @@ from ssepool.core.feed import Feed
 from ssepool.core.states import Reason, SlotState
 
 NEVER = float("inf")
+"""A time that does not come, in seconds."""
 
 
 class Holder(Protocol):
@@ -59,8 +60,11 @@ class Slot:
 
     def __init__(self, index: int, generation: int = 0) -> None:
         self.index = index
+        """The place in the pool, for as long as the slot exists."""
         self.generation = generation
+        """Changes whenever a client leaves, so that a handle of the last one is recognised."""
         self.state = SlotState.FREE
+        """Where the slot stands."""
         self.reset()
 
     def reset(self) -> None:

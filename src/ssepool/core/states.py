@@ -31,6 +31,8 @@ class SlotState(Enum):
 
 
 class PoolState(Enum):
+    """Where the pool stands. Only an OPEN pool takes requests."""
+
     NEW = "new"
     OPEN = "open"
     DRAINING = "draining"
@@ -91,6 +93,7 @@ SLOT_STEPS: dict[SlotState, frozenset[SlotState]] = {
     SlotState.OPEN: frozenset({SlotState.CLOSING}),
     SlotState.CLOSING: frozenset({SlotState.FREE}),
 }
+"""The legal steps of a slot."""
 
 POOL_STEPS: dict[PoolState, frozenset[PoolState]] = {
     PoolState.NEW: frozenset({PoolState.OPEN, PoolState.CLOSED}),
@@ -98,6 +101,7 @@ POOL_STEPS: dict[PoolState, frozenset[PoolState]] = {
     PoolState.DRAINING: frozenset({PoolState.CLOSED}),
     PoolState.CLOSED: frozenset(),
 }
+"""The legal steps of a pool."""
 
 WAITER_STEPS: dict[WaiterState, frozenset[WaiterState]] = {
     WaiterState.WAITING: frozenset(
@@ -108,6 +112,7 @@ WAITER_STEPS: dict[WaiterState, frozenset[WaiterState]] = {
     WaiterState.CANCELLED: frozenset(),
     WaiterState.REFUSED: frozenset(),
 }
+"""The legal steps of a waiter."""
 
 _FAREWELL = frozenset({LinkState.FINISHING, LinkState.ENDING, LinkState.ENDED})
 LINK_STEPS: dict[LinkState, frozenset[LinkState]] = {
@@ -118,6 +123,7 @@ LINK_STEPS: dict[LinkState, frozenset[LinkState]] = {
     LinkState.ENDING: frozenset({LinkState.ENDED}),
     LinkState.ENDED: frozenset(),
 }
+"""The legal steps of a link."""
 
 
 class IllegalStep(RuntimeError):

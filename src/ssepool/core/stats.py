@@ -14,12 +14,17 @@ class PoolStats:
     size: int
     """Slots that exist. While a pool shrinks this falls as clients leave."""
     free: int
+    """Slots without a client."""
     reserved: int
+    """Slots whose client's stream has not opened."""
     open: int
+    """Slots whose client's stream is open."""
     closing: int
+    """Slots whose client is being sent away."""
     waiting: int
     """Requests in the waiting queue, the living only."""
     max_waiting: int
+    """Requests that may wait."""
     requests: int
     """Requests for a slot, however they ended."""
     queued: int
@@ -27,6 +32,7 @@ class PoolStats:
     granted: int
     """Requests that got a slot, at once or after waiting."""
     timed_out: int
+    """Waiters whose time was up."""
     cancelled: int
     """Waiters whose client left."""
     refused: int

@@ -17,7 +17,7 @@ from urlpattern import URLPattern
 
 from ssepool.errors import InvalidTopic
 
-MAX_NAME = 1024
+MAX_NAME_CHARACTERS = 1024
 """Characters of a topic or a pattern at most."""
 
 MAX_WILDCARDS = 32
@@ -27,7 +27,7 @@ MAX_CACHED_TOPICS = 4096
 """Topics for which a `TopicIndex` remembers the patterns that match them."""
 
 OWN_TOPICS = "ssepool/"
-"""What the names of the hub's own topics begin with. No pattern matches them: who wants them says so by name."""
+"""What the names of the hub's own topics begin with. No pattern matches them: a subscription has to name them."""
 
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -55,7 +55,13 @@ def check_topic(name: str) -> str:
     """Return `name` if it is a topic: 1 to 1024 characters, no control characters, no lone surrogates, no `.` or `..`
     as a path segment (also not as `%2e`). Raises `InvalidTopic`."""
     # Nearly all names end here: what is printable holds neither control characters nor surrogates.
-    if type(name) is str and 0 < len(name) <= MAX_NAME and name.isprintable() and "." not in name and "%" not in name:
+    if (
+        type(name) is str
+        and 0 < len(name) <= MAX_NAME_CHARACTERS
+        and name.isprintable()
+        and "." not in name
+        and "%" not in name
+    ):
         return name
     _check_name("topic", name)
     if _DOT_SEGMENT.search(name):
@@ -66,9 +72,9 @@ def check_topic(name: str) -> str:
 def _check_name(what: str, name: str) -> None:
     if not isinstance(name, str):
         raise InvalidTopic(f"{what} {shown(name)} is not allowed: it takes a string, not {type(name).__name__}")
-    if not 0 < len(name) <= MAX_NAME:
+    if not 0 < len(name) <= MAX_NAME_CHARACTERS:
         size = f"has {len(name)} characters" if name else "is empty"
-        raise InvalidTopic(f"{what} {shown(name)} {size}; it takes 1 to {MAX_NAME}")
+        raise InvalidTopic(f"{what} {shown(name)} {size}; it takes 1 to {MAX_NAME_CHARACTERS}")
     if bad := _FORBIDDEN.search(name):
         raise InvalidTopic(
             f"{what} {shown(name)} is not allowed: U+{ord(bad[0]):04X} at position {bad.start()}; "
@@ -86,6 +92,7 @@ class Pattern:
     __slots__ = ("__weakref__", "_compiled", "_prefix", "text")
 
     text: str
+    """The pattern as it was given."""
     _compiled: URLPattern
     _prefix: str | None
 
@@ -133,8 +140,11 @@ class Subscription(msgspec.Struct, frozen=True, cache_hash=True):
     equal subscriptions share a feed."""
 
     topics: frozenset[str] = frozenset()
+    """Exact names."""
     patterns: frozenset[Pattern] = frozenset()
+    """Patterns over names."""
     private: bool = False
+    """Whether private events belong to it."""
 
     @classmethod
     def of(

@@ -14,7 +14,7 @@ from ssepool.core.frames import COMPLETED_ID, DIALECT, Dialect
 from ssepool.core.states import Reason
 from ssepool.core.topics import Subscription
 
-MAX_LAST_EVENT_ID = 1024
+MAX_LAST_ID_CHARACTERS = 1024
 """Characters of a `Last-Event-ID` that are looked at; longer ones cannot be ours."""
 
 Scope = Mapping[str, Any]
@@ -124,11 +124,11 @@ def requested_id(scope: Scope) -> str | None:
     headers: list[tuple[bytes, bytes]] = scope["headers"]
     for name, value in headers:
         if name == b"last-event-id":
-            return value.decode("utf-8", "replace")[:MAX_LAST_EVENT_ID] or None
+            return value.decode("utf-8", "replace")[:MAX_LAST_ID_CHARACTERS] or None
     query = scope.get("query_string", b"")
     if b"ast_event_id=" in query or b"astEventId=" in query:
         values = parse_qs(query.decode("utf-8", "replace"))
         for parameter in ("last_event_id", "lastEventId"):
             if parameter in values:
-                return values[parameter][-1][:MAX_LAST_EVENT_ID] or None
+                return values[parameter][-1][:MAX_LAST_ID_CHARACTERS] or None
     return None

@@ -31,12 +31,18 @@ class Waiter:
 
     def __init__(self, applicant: Applicant, keys: tuple[tuple[str, str], ...], since: float, deadline: float) -> None:
         self.applicant = applicant
+        """What waits."""
         self.keys = keys
+        """What the request counts under; see `Limits`."""
         self.since = since
+        """When it came, in seconds of the pool's clock."""
         self.deadline = deadline
+        """When its time is up."""
         self.state = WaiterState.WAITING
+        """How it fares."""
 
     def end(self, outcome: WaiterState) -> None:
+        """Become something final. Raises `IllegalStep` the second time."""
         self.state = check_step(WAITER_STEPS, self.state, outcome)
 
     def __repr__(self) -> str:
@@ -63,10 +69,13 @@ class WaitingQueue:
         return waiter in self._waiters
 
     def join(self, waiter: Waiter) -> None:
+        """Take the last place."""
         self._waiters[waiter] = None
 
     def leave(self, waiter: Waiter) -> None:
+        """Leave, from any place. Raises `KeyError` for a waiter that is not in the queue."""
         del self._waiters[waiter]
 
     def first(self) -> Waiter:
+        """The waiter that came first. Raises `StopIteration` if nobody waits."""
         return next(iter(self._waiters))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ssepool.core.event import Entry
 
-STEP = 2000
+STEP_ENTRIES = 2000
 """Entries that are indexed in one call: about a millisecond."""
 
 
@@ -17,7 +17,9 @@ class Kept(NamedTuple):
     """How much is kept."""
 
     events: int
+    """Entries."""
     bytes: int
+    """Bytes of their frames."""
 
 
 class Window:
@@ -30,6 +32,7 @@ class Window:
     def __init__(self, epoch: str, *, after: int = 0, events: float, bytes: float, age: float) -> None:
         """Empty; the first entry comes at the position behind `after`."""
         self.epoch = epoch
+        """Names the history that the entries are of."""
         self.newest = after
         """The position of the newest entry, kept or dropped."""
         self._prefix = epoch + "-"
@@ -50,6 +53,7 @@ class Window:
 
     @property
     def kept(self) -> Kept:
+        """How much is kept now."""
         return Kept(len(self._entries), self._bytes)
 
     def append(self, entries: Sequence[Entry], now: float) -> None:
@@ -121,7 +125,7 @@ class Window:
 
     def _index(self) -> None:
         start = max(self._indexed, self.oldest)
-        self._indexed = min(self.newest, start + STEP)
+        self._indexed = min(self.newest, start + STEP_ENTRIES)
         for position in range(start + 1, self._indexed + 1):
             for topic in dict.fromkeys(self._entries[position].topics):  # an event may name a topic twice
                 if topic in self._topics:

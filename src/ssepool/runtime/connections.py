@@ -191,8 +191,11 @@ class Connections:
         """`node` begins each connection's id and `secret` is the key of their tokens. `now` is the hub's clock and
         `wall_clock` the time since the epoch, in seconds."""
         self.node = node
+        """The name of this process, with which each connection's id begins."""
         self.now = now
+        """The hub's clock, in seconds."""
         self.wall_clock = wall_clock
+        """The time since the epoch, in seconds."""
         self._pool = pool
         self._feeds = feeds
         self._hooks = hooks

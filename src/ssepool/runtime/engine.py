@@ -51,22 +51,33 @@ class Engine:
         """Nothing is opened yet. `broker` is made of the configuration if none is given, `now` is the one clock, in
         seconds, and `chance` returns numbers from 0 to 1. Raises `ConfigError` for a broker that is not known."""
         self.config = config
+        """The settings."""
         self.now = now
+        """The one clock, in seconds."""
         self.chance = chance
+        """Numbers from 0 to 1, by chance."""
         self.node = secrets.token_hex(3)
         """Names this process in its connections' ids."""
         self.pool = Pool(config.pool, jitter=chance)
+        """The slots and the queue."""
         self.tasks = Tasks()
+        """What goes on beside, until the hub closes."""
         self.hooks = Hooks(self.tasks)
+        """The application's functions."""
         self.bans = Bans()
+        """Clients that are to stay away."""
         self.delivery = Delivery(config, now)
+        """Brings every connection up to the head of its feed."""
         self.feeds = Feeds(self.delivery, now)
+        """The feeds of all subscriptions."""
         self.log = EventLog(
             broker or connect(config), self.feeds.dispatch, self.feeds.announce_loss, self.delivery.room, now
         )
+        """What is at hand of the broker's order."""
         self.connections = Connections(
             self.pool, self.feeds, self.hooks, node=self.node, secret=secrets.token_bytes(32), now=now
         )
+        """Who holds the slots."""
         self.links = LinkContext(self.pool, self.delivery, now, self.retry, config.lag_policy)
         """What each link is made with."""
         self.streamer: Streamer | None = None

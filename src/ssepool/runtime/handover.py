@@ -19,8 +19,11 @@ import sys
 from typing import Protocol
 
 DETACH = "ssepool.detach"
+"""The extension that takes a socket away from the server."""
 ALONE = "ssepool.alone"
+"""The extension that keeps a connection for one response."""
 ABORT = "ssepool.abort"
+"""The extension that drops a connection."""
 
 AVAILABLE = sys.platform == "linux"
 """Whether sockets can be taken over on this system: that takes epoll."""

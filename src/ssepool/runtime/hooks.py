@@ -20,6 +20,7 @@ class Hooks:
         self._tasks = tasks
 
     def add(self, name: str, hook: Callable[..., Any]) -> None:
+        """Have a function called when this happens: `connect`, `disconnect` or `message`."""
         self._hooks.setdefault(name, []).append(hook)
 
     def __contains__(self, name: str) -> bool:

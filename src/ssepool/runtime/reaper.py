@@ -53,6 +53,7 @@ class Reaper:
         self._arm()
 
     def stop(self) -> None:
+        """Look no more."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None

@@ -16,6 +16,7 @@ from ssepool.runtime.engine import Engine
 from ssepool.runtime.streams.delivery import SLICE_SECONDS
 
 Send = Callable[[Event], Awaitable[None]]
+"""Writes an event to one client. Raises `ConnectionReleased`."""
 
 logger = logging.getLogger("ssepool")
 

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
+"""The signals that end a process politely."""
 
 
 @contextlib.contextmanager

@@ -38,6 +38,7 @@ TELL_SECONDS = 0.1
 """Seconds between two times that a worker tells the others how full it is, whatever happens."""
 
 OUT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Errors of `accept` that say that the system has no more to give at the moment."""
 
 
 Admit = Callable[[dict[str, Any], Callable[[], Handover]], bool]
@@ -184,8 +185,11 @@ class Accepted:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+        """The descriptor of the accepted socket."""
         self.sink: Sink | None = None
+        """There is no application that would send anything."""
         self.taken = False
+        """Whether the descriptor is the hub's."""
 
     def take(self) -> Accepted:
         """From here on the descriptor is the caller's."""

@@ -53,7 +53,9 @@ class Server:
         Raises `ConfigError` for an address other than loopback unless the configuration says `insecure`.
         """
         self.hub = hub
+        """What is served."""
         self.config = config or ServerConfig()
+        """The settings."""
         check_address(self.config)
         # Another application decides by itself what is answered under which path.
         shortcuts = hub.parts.shortcuts if app is hub.app else None

@@ -44,12 +44,15 @@ class Worker:
     """What a worker's process is given."""
 
     index: int
+    """Its number, from 0 on."""
     count: int
+    """How many there are."""
     group: str
     """Names the workers of this supervisor."""
     listener: socket.socket
     """All workers accept from the same."""
     balance: Balance
+    """How the workers share new clients out."""
     ready: Connection
     """Anything sent here says that this worker takes connections."""
 

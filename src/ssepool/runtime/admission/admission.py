@@ -153,6 +153,7 @@ class Nobody:
 
 
 NOBODY = Nobody()
+"""The one applicant of all requests that do not wait."""
 
 
 def is_to_stay_away(engine: Engine, visit: Visit) -> bool:

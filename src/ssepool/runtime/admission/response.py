@@ -36,6 +36,7 @@ class EventStream(Response):
 
     def __init__(self, engine: Engine, visit: Visit) -> None:
         self.visit = visit
+        """What the client asks for."""
         self._engine = engine
         self.status_code = 200
         self.background = None

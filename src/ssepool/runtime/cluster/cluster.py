@@ -48,7 +48,9 @@ Q = TypeVar("Q", bound=Question[Any])
 A = TypeVar("A")
 
 ENCODER = msgspec.json.Encoder()
+"""Of messages and their bodies."""
 DECODER = msgspec.json.Decoder(Message)
+"""Of messages; the body stays as it is."""
 
 
 class SideChannel(Protocol):

@@ -65,24 +65,34 @@ class ConnectionInfo(msgspec.Struct, frozen=True):
     """What others may know of a connection: everything but its token."""
 
     id: str
+    """The connection's id."""
     state: Literal["open", "closing"]
+    """Whether its stream is open, or being ended."""
     user: str | None
+    """Who the client is, as the application said."""
     ip: str | None
+    """The address that the client comes from."""
     topics: tuple[str, ...]
+    """The names that the client follows, sorted."""
     patterns: tuple[str, ...]
+    """The patterns that the client follows, sorted."""
     data: msgspec.Raw
     """The client's own data, as JSON."""
     opened_at: float
     """Unix time in seconds."""
     events_sent: int
+    """Events written to the client."""
     bytes_sent: int
+    """Bytes written to the client."""
     events_skipped: int
+    """Events that the client did not get because it was too slow."""
 
 
 class Page(msgspec.Struct):
     """Connections of one node, by slot."""
 
     connections: list[ConnectionInfo]
+    """In the order of their slots."""
     more: bool = False
     """Whether there are others behind them."""
 
@@ -94,11 +104,15 @@ class FindConnections(Question[Page], frozen=True):
     answer = Page
 
     limit: int
+    """How many at the most."""
     topic: str | None = None
     """Only with this topic or pattern; likewise the next three."""
     user: str | None = None
+    """Only of this user."""
     ip: str | None = None
+    """Only from this address."""
     state: str | None = None
+    """Only in this state."""
     after: tuple[str, int] | None = None
     """Node and slot that come before those to be listed."""
 
@@ -110,6 +124,7 @@ class DescribeConnection(Question[ConnectionInfo | None], frozen=True):
     answer = ConnectionInfo | None
 
     id: str
+    """The connection's id."""
 
 
 class Kick(Question[bool], frozen=True):
@@ -119,7 +134,9 @@ class Kick(Question[bool], frozen=True):
     answer = bool
 
     id: str
+    """The connection's id."""
     seconds: float
+    """How long the client is kept away; 0 for not at all."""
 
 
 class Ban(Question[None], frozen=True):
@@ -129,7 +146,9 @@ class Ban(Question[None], frozen=True):
     answer = None
 
     fingerprint: str
+    """What the client is recognised by."""
     seconds: float
+    """How long it is kept away."""
 
 
 Outcome = Literal["accepted", "invalid_token", "not_found"]
@@ -143,8 +162,11 @@ class Receive(Question[Outcome], frozen=True):
     answer = Outcome
 
     id: str
+    """The connection's id."""
     token: str
+    """What the client proves itself with."""
     data: Any
+    """The client's data."""
 
 
 class AskReport(Question[NodeReport], frozen=True):
@@ -154,6 +176,7 @@ class AskReport(Question[NodeReport], frozen=True):
     answer = NodeReport
 
     cells: bool = False
+    """Whether the state of each slot is wanted."""
 
 
 class Resize(Question[bool], frozen=True):
@@ -163,6 +186,7 @@ class Resize(Question[bool], frozen=True):
     answer = bool
 
     size: int
+    """The new number of slots."""
 
 
 class Drain(Question[bool], frozen=True):
@@ -172,3 +196,4 @@ class Drain(Question[bool], frozen=True):
     answer = bool
 
     seconds: float
+    """The time over which the clients are sent away."""

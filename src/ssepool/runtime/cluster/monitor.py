@@ -14,7 +14,9 @@ from ssepool.runtime.streams.feeds import Feeds
 from ssepool.runtime.tasks import Tasks
 
 TOPIC = "ssepool/pool"
+"""Where the state is announced."""
 TYPE = "ssepool.pool"
+"""The type of these events."""
 
 INTERVAL_SECONDS = 0.5
 """Between two reports at the least."""

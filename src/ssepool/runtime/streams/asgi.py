@@ -11,8 +11,11 @@ from ssepool.core.states import LinkState, Reason
 from ssepool.runtime.streams.link import ENDED, ENDING, NEW, Link, LinkContext, reason_of
 
 Message = MutableMapping[str, Any]
+"""A message of the ASGI specification."""
 Receive = Callable[[], Awaitable[Message]]
+"""ASGI's `receive`."""
 Send = Callable[[Message], Awaitable[None]]
+"""ASGI's `send`."""
 
 
 class AsgiLink(Link):

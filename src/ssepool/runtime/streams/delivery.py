@@ -41,6 +41,7 @@ class Delivery:
     def __init__(self, config: HubConfig, now: Callable[[], float]) -> None:
         """`now` is the hub's clock, in seconds."""
         self.config = config
+        """The settings: how far a client may lag."""
         self._now = now
         self._rounds: OrderedDict[Feed | None, Iterator[int]] = OrderedDict()
         """What each feed's turn has still to visit; under None, the replays'."""

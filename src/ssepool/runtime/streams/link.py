@@ -21,6 +21,7 @@ from ssepool.core.states import LINK_STEPS, LinkState, Reason, SlotState, check_
 from ssepool.runtime.streams.delivery import Delivery
 
 Bytes = bytes | memoryview
+"""What a transport writes."""
 
 OUTBOX_FRAMES = 256
 """Frames for one connection alone that may wait to be written; senders wait while there are more."""
@@ -67,7 +68,9 @@ class LinkContext:
     """What all links of a hub share."""
 
     pool: Pool
+    """The pool whose slots the links serve."""
     delivery: Delivery
+    """What has a link flushed in its turn."""
     now: Callable[[], float]
     """The hub's clock, in seconds."""
     retry: Callable[[], int]
@@ -104,13 +107,19 @@ class Link(ABC):
 
     def __init__(self, context: LinkContext, dialect: Dialect = DIALECT) -> None:
         self.context = context
+        """What it shares with all other links."""
         self.dialect = dialect
+        """How the hub speaks to this client."""
         self.state = NEW
+        """How far the stream has come."""
         self.stalled = False
         """The transport takes no more at the moment."""
         self.slot: Slot | None = None
+        """The client's slot; None while it waits for one, and once it has left."""
         self.feed: Feed | None = None
+        """The feed that the client follows; None before and after that."""
         self.replay: Backlog | None = None
+        """What the client missed, until it has it."""
         self.outbox: list[bytes] | None = None
         """Frames for this client alone, in order."""
         self.held: list[tuple[int, bytes]] | None = None
@@ -120,6 +129,7 @@ class Link(ABC):
         self.finishing: Reason | None = None
         """The reason to close for, in the state FINISHING."""
         self.owner: Owner | None = None
+        """What is told of the end."""
         self._room: asyncio.Future[None] | None = None
         """Set when the outbox has been emptied; made by the first sender that waits for it."""
 

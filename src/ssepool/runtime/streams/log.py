@@ -66,13 +66,16 @@ class EventLog:
         awaited before each page that the broker has for us, so that delivery is not swamped. `now` is the hub's clock,
         in seconds."""
         self.broker = broker
+        """Where events are kept."""
         self._instant = broker if isinstance(broker, InstantBroker) else None
         self.config = broker.config
+        """The settings."""
         self.failing: BrokerError | None = None
         """Why the broker cannot be followed at the moment."""
         self.bounds = Bounds("", 0, 0, 0)
         """What the broker had when we last looked."""
         self.fetching = asyncio.Semaphore(MAX_FETCHES)
+        """Bounds the pages that are fetched at a time."""
         self._deliver = deliver
         self._lost = lost
         self._room = room
@@ -84,6 +87,7 @@ class EventLog:
         self._crowded = False
         """The tail waits for delivery, not for the broker."""
         self.window: Window
+        """The newest of the history."""
         self.position: int
         """The position of the newest entry that was given to `deliver`."""
         self._begin(self.bounds, 0)
@@ -107,6 +111,7 @@ class EventLog:
                 await self.reached(self.bounds.newest)
 
     async def close(self) -> None:
+        """Follow no more, and let the broker go."""
         for task in self._tasks:
             task.cancel()
         if self._tasks:

@@ -64,9 +64,11 @@ class Replay:
         """What has been fetched and not been looked through."""
         self._asking = False
         self.subscription = subscription
+        """What the client wants."""
         self.wanted = wanted
         """The id that the client came with, until delivery has begun behind it."""
         self.position = after
+        """How far the order has been gone through; None until the client's place is known."""
         self.taken = 0
         """Events in the page returned last."""
 

@@ -46,7 +46,9 @@ class SocketLink(Link):
     ) -> None:
         super().__init__(context, dialect)
         self.streamer = streamer
+        """What watches the socket."""
         self.fd = handover.fd
+        """The file descriptor."""
         self._begun: asyncio.Future[None] | None = None
         self._handover: Handover | None = handover
         handover.sink = self
@@ -55,6 +57,7 @@ class SocketLink(Link):
     # The application's response, as far as the server passes it on.
 
     def head(self, data: bytes) -> None:
+        """The response's head, in its wire format."""
         self.push(data)
         if self.state is NEW:
             self.become(OPEN)
@@ -62,9 +65,11 @@ class SocketLink(Link):
             self._begun.set_result(None)
 
     def body(self, data: bytes) -> None:
+        """What the application sends before the stream is the hub's own."""
         self.push(data)
 
     def complete(self) -> None:
+        """The application's response is over: end when it is out."""
         if self.state is NEW:  # an application that has sent no head
             self.end(Reason.ERROR)
         elif not self.is_leaving:
@@ -183,16 +188,20 @@ class Streamer:
         return len(self._links)
 
     def watch(self, link: SocketLink) -> None:
+        """Have the link told of everything that happens to its socket."""
         self._epoll.register(link.fd, WATCH)
         self._links[link.fd] = link
 
     def await_room(self, link: SocketLink) -> None:
+        """Have the link told when its socket takes more."""
         self._epoll.modify(link.fd, WATCH | select.EPOLLOUT)
 
     def have_room(self, link: SocketLink) -> None:
+        """The link waits for room no longer."""
         self._epoll.modify(link.fd, WATCH)
 
     def forget(self, link: SocketLink) -> None:
+        """The link's socket is about to be closed."""
         del self._links[link.fd]
         self._epoll.unregister(link.fd)
 
