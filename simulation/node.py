@@ -62,7 +62,7 @@ class Surroundings(Protocol):
 
 
 class Node:
-    """The runtime's part is modelled after `runtime/listener.py`, `delivery.py`, `replay.py`, `reaper.py` and
+    """The runtime's part is modelled after `server/listener.py`, `delivery.py`, `replay.py`, `reaper.py` and
     `admission.py`; the pool is the real one.
 
     A turn of the loop takes up to `BURST_CONNECTIONS` connections and then replays for `SLICE_SECONDS`, and each

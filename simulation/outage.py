@@ -11,10 +11,10 @@ from ssepool.core.feed import Feed
 from ssepool.core.topics import Subscription
 
 SLICE_SECONDS = 0.002
-"""How long delivery holds the loop at a time, as in `runtime/delivery.py`."""
+"""How long delivery holds the loop at a time, as in `runtime/streams/delivery.py`."""
 
 BACKLOG_BYTES = 4 * MiB
-"""What may be appended to the feed and not yet offered to the connections, as in `runtime/delivery.py`."""
+"""What may be appended to the feed and not yet offered to the connections, as in `runtime/streams/delivery.py`."""
 
 CHUNK_CONNECTIONS = 50
 """Connections that are stepped over at once: all of them stand at one cursor."""

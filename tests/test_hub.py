@@ -1,0 +1,54 @@
+"""The public class: its names are those of its page, and no others."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ssepool import Connection, Hub
+from ssepool.core.event import EventFields
+
+PAGE = (Path(__file__).parents[1] / "docs" / "hub.md").read_text("utf-8")
+
+
+def documented(text: str) -> set[str]:
+    """The names in the first column of a page's tables."""
+    cells = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
+    return {name for cell in cells for name in re.findall(r"`(\w+)", cell)}
+
+
+def public(cls: type[Any], *instances: object) -> set[str]:
+    return {name for owner in (cls, *instances) for name in dir(owner) if not name.startswith("_")}
+
+
+def test_the_hub_has_the_names_of_its_page_and_no_others() -> None:
+    assert public(Hub, Hub()) == documented(PAGE)
+
+
+def test_a_connection_has_the_names_of_the_page() -> None:
+    [line] = re.findall(r"^A `Connection` has (.*)\.$", PAGE, re.MULTILINE)
+    assert set(re.findall(r"`(\w+)", line)) <= public(Connection)
+
+
+@pytest.mark.parametrize("method", [Hub.publish, Hub.response, Hub.stream, Hub.kick, Hub.drain])
+def test_the_parameters_are_those_of_the_page(method: Any) -> None:
+    [given] = re.findall(rf"`{method.__name__}\((.*?)\)`", PAGE)
+    names = [name for name in re.split(r"[ ,*]+", given) if name]
+    expected = [name for name in inspect.signature(method).parameters if name != "self"]
+    if expected[-1] == "fields":
+        expected[-1:] = EventFields.__annotations__
+    assert names == expected
+
+
+def test_every_public_name_says_what_it_does() -> None:
+    methods = [getattr(Hub, name) for name in public(Hub)]
+    assert [method for method in methods if not inspect.getdoc(method)] == []
+
+
+def test_there_is_one_class_of_that_name() -> None:
+    sources = Path(inspect.getfile(Hub)).parent.rglob("*.py")
+    assert sum(len(re.findall(r"^class Hub\b", path.read_text("utf-8"), re.MULTILINE)) for path in sources) == 1
