@@ -207,3 +207,42 @@ async def test_after_a_defect_nobody_is_asked_again(
     assert "could not be answered" in caplog.text
     assert side.asked == []
     writer.close()
+
+
+CHUNKED = b"POST /p HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+BLOATED = {
+    "trailers": [CHUNKED + b"3\r\napp\r\n0\r\n" + b"a:\r\n" * 3000],
+    "a trailer without end": [CHUNKED + b"3\r\napp\r\n0\r\na: ", *[b"x" * 1000] * 10],
+    "an extension of a chunk without end": [CHUNKED + b"3;", *[b"x" * 1000] * 10],
+    "requests behind one that has no answer": [post(b"app wait") + GET * 200],
+}
+
+
+@pytest.mark.parametrize("packets", BLOATED.values(), ids=BLOATED)
+async def test_a_connection_that_sends_too_much_beside_its_bodies_is_ended(
+    side: Side, address: tuple[str, int], packets: list[bytes]
+) -> None:
+    reader, writer = await asyncio.open_connection(*address)
+    for packet in packets:
+        writer.write(packet)
+        await asyncio.sleep(0)
+    async with asyncio.timeout(15):
+        answer = await reader.read()
+    assert answer.split()[1] in (b"400", b"431")
+    side.go_on.set()
+    writer.close()
+
+
+async def test_a_body_in_many_small_parts_is_taken(side: Side, address: tuple[str, int]) -> None:
+    parts = [b"1;why=not\r\nx\r\n"] * 3000
+    [answer] = await talk(side, address, CHUNKED + b"3\r\napp\r\n", *parts, b"0\r\n\r\n")
+    assert answer == b"in time: app" + b"x" * 3000
+
+
+async def test_a_trailer_does_not_get_among_the_headers(side: Side, address: tuple[str, int]) -> None:
+    trailer = b"X-Forwarded-For: 10.9.9.9\r\nExpect: 100-continue\r\n"
+    assert await talk(side, address, CHUNKED + b"3\r\nabc\r\n0\r\n" + trailer + b"\r\n") == [b"at once: abc"]
+    made = side.protocols[-1]
+    assert b"x-forwarded-for" not in [name for name, _ in made.headers]
+    assert not made.expect_100_continue

@@ -27,6 +27,12 @@ HEAD_SECONDS = 10.0
 MAX_HEAD_BYTES = 64 * KiB
 """Bytes of a request's head, beyond what has come in one read, until its client is refused."""
 
+MAX_AROUND_BODY_BYTES = 8 * KiB
+"""Bytes of a chunked body that are no part of it: trailers, and what stands between two parts (RFC 9112, 7.1)."""
+
+MAX_PIPELINED_REQUESTS = 100
+"""Requests of a connection that wait for the answers to those before them."""
+
 
 def _refusal(status: int, text: str) -> bytes:
     fields = f"content-type: text/plain; charset=utf-8\r\ncontent-length: {len(text)}\r\nconnection: close\r\n\r\n"
@@ -43,6 +49,10 @@ TOO_LARGE = _refusal(431, "Request Header Fields Too Large")
 
 Answer = Callable[[bytes, list[tuple[bytes, bytes]], bytes], Reply | None]
 """Gives the answer to a request, from its target, headers and body; or None, and then has done nothing."""
+
+
+class Excess(Exception):
+    """A request has more of something than is taken. Raised for the parser, which stops at once."""
 
 
 class Protocol(HttpToolsProtocol):
@@ -67,6 +77,11 @@ class Protocol(HttpToolsProtocol):
         """Whether a request's head is awaited, or has begun."""
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_size = 0
+        self._in_body = False
+        """Whether a request's body is awaited, or has begun."""
+        self._trailer_bytes = 0
+        self._bytes_without_part = 0
+        """Bytes that came in its body since the last part of it."""
         self._may_answer = False
         """Whether the application need not be asked about the next request of this packet."""
         self._held: list[bytes] | None = None
@@ -88,7 +103,11 @@ class Protocol(HttpToolsProtocol):
         # Of a packet's requests only the first: a packet is as long as a client likes, and tasks take turns.
         self._may_answer = self.answer is not None and self._is_idle
         timer = self._head_timer
+        self._bytes_without_part += len(data)
         super().data_received(data)
+        # The parser calls nothing while it is inside one field, however long that is.
+        if self._in_body and self._bytes_without_part > MAX_AROUND_BODY_BYTES:
+            self._refuse(TOO_LARGE)
         if self._held is not None:
             self._go_on()
         if self._head_timer is None:
@@ -112,12 +131,25 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        self._in_head = True
+        self._in_head, self._in_body = True, False
         self._unset_keepalive_if_required()  # which the answer to a request before it in this packet has set
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field of the head, or a trailer. Trailers are dropped: a proxy's word on the client, or what a route has
+        looked at already, must not be overridden by them (RFC 9110, 6.5.1)."""
+        if self._in_head:
+            super().on_header(name, value)
+        else:
+            self._trailer_bytes += len(name) + len(value) + 4
+            if self._trailer_bytes > MAX_AROUND_BODY_BYTES:
+                raise Excess(f"more than {MAX_AROUND_BODY_BYTES} bytes of trailers")
 
     def on_headers_complete(self) -> None:
         """The head is there: it is decided who answers."""
-        self._in_head = False
+        if len(self.pipeline) >= MAX_PIPELINED_REQUESTS:
+            raise Excess(f"more than {MAX_PIPELINED_REQUESTS} requests behind one that has no answer")
+        self._in_head, self._in_body = False, True
+        self._trailer_bytes = self._bytes_without_part = 0
         self._stop_head_timer()
         if self._may_answer and self._is_plain():
             self._held = []
@@ -127,6 +159,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
+        self._bytes_without_part = 0
         if self._held is not None:
             self._held.append(body)
         else:
@@ -134,6 +167,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is there as a whole."""
+        self._in_body = False
         if self._held is not None:
             if self._answered(b"".join(self._held)):
                 self._held = None
@@ -204,6 +238,9 @@ class Protocol(HttpToolsProtocol):
 
     def _refuse(self, answer: bytes) -> None:
         self._stop_head_timer()
+        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+            self.transport.abort()  # an answer in the middle of another would be read as a part of it
+            return
         if not self.transport.is_closing():
             self.transport.write(answer)
             self.transport.close()
