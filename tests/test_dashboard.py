@@ -305,8 +305,7 @@ async def test_everything_that_can_be_pressed_has_a_name_and_is_reached_by_keybo
 
 @pytest.fixture
 def client() -> Iterator[TestClient]:
-    hub: Any = None  # the pages work on the rest of the surface alone
-    app = Starlette(routes=[*pages.routes(hub), *dashboard.routes(hub)], exception_handlers=handlers)
+    app = Starlette(routes=[*pages.routes(), *dashboard.routes()], exception_handlers=handlers)
     with TestClient(app) as client:
         yield client
 
@@ -314,7 +313,9 @@ def client() -> Iterator[TestClient]:
 def test_every_file_that_a_page_names_is_served(client: TestClient) -> None:
     page = client.get("/dashboard").text
     linked = [link for link in re.findall(r'(?:href|src)="([^"#:]+)"', page) if "." in link]
-    imported = [f"dashboard/{name}" for name in dashboard.PARTS] + [f"web/{name}" for name in pages.SHARED]
+    imported = [f"dashboard/{name}" for name in dashboard.DASHBOARD_FILES] + [
+        f"web/{name}" for name in pages.SHARED_FILES
+    ]
     for path in {*linked, *imported, "ssepool.js"}:
         response = client.get(f"/{path}")
         assert response.status_code == 200, path

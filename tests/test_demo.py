@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import sys
@@ -15,6 +16,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from live import LiveServer, running
+from ssepool.core.event import Event
 from ssepool.http import demo, pages
 from ssepool.http.errors import handlers
 from windows import Windows, browser_test, has_state, serving, until
@@ -379,15 +381,15 @@ async def test_everything_that_can_be_pressed_has_a_name_and_is_reached_by_keybo
 
 
 class Quiet:
-    """A hub that takes events and does nothing with them."""
+    """An engine that takes events and does nothing with them."""
 
-    async def publish(self, *_: Any, **__: Any) -> str:
-        return "1"
+    async def publish_many(self, events: list[Event]) -> list[str]:
+        return ["1"] * len(events)
 
 
 @pytest.fixture
 def client() -> Iterator[TestClient]:
-    app = Starlette(routes=[*pages.routes(Quiet()), *demo.routes(Quiet())], exception_handlers=handlers)  # type: ignore[arg-type]
+    app = Starlette(routes=[*pages.routes(), *demo.routes(Quiet())], exception_handlers=handlers)  # type: ignore[arg-type]
     with TestClient(app) as client:
         yield client
 
@@ -426,25 +428,26 @@ def test_a_job_of_a_tab_that_runs_already_is_not_started_again(client: TestClien
 
 
 def test_jobs_beyond_the_bound_are_refused(client: TestClient) -> None:
-    for tab in range(demo.MOST_JOBS):
+    for tab in range(demo.MAX_JOBS):
         assert client.post("/demo/jobs", json={"tab": str(tab)}).status_code == 202
     refused = client.post("/demo/jobs", json={"tab": "one-more"})
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "too_many_jobs")
 
 
 async def test_a_job_reports_each_step_and_its_end_and_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "PAUSE", 0)
-    published: list[Any] = []
+    monkeypatch.setattr(demo, "STEP_SECONDS", 0)
+    published: list[Event] = []
 
-    async def publish(topic: str, data: Any, *, type: str) -> None:
-        published.append((topic, type, data))
+    async def publish_many(events: list[Event]) -> None:
+        published.extend(events)
 
-    jobs = demo.Jobs(SimpleNamespace(publish=publish))  # type: ignore[arg-type]
+    jobs = demo.Jobs(SimpleNamespace(publish_many=publish_many))  # type: ignore[arg-type]
     job, _ = jobs.start("tab")
     await jobs._running["tab"][1]
-    assert {(topic, type) for topic, type, _ in published} == {("demo/jobs/tab", "progress")}
-    assert [data["step"] for *_, data in published] == list(range(demo.STEPS + 1))
-    assert published[-1][2] == {"job": job, "percent": 100, "step": demo.STEPS, "done": True}
+    assert {(event.topics, event.type) for event in published} == {(("demo/jobs/tab",), "progress")}
+    reports = [json.loads(event.data) for event in published]
+    assert [report["step"] for report in reports] == list(range(demo.JOB_STEPS + 1))
+    assert reports[-1] == {"job": job, "percent": 100, "step": demo.JOB_STEPS, "done": True}
     assert jobs.start("tab")[1], "the tab may start another"
     await jobs._running["tab"][1]
 

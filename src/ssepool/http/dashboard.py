@@ -1,4 +1,4 @@
-"""The dashboard: the operator's page. It works on the rest of the surface alone and has only its files here."""
+"""The dashboard: the operator's page. It uses the other endpoints alone, so only its files have routes here."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from starlette.routing import BaseRoute
 
 from ssepool.http.pages import file_route
 
-PARTS = ("dashboard.css", "dashboard.js", "connections.js", "series.js")
+DASHBOARD_FILES = ("dashboard.css", "dashboard.js", "connections.js", "series.js")
+"""Files that the page loads, beside those of all pages."""
 
 
 def routes() -> list[BaseRoute]:
-    """The routes of the dashboard: its page, and the files that it is made of."""
+    """GET /dashboard, the page, and the files that it loads."""
     return [
         file_route("/dashboard", "dashboard.html"),
-        *(file_route(f"/dashboard/{name}", name) for name in PARTS),
+        *(file_route(f"/dashboard/{name}", name) for name in DASHBOARD_FILES),
     ]

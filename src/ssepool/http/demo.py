@@ -1,4 +1,4 @@
-"""The demo: a page that lives on one stream of the hub, and the long jobs that it can start."""
+"""The demo: a page that lives on one stream of the hub, and the long jobs that the page can start."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import asyncio
 import logging
 import re
 import secrets
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -25,33 +27,44 @@ from ssepool.runtime.engine import Engine
 
 logger = logging.getLogger("ssepool.http")
 
-STEPS = 60
-PAUSE = 0.2
+JOB_STEPS = 60
+"""Steps of a job; each publishes one event."""
+STEP_SECONDS = 0.2
 """Seconds between two steps of a job."""
-MOST_JOBS = 20
-MOST_BODY = KiB
-TAB = re.compile(r"[A-Za-z0-9_-]{1,64}")
+MAX_JOBS = 20
+"""Jobs that run at the same time at most."""
+MAX_BODY_BYTES = KiB
+"""Bytes of the body of POST /demo/jobs at most."""
+TAB_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""The allowed names of tabs."""
 
 
 class Start(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of POST /demo/jobs: the tab whose topic, `demo/jobs/<tab>`, gets the progress."""
+    """The body of POST /demo/jobs."""
 
-    tab: str
+    tab: Annotated[
+        str,
+        Meta(
+            description="The page's tab: the topic `demo/jobs/<tab>` gets the progress.",
+            extra_json_schema={"pattern": f"^{TAB_NAME.pattern}$"},
+        ),
+    ]
 
 
-START = msgspec.json.Decoder(Start)
+START_DECODER = msgspec.json.Decoder(Start)
+"""Reads the body of POST /demo/jobs."""
 
 
 def routes(engine: Engine) -> list[BaseRoute]:
-    """The routes of the demo: its page and files, and `POST /demo/jobs`."""
+    """GET /demo, the page, the files that it loads, and POST /demo/jobs."""
     jobs = Jobs(engine)
 
     async def start(request: Request) -> Response:
         read_query(request)
         media_type(request, JSON)
-        body = await read_body(request, MOST_BODY)
-        order = decode(START, body, root="job", code="invalid_job", fields=Start.__struct_fields__)
-        if not TAB.fullmatch(order.tab):
+        body = await read_body(request, MAX_BODY_BYTES)
+        order = decode(START_DECODER, body, root="job", code="invalid_job", fields=Start.__struct_fields__)
+        if not TAB_NAME.fullmatch(order.tab):
             message = f"job.tab is {shown(order.tab)}; it takes 1 to 64 characters of A-Z a-z 0-9 _ and -"
             raise APIError(400, "invalid_job", message)
         job, is_new = jobs.start(order.tab)
@@ -66,21 +79,22 @@ def routes(engine: Engine) -> list[BaseRoute]:
 
 
 class Jobs:
-    """Long jobs that do nothing but report: at most one a tab and `MOST_JOBS` in all."""
+    """Long jobs that only report their progress: at most one for each tab, and at most `MAX_JOBS` in all."""
 
     def __init__(self, engine: Engine) -> None:
+        """`engine` publishes the progress."""
         self._engine = engine
         self._running: dict[str, tuple[str, asyncio.Task[None]]] = {}
 
     def start(self, tab: str) -> tuple[str, bool]:
-        """Start a job for a tab: its id and True, or, where one runs already, the id of that and False.
+        """Start a job for a tab, and return its id and True. If the tab's job runs already: that job's id and False.
 
-        Raises `APIError` (503) while `MOST_JOBS` jobs run.
+        Raises `APIError` (503) while `MAX_JOBS` jobs run.
         """
         if tab in self._running:
             return self._running[tab][0], False
-        if len(self._running) >= MOST_JOBS:
-            message = f"{MOST_JOBS} jobs are running, which is the most; each takes {STEPS * PAUSE:g} s"
+        if len(self._running) >= MAX_JOBS:
+            message = f"{MAX_JOBS} jobs are running, which is the most; each takes {JOB_STEPS * STEP_SECONDS:g} s"
             raise APIError(503, "too_many_jobs", message, {"Retry-After": "5"})
         job = secrets.token_urlsafe(6)
         task = asyncio.create_task(self._run(tab, job), name=f"demo job {job}")
@@ -90,10 +104,11 @@ class Jobs:
 
     async def _run(self, tab: str, job: str) -> None:
         try:
-            for step in range(STEPS + 1):
+            for step in range(JOB_STEPS + 1):
                 if step:
-                    await asyncio.sleep(PAUSE)
-                progress = {"job": job, "percent": round(100 * step / STEPS), "step": step, "done": step == STEPS}
+                    await asyncio.sleep(STEP_SECONDS)
+                percent = round(100 * step / JOB_STEPS)
+                progress = {"job": job, "percent": percent, "step": step, "done": step == JOB_STEPS}
                 await self._engine.publish_many([Event.of(f"demo/jobs/{tab}", progress, type="progress")])
         except SSEPoolError as error:
             logger.info("demo job %s ended early: %s", job, error)
