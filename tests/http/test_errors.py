@@ -9,6 +9,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 import ssepool.errors
+from ssepool.core.refusal import ANSWERS
 from ssepool.errors import (
     BrokerError,
     ConfigError,
@@ -21,7 +22,7 @@ from ssepool.errors import (
     PoolTimeout,
     SSEPoolError,
 )
-from ssepool.http.errors import ANSWERS, APIError, handlers, refusal, translate
+from ssepool.http.errors import APIError, error_reply, handlers, translate
 
 
 async def ask(error: Exception | None, method: str = "GET", path: str = "/") -> httpx.Response:
@@ -116,4 +117,4 @@ async def test_a_client_that_left_is_no_fault() -> None:
 
 
 def test_a_message_that_json_cannot_carry_is_still_answered() -> None:
-    assert b"\\\\udc80" in refusal(400, "x", "\udc80").body
+    assert b"\\\\udc80" in error_reply(400, "x", "\udc80").body

@@ -1,6 +1,6 @@
-"""Errors over HTTP: what each is answered with, always as `{"error": {"code": ..., "message": ...}}`.
+"""Errors over HTTP: every refusal is answered as `{"error": {"code": ..., "message": ...}}`.
 
-`code` is a word for programs and does not change; `message` is for people and names the value and what is allowed.
+Status and code of each error of the package stand in `core/refusal.py`.
 """
 
 from __future__ import annotations
@@ -15,74 +15,48 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ExceptionHandler
 
+from ssepool.core.refusal import DEFECT, refusal_body, status_and_code
 from ssepool.core.topics import shown
-from ssepool.errors import (
-    BrokerError,
-    ConfigError,
-    ConnectionReleased,
-    DuplicateEvent,
-    EventTooLarge,
-    InvalidEvent,
-    InvalidTopic,
-    PoolClosed,
-    PoolFull,
-    PoolTimeout,
-    SSEPoolError,
-)
+from ssepool.errors import SSEPoolError
 from ssepool.http.reply import JSONReply
-
-ANSWERS: dict[type[SSEPoolError], tuple[int, str]] = {
-    ConfigError: (400, "invalid_setting"),
-    InvalidEvent: (400, "invalid_event"),
-    EventTooLarge: (413, "event_too_large"),
-    DuplicateEvent: (409, "duplicate_event"),
-    InvalidTopic: (400, "invalid_topic"),
-    PoolFull: (503, "pool_full"),
-    PoolTimeout: (503, "timed_out"),
-    PoolClosed: (503, "pool_closed"),
-    ConnectionReleased: (404, "not_found"),
-    BrokerError: (503, "broker_error"),
-}
-"""Status and code of each error of the package; a class not listed is answered as its base class is."""
 
 
 class APIError(HTTPException):
-    """A request that is refused. An `HTTPException`, so that it says its status in any Starlette application."""
+    """A refused request. It is an `HTTPException`, so that any Starlette application answers it with its status."""
 
     def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+        """`status` is the HTTP status, `code` the word for programs, `message` the text for people."""
         super().__init__(status, message, dict(headers) if headers else None)
         self.code = code
+        """The word for programs."""
 
 
-def refusal(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> JSONReply:
-    """The answer to a request that is refused."""
-    # A lone surrogate, which no JSON can carry, must not turn a refusal into an error of our own.
-    message = message.encode("utf-8", "backslashreplace").decode()
-    return JSONReply({"error": {"code": code, "message": message}}, status, headers)
+def error_reply(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> JSONReply:
+    """The answer to a refused request."""
+    return JSONReply(refusal_body(code, message), status, headers)
 
 
 def translate(error: SSEPoolError) -> APIError:
-    """An error of the package as the refusal that it is answered with."""
-    for cls in type(error).__mro__:
-        if cls in ANSWERS:
-            status, code = ANSWERS[cls]
-            return APIError(status, code, str(error))
-    return APIError(500, "internal_error", "the hub could not do what was asked")
+    """The refusal for an error of the package. The message of an error that is in no table stays inside the hub."""
+    status, code = status_and_code(error)
+    message = "the hub could not do what was asked" if (status, code) == DEFECT else str(error)
+    return APIError(status, code, message)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if isinstance(error, APIError):
-        return refusal(error.status_code, error.code, error.detail, error.headers)
+        return error_reply(error.status_code, error.code, error.detail, error.headers)
     if error.status_code == 404:
-        return refusal(404, "not_found", f"there is nothing at {shown(request.url.path)}", error.headers)
+        return error_reply(404, "not_found", f"there is nothing at {shown(request.url.path)}", error.headers)
     if error.status_code == 405:
         return _on_wrong_method(request)
-    return refusal(error.status_code, HTTPStatus(error.status_code).name.lower(), error.detail, error.headers)
+    return error_reply(error.status_code, HTTPStatus(error.status_code).name.lower(), error.detail, error.headers)
 
 
 def _on_wrong_method(request: Request) -> Response:
-    # The exception knows the methods of one route, but a path may have several.
+    """Answer 405, or 204 to OPTIONS, with the methods of the path in `Allow` (RFC 9110, 15.5.6)."""
+    # The exception knows the methods of one route, but a path may have several routes.
     methods: set[str] = {"OPTIONS"}
     for route in request.app.routes:
         if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
@@ -91,7 +65,7 @@ def _on_wrong_method(request: Request) -> Response:
     if request.method == "OPTIONS":
         return Response(status_code=204, headers={"Allow": allowed})
     message = f"{shown(request.url.path)} does not take {shown(request.method)}; it takes {allowed}"
-    return refusal(405, "method_not_allowed", message, {"Allow": allowed})
+    return error_reply(405, "method_not_allowed", message, {"Allow": allowed})
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
@@ -100,13 +74,14 @@ async def _on_error(request: Request, error: Exception) -> Response:
 
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:
-    # Nobody is there to read it: servers drop it. It only keeps an ordinary departure from being logged as a fault.
+    # No client is left to read this, and servers drop it. It keeps servers from logging a departure as a fault.
     return Response(status_code=400)
 
 
 async def _on_defect(request: Request, error: Exception) -> Response:
     # Starlette raises the exception again behind this answer, so that the server logs it.
-    return refusal(500, "internal_error", "the hub failed at this request; its log says why")
+    status, code = DEFECT
+    return error_reply(status, code, "the hub failed at this request; its log says why")
 
 
 handlers: dict[Any, ExceptionHandler] = {
@@ -115,4 +90,4 @@ handlers: dict[Any, ExceptionHandler] = {
     ClientDisconnect: _on_disconnect,
     Exception: _on_defect,
 }
-"""For `Starlette(exception_handlers=...)`."""
+"""The exception handlers of an application with the hub's routes: `Starlette(exception_handlers=handlers)`."""

@@ -1,4 +1,4 @@
-"""SameOrigin: keeps pages of other sites from changing anything in the hub through their visitors' browsers."""
+"""SameOrigin: pages of other sites cannot change anything in the hub through the browsers of their visitors."""
 
 from __future__ import annotations
 
@@ -9,26 +9,33 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ssepool.core.topics import shown
-from ssepool.http.errors import refusal
+from ssepool.http.errors import error_reply
 
-SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that change nothing (RFC 9110, 9.2.1)."""
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+"""The port that an origin of this scheme leaves out."""
 
 
 class SameOrigin:
-    """ASGI middleware: 403 for a request that changes something and comes from a page of another site.
+    """ASGI middleware: answers 403 to a request that may change something and comes from a page of another site.
 
-    A form of any web page can be sent to any address, also to a hub on its visitor's own machine; the browser then
-    tells whose page it was in `Origin`. What has no `Origin` is no page's. The scheme is not compared, because a proxy
-    that ends TLS changes it. `allow_origins` are the origins of other sites that may (`*`: all), as in `HubConfig`.
+    Any web page can send a form to any address, for instance to a hub on the visitor's own machine. The browser then
+    names the page's origin in `Origin` (RFC 6454, section 7); a request without `Origin` does not come from a page. The
+    scheme is not compared, because a proxy that ends TLS changes it.
     """
 
     def __init__(self, app: ASGIApp, allow_origins: Iterable[str] = ()) -> None:
+        """`app` gets the allowed requests. `allow_origins` are the allowed origins of other sites, or `*` for all, as
+        in `HubConfig`."""
         self.app = app
+        """The application behind this middleware."""
         self.allowed = frozenset(origin.lower().rstrip("/") for origin in allow_origins)
+        """The allowed origins of other sites, in lower case."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] in SAFE:
+        """Answer one request, or pass it on."""
+        if scope["type"] != "http" or scope["method"] in SAFE_METHODS:
             return await self.app(scope, receive, send)
         headers = Headers(scope=scope)
         host = headers.get("host", "")
@@ -39,7 +46,7 @@ class SameOrigin:
             f"a page of {shown(foreign[0])} may not do this at {shown(host)}; "
             "allow_origins takes the origins of other sites that may"
         )
-        await refusal(403, "forbidden_origin", message)(scope, receive, send)
+        await error_reply(403, "forbidden_origin", message)(scope, receive, send)
 
     def _is_allowed(self, origin: str, host: str) -> bool:
         if "*" in self.allowed or origin in self.allowed:

@@ -1,4 +1,4 @@
-"""Query strings: bounded, and without parameters that nobody knows."""
+"""Query strings: bounded in size, and without unknown parameters."""
 
 from __future__ import annotations
 
@@ -9,30 +9,34 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ssepool.core.topics import shown
-from ssepool.http.errors import APIError, refusal
+from ssepool.http.errors import APIError, error_reply
 
 MAX_QUERY_BYTES = 8 * 1024
 """Bytes of a query string at most."""
 
 
 class QueryLimit:
-    """ASGI middleware: answers 414 to a query string of more than `MAX_QUERY_BYTES` bytes and passes on all else."""
+    """ASGI middleware: answers 414 (RFC 9110, 15.5.15) to a query string of more than `MAX_QUERY_BYTES` bytes."""
 
     def __init__(self, app: ASGIApp) -> None:
+        """`app` gets all other requests."""
         self.app = app
+        """The application behind this middleware."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or pass it on."""
         size = len(scope.get("query_string", b""))
         if scope["type"] != "http" or size <= MAX_QUERY_BYTES:
             return await self.app(scope, receive, send)
         message = f"the query string has {size} bytes; it takes {MAX_QUERY_BYTES} at most"
-        await refusal(414, "query_too_long", message)(scope, receive, send)
+        await error_reply(414, "query_too_long", message)(scope, receive, send)
 
 
 def read_query(request: Request, *allowed: str, repeatable: Iterable[str] = ()) -> dict[str, str]:
-    """The parameters of a request by name, of which `repeatable` ones hold their first value here.
+    """The query parameters of a request by name. A parameter of `repeatable` has its first value here.
 
-    Raises `APIError` (400) for a parameter that is in neither list, or is given twice and must not be.
+    Raises `APIError` (400) for a parameter that is neither in `allowed` nor in `repeatable`, and for one of `allowed`
+    that is given twice.
     """
     names = (*allowed, *repeatable)
     values: dict[str, str] = {}
@@ -47,7 +51,10 @@ def read_query(request: Request, *allowed: str, repeatable: Iterable[str] = ()) 
 
 
 def number(name: str, text: str, *, least: int, most: int) -> int:
-    """A whole number from a parameter; raises `APIError` (400) for anything else or out of range."""
+    """The value of a parameter that takes a whole number from `least` to `most`.
+
+    `name` is the parameter's name for the message. Raises `APIError` (400) for any other text.
+    """
     if re.fullmatch(r"[0-9]{1,18}", text) and least <= int(text) <= most:
         return int(text)
     message = f"{name}={shown(text)} is not allowed; it takes a whole number from {least} to {most}"
@@ -55,7 +62,10 @@ def number(name: str, text: str, *, least: int, most: int) -> int:
 
 
 def seconds(name: str, text: str, *, most: int) -> float:
-    """Seconds, also with a fraction, from a parameter; raises `APIError` (400) for anything else or out of range."""
+    """The value of a parameter that takes seconds from 0 to `most`, with or without a fraction.
+
+    `name` is the parameter's name for the message. Raises `APIError` (400) for any other text.
+    """
     if re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,18})?", text) and float(text) <= most:
         return float(text)
     raise APIError(400, "invalid_parameter", f"{name}={shown(text)} is not allowed; it takes seconds from 0 to {most}")

@@ -10,12 +10,13 @@ import msgspec
 
 from ssepool.core.frames import Dialect
 from ssepool.core.pool import Pool
+from ssepool.core.refusal import refusal_body, status_and_code
 from ssepool.core.slot import Slot
 from ssepool.core.states import PoolState, Reason, SlotState, WaiterState
 from ssepool.core.topics import Subscription
 from ssepool.core.visit import Visit
 from ssepool.core.waiting import Waiter
-from ssepool.errors import PoolClosed, PoolFull, PoolTimeout, SSEPoolError
+from ssepool.errors import PoolClosed, PoolTimeout, SSEPoolError
 from ssepool.runtime.connections import Connection
 from ssepool.runtime.engine import Engine
 from ssepool.runtime.handover import Handover, Reply
@@ -244,7 +245,7 @@ def _follow(engine: Engine, link: Link, subscription: Subscription, last_event_i
         feeds.join(link, subscription)
 
 
-def refusal(engine: Engine, error: SSEPoolError, dialect: Dialect) -> Reply:
+def no_slot_reply(engine: Engine, error: SSEPoolError, dialect: Dialect) -> Reply:
     """Status, headers and body for a request that gets no slot.
 
     Programs get an honest 503 with `on_full = "reject"`, and so does a proxy that asks another node then, with
@@ -252,13 +253,9 @@ def refusal(engine: Engine, error: SSEPoolError, dialect: Dialect) -> Reply:
     otherwise the answer is a stream that says when to come back, and ends.
     """
     retry, pool = engine.retry(), engine.config.pool
+    status, code = status_and_code(error)
     if pool.on_full == "reject" or (pool.on_drain == "reject" and isinstance(error, PoolClosed)):
-        body = msgspec.json.encode({"error": {"code": reason_code(error), "message": str(error)}})
         seconds = str(max(1, round(retry / 1000))).encode()
-        return 503, [(b"content-type", b"application/json"), (b"retry-after", seconds)], body
-    return 200, list(dialect.headers), dialect.closed(reason_code(error), retry=retry)
-
-
-def reason_code(error: SSEPoolError) -> str:
-    """The reason code for a client that gets no slot."""
-    return {PoolTimeout: "timed_out", PoolFull: "pool_full"}.get(type(error), "pool_closed")
+        headers = [(b"content-type", b"application/json"), (b"retry-after", seconds)]
+        return status, headers, msgspec.json.encode(refusal_body(code, str(error)))
+    return 200, list(dialect.headers), dialect.closed(code, retry=retry)

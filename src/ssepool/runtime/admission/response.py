@@ -13,17 +13,11 @@ from typing import Self
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from ssepool.core.refusal import reason_code
 from ssepool.core.states import Reason
 from ssepool.core.visit import Visit
 from ssepool.errors import SSEPoolError
-from ssepool.runtime.admission.admission import (
-    ClientGone,
-    SlotRequest,
-    is_to_stay_away,
-    reason_code,
-    refusal,
-    welcome,
-)
+from ssepool.runtime.admission.admission import ClientGone, SlotRequest, is_to_stay_away, no_slot_reply, welcome
 from ssepool.runtime.engine import Engine
 from ssepool.runtime.handover import ABORT, ALONE, DETACH, Handover
 from ssepool.runtime.streams.asgi import AsgiLink
@@ -109,7 +103,7 @@ class EventStream(Response):
         await link.wait_started()
 
     async def _turn_away(self, scope: Scope, send: Send, error: SSEPoolError) -> None:
-        status, headers, body = refusal(self._engine, error, self.visit.dialect)
+        status, headers, body = no_slot_reply(self._engine, error, self.visit.dialect)
         if scope.get("http_version", "1.1").startswith("1"):  # HTTP/2 has no such header (RFC 9113, 8.2.2)
             # Else the server holds the connection of a client that is to come back in seconds, and its descriptor.
             headers = [*headers, (b"connection", b"close")]
