@@ -8,14 +8,17 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
+import msgspec
 import typer
 
 from ssepool.cli.notes import LOCAL, Url, hub
+from ssepool.core.report import NodeReport
 
 if TYPE_CHECKING:
     from rich.columns import Columns
 
 EXAMPLES = "Example: [bold]ssepool stats --watch 2[/bold]"
+"""The example at the end of the help."""
 
 T = TypeVar("T")
 
@@ -50,21 +53,34 @@ def _again(ask: Callable[[], T], seconds: float | None) -> Iterator[T]:
 
 
 def _rows(numbers: dict[str, Any], group: str = "hub") -> Iterator[tuple[str, str, Any]]:
-    """The numbers as group, name and value; what is nested makes a group of its own, behind the others."""
+    """The numbers of a report as group, name and value; nested numbers make groups of their own, behind the others.
+
+    These names are those of the answer, so a field that a report gets one day is shown without a change here.
+    """
     for name, value in numbers.items():
         if name != "workers" and not isinstance(value, dict):
             yield group, name, value
     for name, value in numbers.items():
         if isinstance(value, dict):
             yield from _rows(value, name)
-    for worker in numbers.get("workers", ()):
-        yield from _rows(_in_short(worker), f"worker {worker['worker']}")
+    for worker in _workers(numbers):
+        yield from _rows(_in_short(worker), f"worker {worker.worker}")
 
 
-def _in_short(worker: dict[str, Any]) -> dict[str, Any]:
-    """Of a worker's numbers those that differ from worker to worker; the sums of all stand in the other groups."""
-    names = ("free", "open", "waiting", "size")
-    return {"pid": worker["pid"], **{name: worker["pool"][name] for name in names}}
+def _workers(numbers: dict[str, Any]) -> list[NodeReport]:
+    """The reports of the workers. Raises `ClientError` if they are not those of this version of ssepool."""
+    from ssepool.client import ClientError
+
+    try:
+        return msgspec.convert(numbers.get("workers", []), list[NodeReport])
+    except msgspec.ValidationError as error:
+        raise ClientError(f"the hub's workers are of another version ({error}); --json shows what they say") from None
+
+
+def _in_short(worker: NodeReport) -> dict[str, Any]:
+    """The numbers that differ from worker to worker; the sums of all stand in the other groups."""
+    pool = worker.pool
+    return {"pid": worker.pid, "free": pool.free, "open": pool.open, "waiting": pool.waiting, "size": pool.size}
 
 
 def _plain(numbers: dict[str, Any]) -> str:
@@ -90,7 +106,7 @@ def _tables(numbers: dict[str, Any]) -> Columns:
 
 
 def _readable(name: str, value: Any) -> str:
-    """A number as people read it: sizes with units, times in seconds, separators between thousands."""
+    """A number for people: bytes with a unit, times in seconds, and separators between thousands."""
     if "bytes" in name:
         unit = min(3, max(0, int(value).bit_length() - 1) // 10)
         return f"{value / 1024**unit:.1f} {('B', 'KiB', 'MiB', 'GiB')[unit]}" if unit else f"{value} B"

@@ -14,6 +14,7 @@ from ssepool.client.errors import ClientError, Unreachable
 from ssepool.client.reader import Reader
 from ssepool.core.decoder import Message
 from ssepool.core.event import Event, EventFields
+from ssepool.core.pool import DRAIN_SECONDS
 
 if TYPE_CHECKING:
     import httpx2
@@ -131,7 +132,7 @@ class Client(_Base):
             response = self._http.get("/pool", follow_redirects=True)
         return calls.stats(response.status_code, response.content, str(response.url))
 
-    def drain(self, seconds: float = 30.0) -> None:
+    def drain(self, seconds: float = DRAIN_SECONDS) -> None:
         """Have the hub admit no more clients, and close the streams of its clients evenly over `seconds`, 0 to 3600.
 
         This returns at once; `stats()` has the number of clients that are left. Raises `ClientError`: `Refused` with
@@ -233,7 +234,7 @@ class AsyncClient(_Base):
             response = await self._http.get("/pool", follow_redirects=True)
         return calls.stats(response.status_code, response.content, str(response.url))
 
-    async def drain(self, seconds: float = 30.0) -> None:
+    async def drain(self, seconds: float = DRAIN_SECONDS) -> None:
         """As `Client.drain`."""
         with self._reaching():
             response = await self._http.post("/pool/drain", json={"seconds": seconds})

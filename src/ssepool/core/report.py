@@ -1,7 +1,8 @@
-"""Report: the numbers of one process as others are told them, and what several processes have together.
+"""Report: the numbers of one process as it tells them to others, and the sums of several processes.
 
 `GET /pool`, `GET /cluster`, the metrics, the live topic `ssepool/pool`, the command line and the OpenAPI document are
-all made of the structs in this file: a number that is added here shows in each of them.
+all made of the structs in this file: a number that is added here shows in each of them. The description of a field is
+in its annotation, where the JSON Schema takes it from.
 """
 
 from __future__ import annotations
@@ -14,53 +15,53 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from ssepool.core.states import PoolState
-from ssepool.core.stats import HubStats, PoolStats
+from ssepool.core.stats import Count, HubStats, PoolStats, Seconds
 
-Count = Annotated[int, Meta(ge=0)]
-"""A number that never falls below 0."""
-Seconds = Annotated[float, Meta(ge=0)]
-"""A time in seconds."""
+NodeName = Annotated[str, Meta(description="The process's name in its connections' ids.")]
+Host = Annotated[str, Meta(description="The name of its machine.")]
+Pid = Annotated[Count, Meta(description="Its process id there.")]
+Worker = Annotated[Count | None, Meta(description="Its number among the workers of its port; null if it is alone.")]
+
+
+class Node(msgspec.Struct, frozen=True):
+    """A hub as the others know it."""
+
+    node: NodeName
+    host: Host
+    pid: Pid
+    group: Annotated[str | None, Meta(description="Names the workers of one port; null if it is alone.")] = None
+    worker: Worker = None
 
 
 class EventCounts(msgspec.Struct, frozen=True):
     """Events since the hub was opened."""
 
-    published: Count
-    """By whichever process."""
-    delivered: Count
-    """Written to connections, one for each connection that got one."""
-    skipped: Count
-    """Not given to connections that were too slow."""
+    published: Annotated[Count, Meta(description="Events published, by whichever process.")]
+    delivered: Annotated[Count, Meta(description="Events written to connections, once for each connection.")]
+    skipped: Annotated[Count, Meta(description="Events not given to connections that were too slow.")]
 
 
 class HistorySize(msgspec.Struct, frozen=True):
     """What is at hand for replay."""
 
-    events: Count
-    """How many."""
-    bytes: Count
-    """Bytes of their frames."""
+    events: Annotated[Count, Meta(description="Events at hand for replay.")]
+    bytes: Annotated[Count, Meta(description="Their bytes.")]
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The numbers of one process, or of several together."""
 
-    node: str
-    """The process's name in its connections' ids; of several, the first one's."""
-    pool: PoolStats
-    """The numbers of the pool."""
-    events: EventCounts
-    """What became of events."""
-    bytes_sent: Count
-    """Bytes written to connections."""
-    feeds: Count
-    """Subscriptions that differ: each has one feed."""
-    history: HistorySize
-    """What is at hand for replay."""
-    uptime: Seconds
-    """Seconds since the hub was opened."""
-    cells: str | UnsetType = UNSET
-    """The state of each slot as a letter, in the order of the slots; only for whoever asks for it."""
+    node: Annotated[str, Meta(description="The process's name in its connections' ids; of several, the first one's.")]
+    pool: Annotated[PoolStats, Meta(description="The numbers of the pool.")]
+    events: Annotated[EventCounts, Meta(description="Events since the hub was opened.")]
+    bytes_sent: Annotated[Count, Meta(description="Bytes written to connections.")]
+    feeds: Annotated[Count, Meta(description="Subscriptions that differ: each has one feed.")]
+    history: Annotated[HistorySize, Meta(description="What is at hand for replay.")]
+    uptime: Annotated[Seconds, Meta(description="Seconds since the hub was opened.")]
+    cells: Annotated[
+        str | UnsetType,
+        Meta(description="The state of each slot as a letter, by slot; only on the live topic `ssepool/pool`."),
+    ] = UNSET
 
     @classmethod
     def of(cls, stats: HubStats, **more: Any) -> Self:
@@ -80,27 +81,35 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 class BrokerReport(msgspec.Struct, frozen=True):
     """How a process stands with its broker."""
 
-    url: str
-    """Without a password."""
-    position: Count
-    """Of the newest event that this process has."""
-    behind: Annotated[int, Meta(ge=0, description="Events that the broker has and this process has not.")]
-    """Events that the broker has and this process has not."""
+    url: Annotated[str, Meta(description="The broker's URL, without a password.")]
+    position: Annotated[Count, Meta(description="The position of the newest event that this process has.")]
+    behind: Annotated[Count, Meta(description="Events that the broker has and this process has not.")]
     failing: Annotated[str | None, Meta(description="Why the broker cannot be reached; null if it can.")]
-    """Why the broker cannot be reached; None if it can."""
 
 
 class NodeReport(Report, frozen=True, kw_only=True):
     """The numbers of one process, and which process it is."""
 
-    host: str
-    """The name of its machine."""
-    pid: Count
-    """Its process id there."""
-    worker: Annotated[Annotated[int, Meta(ge=0)] | None, Meta(description="Its number among the workers.")]
-    """Its number among the workers of its port; None if it is alone there."""
-    broker: BrokerReport
-    """How the process stands with its broker."""
+    host: Host
+    pid: Pid
+    worker: Worker
+    broker: Annotated[BrokerReport, Meta(description="How this process stands with its broker.")]
+
+
+class PoolReport(Report, frozen=True, kw_only=True):
+    """The numbers of one port: of its one process, or the sums of its workers and then each of them."""
+
+    workers: Annotated[
+        list[NodeReport], Meta(description="Each of the processes on this port, where there are several.")
+    ]
+    missing: Annotated[list[Node], Meta(description="Workers that did not answer in time: the sums are without them.")]
+
+
+class ClusterReport(msgspec.Struct, frozen=True):
+    """The numbers of all nodes of a broker."""
+
+    nodes: Annotated[list[NodeReport], Meta(description="The nodes that answered, first the one that was asked.")]
+    missing: Annotated[list[Node], Meta(description="Nodes that did not answer in time.")]
 
 
 def merged(reports: Sequence[Report]) -> Report:

@@ -1,48 +1,59 @@
-"""PoolStats and HubStats: what the pool and the hub say of themselves, frozen at one moment."""
+"""PoolStats and HubStats: the numbers of the pool and of the hub, frozen at one moment.
+
+The annotations of `PoolStats` are its JSON Schema too: it is a part of every report (`core/report.py`).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
+
+from ssepool.core.states import PoolState, Reason
+
+Count = Annotated[int, Meta(ge=0)]
+"""A number of things."""
+Seconds = Annotated[float, Meta(ge=0)]
+"""A length of time."""
+
+_STATES = {"enum": [state.value for state in PoolState]}
+_REASONS = {
+    "required": [reason.value for reason in Reason],
+    "properties": {reason.value: {"type": "integer", "minimum": 0} for reason in Reason},
+}
 
 
 @dataclass(frozen=True, slots=True)
 class PoolStats:
     """Gauges first, then counters since the pool was made; `free + reserved + open + closing == size` always."""
 
-    state: str
-    """new, open, draining or closed."""
-    size: int
-    """Slots that exist. While a pool shrinks this falls as clients leave."""
-    free: int
-    """Slots without a client."""
-    reserved: int
-    """Slots whose client's stream has not opened."""
-    open: int
-    """Slots whose client's stream is open."""
-    closing: int
-    """Slots whose client is being sent away."""
-    waiting: int
-    """Requests in the waiting queue, the living only."""
-    max_waiting: int
-    """Requests that may wait."""
-    requests: int
-    """Requests for a slot, however they ended."""
-    queued: int
-    """Requests that had to wait."""
-    granted: int
-    """Requests that got a slot, at once or after waiting."""
-    timed_out: int
-    """Waiters whose time was up."""
-    cancelled: int
-    """Waiters whose client left."""
-    refused: int
-    """Requests turned away: queue full, a limit, or the pool not open (waiters too, when it drains or closes)."""
-    wait_seconds: float
-    """Seconds that granted requests have waited, summed."""
-    open_seconds: float
-    """Seconds that released connections had been open, summed."""
-    released: dict[str, int]
-    """Slots freed, by reason; every reason is present."""
+    state: Annotated[str, Meta(description="The state of the pool.", extra_json_schema=_STATES)]
+    size: Annotated[Count, Meta(description="Slots that exist. While a pool shrinks this falls as clients leave.")]
+    free: Annotated[Count, Meta(description="Slots without a client.")]
+    reserved: Annotated[Count, Meta(description="Slots whose stream is about to open.")]
+    open: Annotated[Count, Meta(description="Slots with an open stream.")]
+    closing: Annotated[Count, Meta(description="Slots whose stream is being ended.")]
+    waiting: Annotated[Count, Meta(description="Requests in the waiting queue, the living only.")]
+    max_waiting: Annotated[Count, Meta(description="Requests that the waiting queue takes.")]
+    requests: Annotated[Count, Meta(description="Requests for a slot, however they ended.")]
+    queued: Annotated[Count, Meta(description="Requests that had to wait.")]
+    granted: Annotated[Count, Meta(description="Requests that got a slot, at once or after waiting.")]
+    timed_out: Annotated[Count, Meta(description="Waiters for which no slot came free in time.")]
+    cancelled: Annotated[Count, Meta(description="Waiters whose client left.")]
+    refused: Annotated[
+        Count,
+        Meta(
+            description="Requests turned away: queue full, a limit, or the pool not open (waiters too, when it drains "
+            "or closes)."
+        ),
+    ]
+    wait_seconds: Annotated[Seconds, Meta(description="Seconds that granted requests have waited, summed.")]
+    open_seconds: Annotated[Seconds, Meta(description="Seconds that released connections had been open, summed.")]
+    released: Annotated[
+        dict[str, Count],
+        Meta(description="Slots freed, by reason; every reason is present.", extra_json_schema=_REASONS),
+    ]
 
 
 @dataclass(frozen=True, slots=True)

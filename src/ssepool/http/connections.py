@@ -1,44 +1,57 @@
-"""/connections: who is connected, one of them, kick one, and what a client sends while its stream is open."""
+"""/connections: list the clients, describe or kick one of them, and take a client's messages while it is connected."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Annotated, Any, get_args
 
 import msgspec
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from ssepool.config import KiB
+from ssepool.core.bans import KICK_SECONDS
 from ssepool.core.topics import shown
 from ssepool.http.body import JSON, decode, media_type, read_body
 from ssepool.http.errors import APIError
 from ssepool.http.query import number, read_query, seconds
 from ssepool.http.reply import JSONReply
-from ssepool.runtime.cluster.messages import FindConnections, Outcome
+from ssepool.runtime.cluster.messages import ConnectionInfo, ConnectionState, FindConnections, Outcome
 from ssepool.runtime.cluster.nodes import Nodes
 
-PAGE = 100
-"""Connections in an answer, unless `limit` says otherwise."""
-MOST_PAGE = 1000
+PAGE_CONNECTIONS = 100
+"""Connections of a page, unless `limit` gives another number."""
+MAX_PAGE_CONNECTIONS = 1000
+"""Connections of a page at most: the largest `limit`."""
 PARAMETERS = ("topic", "user", "ip", "state", "limit", "after")
-STATES = ("open", "closing")
-KICK = 30.0
-"""Seconds that a kicked client stays away, unless `seconds` says otherwise."""
-MOST_KICK = 3600
-MOST_MESSAGE = 64 * KiB
-"""Bytes of a client's message."""
-ANYTHING: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+"""The query parameters of GET /connections."""
+STATES: tuple[str, ...] = get_args(ConnectionState)
+"""The values of the parameter `state`."""
+MAX_KICK_SECONDS = 3600
+"""Seconds that a kicked client is kept away at most."""
+MAX_MESSAGE_BYTES = 64 * KiB
+"""Bytes of a client's message at most."""
+JSON_DECODER: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+"""Reads a client's message, which may be any JSON."""
+
+
+class ConnectionList(msgspec.Struct):
+    """The answer of GET /connections: one page."""
+
+    connections: list[ConnectionInfo]
+    next: Annotated[str | None, Meta(description="`after` of the next page; null on the last one.")]
+    missing: Annotated[list[str], Meta(description="Nodes that did not answer: theirs are not among them.")]
 
 
 def routes(nodes: Nodes) -> list[BaseRoute]:
-    """The routes of this file. They reach the connections of all nodes."""
+    """GET /connections, GET and DELETE /connections/{id}, and POST /connections/{id}/messages, for all nodes."""
 
     async def list_connections(request: Request) -> Response:
         page, missing = await nodes.connections(_wanted(read_query(request, *PARAMETERS)))
         following = page.connections[-1].id if page.more else None
-        return JSONReply({"connections": page.connections, "next": following, "missing": missing})
+        return JSONReply(ConnectionList(page.connections, following, missing))
 
     async def get(request: Request) -> Response:
         read_query(request)
@@ -48,7 +61,7 @@ def routes(nodes: Nodes) -> list[BaseRoute]:
     async def kick(request: Request) -> Response:
         query = read_query(request, "seconds")
         id = request.path_params["id"]
-        apart = seconds("seconds", query.get("seconds", str(KICK)), most=MOST_KICK)
+        apart = seconds("seconds", query.get("seconds", str(KICK_SECONDS)), most=MAX_KICK_SECONDS)
         _there(id, await nodes.kick(id, apart) or None)
         return Response(status_code=204)
 
@@ -57,9 +70,9 @@ def routes(nodes: Nodes) -> list[BaseRoute]:
         id, token = request.path_params["id"], _token(request, query)
         _check(id, nodes.expects(id, token))
         media_type(request, JSON)
-        body = await read_body(request, MOST_MESSAGE)
-        data = decode(ANYTHING, body, root="the body", code="invalid_json")
-        _check(id, await nodes.receive(id, token, data))  # it may have left while the body came
+        body = await read_body(request, MAX_MESSAGE_BYTES)
+        data = decode(JSON_DECODER, body, root="the body", code="invalid_json")
+        _check(id, await nodes.receive(id, token, data))  # the client may have left while the body came
         return JSONReply({"accepted": True}, 202)
 
     return [
@@ -71,20 +84,22 @@ def routes(nodes: Nodes) -> list[BaseRoute]:
 
 
 def _there(id: str, found: Any) -> Any:
+    """`found`, the connection or the outcome for it; raises `APIError` (404) for None."""
     if found is None:
         raise APIError(404, "not_found", f"there is no connection {shown(id)}, or no longer")
     return found
 
 
 def _check(id: str, outcome: Outcome) -> None:
+    """Raise `APIError` (401 or 404) for a message that the connection does not take."""
     if outcome == "invalid_token":
         raise _wrong_token()
     _there(id, None if outcome == "not_found" else outcome)
 
 
 def _wanted(query: dict[str, str]) -> FindConnections:
-    """What a query asks for; raises `APIError` (400) for a value that is not allowed."""
-    limit = number("limit", query.get("limit", str(PAGE)), least=1, most=MOST_PAGE)
+    """The question that a query asks; raises `APIError` (400) for a value that is not allowed."""
+    limit = number("limit", query.get("limit", str(PAGE_CONNECTIONS)), least=1, most=MAX_PAGE_CONNECTIONS)
     topic, user, ip, state = (query.get(name) for name in ("topic", "user", "ip", "state"))
     if state not in (None, *STATES):
         message = f"state={shown(state)} is not allowed; it takes {' or '.join(STATES)}"
@@ -93,7 +108,7 @@ def _wanted(query: dict[str, str]) -> FindConnections:
 
 
 def _place(id: str) -> tuple[str, int]:
-    """The node and the slot that an id names. They go on counting where its connection has left meanwhile."""
+    """The node and the slot in a connection's id. The next page begins behind them even if that client has left."""
     parts = id.rsplit("-", 2)
     if len(parts) == 3 and re.fullmatch("[0-9]{1,18}", parts[1]):
         return parts[0], int(parts[1])
@@ -101,6 +116,7 @@ def _place(id: str) -> tuple[str, int]:
 
 
 def _token(request: Request, query: dict[str, str]) -> str:
+    """The token from `Authorization: Bearer` (RFC 6750, 2.1), else from the query; empty if there is none."""
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     if not scheme:
         given = query.get("token", "")

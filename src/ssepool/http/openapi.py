@@ -1,181 +1,70 @@
-"""GET /openapi.json: the whole HTTP surface as an OpenAPI 3.1 document, kept by hand in this file.
+"""GET /openapi.json: the whole HTTP surface as an OpenAPI 3.1 document.
 
-A test compares it with the routes of the application, so neither has what the other lacks.
+The paths are written here, and a test compares them with the routes of the application. The schemas are derived
+(`schemas.py`).
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from ssepool.config import PoolConfig
-from ssepool.core.states import Reason
-from ssepool.http.connections import KICK, MOST_KICK, MOST_PAGE, PAGE, STATES
-from ssepool.http.pool import MOST_DRAIN, Drain
+from ssepool.core.bans import KICK_SECONDS
+from ssepool.http.connections import MAX_KICK_SECONDS, MAX_PAGE_CONNECTIONS, PAGE_CONNECTIONS, STATES
+from ssepool.http.publish import FORM, NDJSON
 from ssepool.http.reply import JSONReply
-
-Schema = dict[str, Any]
+from ssepool.http.schemas import ANY, NUMBER, TEXT, TOPIC, Schema, array, obj, ref, schemas
 
 
 def routes() -> list[BaseRoute]:
-    """The route of this file."""
+    """GET /openapi.json."""
 
     async def openapi(request: Request) -> Response:
-        # Where the surface is mounted, the paths below count from there.
+        # Where the surface is mounted, its paths count from the prefix.
         return JSONReply({**DOCUMENT, "servers": [{"url": request.scope.get("root_path", "") or "/"}]})
 
     return [Route("/openapi.json", openapi, methods=["GET"])]
 
 
-# The words that the document is written in.
-
-
-def ref(name: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def obj(required: str = "", /, **properties: Schema) -> Schema:
-    names = required.split()
-    return {"type": "object", **({"required": names} if names else {}), "properties": properties}
-
-
-def array(items: Schema, **more: Any) -> Schema:
-    return {"type": "array", "items": items, **more}
-
-
-def param(name: str, schema: Schema, description: str, *, place: str = "query", required: bool = False) -> Schema:
-    required = required or place == "path"
-    return {"name": name, "in": place, "required": required, "schema": schema, "description": description}
+def param(name: str, schema: Schema, description: str, *, place: str = "query") -> Schema:
+    """A parameter: `place` is `query`, `header`, or `path`, where alone it is required."""
+    return {"name": name, "in": place, "required": place == "path", "schema": schema, "description": description}
 
 
 def content(media_type: str, schema: Schema) -> Schema:
+    """A body of a media type."""
     return {media_type: {"schema": schema}}
+
+
+def json(schema: Schema | str) -> Schema:
+    """A JSON body, with a schema or the name of one."""
+    return content("application/json", ref(schema) if isinstance(schema, str) else schema)
+
+
+def body(schema: Schema | str, *, required: bool = True) -> Schema:
+    """The JSON body of a request."""
+    return {"required": required, "content": json(schema)}
 
 
 def answers(success: int, description: str, body: Schema | None = None, /, **refusals: str) -> Schema:
     """The responses of an operation: one success, and refusals as `_400="why"`."""
     found: Schema = {str(success): {"description": description, **({"content": body} if body else {})}}
     for status, why in refusals.items():
-        found[status.removeprefix("_")] = {"description": why, "content": content("application/json", ref("Error"))}
+        found[status.removeprefix("_")] = {"description": why, "content": json("Error")}
     return found
 
 
 UNREACHABLE = "Other nodes cannot be reached: the broker is away, or a node did not answer."
+FOREIGN = "A page of another site."
+GONE = "It is not open."
+NOT_OPEN = "The pool is not open."
+TOO_SLOW = "The body did not come in time."
+WRONG_TYPE = "The body is of another type."
+BODY = {"_413": "The body is too large.", "_415": WRONG_TYPE}
+"""The refusals of every JSON body."""
 
-TEXT: Schema = {"type": "string"}
-OPTIONAL_TEXT: Schema = {"type": ["string", "null"]}
-COUNT: Schema = {"type": "integer", "minimum": 0}
-NUMBER: Schema = {"type": "number", "minimum": 0}
-FLAG: Schema = {"type": "boolean"}
-ANY: Schema = {"description": "Anything that JSON can carry."}
-TOPIC: Schema = {"type": "string", "minLength": 1, "maxLength": 1024}
 CONNECTION_ID = param("id", TEXT, "The connection's id, from its `ssepool.open` event.", place="path")
-SIZE = {
-    key: PoolConfig.__dataclass_fields__["size"].metadata[name]
-    for key, name in (("minimum", "least"), ("maximum", "most"))
-}
-
-WORKER: Schema = {"type": ["integer", "null"], "minimum": 0, "description": "Its number among the workers."}
-NUMBERS: Schema = {
-    "node": TEXT,
-    "pool": obj(
-        "state size free reserved open closing waiting max_waiting requests queued granted timed_out cancelled "
-        "refused wait_seconds open_seconds released",
-        state={"enum": ["new", "open", "draining", "closed"]},
-        size=COUNT,
-        free=COUNT,
-        reserved=COUNT,
-        open=COUNT,
-        closing=COUNT,
-        waiting=COUNT,
-        max_waiting=COUNT,
-        requests=COUNT,
-        queued=COUNT,
-        granted=COUNT,
-        timed_out=COUNT,
-        cancelled=COUNT,
-        refused=COUNT,
-        wait_seconds=NUMBER,
-        open_seconds=NUMBER,
-        released=obj(" ".join(reason.value for reason in Reason), **{reason.value: COUNT for reason in Reason}),
-    ),
-    "events": obj("published delivered skipped", published=COUNT, delivered=COUNT, skipped=COUNT),
-    "bytes_sent": COUNT,
-    "feeds": COUNT,
-    "history": obj("events bytes", events=COUNT, bytes=COUNT),
-    "uptime": NUMBER,
-}
-
-SCHEMAS: Schema = {
-    "Error": obj("error", error=obj("code message", code=TEXT, message=TEXT)),
-    "Event": {
-        **obj(
-            "data",
-            topic=TOPIC,
-            topics=array(TOPIC, minItems=1),
-            data={"description": "A string is sent as it is, anything else as JSON."},
-            type={"type": ["string", "null"], "minLength": 1, "maxLength": 256, "description": "Not `ssepool.*`."},
-            id={
-                "type": ["string", "null"],
-                "pattern": "^[!-~]{1,128}$",
-                "description": "Visible ASCII, at most 128 bytes; without it the hub makes one.",
-            },
-            retry={"type": ["integer", "null"], "minimum": 0, "description": "Milliseconds."},
-            private={"type": "boolean", "default": False, "description": "Only for clients with that right."},
-        ),
-        "oneOf": [{"required": ["topic"]}, {"required": ["topics"]}],
-        "additionalProperties": False,
-    },
-    "EventForm": {
-        **obj("topic data", topic=array(TOPIC, minItems=1), data=TEXT, type=TEXT, id=TEXT, retry=COUNT, private=TEXT),
-        "additionalProperties": False,
-    },
-    "Connection": obj(
-        "id state user ip topics patterns data opened_at events_sent bytes_sent events_skipped",
-        id=TEXT,
-        state={"enum": list(STATES)},
-        user=OPTIONAL_TEXT,
-        ip=OPTIONAL_TEXT,
-        topics=array(TEXT),
-        patterns=array(TEXT),
-        data={"description": "The client's own data, as it gave it when it subscribed."},
-        opened_at={"type": "number", "description": "Unix time in seconds."},
-        events_sent=COUNT,
-        bytes_sent=COUNT,
-        events_skipped=COUNT,
-    ),
-    "Pool": obj(
-        f"{' '.join(NUMBERS)} workers missing",
-        **NUMBERS,
-        workers=array(ref("Node"), description="Each of the processes on this port, where there are several."),
-        missing=array(ref("Name"), description="Workers that did not answer in time: the sums are without them."),
-    ),
-    "Name": obj(
-        "node host pid",
-        node=TEXT,
-        host=TEXT,
-        pid=COUNT,
-        group={"type": ["string", "null"], "description": "Names the workers of one port."},
-        worker=WORKER,
-    ),
-    "Node": obj(
-        f"{' '.join(NUMBERS)} host pid worker broker",
-        **NUMBERS,
-        host=TEXT,
-        pid=COUNT,
-        worker=WORKER,
-        broker=obj(
-            "url position behind failing",
-            url=TEXT,
-            position=COUNT,
-            behind={**COUNT, "description": "Events that the broker has and this process has not."},
-            failing={**OPTIONAL_TEXT, "description": "Why the broker cannot be reached; null if it can."},
-        ),
-    ),
-}
 
 PATHS: Schema = {
     "/events": {
@@ -212,21 +101,21 @@ PATHS: Schema = {
             "requestBody": {
                 "required": True,
                 "content": {
-                    **content("application/json", {"oneOf": [ref("Event"), array(ref("Event"), minItems=1)]}),
-                    **content("application/x-ndjson", {"type": "string", "description": "One `Event` a line."}),
-                    **content("application/x-www-form-urlencoded", ref("EventForm")),
+                    **json({"oneOf": [ref("Event"), array(ref("Event"), minItems=1)]}),
+                    **content(NDJSON, {"type": "string", "description": "One `Event` a line."}),
+                    **content(FORM, ref("EventForm")),
                 },
             },
             "responses": answers(
                 201,
                 "Published.",
-                content("application/json", obj("ids", ids=array(TEXT))),
+                json(obj("ids", ids=array(TEXT))),
                 _400="The body is not well formed, or an event is not allowed: the message says which and why.",
                 _403="A topic of the hub's own, or a page of another site.",
-                _408="The body did not come in time.",
+                _408=TOO_SLOW,
                 _409="An id is in the history already, and `on_duplicate` is `refuse`.",
                 _413="The body or an event is too large.",
-                _415="The body is of another type.",
+                _415=WRONG_TYPE,
                 _503="The pool is not open, or the broker failed.",
             ),
         },
@@ -242,7 +131,7 @@ PATHS: Schema = {
                 param("state", {"enum": list(STATES)}, "Only in this state."),
                 param(
                     "limit",
-                    {"type": "integer", "minimum": 1, "maximum": MOST_PAGE, "default": PAGE},
+                    {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_CONNECTIONS, "default": PAGE_CONNECTIONS},
                     "At most so many.",
                 ),
                 param("after", TEXT, "Only slots behind this one's: `next` of the page before."),
@@ -250,15 +139,7 @@ PATHS: Schema = {
             "responses": answers(
                 200,
                 "A page. `next` is null on the last one.",
-                content(
-                    "application/json",
-                    obj(
-                        "connections next missing",
-                        connections=array(ref("Connection")),
-                        next=OPTIONAL_TEXT,
-                        missing=array(TEXT, description="Nodes that did not answer: theirs are not among them."),
-                    ),
-                ),
+                json("Connections"),
                 _400="A parameter is unknown or has a value that is not allowed.",
                 _503=UNREACHABLE,
             ),
@@ -269,13 +150,7 @@ PATHS: Schema = {
         "get": {
             "operationId": "getConnection",
             "summary": "One connection",
-            "responses": answers(
-                200,
-                "The connection.",
-                content("application/json", ref("Connection")),
-                _404="It is not open.",
-                _503=UNREACHABLE,
-            ),
+            "responses": answers(200, "The connection.", json("Connection"), _404=GONE, _503=UNREACHABLE),
         },
         "delete": {
             "operationId": "kick",
@@ -283,7 +158,7 @@ PATHS: Schema = {
             "parameters": [
                 param(
                     "seconds",
-                    {"type": "number", "minimum": 0, "maximum": MOST_KICK, "default": KICK},
+                    {"type": "number", "minimum": 0, "maximum": MAX_KICK_SECONDS, "default": KICK_SECONDS},
                     "Who comes back within that time gets 204.",
                 )
             ],
@@ -291,8 +166,8 @@ PATHS: Schema = {
                 204,
                 "Kicked.",
                 _400="A parameter is not allowed.",
-                _403="A page of another site.",
-                _404="It is not open.",
+                _403=FOREIGN,
+                _404=GONE,
                 _503=UNREACHABLE,
             ),
         },
@@ -306,19 +181,18 @@ PATHS: Schema = {
                 param("Authorization", TEXT, "`Bearer` and the token from `ssepool.open`.", place="header"),
                 param("token", TEXT, "The token, for clients that cannot set a header."),
             ],
-            "requestBody": {"required": True, "content": content("application/json", ANY)},
+            "requestBody": body(ANY),
             "responses": answers(
                 202,
                 "Handed to the application.",
-                content("application/json", obj("accepted", accepted={"const": True})),
+                json(obj("accepted", accepted={"const": True})),
                 _400="The body is not JSON.",
                 _401="The token is missing or wrong.",
-                _403="A page of another site.",
-                _404="It is not open.",
-                _408="The body did not come in time.",
-                _413="The body is too large.",
-                _415="The body is of another type.",
+                _404=GONE,
+                _408=TOO_SLOW,
                 _503=UNREACHABLE,
+                _403=FOREIGN,
+                **BODY,
             ),
         },
     },
@@ -326,39 +200,27 @@ PATHS: Schema = {
         "get": {
             "operationId": "getCluster",
             "summary": "All nodes of the broker: their pools, queues and how far they are behind",
-            "responses": answers(
-                200,
-                "The nodes that answered, this one first.",
-                content(
-                    "application/json",
-                    obj("nodes missing", nodes=array(ref("Node")), missing=array(ref("Name"))),
-                ),
-                _503=UNREACHABLE,
-            ),
+            "responses": answers(200, "The nodes that answered, this one first.", json("Cluster"), _503=UNREACHABLE),
         }
     },
     "/pool": {
         "get": {
             "operationId": "getPool",
             "summary": "The numbers of this node: of all its workers together, and of each",
-            "responses": answers(200, "The numbers.", content("application/json", ref("Pool")), _503=UNREACHABLE),
+            "responses": answers(200, "The numbers.", json("Pool"), _503=UNREACHABLE),
         },
         "patch": {
             "operationId": "resizePool",
             "summary": "Change the number of slots; surplus ones go as their clients leave",
-            "requestBody": {
-                "required": True,
-                "content": content("application/json", obj("size", size={"type": "integer", **SIZE})),
-            },
+            "requestBody": body("Resize"),
             "responses": answers(
                 200,
                 "The numbers afterwards.",
-                content("application/json", ref("Pool")),
+                json("Pool"),
                 _400="The size is not allowed.",
-                _403="A page of another site.",
-                _413="The body is too large.",
-                _415="The body is of another type.",
-                _503="The pool is not open.",
+                _503=NOT_OPEN,
+                _403=FOREIGN,
+                **BODY,
             ),
         },
     },
@@ -366,22 +228,15 @@ PATHS: Schema = {
         "post": {
             "operationId": "drainPool",
             "summary": "Take no more clients and send those there are away, one by one",
-            "requestBody": {
-                "required": False,
-                "content": content(
-                    "application/json",
-                    obj(seconds={"type": "number", "minimum": 0, "maximum": MOST_DRAIN, "default": Drain().seconds}),
-                ),
-            },
+            "requestBody": body("Drain", required=False),
             "responses": answers(
                 202,
                 "Draining.",
-                content("application/json", obj("draining seconds", draining={"const": True}, seconds=NUMBER)),
+                json(obj("draining seconds", draining={"const": True}, seconds=NUMBER)),
                 _400="The seconds are not allowed.",
-                _403="A page of another site.",
-                _413="The body is too large.",
-                _415="The body is of another type.",
-                _503="The pool is not open.",
+                _503=NOT_OPEN,
+                _403=FOREIGN,
+                **BODY,
             ),
         }
     },
@@ -396,7 +251,7 @@ PATHS: Schema = {
         "get": {
             "operationId": "getLive",
             "summary": "Whether the process lives",
-            "responses": answers(200, "It does.", content("application/json", obj("status", status={"const": "live"}))),
+            "responses": answers(200, "It does.", json(obj("status", status={"const": "live"}))),
         }
     },
     "/health/ready": {
@@ -406,7 +261,7 @@ PATHS: Schema = {
             "responses": answers(
                 200,
                 "They are.",
-                content("application/json", obj("status", status={"const": "ready"})),
+                json(obj("status", status={"const": "ready"})),
                 _503="The pool is not open yet, is draining, or is closed; or the broker is away.",
             ),
         }
@@ -415,7 +270,7 @@ PATHS: Schema = {
         "get": {
             "operationId": "getOpenAPI",
             "summary": "This document",
-            "responses": answers(200, "The document.", content("application/json", {"type": "object"})),
+            "responses": answers(200, "The document.", json({"type": "object"})),
         }
     },
     "/dashboard": {
@@ -436,22 +291,18 @@ PATHS: Schema = {
         "post": {
             "operationId": "startDemoJob",
             "summary": "Start the demo's long job",
-            "requestBody": {"required": True, "content": content("application/json", obj("tab", tab=TEXT))},
+            "requestBody": body("DemoJob"),
             "responses": {
                 **answers(
                     202,
                     "Started.",
-                    content("application/json", obj("job", job=TEXT)),
+                    json(obj("job", job=TEXT)),
                     _400="The body is not allowed.",
-                    _403="A page of another site.",
-                    _413="The body is too large.",
-                    _415="The body is of another type.",
                     _503="Too many jobs are running.",
+                    _403=FOREIGN,
+                    **BODY,
                 ),
-                "200": {
-                    "description": "The tab's job that runs already.",
-                    "content": content("application/json", obj("job", job=TEXT)),
-                },
+                **answers(200, "The tab's job that runs already.", json(obj("job", job=TEXT))),
             },
         }
     },
@@ -463,6 +314,7 @@ PATHS: Schema = {
         }
     },
 }
+"""The operations, by path and method."""
 
 DOCUMENT: Schema = {
     "openapi": "3.1.0",
@@ -476,5 +328,6 @@ DOCUMENT: Schema = {
         "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
     },
     "paths": PATHS,
-    "components": {"schemas": SCHEMAS},
+    "components": {"schemas": schemas()},
 }
+"""The document, without `servers`."""

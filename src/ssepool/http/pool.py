@@ -1,41 +1,64 @@
-"""/pool and /cluster: the numbers of this node and of all nodes, resize, drain."""
+"""/pool and /cluster: the numbers of this port and of all nodes, resize, drain."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from ssepool.config import KiB
+from ssepool.config import KiB, PoolConfig
+from ssepool.core.pool import DRAIN_SECONDS
+from ssepool.core.report import ClusterReport
 from ssepool.http.body import JSON, decode, media_type, read_body
 from ssepool.http.errors import APIError
 from ssepool.http.query import read_query
 from ssepool.http.reply import JSONReply
 from ssepool.runtime.cluster.nodes import Nodes
 
-MOST_BODY = KiB
-MOST_DRAIN = 3600
+MAX_BODY_BYTES = KiB
+"""Bytes of the body of PATCH /pool and POST /pool/drain at most."""
+MAX_DRAIN_SECONDS = 3600
+"""Seconds that a drain takes at most."""
+
+_SIZE = PoolConfig.__dataclass_fields__["size"].metadata
 
 
 class Resize(msgspec.Struct, forbid_unknown_fields=True):
     """The body of PATCH /pool."""
 
-    size: int
+    size: Annotated[
+        int,
+        Meta(
+            description="The new number of slots.",
+            extra_json_schema={"minimum": _SIZE["least"], "maximum": _SIZE["most"]},
+        ),
+    ]
 
 
 class Drain(msgspec.Struct, forbid_unknown_fields=True):
     """The body of POST /pool/drain."""
 
-    seconds: float = 30.0
+    seconds: Annotated[
+        float,
+        Meta(
+            description="The time over which the clients are sent away.",
+            extra_json_schema={"minimum": 0, "maximum": MAX_DRAIN_SECONDS},
+        ),
+    ] = DRAIN_SECONDS
 
 
-RESIZE = msgspec.json.Decoder(Resize)
-DRAIN = msgspec.json.Decoder(Drain)
+RESIZE_DECODER = msgspec.json.Decoder(Resize)
+"""Reads the body of PATCH /pool."""
+DRAIN_DECODER = msgspec.json.Decoder(Drain)
+"""Reads the body of POST /pool/drain."""
 
 
 def routes(nodes: Nodes) -> list[BaseRoute]:
-    """The routes of this file."""
+    """GET and PATCH /pool, POST /pool/drain, and GET /cluster."""
 
     async def get(request: Request) -> Response:
         read_query(request)
@@ -44,26 +67,18 @@ def routes(nodes: Nodes) -> list[BaseRoute]:
     async def resize(request: Request) -> Response:
         read_query(request)
         media_type(request, JSON)
-        body = await read_body(request, MOST_BODY)
-        new = decode(RESIZE, body, root="pool", code="invalid_setting", fields=Resize.__struct_fields__)
+        body = await read_body(request, MAX_BODY_BYTES)
+        new = decode(RESIZE_DECODER, body, root="pool", code="invalid_setting", fields=Resize.__struct_fields__)
         await nodes.resize(new.size)
         return JSONReply(await nodes.here())
 
     async def cluster(request: Request) -> Response:
         read_query(request)
-        reports, missing = await nodes.reports()
-        return JSONReply({"nodes": reports, "missing": missing})
+        return JSONReply(ClusterReport(*await nodes.reports()))
 
     async def drain(request: Request) -> Response:
         read_query(request)
-        body = await read_body(request, MOST_BODY)
-        order = Drain()
-        if body:
-            media_type(request, JSON)
-            order = decode(DRAIN, body, root="drain", code="invalid_setting", fields=Drain.__struct_fields__)
-        if not 0 <= order.seconds <= MOST_DRAIN:
-            message = f"drain.seconds is {order.seconds:g}; it takes a number from 0 to {MOST_DRAIN}"
-            raise APIError(400, "invalid_setting", message)
+        order = _drain_order(request, await read_body(request, MAX_BODY_BYTES))
         await nodes.drain(order.seconds)
         return JSONReply({"draining": True, "seconds": order.seconds}, 202)
 
@@ -73,3 +88,15 @@ def routes(nodes: Nodes) -> list[BaseRoute]:
         Route("/pool/drain", drain, methods=["POST"]),
         Route("/cluster", cluster, methods=["GET"]),
     ]
+
+
+def _drain_order(request: Request, body: bytes) -> Drain:
+    """The body of POST /pool/drain; an empty one stands for the default. Raises `APIError` (400 or 415)."""
+    if not body:
+        return Drain()
+    media_type(request, JSON)
+    order = decode(DRAIN_DECODER, body, root="drain", code="invalid_setting", fields=Drain.__struct_fields__)
+    if not 0 <= order.seconds <= MAX_DRAIN_SECONDS:
+        message = f"drain.seconds is {order.seconds:g}; it takes a number from 0 to {MAX_DRAIN_SECONDS}"
+        raise APIError(400, "invalid_setting", message)
+    return order

@@ -1,19 +1,20 @@
-"""POST /events: publish one event or a batch, all of it or nothing."""
+"""POST /events: publish one event or a batch, all of its events or none."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
 import msgspec
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from ssepool.core.event import Event
-from ssepool.core.topics import OWN_TOPICS, shown
+from ssepool.core.event import MAX_ID_BYTES, MAX_RETRY_MILLISECONDS, MAX_TYPE_CHARACTERS, Event
+from ssepool.core.topics import MAX_NAME_CHARACTERS, OWN_TOPICS, shown
 from ssepool.errors import EventTooLarge, InvalidEvent, InvalidTopic, SSEPoolError
 from ssepool.http.body import JSON, decode, media_type, read_body
 from ssepool.http.errors import APIError, translate
@@ -23,54 +24,76 @@ from ssepool.runtime.engine import Engine
 from ssepool.runtime.handover import Reply
 
 PATH = "/events"
+"""The path of POST /events."""
 TARGET = PATH.encode()
+"""The request target of a plain publish: the path without a query."""
 
 NDJSON = "application/x-ndjson"
+"""The media type of a batch with one JSON object on each line."""
 FORM = "application/x-www-form-urlencoded"
+"""The media type of a form (WHATWG URL, section 5)."""
 
-MOST_EVENTS = 10_000
-"""Events of a batch: they enter the hub in one step, which holds the event loop for so long."""
-SLICE = 500
-"""Events that are checked in one go; other work of the event loop gets its turn in between."""
-MOST_FIELDS = 1000
-"""Fields of a form."""
+MAX_BATCH_EVENTS = 10_000
+"""Events of a batch at most. A batch enters the hub in one step, which holds the event loop for as long as it takes."""
+SLICE_EVENTS = 500
+"""Events that are checked in one go. Between two slices the other work of the event loop gets its turn."""
+MAX_FORM_FIELDS = 1000
+"""Fields of a form at most."""
 
-PLAIN_KINDS = {kind.encode() + rest: kind for kind in (JSON, NDJSON) for rest in (b"", b"; charset=utf-8")}
-"""As nearly all publishers write the media type; the route reads all other ways of writing it."""
-NOT_PLAIN = frozenset({b"origin", b"content-type", b"content-encoding"})
-"""Headers, one of them if it is there a second time, that the route and what is around it have to see to."""
+PLAIN_MEDIA_TYPES = {kind.encode() + rest: kind for kind in (JSON, NDJSON) for rest in (b"", b"; charset=utf-8")}
+"""The usual ways to write the media type, for `publish_nowait`. The route reads all other ways."""
+NOT_PLAIN_HEADERS = frozenset({b"origin", b"content-type", b"content-encoding"})
+"""Names of header fields that only the route and its middleware can judge; `Content-Type` only if it comes twice."""
 
-YES = frozenset({"1", "true", "yes", "on"})
-NO = frozenset({"0", "false", "no", "off", ""})
-
-
-class Incoming(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """An event as publishers write it. Types are checked here, values where an `Event` is made of it."""
-
-    data: Any
-    topic: str | None = None
-    topics: tuple[str, ...] | None = None
-    type: str | None = None
-    id: str | None = None
-    retry: int | None = None
-    private: bool = False
+TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
+"""The values of `private` in a form that stand for true."""
+FALSE_WORDS = frozenset({"0", "false", "no", "off", ""})
+"""The values of `private` in a form that stand for false."""
 
 
-FIELDS = ("topic", "topics", "data", "type", "id", "retry", "private")
-FORM_FIELDS = ("topic", "data", "type", "id", "retry", "private")
-BATCH: msgspec.json.Decoder[Incoming | list[Incoming]] = msgspec.json.Decoder(Incoming | list[Incoming])
-LINE = msgspec.json.Decoder(Incoming)
+# msgspec checks the types of an incoming event, and `Event` checks its values: the messages of `Event` show them. So
+# the bounds of the values stand in the schema alone.
+_Topic = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_NAME_CHARACTERS})]
+_Topics = Annotated[tuple[_Topic, ...], Meta(extra_json_schema={"minItems": 1})]
+_Type = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_TYPE_CHARACTERS})]
+_Id = Annotated[str, Meta(extra_json_schema={"pattern": f"^[!-~]{{1,{MAX_ID_BYTES}}}$"})]
+_Retry = Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": MAX_RETRY_MILLISECONDS})]
+
+
+class Incoming(msgspec.Struct, forbid_unknown_fields=True, gc=False, kw_only=True):
+    """An event as a publisher writes it: data, and one topic or several."""
+
+    topic: Annotated[_Topic | None, Meta(description="The event's topic.")] = None
+    topics: Annotated[_Topics | None, Meta(description="The event's topics, instead of `topic`.")] = None
+    data: Annotated[Any, Meta(description="A string is sent as it is, anything else as JSON.")]
+    type: Annotated[_Type | None, Meta(description="Not `ssepool.*`.")] = None
+    id: Annotated[
+        _Id | None,
+        Meta(description=f"Visible ASCII, at most {MAX_ID_BYTES} bytes; without it the hub makes one."),
+    ] = None
+    retry: Annotated[_Retry | None, Meta(description="Milliseconds.")] = None
+    private: Annotated[bool, Meta(description="Only for clients with that right.")] = False
+
+
+EVENT_FIELDS = Incoming.__struct_fields__
+"""The fields of an event in JSON."""
+FORM_FIELDS = tuple(name for name in EVENT_FIELDS if name != "topics")
+"""The fields of an event in a form, where `topic` may be repeated."""
+BATCH_DECODER: msgspec.json.Decoder[Incoming | list[Incoming]] = msgspec.json.Decoder(Incoming | list[Incoming])
+"""Reads a JSON body: one event, or an array of events."""
+LINE_DECODER = msgspec.json.Decoder(Incoming)
+"""Reads one line of NDJSON."""
 
 
 def routes(engine: Engine) -> list[BaseRoute]:
-    """The route of this file."""
+    """POST /events."""
 
     async def publish(request: Request) -> Response:
         read_query(request)
         kind = media_type(request, JSON, NDJSON, FORM)
         batch = _batch(kind, await read_body(request, engine.config.max_body))
         events: list[Event] = []
-        for start in range(0, len(batch), SLICE):
+        for start in range(0, len(batch), SLICE_EVENTS):
             if start:
                 await asyncio.sleep(0)
             events += _events(batch, start)
@@ -84,26 +107,30 @@ def routes(engine: Engine) -> list[BaseRoute]:
 
 
 def publish_nowait(engine: Engine, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Reply | None:
-    """Publish what a plain request to `PATH` holds, or do nothing and return None: then the route has to be asked,
-    which waits where that is needed, and says what is wrong."""
+    """Publish the events of a plain request to `PATH`, and return its answer.
+
+    None if that would take time, if something is wrong, or if the request is not plain. Then nothing has been done, and
+    the request is the route's: it waits where it must, and its refusals give the reason. The names of `headers` are in
+    lower case.
+    """
     kind = ""
     for name, value in headers:
         if name == b"content-type" and not kind:
-            kind = PLAIN_KINDS.get(value, "")
-        elif name in NOT_PLAIN:
+            kind = PLAIN_MEDIA_TYPES.get(value, "")
+        elif name in NOT_PLAIN_HEADERS:
             return None
     if not kind or len(body) > engine.config.max_body:
         return None
     try:
         batch = _batch(kind, body)
-        ids = engine.try_publish(_events(batch, 0)) if len(batch) <= SLICE else None
+        ids = engine.try_publish(_events(batch, 0)) if len(batch) <= SLICE_EVENTS else None
     except (SSEPoolError, APIError):
         return None
     return None if ids is None else (201, JSON_HEADERS, msgspec.json.encode({"ids": ids}))
 
 
 def _batch(kind: str, body: bytes) -> Sequence[Incoming]:
-    """The events of a body; a tuple if it is one that does not stand in an array. Raises `APIError`."""
+    """The events of a body; a tuple if it is a single event outside an array. Raises `APIError` (400 or 413)."""
     if kind == FORM:
         return (_from_form(body),)
     batch = _from_json(body) if kind == JSON else _from_lines(body)
@@ -111,20 +138,20 @@ def _batch(kind: str, body: bytes) -> Sequence[Incoming]:
         return (batch,)
     if not batch:
         raise APIError(400, "invalid_event", "the batch is empty; it takes at least one event")
-    if len(batch) > MOST_EVENTS:
-        message = f"the batch has {len(batch)} events; it takes {MOST_EVENTS} at most"
+    if len(batch) > MAX_BATCH_EVENTS:
+        message = f"the batch has {len(batch)} events; it takes {MAX_BATCH_EVENTS} at most"
         raise APIError(413, "batch_too_large", message)
     return batch
 
 
 def _events(batch: Sequence[Incoming], start: int) -> list[Event]:
-    """`SLICE` events of a batch; raises `APIError` that names the first bad one."""
+    """The slice of a batch that begins at `start`, as events. Raises `APIError`, which names the first bad event."""
     events: list[Event] = []
     try:
-        for new in batch[start : start + SLICE]:
+        for new in batch[start : start + SLICE_EVENTS]:
             events.append(_make(new))
     except (SSEPoolError, APIError):
-        # Made once more, for an error that says which it was: names are not worth their time in a batch without one.
+        # The bad event is made once more, under its name. Good batches, nearly all, do not pay for names.
         place = start + len(events)
         _event(batch[place], f"events[{place}]" if isinstance(batch, list) else "event")
         raise
@@ -132,7 +159,7 @@ def _events(batch: Sequence[Incoming], start: int) -> list[Event]:
 
 
 def _event(new: Incoming, name: str) -> Event:
-    """Make an event; what is wrong with it is said of `name`."""
+    """Make an event. Raises `APIError`, with `name` as the event's name in the message."""
     try:
         return _make(new)
     except (InvalidEvent, InvalidTopic) as error:
@@ -144,6 +171,7 @@ def _event(new: Incoming, name: str) -> Event:
 
 
 def _make(new: Incoming) -> Event:
+    """The event that a publisher wrote. Raises `APIError` (400 or 403), `InvalidEvent` or `InvalidTopic`."""
     topics = new.topics
     if topics is None:
         if new.topic is None:
@@ -167,28 +195,31 @@ def _make(new: Incoming) -> Event:
 
 
 def _from_json(body: bytes) -> Incoming | list[Incoming]:
-    return decode(BATCH, body, root="event", code="invalid_event", fields=FIELDS)
+    """One event, or the events of an array. Raises `APIError` (400)."""
+    return decode(BATCH_DECODER, body, root="event", code="invalid_event", fields=EVENT_FIELDS)
 
 
 def _from_lines(body: bytes) -> list[Incoming]:
+    """The events of an NDJSON body. Raises `APIError` (400), which names the first bad event."""
     try:
-        batch = LINE.decode_lines(body)
+        batch = LINE_DECODER.decode_lines(body)
         if len(batch) == body.count(b"\n") + (not body.endswith(b"\n")):
             return batch
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass  # what is wrong, and in which event, shows below
-    # Blank lines, several events in a line, an event over several lines, or an error.
+        pass  # the loop below finds the event and its error
+    # The body has blank lines, several events in a line, an event over several lines, or an error.
     lines = [line for line in body.split(b"\n") if line and not line.isspace()]
     return [
-        decode(LINE, line, root=f"events[{index}]", code="invalid_event", fields=FIELDS)
+        decode(LINE_DECODER, line, root=f"events[{index}]", code="invalid_event", fields=EVENT_FIELDS)
         for index, line in enumerate(lines)
     ]
 
 
 def _from_form(body: bytes) -> Incoming:
+    """The event of a form. Raises `APIError` (400)."""
     try:
         pairs = parse_qsl(
-            body.decode(), keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=MOST_FIELDS
+            body.decode(), keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=MAX_FORM_FIELDS
         )
     except ValueError as error:
         raise APIError(400, "invalid_form", f"the body is not a form in UTF-8: {error}") from None
@@ -206,16 +237,16 @@ def _from_form(body: bytes) -> Incoming:
     if "data" not in values:
         raise APIError(400, "invalid_event", "event.data is missing")
     private, retry = values.get("private", "").lower(), values.get("retry", "")
-    if private not in YES | NO:
+    if private not in TRUE_WORDS | FALSE_WORDS:
         raise APIError(400, "invalid_event", f"event.private is {shown(values['private'])}; it takes true or false")
     if retry and not (retry.isascii() and retry.isdecimal() and len(retry) <= 18):
         raise APIError(400, "invalid_event", f"event.retry is {shown(retry)}; it takes milliseconds, a whole number")
     return Incoming(
         data=values["data"],
         topics=topics or None,
-        # A page's form sends its empty fields too.
+        # A browser sends the empty fields of a form too.
         type=values.get("type") or None,
         id=values.get("id") or None,
         retry=int(retry) if retry else None,
-        private=private in YES,
+        private=private in TRUE_WORDS,
     )

@@ -17,8 +17,9 @@ import msgspec
 from msgspec.structs import replace
 
 from ssepool.brokers.base import MAX_MESSAGE_BYTES
+from ssepool.core.report import Node
 from ssepool.errors import BrokerError, SSEPoolError
-from ssepool.runtime.cluster.messages import ANSWER, BYE, HERE, Message, Node, Question
+from ssepool.runtime.cluster.messages import ANSWER, BYE, HERE, Message, Question
 from ssepool.runtime.tasks import Tasks
 
 logger = logging.getLogger("ssepool")

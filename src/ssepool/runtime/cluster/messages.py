@@ -5,28 +5,15 @@ A question is a struct that names the type of its answer; its kind on the wire i
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from ssepool.core.report import NodeReport
+from ssepool.core.stats import Count
 
 Answer = TypeVar("Answer")
-
-
-class Node(msgspec.Struct, frozen=True):
-    """A hub as the others know it."""
-
-    node: str
-    """The name in its connections' ids."""
-    host: str
-    """The name of its machine."""
-    pid: int
-    """Its process id there."""
-    group: str | None = None
-    """Names the workers of one port; None for a hub that is alone in it."""
-    worker: int | None = None
-    """Its number among them."""
 
 
 class Message(msgspec.Struct, omit_defaults=True):
@@ -61,31 +48,24 @@ class Question(msgspec.Struct, Generic[Answer], frozen=True):
     """The type of the answer."""
 
 
+ConnectionState = Literal["open", "closing"]
+"""The state of a connection as others see it."""
+
+
 class ConnectionInfo(msgspec.Struct, frozen=True):
     """What others may know of a connection: everything but its token."""
 
-    id: str
-    """The connection's id."""
-    state: Literal["open", "closing"]
-    """Whether its stream is open, or being ended."""
-    user: str | None
-    """Who the client is, as the application said."""
-    ip: str | None
-    """The address that the client comes from."""
-    topics: tuple[str, ...]
-    """The names that the client follows, sorted."""
-    patterns: tuple[str, ...]
-    """The patterns that the client follows, sorted."""
-    data: msgspec.Raw
-    """The client's own data, as JSON."""
-    opened_at: float
-    """Unix time in seconds."""
-    events_sent: int
-    """Events written to the client."""
-    bytes_sent: int
-    """Bytes written to the client."""
-    events_skipped: int
-    """Events that the client did not get because it was too slow."""
+    id: Annotated[str, Meta(description="The connection's id, as in its `ssepool.open` event.")]
+    state: Annotated[ConnectionState, Meta(description="Whether its stream is open or is being ended.")]
+    user: Annotated[str | None, Meta(description="The user that the application gave it.")]
+    ip: Annotated[str | None, Meta(description="The client's address.")]
+    topics: Annotated[tuple[str, ...], Meta(description="The topics of its subscription, sorted.")]
+    patterns: Annotated[tuple[str, ...], Meta(description="The URL Patterns of its subscription, sorted.")]
+    data: Annotated[msgspec.Raw, Meta(description="The client's own data, as it gave it when it subscribed.")]
+    opened_at: Annotated[float, Meta(description="Unix time in seconds.")]
+    events_sent: Annotated[Count, Meta(description="Events written to it.")]
+    bytes_sent: Annotated[Count, Meta(description="Bytes written to it.")]
+    events_skipped: Annotated[Count, Meta(description="Events that it did not get because it was too slow.")]
 
 
 class Page(msgspec.Struct):

@@ -9,7 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from ssepool.config import PoolConfig
-from ssepool.core.report import BrokerReport, NodeReport, Report, merged
+from ssepool.core.report import BrokerReport, Node, NodeReport, PoolReport, merged
 from ssepool.errors import BrokerError, ConfigError
 from ssepool.runtime.cluster.cluster import Cluster
 from ssepool.runtime.cluster.messages import (
@@ -20,7 +20,6 @@ from ssepool.runtime.cluster.messages import (
     Drain,
     FindConnections,
     Kick,
-    Node,
     Outcome,
     Page,
     Question,
@@ -32,15 +31,6 @@ from ssepool.runtime.connections import Connection
 from ssepool.runtime.engine import Engine
 
 A = TypeVar("A")
-
-
-class PoolReport(Report, frozen=True, kw_only=True):
-    """The numbers of one port: of its one process, or the sums of its workers and then each of them."""
-
-    workers: list[NodeReport]
-    """Each of the processes on this port, where there are several."""
-    missing: list[Node]
-    """Workers that did not answer in time: the sums are without them."""
 
 
 class Nodes:
