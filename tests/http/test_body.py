@@ -83,7 +83,7 @@ async def test_a_client_that_leaves_half_way_is_told_apart_from_one_that_is_done
 
 
 async def test_a_client_that_pauses_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(body, "PATIENCE", 0.01)
+    monkeypatch.setattr(body, "MAX_PAUSE_SECONDS", 0.01)
     with pytest.raises(APIError) as caught:
         await read_body(request(Source([b"ab"], then="silence")), 10)
     assert (caught.value.status_code, caught.value.code) == (408, "request_timeout")

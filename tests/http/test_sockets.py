@@ -10,12 +10,12 @@ import pytest
 
 from live import PATHS, LiveServer, serve, wait_for
 
-MOST_BODY = 10_000
+MAX_BODY_BYTES = 10_000
 
 
 @pytest.fixture(scope="module", params=PATHS)
 def server(request: pytest.FixtureRequest) -> Iterator[LiveServer]:
-    with serve(request.param, max_body=MOST_BODY) as server:
+    with serve(request.param, max_body=MAX_BODY_BYTES) as server:
         yield server
 
 
@@ -104,7 +104,7 @@ def test_a_declared_length_over_the_bound_is_refused_before_the_body_comes(serve
     with Client(server) as client:
         client.send(
             "POST /events HTTP/1.1\nContent-Type: application/json\nExpect: 100-continue\n"
-            f"Content-Length: {MOST_BODY + 1}"
+            f"Content-Length: {MAX_BODY_BYTES + 1}"
         )
         assert client.error() == (413, "body_too_large")
         assert client.is_closed()
@@ -125,7 +125,7 @@ def test_a_body_without_end_is_refused_and_cut_off(server: LiveServer) -> None:
 
 
 def test_a_body_at_the_bound_is_taken(server: LiveServer) -> None:
-    body = LINE + b" " * (MOST_BODY - len(LINE))
+    body = LINE + b" " * (MAX_BODY_BYTES - len(LINE))
     with Client(server) as client:
         client.send(f"POST /events HTTP/1.1\nContent-Type: application/x-ndjson\nContent-Length: {len(body)}", body)
         assert client.answer()[0] == 201

@@ -1,1 +1,1 @@
-"""The hub over HTTP: one file a subject, each with `routes(hub)`, put together by `app.py`."""
+"""The hub over HTTP: one file for each subject. Those with endpoints have a function `routes`; `app.py` joins them."""

@@ -20,15 +20,16 @@ from ssepool.runtime.engine import Engine
 
 
 class HubApp(Starlette):
-    """To be mounted at any prefix, or served alone.
+    """The ASGI application of a hub. Mount it at any prefix, or serve it alone.
 
-    A subscription that is well formed is served in front of the middleware and the routes. They have nothing to do for
-    one, and what they wrap around a request stays there as long as its stream: memory for each connection, and time for
-    each event.
+    It serves a well-formed subscription in front of its middleware and routes. They have nothing to do for a
+    subscription, and their wrappers around a request would stay as long as its stream: that costs memory for each
+    connection, and time for each event.
     """
 
     def __init__(self, engine: Engine, nodes: Nodes, shortcuts: Shortcuts, lifespan: Any) -> None:
-        """`lifespan` opens the hub where this application is served alone."""
+        """`engine`, `nodes` and `shortcuts` are the hub's. `lifespan` opens the hub where this application is served
+        alone, as in `Starlette(lifespan=...)`."""
         routes = [
             *subscribe.routes(engine),
             *publish.routes(engine),
@@ -57,6 +58,7 @@ class HubApp(Starlette):
         self._shortcuts = shortcuts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the lifespan."""
         plain = scope["type"] == "http" and scope["method"] == "GET"
         visit = self._shortcuts.subscription(scope) if plain else None
         if visit is None:

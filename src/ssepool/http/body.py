@@ -1,4 +1,4 @@
-"""Request bodies: read up to a bound, of known types only, decoded into structs with errors that name the place."""
+"""Request bodies: a bound on their size, a list of media types, and JSON errors that name the place in the body."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from ssepool.core.topics import shown
 from ssepool.http.errors import APIError
 
 JSON = "application/json"
-PATIENCE = 30.0
+"""The media type of JSON (RFC 8259, section 11)."""
+MAX_PAUSE_SECONDS = 30.0
 """Seconds that a client may pause while it sends a body."""
 
-NAMES = {
+TYPE_NAMES = {
     "str": "a string",
     "int": "a whole number",
     "float": "a number",
@@ -25,15 +26,16 @@ NAMES = {
     "array": "an array",
     "object": "an object",
 }
+"""The names of msgspec's types in the messages of the hub."""
 
 T = TypeVar("T")
 
 
 async def read_body(request: Request, most: int) -> bytes:
-    """The whole body. Holds `most` bytes of it at most, plus one chunk of the server's.
+    """The whole body of a request, of `most` bytes at most. Memory holds no more than these and one chunk.
 
-    Raises `APIError` (413) as soon as the declared or the received length exceeds `most`, `APIError` (408) if
-    nothing comes for `PATIENCE` seconds, and `ClientDisconnect` if the client leaves before it has sent all.
+    Raises `APIError` (413) as soon as the declared or the received length exceeds `most`, `APIError` (408) if the
+    client sends nothing for `MAX_PAUSE_SECONDS`, and `ClientDisconnect` if it leaves before it has sent everything.
     """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and (len(declared) > 18 or int(declared) > most):
@@ -41,20 +43,23 @@ async def read_body(request: Request, most: int) -> bytes:
     body = bytearray()
     loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(PATIENCE) as patience:
+        async with asyncio.timeout(MAX_PAUSE_SECONDS) as pause:
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > most:
                     raise _too_large(request, most)
-                patience.reschedule(loop.time() + PATIENCE)
+                pause.reschedule(loop.time() + MAX_PAUSE_SECONDS)
     except TimeoutError:
-        message = f"nothing came for {PATIENCE:g} s after {len(body)} bytes of the body"
+        message = f"nothing came for {MAX_PAUSE_SECONDS:g} s after {len(body)} bytes of the body"
         raise APIError(408, "request_timeout", message, _goodbye(request)) from None
     return bytes(body)
 
 
 def media_type(request: Request, *allowed: str) -> str:
-    """The media type of the body, without parameters; raises `APIError` (415) for another type, charset or coding."""
+    """The media type of the body, one of `allowed`, without its parameters.
+
+    Raises `APIError` (415; RFC 9110, 15.5.16) for another type, a charset other than UTF-8, and a compressed body.
+    """
     given = request.headers.get("content-type", "")
     name, *parameters = (part.strip() for part in given.lower().split(";"))
     charset = next((part[8:].strip("\"'") for part in parameters if part.startswith("charset=")), "utf-8")
@@ -69,10 +74,12 @@ def media_type(request: Request, *allowed: str) -> str:
 
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytes, *, root: str, code: str, fields: tuple[str, ...] = ()) -> T:
-    """Decode JSON; raises `APIError` (400) that names the place.
+    """The value that `decoder` makes of a JSON body.
 
-    `root` is what the body is called in messages; in an array it is called `root` and an "s", with the index. `code`
-    is the error's for a value that is wrong, `fields` are what an object may have.
+    `root` is the name of the body in messages; `code` is the error's code for a wrong value; `fields` are the names
+    that an object may have. If the body is an array, its items are called `root` and an "s", with the index.
+
+    Raises `APIError` (400); its message names the place in the body.
     """
     try:
         return decoder.decode(body)
@@ -85,7 +92,7 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes, *, root: str, code: st
 
 
 def _wrong_value(text: str, root: str, code: str, fields: tuple[str, ...]) -> APIError:
-    """msgspec's ``Expected `str`, got `int` - at `$[3].id` `` in the words of the hub."""
+    """The hub's refusal for an error of msgspec, such as ``Expected `str`, got `int` - at `$[3].id` ``."""
     found = re.fullmatch(r"(.*) - at `\$(.*)`", text, re.DOTALL)
     what, path = found.groups() if found else (text, "")
     place = f"{root}s{path}" if path.startswith("[") else root + path
@@ -95,8 +102,8 @@ def _wrong_value(text: str, root: str, code: str, fields: tuple[str, ...]) -> AP
     if found := re.fullmatch(r"Object missing required field `(\w+)`", what):
         return APIError(400, code, f"{place}.{found[1]} is missing")
     if found := re.fullmatch(r"Expected `([\w |]+)`, got `(\w+)`", what):
-        wanted = " or ".join(NAMES.get(name, name) for name in found[1].split(" | "))
-        return APIError(400, code, f"{place} is {NAMES.get(found[2], found[2])}; it takes {wanted}")
+        wanted = " or ".join(TYPE_NAMES.get(name, name) for name in found[1].split(" | "))
+        return APIError(400, code, f"{place} is {TYPE_NAMES.get(found[2], found[2])}; it takes {wanted}")
     return APIError(400, code, f"{place}: {what}")
 
 
@@ -106,6 +113,6 @@ def _too_large(request: Request, most: int) -> APIError:
 
 
 def _goodbye(request: Request) -> dict[str, str]:
-    """Headers that end the connection, so that the rest of the body is not read only to be thrown away."""
-    # HTTP/2 has no such header; there the server resets the one stream.
+    """A header field that ends the connection. Else the server would read the rest of the body to throw it away."""
+    # HTTP/2 has no such field (RFC 9113, 8.2.2); there the server resets the one stream.
     return {"Connection": "close"} if request.scope.get("http_version", "1.1").startswith("1") else {}

@@ -1,4 +1,4 @@
-"""/health: whether the process lives and whether it takes clients."""
+"""/health: whether the process lives, and whether it takes clients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ssepool.runtime.engine import Engine
 
 
 def routes(engine: Engine) -> list[BaseRoute]:
-    """The routes of this file. They take any query parameters: probes like to add some."""
+    """GET /health/live and /health/ready. They take any query parameter, because probes like to add some."""
 
     async def live(request: Request) -> Response:
         return JSONReply({"status": "live"})

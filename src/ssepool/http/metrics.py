@@ -1,4 +1,4 @@
-"""GET /metrics: the hub's numbers for Prometheus."""
+"""GET /metrics: the hub's numbers for Prometheus, in its text format or as OpenMetrics."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 
 def routes(nodes: Nodes) -> list[BaseRoute]:
-    """The route of this file."""
+    """GET /metrics."""
 
     async def metrics(request: Request) -> Response:
-        # Loaded when it is first needed: a hub that nobody scrapes does not pay for it.
+        # Imported at the first request: a hub without a Prometheus does not pay for it.
         from prometheus_client import CollectorRegistry
         from prometheus_client.exposition import choose_encoder
 
-        # Of all workers on this port: the request may have come to any of them.
+        # All workers on this port report: the request may have come to any of them.
         reports, _ = await nodes.reports(group=True)
-        # One of its own, so that two hubs in a process do not mix and nothing else gets in.
+        # A registry for this answer alone: two hubs in a process do not mix, and no metric of the process gets in.
         registry = CollectorRegistry()
         registry.register(ReportCollector(reports, workers=nodes.are_workers))
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
@@ -36,14 +36,17 @@ def routes(nodes: Nodes) -> list[BaseRoute]:
     return [Route("/metrics", metrics, methods=["GET"])]
 
 
-GAUGES: tuple[tuple[str, str, Callable[[NodeReport], float]], ...] = (
+Metrics = tuple[tuple[str, str, Callable[[NodeReport], float]], ...]
+"""Metrics of a kind: the name without `ssepool_`, the help text, and how the value is read from a report."""
+
+GAUGES: Metrics = (
     ("size", "Slots that exist.", lambda r: r.pool.size),
     ("waiting", "Requests that wait for a slot.", lambda r: r.pool.waiting),
     ("max_waiting", "Requests that may wait for a slot.", lambda r: r.pool.max_waiting),
     (
         "saturation",
         "Slots that are not free and requests that wait, divided by the slots: 1 is full, more is a queue.",
-        # No slots yet: the hub is not open.
+        # A hub that is not open has no slots.
         lambda r: (r.pool.size - r.pool.free + r.pool.waiting) / max(1, r.pool.size),
     ),
     ("feeds", "Subscriptions that differ: each has one feed.", lambda r: r.feeds),
@@ -53,8 +56,9 @@ GAUGES: tuple[tuple[str, str, Callable[[NodeReport], float]], ...] = (
     ("broker_behind", "Events that the broker has and this process has not.", lambda r: r.broker.behind),
     ("uptime_seconds", "Seconds since the hub was opened.", lambda r: r.uptime),
 )
+"""Metrics that rise and fall. Names and help texts are a contract with dashboards and alerts."""
 
-COUNTERS: tuple[tuple[str, str, Callable[[NodeReport], float]], ...] = (
+COUNTERS: Metrics = (
     ("requests", "Requests for a slot, however they ended.", lambda r: r.pool.requests),
     ("queued", "Requests that had to wait.", lambda r: r.pool.queued),
     ("granted", "Requests that got a slot, at once or after waiting.", lambda r: r.pool.granted),
@@ -68,17 +72,19 @@ COUNTERS: tuple[tuple[str, str, Callable[[NodeReport], float]], ...] = (
     ("events_skipped", "Events that lagging connections did not get.", lambda r: r.events.skipped),
     ("bytes_sent", "Bytes written to connections.", lambda r: r.bytes_sent),
 )
+"""Metrics that only rise while the process lives; Prometheus appends `_total` to their names."""
 
 
 class ReportCollector:
-    """Tells Prometheus what one process reports, or each of several workers with a label `worker`."""
+    """Turns reports into metrics of Prometheus, as a collector of its client library."""
 
     def __init__(self, reports: list[NodeReport], *, workers: bool) -> None:
+        """`reports` are those of one process, or of several; with `workers` each metric has the label `worker`."""
         self._of = [((str(report.worker),) if workers else (), report) for report in reports]
         self._labels = ["worker"] if workers else []
 
     def collect(self) -> Iterable[Metric]:
-        """All metrics at this moment, those of a process taken from one report and so consistent with each other."""
+        """All metrics. Those of a process come from one report, so they are consistent with each other."""
         from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 
         slots = GaugeMetricFamily("ssepool_slots", "Slots of the pool by state.", labels=[*self._labels, "state"])

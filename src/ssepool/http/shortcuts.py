@@ -1,7 +1,7 @@
-"""Shortcuts: plain requests that are dealt with in front of the application, its middleware and its routes.
+"""Shortcuts: plain requests that the hub serves in front of its application, with its middleware and its routes.
 
-Nothing stands around these two for which they would need the application: a subscription that is well formed, and an
-event to publish that has nothing to wait for. For everything else a shortcut does nothing, and the routes are asked.
+The application adds nothing to two kinds of requests: a well-formed subscription, and events that can be published
+without waiting. For every other request a shortcut does nothing and returns None, and the routes serve it.
 """
 
 from __future__ import annotations
@@ -20,17 +20,25 @@ from ssepool.runtime.handover import Reply
 
 
 class Shortcuts:
-    """Those of one hub, for its application and for the server that serves it."""
+    """The shortcuts of one hub. Its application uses them, and so does the server in front of that application."""
 
     def __init__(self, engine: Engine) -> None:
+        """`engine` is the hub's."""
         self._engine = engine
 
     def publication(self, url: bytes, headers: list[tuple[bytes, bytes]], body: bytes) -> Reply | None:
-        """The answer to a plain publish, if it can be given at once; None: nothing has been done."""
+        """Publish the events of a plain POST to `/events` and return the answer; None: nothing has been done.
+
+        `url` is the request's target as it came. The names of `headers` are in lower case.
+        """
         return publish.publish_nowait(self._engine, headers, body) if url == publish.TARGET else None
 
     def subscription(self, scope: Mapping[str, Any]) -> Visit | None:
-        """The visit of a plain GET, if it is a subscription without errors, from a page of our own."""
+        """The visit of a GET request, from its ASGI scope; None unless it is a well-formed subscription.
+
+        None too for a query that is too long, before the hub is open, and for a page's request if `allow_origins` is
+        set: middleware answers these, or adds header fields to the answer.
+        """
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if path != subscribe.PATH or len(scope["query_string"]) > MAX_QUERY_BYTES:
             return None

@@ -1,4 +1,4 @@
-"""GET /events: the stream. The subscription stands in the query; see `Visit` for what resumes it."""
+"""GET /events: the stream. The query string has the subscription; see `Visit` for how a client resumes."""
 
 from __future__ import annotations
 
@@ -18,37 +18,45 @@ from ssepool.runtime.admission.response import EventStream
 from ssepool.runtime.engine import Engine
 
 PATH = "/events"
+"""The path of the stream."""
 
-MOST_DATA = 2 * KiB
-"""Bytes of the client's own data at the most."""
-
-MOST_PATTERNS = 10
-MOST_REGEXP = 64
-"""Patterns of a subscription from outside, and characters of one that has a regular expression in it: compiling
-`(\\w{100})` takes 80 ms and 20 MB, which a stranger must not be able to ask for again and again."""
+MAX_DATA_BYTES = 2 * KiB
+"""Bytes of a client's own data at most, as JSON in UTF-8."""
+MAX_PATTERNS = 10
+"""Patterns of one subscription at most."""
+MAX_REGEXP_CHARACTERS = 64
+"""Characters of a pattern with a regular expression at most. To compile `(\\w{100})` takes 80 ms and 20 MB, and a
+stranger must not be able to demand that again and again."""
 
 PARAMETERS = ("topic", "pattern", "last_event_id", "lastEventId", "data")
+"""The query parameters of GET /events."""
 
 
 def routes(engine: Engine) -> list[BaseRoute]:
-    """The route of this file."""
+    """GET and HEAD /events."""
     return [Route(PATH, Subscribe(engine), methods=["GET", "HEAD"])]
 
 
 class Subscribe:
-    """An ASGI application, not a request handler: a subscription needs nothing that Starlette would wrap around it."""
+    """The endpoint GET /events.
+
+    It is an ASGI application and no request handler, because a subscription has no use for Starlette's wrappers, which
+    would stay in memory as long as its stream.
+    """
 
     def __init__(self, engine: Engine) -> None:
+        """`engine` is the hub's."""
         self._engine = engine
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Stream to one client. Raises the errors of `read_visit`."""
         await EventStream(self._engine, read_visit(scope))(scope, receive, send)
 
 
 def read_visit(scope: AnyScope) -> Visit:
-    """What a request for the stream asks for. Raises `APIError` or `InvalidTopic`.
+    """The visit of a request for the stream, from its ASGI scope. A stranger has no right to private events.
 
-    A stranger has no right to private events.
+    Raises `APIError` (400) or `InvalidTopic`.
     """
     query = read_subscription(scope["query_string"])
     subscription = Subscription.of(query["topic"], query["pattern"], private=False)
@@ -56,7 +64,7 @@ def read_visit(scope: AnyScope) -> Visit:
 
 
 def read_subscription(query_string: bytes) -> dict[str, Any]:
-    """Topics, patterns and data of a query. Raises `APIError`."""
+    """The lists `topic` and `pattern` and the value `data` of a query string. Raises `APIError` (400)."""
     found: dict[str, Any] = {"topic": [], "pattern": [], "data": None}
     try:
         pairs = parse_qsl(query_string.decode("ascii"), keep_blank_values=True, errors="strict")
@@ -76,23 +84,24 @@ def read_subscription(query_string: bytes) -> dict[str, Any]:
 
 
 def check_patterns(patterns: list[str]) -> None:
-    """Raise `APIError` for patterns that would cost too much."""
-    if len(patterns) > MOST_PATTERNS:
-        raise APIError(400, "invalid_topic", f"{len(patterns)} patterns; GET /events takes {MOST_PATTERNS} at most")
+    """Raise `APIError` (400) for too many patterns, and for a pattern that costs too much to compile."""
+    if len(patterns) > MAX_PATTERNS:
+        raise APIError(400, "invalid_topic", f"{len(patterns)} patterns; GET /events takes {MAX_PATTERNS} at most")
     for pattern in patterns:
-        if "(" in pattern and (len(pattern) > MOST_REGEXP or "{" in pattern):
+        if "(" in pattern and (len(pattern) > MAX_REGEXP_CHARACTERS or "{" in pattern):
             raise APIError(
                 400,
                 "invalid_topic",
                 f"pattern {shown(pattern)} is not allowed: with a regular expression in it, a pattern takes "
-                f"{MOST_REGEXP} characters at most and no braces",
+                f"{MAX_REGEXP_CHARACTERS} characters at most and no braces",
             )
 
 
 def read_data(text: str) -> Any:
-    if len(text.encode()) > MOST_DATA:
+    """The client's own data, from JSON. Raises `APIError` (400) for other text or more than `MAX_DATA_BYTES` bytes."""
+    if len(text.encode()) > MAX_DATA_BYTES:
         raise APIError(
-            400, "data_too_large", f"data has {len(text.encode())} bytes; it takes JSON of at most {MOST_DATA}"
+            400, "data_too_large", f"data has {len(text.encode())} bytes; it takes JSON of at most {MAX_DATA_BYTES}"
         )
     try:
         return msgspec.json.decode(text)
