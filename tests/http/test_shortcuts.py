@@ -1,4 +1,4 @@
-"""Publishing without a task: what is answered at once, and that all else is left to the route."""
+"""Shortcuts: which requests are served in front of the application, and that all others are left to the routes."""
 
 from __future__ import annotations
 
@@ -9,18 +9,24 @@ from typing import Any
 import httpx
 import pytest
 
-from ssepool import Hub
+from ssepool import Hub, HubConfig
+from ssepool.core.topics import Subscription
 from ssepool.http.publish import SLICE_EVENTS
+from ssepool.http.query import MAX_QUERY_BYTES
+from ssepool.http.subscribe import MAX_DATA_BYTES, MAX_PATTERNS, read_visit
 from ssepool.runtime.streams.delivery import MAX_BACKLOG_BYTES, Delivery
 from ssepool.runtime.streams.log import EventLog
 
 Headers = list[tuple[bytes, bytes]]
+Scope = dict[str, Any]
 Subscribe = Callable[..., Awaitable[Any]]
 
 PATH = b"/events"
 JSON = (b"content-type", b"application/json")
 LINES = (b"content-type", b"application/x-ndjson")
 EVENT = b'{"topic":"a","data":"x"}'
+
+# Publications
 
 PLAIN: dict[str, tuple[Headers, bytes]] = {
     "an event": ([JSON], EVENT),
@@ -104,3 +110,91 @@ async def test_a_broker_that_takes_its_time_is_left_to_the_route(hub: Hub, monke
 async def test_a_hub_that_has_closed_is_left_to_the_route(hub: Hub) -> None:
     await hub.close()
     assert hub.parts.shortcuts.publication(PATH, [JSON], EVENT) is None
+
+
+async def test_a_hub_that_is_not_open_yet_is_left_to_the_route() -> None:
+    assert Hub().parts.shortcuts.publication(PATH, [JSON], EVENT) is None
+
+
+# Subscriptions
+
+
+def get(query: str = "topic=a", path: str = "/events", root: str = "", headers: Headers | None = None) -> Scope:
+    """The ASGI scope of a GET request."""
+    return {
+        "type": "http",
+        "method": "GET",
+        "path": path,
+        "root_path": root,
+        "query_string": query.encode(),
+        "headers": headers or [],
+        "client": ("10.0.0.1", 1234),
+    }
+
+
+LEFT_GETS: dict[str, tuple[Scope, str]] = {
+    "another path": (get("state=x", path="/connections"), "another route reads its query"),
+    "a path below": (get(path="/events/a"), "there is nothing"),
+    "no topic": (get(""), "the route says what it takes"),
+    "an unknown parameter": (get("topic=a&colour=red"), "the route names it"),
+    "a bad topic": (get("topic="), "the route says why"),
+    "a bad pattern": (get("pattern=%7B"), "the route says why"),
+    "too many patterns": (get("&".join(f"pattern=a{n}" for n in range(MAX_PATTERNS + 1))), "the route says how many"),
+    "a costly pattern": (get("pattern=(a{9})"), "the route says why"),
+    "data that is not JSON": (get("topic=a&data=%7B"), "the route says why"),
+    "too much data": (get(f"topic=a&data=%22{'x' * MAX_DATA_BYTES}%22"), "the route says how much"),
+    "not UTF-8": (get("topic=%ff"), "the route says why"),
+    "a query that is too long": (get("topic=a&data=" + "1" * MAX_QUERY_BYTES), "middleware answers 414"),
+}
+
+
+def test_the_visit_of_a_subscription_is_that_of_the_route(hub: Hub) -> None:
+    scope = get("topic=a&topic=b&pattern=c/*&data=%7B%22n%22:1%7D", headers=[(b"last-event-id", b"x-1")])
+    visit = hub.parts.shortcuts.subscription(scope)
+    assert visit == read_visit(scope)
+    assert (visit.ip, visit.user, visit.data, visit.last_event_id) == ("10.0.0.1", None, {"n": 1}, "x-1")
+    assert visit.subscription == Subscription.of(["a", "b"], ["c/*"])
+    assert not visit.subscription.private
+
+
+def test_a_subscription_is_recognised_behind_the_prefix_of_a_mount(hub: Hub) -> None:
+    assert hub.parts.shortcuts.subscription(get(path="/sse/events", root="/sse")) is not None
+    assert hub.parts.shortcuts.subscription(get(path="/sse/events")) is None
+
+
+@pytest.mark.parametrize(("scope", "reason"), LEFT_GETS.values(), ids=LEFT_GETS)
+async def test_a_request_that_is_no_plain_subscription_is_left_to_the_route(
+    hub: Hub, http: httpx.AsyncClient, scope: Scope, reason: str
+) -> None:
+    assert hub.parts.shortcuts.subscription(scope) is None, reason
+    answer = await http.get(f"{scope['path']}?{scope['query_string'].decode()}")
+    assert answer.status_code in (400, 404, 414), reason
+
+
+async def test_no_subscription_is_taken_before_the_hub_is_open() -> None:
+    hub = Hub()
+    assert hub.parts.shortcuts.subscription(get()) is None  # the route says why
+    async with hub:
+        assert hub.parts.shortcuts.subscription(get()) is not None
+
+
+async def test_a_hub_that_drains_or_has_closed_turns_its_clients_away_itself(hub: Hub) -> None:
+    hub.drain(0)
+    assert hub.parts.shortcuts.subscription(get()) is not None
+    await hub.close()
+    assert hub.parts.shortcuts.subscription(get()) is not None
+
+
+@pytest.mark.parametrize(
+    ("origins", "headers", "taken"),
+    [
+        ((), [(b"origin", b"http://other")], True),  # without CORS the browser keeps the stream from that page
+        (("http://other",), [(b"origin", b"http://other")], False),  # CORSMiddleware adds its header fields
+        (("http://other",), [(b"host", b"hub")], True),
+    ],
+)
+async def test_a_page_of_another_site_gets_the_header_fields_of_cors(
+    origins: tuple[str, ...], headers: Headers, taken: bool
+) -> None:
+    async with Hub(HubConfig(allow_origins=origins)) as hub:
+        assert (hub.parts.shortcuts.subscription(get(headers=headers)) is not None) == taken
