@@ -53,7 +53,7 @@ class ErrorDetails(msgspec.Struct, frozen=True):
 class ErrorBody(msgspec.Struct, frozen=True):
     """The JSON body of every answer that is a refusal."""
 
-    error: ErrorDetails
+    error: Annotated[ErrorDetails, Meta(description="Why the request is refused.")]
 
 
 def status_and_code(error: SSEPoolError) -> tuple[int, str]:

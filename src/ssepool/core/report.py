@@ -17,10 +17,15 @@ from msgspec import UNSET, Meta, UnsetType
 from ssepool.core.states import PoolState
 from ssepool.core.stats import Count, HubStats, PoolStats, Seconds
 
+# Fields that several structs have.
 NodeName = Annotated[str, Meta(description="The process's name in its connections' ids.")]
+"""The name of a process."""
 Host = Annotated[str, Meta(description="The name of its machine.")]
+"""The name of a machine."""
 Pid = Annotated[Count, Meta(description="Its process id there.")]
+"""A process id."""
 Worker = Annotated[Count | None, Meta(description="Its number among the workers of its port; null if it is alone.")]
+"""The number of a worker, from 0."""
 
 
 class Node(msgspec.Struct, frozen=True):

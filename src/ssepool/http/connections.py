@@ -40,7 +40,7 @@ JSON_DECODER: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 class ConnectionList(msgspec.Struct):
     """The answer of GET /connections: one page."""
 
-    connections: list[ConnectionInfo]
+    connections: Annotated[list[ConnectionInfo], Meta(description="In the order of nodes and slots.")]
     next: Annotated[str | None, Meta(description="`after` of the next page; null on the last one.")]
     missing: Annotated[list[str], Meta(description="Nodes that did not answer: theirs are not among them.")]
 

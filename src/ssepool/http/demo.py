@@ -26,6 +26,7 @@ from ssepool.http.reply import JSONReply
 from ssepool.runtime.engine import Engine
 
 logger = logging.getLogger("ssepool.http")
+"""The log of what goes wrong behind an answer."""
 
 JOB_STEPS = 60
 """Steps of a job; each publishes one event."""

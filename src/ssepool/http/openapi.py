@@ -10,11 +10,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from ssepool.config import KiB
 from ssepool.core.bans import KICK_SECONDS
 from ssepool.http.connections import MAX_KICK_SECONDS, MAX_PAGE_CONNECTIONS, PAGE_CONNECTIONS, STATES
 from ssepool.http.publish import FORM, NDJSON
+from ssepool.http.query import MAX_QUERY_BYTES
 from ssepool.http.reply import JSONReply
 from ssepool.http.schemas import ANY, NUMBER, TEXT, TOPIC, Schema, array, obj, ref, schemas
+from ssepool.http.subscribe import MAX_DATA_BYTES
 
 
 def routes() -> list[BaseRoute]:
@@ -55,16 +58,19 @@ def answers(success: int, description: str, body: Schema | None = None, /, **ref
     return found
 
 
-UNREACHABLE = "Other nodes cannot be reached: the broker is away, or a node did not answer."
-FOREIGN = "A page of another site."
-GONE = "It is not open."
-NOT_OPEN = "The pool is not open."
-TOO_SLOW = "The body did not come in time."
-WRONG_TYPE = "The body is of another type."
-BODY = {"_413": "The body is too large.", "_415": WRONG_TYPE}
-"""The refusals of every JSON body."""
+# Words and parts of the operations.
 
-CONNECTION_ID = param("id", TEXT, "The connection's id, from its `ssepool.open` event.", place="path")
+_DATA = f"{MAX_DATA_BYTES // KiB} KiB"
+_QUERY = f"{MAX_QUERY_BYTES // KiB} KiB"
+_UNREACHABLE = "Other nodes cannot be reached: the broker is away, or a node did not answer."
+_FOREIGN = "A page of another site."
+_GONE = "It is not open."
+_NOT_OPEN = "The pool is not open."
+_TOO_SLOW = "The body did not come in time."
+_WRONG_TYPE = "The body is of another type."
+# The refusals of every JSON body.
+_BODY = {"_413": "The body is too large.", "_415": _WRONG_TYPE}
+_CONNECTION_ID = param("id", TEXT, "The connection's id, from its `ssepool.open` event.", place="path")
 
 PATHS: Schema = {
     "/events": {
@@ -81,7 +87,7 @@ PATHS: Schema = {
                 param("last_event_id", TEXT, "Resume behind this event; `earliest`: all that is kept."),
                 param("lastEventId", TEXT, "The same as `last_event_id`."),
                 param("Last-Event-ID", TEXT, "The same; wins over the query.", place="header"),
-                param("data", TEXT, "The client's own data, JSON of at most 2 KiB, kept on the connection."),
+                param("data", TEXT, f"The client's own data, JSON of at most {_DATA}, kept on the connection."),
             ],
             "responses": {
                 **answers(
@@ -112,10 +118,10 @@ PATHS: Schema = {
                 json(obj("ids", ids=array(TEXT))),
                 _400="The body is not well formed, or an event is not allowed: the message says which and why.",
                 _403="A topic of the hub's own, or a page of another site.",
-                _408=TOO_SLOW,
+                _408=_TOO_SLOW,
                 _409="An id is in the history already, and `on_duplicate` is `refuse`.",
                 _413="The body or an event is too large.",
-                _415=WRONG_TYPE,
+                _415=_WRONG_TYPE,
                 _503="The pool is not open, or the broker failed.",
             ),
         },
@@ -141,16 +147,16 @@ PATHS: Schema = {
                 "A page. `next` is null on the last one.",
                 json("Connections"),
                 _400="A parameter is unknown or has a value that is not allowed.",
-                _503=UNREACHABLE,
+                _503=_UNREACHABLE,
             ),
         }
     },
     "/connections/{id}": {
-        "parameters": [CONNECTION_ID],
+        "parameters": [_CONNECTION_ID],
         "get": {
             "operationId": "getConnection",
             "summary": "One connection",
-            "responses": answers(200, "The connection.", json("Connection"), _404=GONE, _503=UNREACHABLE),
+            "responses": answers(200, "The connection.", json("Connection"), _404=_GONE, _503=_UNREACHABLE),
         },
         "delete": {
             "operationId": "kick",
@@ -166,14 +172,14 @@ PATHS: Schema = {
                 204,
                 "Kicked.",
                 _400="A parameter is not allowed.",
-                _403=FOREIGN,
-                _404=GONE,
-                _503=UNREACHABLE,
+                _403=_FOREIGN,
+                _404=_GONE,
+                _503=_UNREACHABLE,
             ),
         },
     },
     "/connections/{id}/messages": {
-        "parameters": [CONNECTION_ID],
+        "parameters": [_CONNECTION_ID],
         "post": {
             "operationId": "sendMessage",
             "summary": "A client's own data to the server, while its stream is open",
@@ -188,11 +194,11 @@ PATHS: Schema = {
                 json(obj("accepted", accepted={"const": True})),
                 _400="The body is not JSON.",
                 _401="The token is missing or wrong.",
-                _404=GONE,
-                _408=TOO_SLOW,
-                _503=UNREACHABLE,
-                _403=FOREIGN,
-                **BODY,
+                _404=_GONE,
+                _408=_TOO_SLOW,
+                _503=_UNREACHABLE,
+                _403=_FOREIGN,
+                **_BODY,
             ),
         },
     },
@@ -200,14 +206,14 @@ PATHS: Schema = {
         "get": {
             "operationId": "getCluster",
             "summary": "All nodes of the broker: their pools, queues and how far they are behind",
-            "responses": answers(200, "The nodes that answered, this one first.", json("Cluster"), _503=UNREACHABLE),
+            "responses": answers(200, "The nodes that answered, this one first.", json("Cluster"), _503=_UNREACHABLE),
         }
     },
     "/pool": {
         "get": {
             "operationId": "getPool",
             "summary": "The numbers of this node: of all its workers together, and of each",
-            "responses": answers(200, "The numbers.", json("Pool"), _503=UNREACHABLE),
+            "responses": answers(200, "The numbers.", json("Pool"), _503=_UNREACHABLE),
         },
         "patch": {
             "operationId": "resizePool",
@@ -218,9 +224,9 @@ PATHS: Schema = {
                 "The numbers afterwards.",
                 json("Pool"),
                 _400="The size is not allowed.",
-                _503=NOT_OPEN,
-                _403=FOREIGN,
-                **BODY,
+                _503=_NOT_OPEN,
+                _403=_FOREIGN,
+                **_BODY,
             ),
         },
     },
@@ -234,9 +240,9 @@ PATHS: Schema = {
                 "Draining.",
                 json(obj("draining seconds", draining={"const": True}, seconds=NUMBER)),
                 _400="The seconds are not allowed.",
-                _503=NOT_OPEN,
-                _403=FOREIGN,
-                **BODY,
+                _503=_NOT_OPEN,
+                _403=_FOREIGN,
+                **_BODY,
             ),
         }
     },
@@ -299,8 +305,8 @@ PATHS: Schema = {
                     json(obj("job", job=TEXT)),
                     _400="The body is not allowed.",
                     _503="Too many jobs are running.",
-                    _403=FOREIGN,
-                    **BODY,
+                    _403=_FOREIGN,
+                    **_BODY,
                 ),
                 **answers(200, "The tab's job that runs already.", json(obj("job", job=TEXT))),
             },
@@ -323,7 +329,7 @@ DOCUMENT: Schema = {
         "version": "1",
         "description": (
             "Server-Sent Events from one managed, bounded pool of connections. Every refusal is JSON: "
-            '`{"error": {"code": "...", "message": "..."}}`. A query string takes 8 KiB at most (414).'
+            f'`{{"error": {{"code": "...", "message": "..."}}}}`. A query string takes {_QUERY} at most (414).'
         ),
         "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
     },

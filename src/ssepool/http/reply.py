@@ -16,6 +16,7 @@ class JSONReply(Response):
     """A JSON answer of the hub. It shows the state of one moment, so no cache may keep it (RFC 9111, 5.2.2.5)."""
 
     media_type = "application/json"
+    """The media type of the body."""
 
     def __init__(self, content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         """`content` is anything that msgspec encodes; `headers` are sent beside `Cache-Control`."""
