@@ -114,6 +114,7 @@ class Connection:
     @property
     def token(self) -> str:
         """What the client proves itself with when it sends data: a keyed hash of the id, so nothing need be stored."""
+        self._check()
         return self._home.token(self.id)
 
     def accepts(self, token: str) -> bool:
@@ -153,6 +154,7 @@ class Connection:
 
     def link_ended(self, reason: Reason) -> None:
         """The link tells that the client has gone."""
+        self._check()
         self._home.release(self, self._slot, self._visit, reason)
 
     def _check(self) -> None:
