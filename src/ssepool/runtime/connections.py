@@ -222,13 +222,12 @@ class Connections:
     def find(self, id: str) -> Connection | None:
         """The connection of this id, if it is open."""
         node, _, rest = id.partition("-")
-        index, _, generation = rest.partition("-")
+        index = rest.partition("-")[0]
         if node != self.node or not (index.isascii() and index.isdigit() and len(index) < 8):
             return None
         slot = self._pool.slot(int(index))
-        if slot is None or str(slot.generation) != generation:
-            return None
-        return self._of(slot)
+        connection = None if slot is None else self._of(slot)
+        return connection if connection is not None and connection.id == id else None
 
     def token(self, id: str) -> str:
         """The token of a connection, from its id."""
