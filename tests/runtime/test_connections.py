@@ -214,6 +214,16 @@ async def test_sending_counts_as_activity_and_touching_too(engine: Engine) -> No
     assert slot.opened_at <= slot.sent_at <= slot.received_at <= engine.now()
 
 
+async def test_what_comes_after_the_goodbye_is_not_sent_and_not_counted(engine: Engine) -> None:
+    connection, link, _ = await connected(engine)
+    link.room_left = 0
+    connection.close()
+    await connection.send("too late")
+    assert connection.events_sent == 0
+    link.make_room()
+    assert link.events() == ["ssepool.open", "ssepool.close"]
+
+
 class Full:
     """A client that takes nothing, with as much as may wait for it alone."""
 

@@ -127,14 +127,16 @@ class Connection:
         """Send an event to this client alone; it is kept nowhere. `retry` is in milliseconds.
 
         It comes behind all that was published before, unless the client is still being given what it missed. Waits
-        while the client's outbox is full. Raises `InvalidEvent`, and `ConnectionReleased` if the client leaves before
-        there is room.
+        while the client's outbox is full. Does nothing once the client has been told goodbye. Raises `InvalidEvent`,
+        and `ConnectionReleased` if the client leaves before there is room.
         """
         event = data if isinstance(data, Event) else Event(data, type=type, id=id, retry=retry)
         self._check()
         if self._link.full:
             await self._link.room()
             self._check()
+        if self._link.is_leaving:
+            return
         self._slot.events += 1
         self._slot.sent_at = self._home.now()
         self._link.send(event.encode())
