@@ -477,6 +477,14 @@ async def test_a_source_need_not_be_closable_and_a_failing_close_is_logged(
     ]
 
 
+async def test_a_client_that_leaves_before_its_generator_has_begun_has_it_closed(stage: Stage) -> None:
+    script = Script("a")
+    link = await stage.view(script)
+    link.end(Reason.CLIENT_CLOSED)
+    await stage.engine.tasks.close(10)
+    assert (script.pulled, script.closed) == (0, 1)
+
+
 # A topic after its run.
 
 
