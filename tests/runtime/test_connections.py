@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from admitting import Source
 from parts import Applicant, Paper, bound, connection_of, delivered, opened, running, until
 from ssepool.config import HubConfig, PoolConfig
 from ssepool.core.event import Event
@@ -437,27 +438,6 @@ async def test_all_of_a_subscription_share_one_feed_until_the_last_has_left(engi
     assert (len(engine.feeds), slot.feed, len(engine.feeds.listeners("news"))) == (1, None, 1)
     other.end(Reason.CLIENT_CLOSED)
     assert (len(engine.feeds), engine.feeds.listeners("news")) == (0, [])
-
-
-class Source:
-    """A run, and who has left it."""
-
-    start = 0
-    outcome = None
-
-    def __init__(self) -> None:
-        self.viewers: list[Any] = []
-
-    def attend(self, viewer: Any, send: Any) -> None:
-        self.viewers.append(viewer)
-
-    def unattend(self, viewer: Any) -> None:
-        self.viewers.remove(viewer)
-
-    async def left(self, spare: Any) -> None: ...
-
-    def is_over_for(self, last_event_id: str | None) -> bool:
-        return False
 
 
 async def test_a_client_that_leaves_is_no_longer_a_viewer_of_its_run(engine: Engine) -> None:
