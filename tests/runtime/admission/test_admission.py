@@ -498,6 +498,20 @@ async def test_hooks_are_waited_for_in_a_task() -> None:
             await engine.tasks.close(1)
 
 
+@takes_sockets
+@in_virtual_time
+async def test_a_socket_that_cannot_be_taken_costs_no_slot() -> None:
+    async with pool_of(2, detach=True) as engine:
+
+        def fail() -> Any:
+            raise OSError("on purpose")
+
+        with pytest.raises(OSError, match="on purpose"):
+            admit_nowait(engine, news(), fail, head)
+        assert engine.pool.count(SlotState.FREE) == 2
+        assert engine.pool.stats().released["error"] == 1
+
+
 # The beginning of a stream.
 
 
