@@ -1,20 +1,47 @@
-"""Parts for tests of admission: a run that does nothing, a socket that a server hands over, a link without a head."""
+"""Parts for tests of admission: a small pool, a run that does nothing, a socket that a server hands over, a link
+without a head."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Self
 
 import pytest
 
-from parts import Paper
+from parts import Applicant, Paper, running
+from ssepool.config import HubConfig, PoolConfig
+from ssepool.core.slot import Slot
 from ssepool.core.states import Reason
+from ssepool.core.topics import Subscription
+from ssepool.core.visit import Visit
+from ssepool.runtime.engine import Engine
 from ssepool.runtime.handover import AVAILABLE, Sink
 from ssepool.runtime.streams.link import Link, LinkContext
+from virtual import now
 
 takes_sockets = pytest.mark.skipif(not AVAILABLE, reason="sockets can be taken over on Linux alone")
+
+
+def news(**fields: Any) -> Visit:
+    """A visit of its own: binding changes it."""
+    return Visit(subscription=Subscription.of(["news"]), **fields)
+
+
+@contextlib.asynccontextmanager
+async def pool_of(size: int = 1, *, detach: bool = False, **settings: Any) -> AsyncIterator[Engine]:
+    """An engine in virtual time. `settings` are those of the pool."""
+    async with running(HubConfig(pool=PoolConfig(size=size, **settings), detach=detach), now=now()) as engine:
+        yield engine
+
+
+def take_slot(engine: Engine) -> Slot:
+    """Have somebody else hold a slot."""
+    slot = engine.pool.acquire(engine.now(), Applicant())
+    assert isinstance(slot, Slot)
+    return slot
 
 
 class Source:
@@ -33,7 +60,8 @@ class Source:
         self.viewers.append(viewer)
 
     def unattend(self, viewer: Any) -> None:
-        self.viewers.remove(viewer)
+        if viewer in self.viewers:  # it may have left before it attended
+            self.viewers.remove(viewer)
 
     async def left(self, spare: Any) -> None:
         self.spares.append(spare)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from admitting import Source
+from admitting import Source, news
 from parts import Applicant, Paper, bound, connection_of, delivered, opened, running, until
 from ssepool.config import HubConfig, PoolConfig
 from ssepool.core.event import Event
@@ -28,11 +28,6 @@ from virtual import in_virtual_time, now
 async def engine() -> AsyncIterator[Engine]:
     async with running() as engine:
         yield engine
-
-
-def news(**fields: Any) -> Visit:
-    """A visit of its own: binding changes it."""
-    return Visit(subscription=Subscription.of(["news"]), **fields)
 
 
 async def connected(engine: Engine, visit: Visit | None = None) -> tuple[Connection, Paper, Slot]:

@@ -91,7 +91,9 @@ class Stage:
 @pytest.fixture
 async def stage() -> AsyncIterator[Stage]:
     async with running() as engine:
-        yield Stage(engine)
+        stage = Stage(engine)
+        yield stage
+        stage.runs.cancel()
 
 
 class Viewer:
