@@ -442,6 +442,30 @@ async def test_a_plain_request_that_is_cancelled_while_it_streams_frees_its_slot
 # A server whose `send` fails.
 
 
+@PATHS
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize(
+    "failure", [ConnectionResetError(), RuntimeError("on purpose")], ids=lambda it: type(it).__name__
+)
+@in_virtual_time
+async def test_a_head_that_cannot_be_sent_ends_the_request(
+    offers: tuple[str, ...], waits: bool, failure: Exception
+) -> None:
+    async with pool_of(2, announce_queue=True, detach=True) as engine:
+        others = [take_slot(engine) for _ in range(2 if waits else 1)]
+        exchange = Exchange(engine, offers=offers)
+        exchange.fails = failure
+        has_left = isinstance(failure, OSError)
+        assert await exchange.done() is (None if has_left else failure)
+        assert (len(engine.pool.waiting), len(engine.connections.held())) == (0, len(others))
+        assert not engine.streamer
+        assert engine.pool.stats().released["client_closed" if has_left else "error"] == (0 if waits else 1)
+        assert exchange.source.spares == ["its spare"]
+        exchange.leave()
+        for slot in others:
+            engine.pool.release(slot, engine.now())
+
+
 @pytest.mark.parametrize(
     ("failure", "reason"),
     [
