@@ -490,8 +490,12 @@ async def test_that_all_have_gone_is_told_when_the_last_has() -> None:
         await asyncio.sleep(1)
         assert not any(task.done() for task in waiting)
         third.end(Reason.CLIENT_CLOSED)
+        _, last, _ = await connected(engine)  # before anybody who waits has had a turn
+        await asyncio.sleep(1)
+        assert not any(task.done() for task in waiting)
+        last.end(Reason.CLIENT_CLOSED)
         await asyncio.gather(*waiting)
-        assert now()() == 1003.0
+        assert now()() == 1004.0
 
 
 async def test_aborting_cuts_everybody_whatever_is_still_to_be_written(engine: Engine) -> None:
