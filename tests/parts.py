@@ -93,7 +93,9 @@ class Paper(Link):
                 else:
                     assert self.slot is not None
                     assert self.feed is not None
+                    reached = self.slot.cursor
                     self.slot.cursor, rest = self.feed.split(start, taken)
+                    self.slot.events -= reached - self.slot.cursor
                     self.rest = rest or None
                 self.stall()
                 return

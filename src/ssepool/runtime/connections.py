@@ -114,6 +114,7 @@ class Connection:
     @property
     def token(self) -> str:
         """What the client proves itself with when it sends data: a keyed hash of the id, so nothing need be stored."""
+        self._check()
         return self._home.token(self.id)
 
     def accepts(self, token: str) -> bool:
@@ -126,14 +127,16 @@ class Connection:
         """Send an event to this client alone; it is kept nowhere. `retry` is in milliseconds.
 
         It comes behind all that was published before, unless the client is still being given what it missed. Waits
-        while the client's outbox is full. Raises `InvalidEvent`, and `ConnectionReleased` if the client leaves before
-        there is room.
+        while the client's outbox is full. Does nothing once the client has been told goodbye. Raises `InvalidEvent`,
+        and `ConnectionReleased` if the client leaves before there is room.
         """
         event = data if isinstance(data, Event) else Event(data, type=type, id=id, retry=retry)
         self._check()
         if self._link.full:
             await self._link.room()
             self._check()
+        if self._link.is_leaving:
+            return
         self._slot.events += 1
         self._slot.sent_at = self._home.now()
         self._link.send(event.encode())
@@ -153,6 +156,7 @@ class Connection:
 
     def link_ended(self, reason: Reason) -> None:
         """The link tells that the client has gone."""
+        self._check()
         self._home.release(self, self._slot, self._visit, reason)
 
     def _check(self) -> None:
@@ -223,13 +227,12 @@ class Connections:
     def find(self, id: str) -> Connection | None:
         """The connection of this id, if it is open."""
         node, _, rest = id.partition("-")
-        index, _, generation = rest.partition("-")
+        index = rest.partition("-")[0]
         if node != self.node or not (index.isascii() and index.isdigit() and len(index) < 8):
             return None
         slot = self._pool.slot(int(index))
-        if slot is None or str(slot.generation) != generation:
-            return None
-        return self._of(slot)
+        connection = None if slot is None else self._of(slot)
+        return connection if connection is not None and connection.id == id else None
 
     def token(self, id: str) -> str:
         """The token of a connection, from its id."""

@@ -39,6 +39,8 @@ class Run:
         self.topic = topic
         """Where the events are published; None if they are for one client."""
         self._task: asyncio.Task[None] | None = None
+        self._begun = False
+        """Whether the task has come to its first step, and so will close the generator itself."""
         self._viewers: set[Viewer] = set()
         self._visits = 0
         self.start = 0
@@ -87,6 +89,7 @@ class Run:
         return found is not None and found.complete and found.position >= self._end
 
     async def _run(self, send: Send) -> None:
+        self._begun = True
         outcome = Reason.COMPLETED
         try:
             await self._pass_on(send)
@@ -127,6 +130,8 @@ class Run:
     def cancel(self) -> None:
         """Stop the generator: its one client has left, or the hub closes."""
         if self._task is not None and not self._task.cancelling():  # a second time would hit its cleaning up
+            if not self._begun:
+                self._engine.tasks.start(_aclose(self._generator))
             self._task.cancel()
 
 

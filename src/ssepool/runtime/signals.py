@@ -32,7 +32,8 @@ def before_others(call: Callable[[], None]) -> Iterator[None]:
             continue  # SIG_DFL ends the process anyway; SIG_IGN is somebody's wish
 
         def ours(number: int, frame: FrameType | None, theirs: Callable[..., Any] = theirs) -> None:
-            loop.call_soon_threadsafe(call)
+            if not loop.is_closed():  # another hub, which chained us, may have put us back since we left
+                loop.call_soon_threadsafe(call)
             theirs(number, frame)
 
         signal.signal(number, ours)

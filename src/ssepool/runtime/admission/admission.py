@@ -181,7 +181,11 @@ def admit_nowait(engine: Engine, visit: Visit, take: Callable[[], Handover], hea
         return False
     slot = pool.acquire(engine.now(), NOBODY, ip=visit.ip, user=visit.user, topics=limited)
     assert isinstance(slot, Slot)
-    link = SocketLink(engine.links, engine.streamer, take(), visit.dialect)
+    try:
+        link = SocketLink(engine.links, engine.streamer, take(), visit.dialect)
+    except BaseException:  # nobody would ever give the slot back: the reaper leaves one without a link to its request
+        pool.release(slot, engine.now(), Reason.ERROR)
+        raise
     link.start(head(visit.dialect))
     welcome_nowait(engine, engine.connections.bind(slot, link, visit), link, visit)
     return True

@@ -136,8 +136,8 @@ class _Writing:
     ) -> bool:
         # OSError: what some servers' `send` raises when the client has gone.
         has_left = isinstance(error, (ClientGone, OSError))
-        if error is not None and not has_left:
-            self.link.end(Reason.ERROR)
+        if error is not None:
+            self.link.end(Reason.CLIENT_CLOSED if has_left else Reason.ERROR)
         if self._writer is not None and not self._writer.done():
             self._writer.cancel()
         if isinstance(self.link, AsgiLink):

@@ -1,0 +1,673 @@
+"""Admission: how a request gets its slot, what it is told meanwhile, and what those are answered who get none."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from admitting import Handed, Headless, Source, news, pool_of, take_slot, takes_sockets
+from parts import QUIET, Applicant, Paper, bound, connection_of, delivered, opened, running, until
+from ssepool.config import HubConfig, PoolConfig
+from ssepool.core.event import Event
+from ssepool.core.frames import COMPLETED_ID, DIALECT, Dialect
+from ssepool.core.slot import NEVER, Slot
+from ssepool.core.states import Reason, SlotState
+from ssepool.core.visit import Visit
+from ssepool.errors import PoolClosed, PoolFull, PoolTimeout, SSEPoolError
+from ssepool.runtime.admission.admission import (
+    NOBODY,
+    ClientGone,
+    SlotRequest,
+    admit_nowait,
+    is_to_stay_away,
+    reason_code,
+    refusal,
+    welcome,
+    welcome_nowait,
+)
+from ssepool.runtime.engine import Engine
+from virtual import in_virtual_time, now
+
+
+class Asking:
+    """A request that waits in a task of its own, as a server has it, and keeps its slot until it is told to go."""
+
+    def __init__(self, engine: Engine, link: Paper | None = None) -> None:
+        self.engine = engine
+        self.link = link or Paper(engine.links)
+        self.slot: Slot | None = None
+        self.request: SlotRequest | None = None
+        self.task = asyncio.create_task(self._ask())
+
+    async def _ask(self) -> None:
+        with SlotRequest(self.engine.pool, news(), self.engine.now) as self.request:
+            await self.request.granted_slot(self.link)
+            self.slot = self.request.take()
+
+    async def outcome(self) -> BaseException | None:
+        """Why it got no slot."""
+        await asyncio.wait([self.task])
+        return asyncio.CancelledError() if self.task.cancelled() else self.task.exception()
+
+    def release(self) -> None:
+        assert self.slot is not None
+        self.engine.pool.release(self.slot, self.engine.now())
+
+
+# A request for a slot.
+
+
+@in_virtual_time
+async def test_a_free_slot_is_granted_at_once() -> None:
+    async with pool_of() as engine:
+        request = SlotRequest(engine.pool, news(), engine.now)
+        assert not request.waits
+        began = now()()
+        await request.granted_slot(Paper(engine.links))
+        slot = request.take()
+        assert (slot.state, now()()) == (SlotState.RESERVED, began)
+        engine.pool.release(slot, engine.now())
+
+
+@in_virtual_time
+async def test_requests_are_granted_slots_in_the_order_in_which_they_came() -> None:
+    async with pool_of() as engine:
+        slot = take_slot(engine)
+        first, second = Asking(engine), Asking(engine)
+        await asyncio.sleep(5)
+        assert first.request is not None
+        assert (first.request.waits, len(engine.pool.waiting)) == (True, 2)
+        engine.pool.release(slot, engine.now())
+        assert not first.request.waits
+        await asyncio.sleep(5)
+        assert (first.slot, second.slot) == (slot, None)
+        first.release()
+        await asyncio.sleep(5)
+        assert second.slot is slot
+        assert engine.pool.stats().wait_seconds == 5 + 10
+        second.release()
+
+
+@in_virtual_time
+async def test_who_waits_too_long_is_told_how_long() -> None:
+    async with pool_of(acquire_timeout=12.5) as engine:
+        slot = take_slot(engine)
+        asking = Asking(engine)
+        await asyncio.sleep(12)
+        engine.pool.reap(engine.now())
+        assert len(engine.pool.waiting) == 1
+        await asyncio.sleep(1)
+        engine.pool.reap(engine.now())
+        error = await asking.outcome()
+        assert isinstance(error, PoolTimeout)
+        assert str(error).startswith("no slot came free (<Pool open size=1 open=0 reserved=1 waiting=0>")
+        assert str(error).endswith("waited 12.5 s)")
+        assert len(engine.pool.waiting) == 0
+        engine.pool.release(slot, engine.now())
+
+
+@pytest.mark.parametrize(
+    ("end", "state"), [(lambda pool: pool.drain(1e9, 30.0), "draining"), (lambda pool: pool.close(), "closed")]
+)
+@in_virtual_time
+async def test_who_waits_is_refused_when_the_pool_closes(end: Callable[[Any], Any], state: str) -> None:
+    async with pool_of() as engine:
+        slot = take_slot(engine)
+        asking = Asking(engine)
+        await asyncio.sleep(1)
+        end(engine.pool)
+        error = await asking.outcome()
+        assert isinstance(error, PoolClosed)
+        assert str(error).startswith(f"the pool takes no more requests (<Pool {state} ")
+        engine.pool.release(slot, engine.now())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_waiting": 0}, "no slot is free"),
+        ({"on_full": "retry"}, "no slot is free"),
+        ({"on_full": "reject"}, "no slot is free"),
+        ({"max_per_ip": 1}, "max_per_ip=1 reached by ip '192.0.2.7'"),
+        ({"max_per_user": 1}, "max_per_user=1 reached by user 'ada'"),
+        ({"max_per_topic": 1}, "max_per_topic=1 reached by topic 'news'"),
+    ],
+)
+@in_virtual_time
+async def test_who_may_not_wait_is_told_at_once(settings: dict[str, Any], message: str) -> None:
+    async with pool_of(**settings) as engine:
+        with SlotRequest(engine.pool, news(ip="192.0.2.7", user="ada"), engine.now):
+            with pytest.raises(PoolFull, match=message):
+                SlotRequest(engine.pool, news(ip="192.0.2.7", user="ada"), engine.now)
+            assert len(engine.pool.waiting) == 0
+
+
+@in_virtual_time
+async def test_nothing_is_applied_for_in_a_pool_that_is_not_open() -> None:
+    engine = Engine(HubConfig(), now=now())
+    with pytest.raises(PoolClosed, match="the pool is new"):
+        SlotRequest(engine.pool, news(), engine.now)
+
+
+@in_virtual_time
+async def test_a_client_that_leaves_is_out_of_the_queue_in_the_same_moment() -> None:
+    async with pool_of() as engine:
+        slot = take_slot(engine)
+        leaves, stays = Asking(engine), Asking(engine)
+        await asyncio.sleep(1)
+        leaves.link.end(Reason.CLIENT_CLOSED)
+        assert len(engine.pool.waiting) == 1
+        engine.pool.release(slot, engine.now())
+        assert isinstance(await leaves.outcome(), ClientGone)
+        assert await stays.outcome() is None
+        assert stays.slot is slot
+        stats = engine.pool.stats()
+        assert (stats.cancelled, stats.granted) == (1, 2)
+        stays.release()
+
+
+@pytest.mark.parametrize("full", [True, False])
+@in_virtual_time
+async def test_a_client_that_has_left_before_it_waits_gets_no_slot(full: bool) -> None:
+    async with pool_of() as engine:
+        slot = take_slot(engine) if full else None
+        link = Paper(engine.links)
+        link.end(Reason.CLIENT_CLOSED)
+        assert isinstance(await Asking(engine, link).outcome(), ClientGone)
+        assert (len(engine.pool.waiting), engine.pool.count(SlotState.FREE)) == (0, 0 if full else 1)
+        if slot is not None:
+            engine.pool.release(slot, engine.now())
+
+
+@in_virtual_time
+async def test_a_client_that_leaves_in_the_moment_of_its_grant_gives_the_slot_to_the_next() -> None:
+    async with pool_of() as engine:
+        slot = take_slot(engine)
+        leaves, stays = Asking(engine), Asking(engine)
+        await asyncio.sleep(1)
+        engine.pool.release(slot, engine.now())  # granted, but its task has not run yet
+        leaves.link.end(Reason.CLIENT_CLOSED)
+        assert isinstance(await leaves.outcome(), ClientGone)
+        assert await stays.outcome() is None
+        assert (leaves.slot, stays.slot) == (None, slot)
+        stays.release()
+
+
+@pytest.mark.parametrize("granted", [False, True])
+@in_virtual_time
+async def test_a_request_that_is_cancelled_gives_back_its_place_or_its_slot(granted: bool) -> None:
+    async with pool_of() as engine:
+        slot = take_slot(engine)
+        asking = Asking(engine)
+        await asyncio.sleep(1)
+        if granted:
+            engine.pool.release(slot, engine.now())
+        asking.task.cancel()
+        assert isinstance(await asking.outcome(), asyncio.CancelledError)
+        assert len(engine.pool.waiting) == 0
+        assert slot.state is (SlotState.FREE if granted else SlotState.RESERVED)
+        if not granted:
+            engine.pool.release(slot, engine.now())
+        assert engine.pool.count(SlotState.FREE) == 1
+
+
+@in_virtual_time
+async def test_a_request_gives_back_what_it_owns_and_nothing_that_was_taken() -> None:
+    async with pool_of() as engine:
+        with SlotRequest(engine.pool, news(), engine.now):
+            assert engine.pool.count(SlotState.FREE) == 0
+            with SlotRequest(engine.pool, news(), engine.now):
+                assert len(engine.pool.waiting) == 1
+            assert len(engine.pool.waiting) == 0
+        assert engine.pool.count(SlotState.FREE) == 1
+        with SlotRequest(engine.pool, news(), engine.now) as request:
+            slot = request.take()
+        assert slot.state is SlotState.RESERVED
+        engine.pool.release(slot, engine.now())
+        with contextlib.suppress(RuntimeError), SlotRequest(engine.pool, news(), engine.now):
+            raise RuntimeError
+        assert engine.pool.count(SlotState.FREE) == 1
+
+
+@in_virtual_time
+async def test_only_what_becomes_of_a_request_first_counts() -> None:
+    async with pool_of() as engine:
+        slot = take_slot(engine)
+        asking = Asking(engine)
+        await asyncio.sleep(1)
+        assert asking.request is not None
+        engine.pool.close()
+        asking.link.end(Reason.CLIENT_CLOSED)
+        assert not asking.request.granted(slot)
+        assert isinstance(await asking.outcome(), PoolClosed)
+        engine.pool.release(slot, engine.now())
+
+
+# What it is told while it waits.
+
+
+@in_virtual_time
+async def test_a_client_whose_head_is_out_is_told_its_place_at_once_and_then_what_changes() -> None:
+    async with pool_of(heartbeat_interval=10.0) as engine:
+        slot = take_slot(engine)
+        first, second = Asking(engine), Asking(engine)
+        await asyncio.sleep(0)
+        assert (first.link.events(), second.link.events()) == (["ssepool.queued"], ["ssepool.queued"])
+        assert second.link.written == DIALECT.queued(2, 2)
+        request = second.request
+        assert request is not None
+        steps = [
+            (2, 2, 0.0, b""),
+            (2, 5, 9.0, b""),  # how many wait behind it is no news to it
+            (2, 5, 10.0, DIALECT.heartbeat),
+            (2, 5, 19.0, b""),
+            (1, 4, 19.5, DIALECT.queued(1, 4)),
+            (1, 4, 29.0, b""),
+            (1, 4, 29.5, DIALECT.heartbeat),
+        ]
+        for position, waiting, seconds, expected in steps:
+            second.link.written = b""
+            request.announce(position, waiting, now()() + seconds)
+            assert (seconds, second.link.written) == (seconds, expected)
+        for asking in (first, second):
+            asking.task.cancel()
+        await asyncio.wait([first.task, second.task])
+        engine.pool.release(slot, engine.now())
+
+
+@in_virtual_time
+async def test_nothing_is_said_to_a_client_that_has_no_slot_to_wait_for() -> None:
+    async with pool_of() as engine:
+        asking = Asking(engine)
+        assert await asking.outcome() is None
+        assert asking.link.written == b""
+        asking.release()
+
+
+def before_its_link_is_known(request: SlotRequest, link: Paper) -> None:
+    request._link = None
+
+
+def before_its_head(request: SlotRequest, link: Paper) -> None:
+    request._link = Headless(link.context)
+
+
+def stalled(request: SlotRequest, link: Paper) -> None:
+    link.stall()
+
+
+def ended(request: SlotRequest, link: Paper) -> None:
+    link.end(Reason.CLIENT_CLOSED)
+
+
+@pytest.mark.parametrize("state", [before_its_link_is_known, before_its_head, stalled, ended])
+@in_virtual_time
+async def test_a_client_that_cannot_be_told_now_is_told_nothing(state: Callable[[SlotRequest, Paper], None]) -> None:
+    async with pool_of() as engine:
+        slot = take_slot(engine)
+        link = Paper(engine.links)
+        with SlotRequest(engine.pool, news(), engine.now) as request:
+            request._link = link
+            state(request, link)
+            request.announce(1, 1, engine.now())
+            assert (link.written, link.outbox) == (b"", None)
+            if state is stalled:
+                link.make_room()
+                request.announce(1, 1, engine.now())  # which it has not been told yet
+                assert link.written == DIALECT.queued(1, 1)
+        engine.pool.release(slot, engine.now())
+
+
+def test_nobody_takes_no_slot_and_is_told_nothing() -> None:
+    assert not NOBODY.granted(Slot(0))
+
+
+# Who is to stay away.
+
+
+@in_virtual_time
+async def test_who_has_everything_or_was_kicked_is_to_stay_away() -> None:
+    async with pool_of() as engine:
+        kicked = news(user="kicked")
+        engine.bans.add(kicked.fingerprint, engine.now() + 30)
+        table = [
+            (news(), False),
+            (news(last_event_id=COMPLETED_ID), True),
+            (news(last_event_id="x", source=Source(last="x")), True),
+            (news(last_event_id="y", source=Source(last="x")), False),
+            (news(source=Source()), False),
+            (kicked, True),
+            (news(user="another"), False),
+        ]
+        for visit, expected in table:
+            assert (visit, is_to_stay_away(engine, visit)) == (visit, expected)
+        await asyncio.sleep(30)
+        assert not is_to_stay_away(engine, kicked)
+
+
+# Admission at once.
+
+
+def head(dialect: Dialect) -> bytes:
+    return b"HEAD "
+
+
+def never() -> Any:
+    raise AssertionError("the socket is still the caller's")
+
+
+def drained(engine: Engine) -> None:
+    engine.pool.drain(engine.now(), 30.0)
+
+
+def closed(engine: Engine) -> None:
+    engine.pool.close()
+
+
+def full(engine: Engine) -> None:
+    take_slot(engine)
+    take_slot(engine)
+
+
+def kicked(engine: Engine) -> None:
+    engine.bans.add(visitor().fingerprint, engine.now() + 30)
+
+
+def limited(engine: Engine) -> None:
+    engine.pool.acquire(engine.now(), Applicant(), ip="192.0.2.7", user="ada", topics=("news",))
+
+
+def as_it_is(engine: Engine) -> None:
+    pass
+
+
+def visitor(**fields: Any) -> Visit:
+    return news(ip="192.0.2.7", user="ada", **fields)
+
+
+@takes_sockets
+@pytest.mark.parametrize(
+    ("settings", "change", "fields"),
+    [
+        ({"detach": False}, as_it_is, {}),
+        ({}, drained, {}),
+        ({}, closed, {}),
+        ({}, full, {}),
+        ({}, kicked, {}),
+        ({}, as_it_is, {"last_event_id": COMPLETED_ID}),
+        ({}, as_it_is, {"last_event_id": "x", "source": Source(last="x")}),
+        ({"max_per_ip": 1}, limited, {}),
+        ({"max_per_user": 1}, limited, {}),
+        ({"max_per_topic": 1}, limited, {}),
+    ],
+    ids=["no streamer", "draining", "closed", "full", "kicked", "completed", "over", "ip", "user", "topic"],
+)
+@in_virtual_time
+async def test_what_is_out_of_the_ordinary_goes_the_longer_way_and_nothing_has_been_done(
+    settings: dict[str, Any], change: Callable[[Engine], None], fields: dict[str, Any]
+) -> None:
+    async with pool_of(2, **{"detach": True} | settings) as engine:
+        change(engine)
+        before = engine.pool.stats()
+        assert admit_nowait(engine, visitor(**fields), never, head) is False
+        assert engine.pool.stats() == before
+        assert not engine.streamer  # which has no link, if it is there
+        for slot in engine.connections.held():
+            engine.pool.release(slot, engine.now())
+
+
+@takes_sockets
+@in_virtual_time
+async def test_a_pool_that_was_never_opened_admits_nobody() -> None:
+    engine = Engine(HubConfig(), now=now())
+    assert admit_nowait(engine, news(), never, head) is False
+
+
+@takes_sockets
+@in_virtual_time
+async def test_a_client_is_admitted_at_once() -> None:
+    async with pool_of(2, detach=True, max_per_ip=1) as engine:
+        engine.publish_nowait([Event.of("news", "before", id="before"), Event.of("news", "missed")])
+        with Handed() as handed:
+            taken: list[Handed] = []
+
+            def take() -> Handed:
+                taken.append(handed)
+                return handed
+
+            assert admit_nowait(engine, visitor(last_event_id="before"), take, head) is True
+            assert (taken, handed.sink, len(asyncio.all_tasks())) == ([handed], None, 1)
+            assert handed.received.startswith(b"HEAD event: ssepool.open\n")
+            [connection] = engine.connections
+            assert (connection.ip, connection.user, connection.state) == ("192.0.2.7", "ada", "open")
+            assert connection.bytes_sent == len(handed.received)
+            await until(lambda: b"data: missed\n\n" in handed.received)
+            assert b"data: before" not in handed.received
+            assert admit_nowait(engine, visitor(), never, head) is False  # it counts
+        await until(lambda: not connection.is_open)  # it has left
+        assert handed.gone_calls == 0  # there is no server's side
+
+
+@takes_sockets
+@in_virtual_time
+async def test_hooks_are_waited_for_in_a_task() -> None:
+    async with pool_of(2, detach=True) as engine:
+        greeted: list[str] = []
+
+        async def greet(connection: Any) -> None:
+            await asyncio.sleep(1)
+            greeted.append(connection.id)
+            await connection.send("hello")
+
+        engine.hooks.add("connect", greet)
+        with Handed() as handed:
+            assert admit_nowait(engine, news(), lambda: handed, head) is True
+            assert (handed.received, greeted) == (b"", [])
+            await asyncio.sleep(2)
+            engine.publish_nowait([Event.of("news", "live")])
+            await delivered(engine)
+            assert [connection.id for connection in engine.connections] == greeted
+            assert handed.received.index(b"ssepool.open") < handed.received.index(b"data: hello")
+            assert handed.received.index(b"data: hello") < handed.received.index(b"data: live")
+            engine.connections.abort()
+            await engine.tasks.close(1)
+
+
+@takes_sockets
+@in_virtual_time
+async def test_a_socket_that_cannot_be_taken_costs_no_slot() -> None:
+    async with pool_of(2, detach=True) as engine:
+
+        def fail() -> Any:
+            raise OSError("on purpose")
+
+        with pytest.raises(OSError, match="on purpose"):
+            admit_nowait(engine, news(), fail, head)
+        assert engine.pool.count(SlotState.FREE) == 2
+        assert engine.pool.stats().released["error"] == 1
+
+
+# The beginning of a stream.
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[Engine]:
+    async with running() as engine:
+        yield engine
+
+
+async def test_a_stream_opens_with_who_the_client_is_and_when_to_come_back() -> None:
+    async with running(chance=lambda: 0.0) as engine:
+        link, slot = await opened(engine)
+        connection = connection_of(link)
+        assert link.written == DIALECT.opened(connection.id, connection.token, engine.node, retry=3000)
+        assert slot.state is SlotState.OPEN
+
+
+@pytest.mark.parametrize("has_hook", [False, True])
+async def test_a_client_that_has_left_already_is_not_welcomed(engine: Engine, has_hook: bool) -> None:
+    called: list[Any] = []
+    if has_hook:
+        engine.hooks.add("connect", called.append)
+    link = Paper(engine.links)
+    slot = bound(engine, link)
+    connection = connection_of(link)
+    link.end(Reason.CLIENT_CLOSED)
+    await welcome(engine, connection, link, news())
+    assert (called, slot.state, len(engine.feeds)) == ([], SlotState.FREE, 0)
+
+
+async def test_hooks_run_before_what_was_missed_and_what_is_live(engine: Engine) -> None:
+    engine.publish_nowait([Event.of("news", "missed")])
+
+    async def hook(connection: Any) -> None:
+        assert connection.state == "open"
+        await connection.send("from the hook")
+        engine.publish_nowait([Event.of("news", "meanwhile")])
+
+    engine.hooks.add("connect", hook)
+    link, _ = await opened(engine, news(last_event_id="earliest"))
+    engine.publish_nowait([Event.of("news", "live")])
+    await delivered(engine)
+    assert link.events() == ["ssepool.open", "from the hook", "missed", "meanwhile", "live"]
+
+
+async def test_without_an_id_a_stream_begins_when_the_hooks_are_done(engine: Engine) -> None:
+    engine.publish_nowait([Event.of("news", "before")])
+    engine.hooks.add("connect", lambda connection: engine.publish_nowait([Event.of("news", "meanwhile")]))
+    link, _ = await opened(engine, news())
+    engine.publish_nowait([Event.of("news", "live")])
+    await delivered(engine)
+    assert link.events() == ["ssepool.open", "live"]
+
+
+async def test_a_hook_that_fails_does_not_keep_the_client_out(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(connection: Any) -> None:
+        raise RuntimeError("on purpose")
+
+    engine.hooks.add("connect", fail)
+    link, _ = await opened(engine, news())
+    assert link.events() == ["ssepool.open"]
+    assert len(engine.feeds) == 1
+    assert "an on_connect hook failed" in caplog.text
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_a_client_that_is_sent_away_or_leaves_during_a_hook_follows_nothing(engine: Engine, leaves: bool) -> None:
+    source = Source()
+
+    def hook(connection: Any) -> None:
+        if leaves:
+            link.end(Reason.CLIENT_CLOSED)
+        else:
+            link.room_left = 0  # so that it is still here afterwards
+            connection.close()
+
+    engine.hooks.add("connect", hook)
+    link = Paper(engine.links)
+    visit = news(source=source)
+    slot = bound(engine, link, visit)
+    await welcome(engine, connection_of(link), link, visit)
+    assert (len(engine.feeds), source.viewers) == (0, [])
+    assert slot.state is (SlotState.FREE if leaves else SlotState.CLOSING)
+
+
+@pytest.mark.parametrize("nowait", [False, True])
+@pytest.mark.parametrize(("end", "reason"), [(drained, Reason.DRAINED), (closed, Reason.SHUTDOWN)])
+async def test_a_pool_that_began_to_end_meanwhile_sends_the_client_away(
+    engine: Engine, end: Callable[[Engine], None], reason: Reason, nowait: bool
+) -> None:
+    link = Paper(engine.links)
+    visit = news()
+    bound(engine, link, visit)
+    connection = connection_of(link)
+    end(engine)
+    if nowait:
+        welcome_nowait(engine, connection, link, visit)
+    else:
+        await welcome(engine, connection, link, visit)
+    assert link.events() == ["ssepool.close"]
+    assert f'{{"reason":"{reason}"}}'.encode() in link.written
+    assert engine.pool.stats().released[reason] == 1
+    assert not connection.is_open
+
+
+async def test_a_client_that_stalled_before_it_had_a_slot_is_judged_from_now_on(engine: Engine) -> None:
+    link = Paper(engine.links)
+    slot = bound(engine, link)
+    link.stall()
+    assert slot.blocked_at == NEVER
+    welcome_nowait(engine, connection_of(link), link, news())
+    assert slot.opened_at <= slot.blocked_at <= engine.now()
+
+
+async def test_without_hooks_a_client_is_welcomed_without_a_task(engine: Engine) -> None:
+    link = Paper(engine.links)
+    bound(engine, link)
+    welcome_nowait(engine, connection_of(link), link, news())
+    assert link.events() == ["ssepool.open"]
+    assert len(asyncio.all_tasks()) == 1
+
+
+@pytest.mark.parametrize("outcome", [None, Reason.COMPLETED, Reason.ERROR])
+async def test_who_asks_for_a_run_attends_it_and_gets_what_came_since_its_start(
+    engine: Engine, outcome: Reason | None
+) -> None:
+    engine.publish_nowait([Event.of("news", "before"), Event.of("news", "one"), Event.of("news", "two")])
+    source = Source(start=1, outcome=outcome)
+    link, _ = await opened(engine, news(source=source))
+    if outcome is None:
+        assert source.viewers == [link]
+        assert link.events() == ["ssepool.open", "one", "two"]
+    else:
+        assert link.events() == ["ssepool.open", "one", "two", "ssepool.close"]
+        assert f'{{"reason":"{outcome}"}}'.encode() in link.written
+        assert (link.ended, source.viewers) == (True, [])
+
+
+# Refusals.
+
+FULL, TIMEOUT, CLOSED = PoolFull("it is full"), PoolTimeout("it took too long"), PoolClosed("it is closed")
+CODES = {"it is full": "pool_full", "it took too long": "timed_out", "it is closed": "pool_closed"}
+
+
+@pytest.mark.parametrize("error", [FULL, TIMEOUT, CLOSED])
+@pytest.mark.parametrize("on_drain", ["retry", "reject"])
+@pytest.mark.parametrize("on_full", ["wait", "retry", "reject"])
+def test_a_refusal_is_a_stream_that_ends_or_an_honest_error(on_full: Any, on_drain: Any, error: SSEPoolError) -> None:
+    config = HubConfig(pool=PoolConfig(on_full=on_full, on_drain=on_drain), retry=2.0)
+    engine = Engine(config, chance=lambda: 0.5)
+    status, headers, body = refusal(engine, error, DIALECT)
+    code = CODES[str(error)]
+    assert reason_code(error) == code
+    if on_full == "reject" or (on_drain == "reject" and error is CLOSED):
+        assert (status, dict(headers)) == (503, {b"content-type": b"application/json", b"retry-after": b"3"})
+        assert json.loads(body) == {"error": {"code": code, "message": str(error)}}
+    else:
+        assert (status, headers) == (200, list(DIALECT.headers))
+        assert body == DIALECT.closed(code, retry=3000)
+
+
+@pytest.mark.parametrize(("retry", "seconds"), [(0.001, b"1"), (0.4, b"1"), (1.4, b"1"), (2.6, b"3"), (60.0, b"60")])
+def test_a_program_is_told_whole_seconds_but_never_none(retry: float, seconds: bytes) -> None:
+    engine = Engine(HubConfig(pool=PoolConfig(on_full="reject"), retry=retry), chance=lambda: 0.0)
+    assert dict(refusal(engine, FULL, DIALECT)[1])[b"retry-after"] == seconds
+
+
+def test_a_client_is_refused_in_its_own_dialect() -> None:
+    class Other(Dialect):
+        headers = ((b"content-type", b"text/other"),)
+
+        def closed(self, reason: str, *, retry: int | None, id: str | None = None) -> bytes:
+            return f"bye, {reason}".encode()
+
+    assert refusal(Engine(HubConfig(pool=QUIET)), FULL, Other()) == (
+        200,
+        [(b"content-type", b"text/other")],
+        b"bye, pool_full",
+    )
