@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ssepool.config import MOST_ACK_TIMEOUT
+from ssepool.config import MAX_ACK_TIMEOUT_SECONDS
 from ssepool.runtime import handover
 from ssepool.runtime.handover import set_ack_timeout
 
@@ -42,7 +42,7 @@ def test_the_names_that_servers_offer_are_these() -> None:
         (0.0001, 1),
         (0.0, 1),
         (1.9999, 1_999),
-        (MOST_ACK_TIMEOUT, int(MOST_ACK_TIMEOUT * 1000)),
+        (MAX_ACK_TIMEOUT_SECONDS, int(MAX_ACK_TIMEOUT_SECONDS * 1000)),
     ],
 )
 def test_a_tcp_socket_has_the_time_in_milliseconds_but_never_none(
