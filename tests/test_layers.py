@@ -88,7 +88,6 @@ NOT_IN_CORE = {
     *("io", "select", "selectors", "socket", "ssl"),
 }
 CORE_LIBRARIES = {"msgspec", "urlpattern"}
-MAX_LINES = 500
 
 
 class Import(NamedTuple):
@@ -233,11 +232,6 @@ def test_the_table_names_only_layers_that_have_a_line() -> None:
 def test_every_module_says_what_it_is_for() -> None:
     silent = [name for name, path in modules().items() if not ast.get_docstring(ast.parse(path.read_text("utf-8")))]
     assert silent == []
-
-
-def test_no_module_is_too_long_to_be_about_one_thing() -> None:
-    lengths = {name: len(path.read_text("utf-8").splitlines()) for name, path in modules().items()}
-    assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,7 @@ class HubConfig:
     """The hub: its pool, what it keeps for replay, and how it treats clients that lag."""
 
     pool: PoolConfig = field(default_factory=PoolConfig)
+    """The settings of the pool."""
     broker: str = setting("memory://", "where events are kept and shared: a URL")
     broker_timeout: float = setting(5.0, "seconds that the broker may take until a publish fails", least=0.01)
     on_duplicate: OnDuplicate = setting("ignore", "for an id that is in the history already: ignore or refuse (409)")

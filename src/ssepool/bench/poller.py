@@ -66,17 +66,22 @@ class Selector:
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
         self.close = self._selector.close
+        """Give it back."""
 
     def register(self, fd: int, mask: int) -> None:
+        """Watch a descriptor for these events."""
         self._selector.register(fd, _events(mask))
 
     def modify(self, fd: int, mask: int) -> None:
+        """Watch it for others."""
         self._selector.modify(fd, _events(mask))
 
     def unregister(self, fd: int) -> None:
+        """Watch it no longer."""
         self._selector.unregister(fd)
 
     def poll(self, seconds: float, most: int) -> list[tuple[int, int]]:
+        """The descriptors that are ready, after at most so many seconds."""
         ready = self._selector.select(max(0.0, seconds))
         # Not only `most` of them: a selector begins with the same ones each time, and the others would starve.
         return [(key.fd, _mask(events)) for key, events in ready]

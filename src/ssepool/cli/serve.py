@@ -24,6 +24,7 @@ Example: [bold]ssepool serve --pool-size 100 --max-waiting 20[/bold]
 
 A flag wins over the environment, which wins over the file: [bold]\\[pool] size = 100[/bold] in ssepool.toml.
 """
+"""What the help shows below the options."""
 
 
 def with_settings(function: Callable[..., None]) -> Callable[..., None]:

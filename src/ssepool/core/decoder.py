@@ -40,10 +40,6 @@ class Decoder:
     An unfinished event at the end of the stream is not to be dispatched, so there is nothing to call there.
     """
 
-    retry: int | None
-    """The reconnection time that the stream named last, in milliseconds; None if it named none."""
-    """The reconnection time in milliseconds, if the stream has set one."""
-
     def __init__(
         self,
         max_event_size: int = 16 * MiB,
@@ -51,7 +47,8 @@ class Decoder:
         *,
         last_event_id: str = "",
     ) -> None:
-        self.retry = None
+        self.retry: int | None = None
+        """The reconnection time that the stream named last, in milliseconds; None if it named none."""
         self._limit = max_event_size
         self._on_comment = on_comment
         self._last_event_id = last_event_id

@@ -15,6 +15,7 @@ from parts import QUIET, Applicant, Paper, bound, connection_of, delivered, open
 from ssepool.config import HubConfig, PoolConfig
 from ssepool.core.event import Event
 from ssepool.core.frames import COMPLETED_ID, DIALECT, Dialect
+from ssepool.core.refusal import reason_code
 from ssepool.core.slot import NEVER, Slot
 from ssepool.core.states import Reason, SlotState
 from ssepool.core.visit import Visit
@@ -25,8 +26,7 @@ from ssepool.runtime.admission.admission import (
     SlotRequest,
     admit_nowait,
     is_to_stay_away,
-    reason_code,
-    refusal,
+    no_slot_reply,
     welcome,
     welcome_nowait,
 )
@@ -642,7 +642,7 @@ CODES = {"it is full": "pool_full", "it took too long": "timed_out", "it is clos
 def test_a_refusal_is_a_stream_that_ends_or_an_honest_error(on_full: Any, on_drain: Any, error: SSEPoolError) -> None:
     config = HubConfig(pool=PoolConfig(on_full=on_full, on_drain=on_drain), retry=2.0)
     engine = Engine(config, chance=lambda: 0.5)
-    status, headers, body = refusal(engine, error, DIALECT)
+    status, headers, body = no_slot_reply(engine, error, DIALECT)
     code = CODES[str(error)]
     assert reason_code(error) == code
     if on_full == "reject" or (on_drain == "reject" and error is CLOSED):
@@ -656,7 +656,7 @@ def test_a_refusal_is_a_stream_that_ends_or_an_honest_error(on_full: Any, on_dra
 @pytest.mark.parametrize(("retry", "seconds"), [(0.001, b"1"), (0.4, b"1"), (1.4, b"1"), (2.6, b"3"), (60.0, b"60")])
 def test_a_program_is_told_whole_seconds_but_never_none(retry: float, seconds: bytes) -> None:
     engine = Engine(HubConfig(pool=PoolConfig(on_full="reject"), retry=retry), chance=lambda: 0.0)
-    assert dict(refusal(engine, FULL, DIALECT)[1])[b"retry-after"] == seconds
+    assert dict(no_slot_reply(engine, FULL, DIALECT)[1])[b"retry-after"] == seconds
 
 
 def test_a_client_is_refused_in_its_own_dialect() -> None:
@@ -666,7 +666,7 @@ def test_a_client_is_refused_in_its_own_dialect() -> None:
         def closed(self, reason: str, *, retry: int | None, id: str | None = None) -> bytes:
             return f"bye, {reason}".encode()
 
-    assert refusal(Engine(HubConfig(pool=QUIET)), FULL, Other()) == (
+    assert no_slot_reply(Engine(HubConfig(pool=QUIET)), FULL, Other()) == (
         200,
         [(b"content-type", b"text/other")],
         b"bye, pool_full",
