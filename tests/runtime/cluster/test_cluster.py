@@ -506,6 +506,8 @@ async def test_while_nothing_can_be_sent_a_node_does_not_think_itself_deaf() -> 
 # What others say that is not understood.
 
 
+NESTED = b"[" * 200_000
+
 GARBAGE = {
     "nothing": b"",
     "no JSON": b"\x00\xff",
@@ -515,6 +517,10 @@ GARBAGE = {
     "a body that is no node": b'{"kind":"here","sender":"z","body":{"node":1}}',
     "no body": b'{"kind":"here","sender":"z"}',
     "a question of another shape": b'{"kind":"kick","sender":"z","body":{"name":"somebody"}}',
+    "bytes that are no text in the head": b'{"kind":"here","sender":"\xff"}',
+    "bytes that are no text in the body": b'{"kind":"here","sender":"z","body":{"node":"\xff","host":"x","pid":1}}',
+    "a head without end": b'{"kind":"here","sender":"z","more":' + NESTED,
+    "a body without end": b'{"kind":"message","sender":"z","body":' + NESTED,
 }
 
 
@@ -549,7 +555,9 @@ async def test_a_kind_of_another_version_is_passed_over_in_silence(caplog: pytes
     assert {message.kind for message in trio.channel.sent} == {HERE, BYE}
 
 
-@pytest.mark.parametrize("body", [b'{"not":"this"}', b"7"], ids=["object", "number"])
+@pytest.mark.parametrize(
+    "body", [b'{"not":"this"}', b"7", b'"\xff"', b"[" * 200_000], ids=["object", "number", "no text", "endless"]
+)
 @in_virtual_time
 async def test_an_answer_of_another_shape_is_logged_and_left_out(body: bytes, caplog: pytest.LogCaptureFixture) -> None:
     trio = Trio()
