@@ -7,9 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from parts import report_of
 from ssepool.core.pool import Pool
-from ssepool.core.report import BrokerReport, NodeReport
-from ssepool.core.stats import HubStats
 from ssepool.runtime.cluster import messages
 from ssepool.runtime.cluster.messages import ConnectionInfo, Message, Page, Question
 
@@ -19,13 +18,7 @@ INFO = ConnectionInfo(
     "abc-0-1", "open", "ann", "127.0.0.1", ("a", "b"), ("c/*",), msgspec.Raw(b'{"x":[1]}'), 1.5, 2, 3, 4
 )
 
-REPORT = NodeReport.of(
-    HubStats("abc", Pool().stats(), 1, 2, 3, 4, 5, 6, 7, 8.0),
-    host="here",
-    pid=1,
-    worker=None,
-    broker=BrokerReport("memory://", 5, 0, None),
-)
+REPORT = report_of(Pool(), published=3)
 
 QUESTIONS: dict[str, list[Question[Any]]] = {
     "connections": [
