@@ -72,6 +72,11 @@ def test_a_name_that_nobody_knows_is_an_error_that_names_it(monkeypatch: pytest.
     )
 
 
+@pytest.mark.parametrize("host", ["x" * 70, "a..b", "\ud800"])
+def test_what_cannot_be_a_name_is_an_error_that_names_it(host: str) -> None:
+    assert f"ServerConfig.host = {host!r} is not an address to listen on: " in refused(host)
+
+
 def test_an_address_of_another_machine_cannot_be_listened_on() -> None:
     with pytest.raises(ConfigError, match=r"cannot listen on 192\.0\.2\.1 port 0: "):  # RFC 5737: for documentation
         listen(ServerConfig(host="192.0.2.1", port=0), 1.0)
