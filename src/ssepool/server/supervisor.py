@@ -78,13 +78,16 @@ class Supervisor:
         count: int,
         shutdown_timeout: float,
         on_started: Callable[[], None],
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`work(worker, *args)` is a module's function; `on_started` is called when all workers take connections."""
+        """`work(worker, *args)` is a module's function; `on_started` is called when all workers take connections.
+        `now` is the clock by which the workers say that they live, in seconds."""
         self._work = work
         self._args = args
         self._listener = listener
         self._timeout = shutdown_timeout + GRACE
         self._on_started = on_started
+        self._now = now
         self._context = get_context("spawn")
         self._table = RawArray("d", FIELDS * count)
         self._group = secrets.token_hex(4)
@@ -136,7 +139,7 @@ class Supervisor:
         place.process.start()
         theirs.close()
         place.is_ready = False
-        place.started_at = time.monotonic()
+        place.started_at = self._now()
 
     def _look(self) -> int:
         """Wait for news of the workers and act on it. The code of one that failed before all have ever been ready."""
@@ -147,7 +150,7 @@ class Supervisor:
                 if place.ready is not None:
                     sentinels.append(place.ready)
         waiting.wait(sentinels, timeout=TICK)
-        now = time.monotonic()
+        now = self._now()
         for index, place in enumerate(self._places):
             if place.process is None:
                 if now >= place.due:
@@ -204,9 +207,9 @@ class Supervisor:
             if process.exitcode is None and process.pid is not None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGTERM)
-        deadline = time.monotonic() + self._timeout
+        deadline = self._now() + self._timeout
         for process in running:
-            process.join(max(0.0, deadline - time.monotonic()))
+            process.join(max(0.0, deadline - self._now()))
             if process.exitcode is None:
                 logger.error("worker of pid %s did not end in time; it is killed", process.pid)
                 process.kill()
