@@ -52,6 +52,8 @@ class Process:
         self.killed = 0
         self.stubborn = False
         """Whether it does not end when it is asked to."""
+        self.lingers = False
+        """Whether it goes on for a moment even when it is killed."""
         self.closed = False
 
     @property
@@ -64,7 +66,8 @@ class Process:
 
     def kill(self) -> None:
         self.killed += 1
-        self.die(-9)
+        if not self.lingers:
+            self.die(-9)
 
     def join(self, timeout: float | None = None) -> None:
         if self.exitcode is None:
@@ -328,6 +331,27 @@ def test_one_that_hangs_is_killed_and_replaced(stage: Stage, caplog: pytest.LogC
     assert stage.play(story()) == 0
     assert [process.killed for process in stage.processes] == [1, 0, 0]
     assert caplog.messages[0] == "worker 0 (pid 1000) hangs; it is killed"
+
+
+def test_one_that_hangs_is_killed_once_although_it_takes_a_moment_to_die(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    def story() -> Story:
+        yield from stage.begin()
+        hanging, other = stage.processes
+        hanging.lingers = True
+        yield HUNG - 0.1
+        other.tell()
+        yield 0.2
+        for _ in range(5):
+            yield 0.001
+        hanging.die(-9)
+        yield from stage.live(1.0)
+        assert len(stage.of(0)) == 2
+
+    assert stage.play(story()) == 0
+    assert stage.processes[0].killed == 1
+    assert [line for line in caplog.messages if "hangs" in line] == ["worker 0 (pid 1000) hangs; it is killed"]
 
 
 def test_one_that_starts_slowly_is_left_alone(stage: Stage) -> None:

@@ -61,6 +61,7 @@ class _Place:
         self.process: BaseProcess | None = None
         self.ready: Connection | None = None
         self.is_ready = False
+        self.is_killed = False
         self.started_at = 0.0
         self.delay = 0.0
         self.due = 0.0
@@ -138,7 +139,7 @@ class Supervisor:
         )
         place.process.start()
         theirs.close()
-        place.is_ready = False
+        place.is_ready = place.is_killed = False
         place.started_at = self._now()
 
     def _look(self) -> int:
@@ -161,9 +162,10 @@ class Supervisor:
                 if not self._started and not place.is_ready:
                     return place.process.exitcode or 1
                 self._bury(index, now)
-            elif place.is_ready and now - self._table[index * FIELDS + 2] > HUNG:
+            elif place.is_ready and not place.is_killed and now - self._table[index * FIELDS + 2] > HUNG:
                 logger.error("worker %d (pid %d) hangs; it is killed", index, place.process.pid)
                 place.process.kill()
+                place.is_killed = True
         if not self._started and all(place.is_ready for place in self._places):
             self._started = True
             self._on_started()
