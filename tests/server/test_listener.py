@@ -323,6 +323,18 @@ async def test_a_client_that_speaks_in_time_is_served() -> None:
 
 
 @in_virtual_time
+async def test_a_client_that_seemed_to_speak_is_not_forgotten() -> None:
+    with listening(head_timeout=5.0) as subject, subject.door.knock() as client:
+        await turns()
+        (fd,) = subject.listener._silent
+        subject.listener._read(fd, ("127.0.0.1", 5))  # woken for nothing
+        client.sendall(PLAIN)
+        await asyncio.sleep(10.0)
+        assert len(subject.admitted) == 1
+        assert not is_closed(client)
+
+
+@in_virtual_time
 async def test_a_client_that_says_nothing_is_closed() -> None:
     with listening(head_timeout=5.0) as subject, subject.door.knock() as client:
         await asyncio.sleep(4.9)
@@ -447,7 +459,9 @@ async def test_what_is_wrong_with_the_socket_itself_is_not_hidden() -> None:
 
 @pytest.mark.parametrize("trouble", ["silent clients", "no descriptors", "left to others"])
 @in_virtual_time
-async def test_closing_gives_every_descriptor_back_and_stops_every_timer(trouble: str) -> None:
+async def test_closing_gives_every_descriptor_back_and_stops_every_timer(
+    trouble: str, caplog: pytest.LogCaptureFixture
+) -> None:
     shared = Shared()
     balance = Balance(shared.table, 0) if trouble == "left to others" else None
     with listening(balance=balance) as subject, contextlib.ExitStack() as clients:
@@ -466,6 +480,7 @@ async def test_closing_gives_every_descriptor_back_and_stops_every_timer(trouble
         tries, told = subject.door.tries, list(shared.table)
         await asyncio.sleep(100.0)
         assert (subject.door.tries, shared.table) == (tries, told)
+        assert [record for record in caplog.records if record.name == "asyncio"] == []  # from callbacks that failed
 
 
 # Among other workers.

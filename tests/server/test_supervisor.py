@@ -236,6 +236,20 @@ def test_one_that_ends_before_it_was_ready_ends_all_with_its_code(stage: Stage, 
     assert (stage.started, stage.asked, len(stage.processes)) == ([], [1000], 2)
 
 
+def test_once_all_were_ready_a_successor_that_cannot_start_is_replaced_like_any_other(stage: Stage) -> None:
+    def story() -> Story:
+        yield from stage.begin()
+        stage.processes[1].die(1)
+        yield 0.0
+        yield from stage.live(1.0)
+        stage.processes[2].die(2)
+        yield 0.0
+        yield from stage.live(1.0)
+        assert len(stage.of(1)) == 3
+
+    assert stage.play(story()) == 0
+
+
 def test_one_that_dies_once_it_was_ready_does_not_end_those_that_start(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:

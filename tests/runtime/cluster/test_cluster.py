@@ -306,6 +306,7 @@ async def test_an_answer_that_is_late_is_left_out_and_is_none_to_the_next_questi
         answers(trio.c, True)
         trio.channel.fate = but(lambda message: (message.kind, message.sender) == (ANSWER, "c"), 1.0)
         assert await trio.a.ask(KICK, nodes=["c"]) == {"c": True}  # and not what comes meanwhile
+        assert trio.a._answers == {}
 
 
 @in_virtual_time
@@ -482,6 +483,16 @@ async def test_a_node_that_does_not_hear_itself_listens_anew(caplog: pytest.LogC
         assert names(trio.a) == ["b"]
         await asyncio.sleep(20.0)
         assert (trio.ports[0].listened, trio.ports[1].listened) == (2, 1)
+
+
+@in_virtual_time
+async def test_listening_anew_that_does_not_help_is_not_done_again_at_once() -> None:
+    trio = Trio()
+    async with opened(trio.a, trio.b):
+        await met(trio.a, trio.b)
+        trio.channel.fate = but(lambda message: message.sender == "a")
+        await asyncio.sleep(10 * (MAX_UNHEARD + 1) * ANNOUNCE_SECONDS)
+        assert 8 <= trio.ports[0].listened <= 12
 
 
 @in_virtual_time

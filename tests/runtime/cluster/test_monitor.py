@@ -14,7 +14,6 @@ from parts import Applicant, Paper, opened, report_of, running
 from ssepool.core.decoder import Decoder
 from ssepool.core.pool import Pool
 from ssepool.core.report import NodeReport
-from ssepool.core.states import Reason
 from ssepool.core.topics import Subscription
 from ssepool.core.visit import Visit
 from ssepool.errors import BrokerError
@@ -113,15 +112,18 @@ async def test_a_listener_that_comes_later_gets_a_picture_too() -> None:
 @in_virtual_time
 async def test_whoever_listens_after_all_have_gone_gets_a_picture() -> None:
     async with watched() as subject:
-        first = await subject.listener()
+        link = await subject.listener()
         await asyncio.sleep(SOON)
-        first.end(Reason.CLIENT_CLOSED)
+        feed = link.feed
+        assert feed is not None
+        link.leave_feed()
+        subject.engine.feeds.drop(feed)
         asked = len(subject.asked)
         await asyncio.sleep(5 * INTERVAL_SECONDS)
-        assert len(subject.asked) == asked
-        second = await subject.listener()
+        assert (len(subject.asked), len(told(link))) == (asked, 1)
+        subject.engine.feeds.join(link, feed.subscription)  # the same one, so that nothing at all is new
         await asyncio.sleep(SOON)
-        assert len(told(second)) == 1
+        assert len(told(link)) == 2
 
 
 @pytest.mark.parametrize("trouble", ["a worker does not answer", "the broker is away"])

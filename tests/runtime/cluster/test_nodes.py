@@ -150,11 +150,13 @@ async def test_a_client_is_kicked_from_whichever_node_and_kept_away_by_all() -> 
 
 @in_virtual_time
 async def test_a_client_that_may_come_back_at_once_is_sent_away_all_the_same() -> None:
-    async with sites() as (a, b):
+    async with sites() as found:
+        a, b = found
         connection = await a.client()
         assert await b.nodes.kick(connection.id, 0)
         await asyncio.sleep(0.1)
         assert not connection.is_open
+        assert found.channel.of_kind("ban") == []
         assert not a.keeps_away("ann")
         assert not b.keeps_away("ann")
 
