@@ -10,8 +10,11 @@ from typing import Any
 
 from ssepool.config import HubConfig, PoolConfig
 from ssepool.core.decoder import Decoder
+from ssepool.core.pool import Pool
+from ssepool.core.report import BrokerReport, NodeReport
 from ssepool.core.slot import Slot
 from ssepool.core.states import LinkState, Reason, WaiterState
+from ssepool.core.stats import HubStats
 from ssepool.core.topics import Subscription
 from ssepool.core.visit import Visit
 from ssepool.runtime.admission.admission import welcome
@@ -137,6 +140,13 @@ async def opened(engine: Engine, visit: Visit = NEWS) -> tuple[Paper, Slot]:
     slot = bound(engine, link, visit)
     await welcome(engine, connection_of(link), link, visit)
     return link, slot
+
+
+def report_of(pool: Pool, *, node: str = "abc", published: int = 0, uptime: float = 1.0) -> NodeReport:
+    """The numbers of a process that has this pool and has done next to nothing."""
+    stats = HubStats(node, pool.stats(), published, 0, 0, 0, 0, 0, 0, uptime)
+    broker = BrokerReport("memory://", published, 0, None)
+    return NodeReport.of(stats, host="here", pid=1, worker=None, broker=broker, cells=pool.cells())
 
 
 async def delivered(engine: Engine) -> None:

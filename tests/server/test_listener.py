@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import logging
+import os
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import count
 from typing import Any
 
 import pytest
 
 from live import LiveServer, Stream, serve, wait_for
+from parts import Applicant
+from ssepool.config import PoolConfig
 from ssepool.core.pool import Pool
-from ssepool.runtime.handover import AVAILABLE
-from ssepool.server.listener import Listener, subscription_scope
+from ssepool.core.states import SlotState
+from ssepool.runtime.handover import AVAILABLE, Handover
+from ssepool.runtime.streams.delivery import SLICE_SECONDS
+from ssepool.server.balance import FIELDS, STALE_SECONDS, Balance
+from ssepool.server.listener import (
+    FIRST_READ_BYTES,
+    LEAVE_SECONDS,
+    PAUSE_SECONDS,
+    TELL_SECONDS,
+    Listener,
+    subscription_scope,
+)
 from ssepool.server.proxies import TrustedProxies
+from virtual import in_virtual_time, now
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="sockets are detached on Linux only")
 
@@ -130,3 +147,399 @@ async def test_a_defect_costs_one_client_and_not_the_listener(
             writer.close()
             await writer.wait_closed()
     assert len(caplog.records) == 2
+
+
+# Without a server: clients that a test lets in, in virtual time.
+
+
+class Door:
+    """Stands for a socket that listens: its clients are pairs of sockets, from whichever address a test wants."""
+
+    def __init__(self) -> None:
+        self._bell, self._ring = socket.socketpair()
+        self._bell.setblocking(False)
+        self._outside: list[tuple[int, Any]] = []
+        self.error: OSError | None = None
+        """What accepting fails with."""
+        self.tries = 0
+
+    def knock(self, data: bytes = b"", address: Any = ("127.0.0.1", 5)) -> socket.socket:
+        """A client that has connected and said this."""
+        client, server = socket.socketpair()
+        client.setblocking(False)
+        client.sendall(data)
+        self._outside.append((server.detach(), address))
+        self._ring.sendall(b"!")
+        return client
+
+    @property
+    def outside(self) -> int:
+        """Clients that have not been accepted."""
+        return len(self._outside)
+
+    def _accept(self) -> tuple[int, Any]:
+        self.tries += 1
+        if self.error is not None:
+            raise self.error
+        self._bell.recv(1)
+        return self._outside.pop(0)
+
+    def fileno(self) -> int:
+        return self._bell.fileno()
+
+    def close(self) -> None:
+        for fd, _ in self._outside:
+            os.close(fd)
+        self._bell.close()
+        self._ring.close()
+
+
+class Scripted:
+    """A listener, and what it has done with the clients of a door."""
+
+    def __init__(self, *, admits: bool = True, shortcuts: bool = True, **options: Any) -> None:
+        self.admits = admits
+        self.door = Door()
+        self.pool = Pool(PoolConfig(size=3))
+        self.pool.open()
+        self.scopes: list[dict[str, Any]] = []
+        """Subscriptions that were offered."""
+        self.admitted: list[Handover] = []
+        self.handed_on: list[tuple[socket.socket, bytes]] = []
+        self.listener = Listener(
+            self.door,  # type: ignore[arg-type]
+            admit=self.admit if shortcuts else None,
+            hand_on=lambda conn, data: self.handed_on.append((conn, data)),
+            **{"head_timeout": 5.0, "proxies": TrustedProxies(()), "pool": self.pool, "now": now(), **options},
+        )
+
+    def admit(self, scope: dict[str, Any], take: Callable[[], Handover]) -> bool:
+        self.scopes.append(scope)
+        if self.admits:
+            self.admitted.append(take())
+        return self.admits
+
+    def close(self) -> None:
+        if self.door.fileno() >= 0:
+            self.listener.close()
+        while self.admitted:
+            os.close(self.admitted.pop().fd)
+        for conn, _ in self.handed_on:
+            conn.close()
+
+
+@contextlib.contextmanager
+def listening(**options: Any) -> Iterator[Scripted]:
+    """A listener that leaves as many descriptors open as there were before."""
+    before = len(os.listdir("/proc/self/fd"))
+    subject = Scripted(**options)
+    try:
+        yield subject
+    finally:
+        subject.close()
+    assert len(os.listdir("/proc/self/fd")) <= before  # fewer, if something of another test was collected
+
+
+def is_closed(client: socket.socket) -> bool:
+    """Whether the other end has been closed."""
+    try:
+        return client.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:  # with something that it had not read
+        return True
+
+
+async def turns() -> None:
+    """Let the event loop do what is ready."""
+    await asyncio.sleep(0.001)
+
+
+@in_virtual_time
+async def test_a_whole_subscription_goes_to_admission_with_its_socket() -> None:
+    with listening() as subject, subject.door.knock(PLAIN, ("10.0.0.7", 99)) as client:
+        await turns()
+        ((scope,), (handover,)) = subject.scopes, subject.admitted
+        assert (scope["path"], scope["query_string"], scope["client"]) == ("/events", b"topic=a", ("10.0.0.7", 99))
+        assert os.get_blocking(handover.fd) is False
+        os.write(handover.fd, b"hello")
+        assert client.recv(100) == b"hello"
+        assert subject.handed_on == []
+
+
+@in_virtual_time
+async def test_an_address_of_version_6_is_a_host_and_a_port() -> None:
+    with listening() as subject, subject.door.knock(PLAIN, ("::1", 99, 0, 0)):
+        await turns()
+        assert subject.scopes[0]["client"] == ("::1", 99)
+
+
+@in_virtual_time
+async def test_what_admission_leaves_is_handed_on_with_what_was_read() -> None:
+    with listening(admits=False) as subject, subject.door.knock(PLAIN) as client:
+        await turns()
+        assert len(subject.scopes) == 1
+        ((conn, data),) = subject.handed_on
+        assert data == PLAIN
+        conn.sendall(b"hello")
+        assert client.recv(100) == b"hello"
+
+
+@pytest.mark.parametrize("data", NOT_RECOGNISED.values(), ids=NOT_RECOGNISED)
+@in_virtual_time
+async def test_what_is_not_recognised_is_handed_on_and_not_offered(data: bytes) -> None:
+    with listening() as subject, subject.door.knock(data):
+        await turns()
+        assert [data for _, data in subject.handed_on] == [data]
+        assert subject.scopes == []
+
+
+@in_virtual_time
+async def test_without_shortcuts_all_is_handed_on() -> None:
+    with listening(shortcuts=False) as subject, subject.door.knock(PLAIN):
+        await turns()
+        assert [data for _, data in subject.handed_on] == [PLAIN]
+
+
+@in_virtual_time
+async def test_no_more_than_one_packet_is_read() -> None:
+    long = PLAIN + b"x" * 2 * FIRST_READ_BYTES
+    with listening() as subject, subject.door.knock(long):
+        await turns()
+        ((conn, data),) = subject.handed_on
+        assert data + conn.recv(len(long)) == long
+        assert len(data) == FIRST_READ_BYTES
+
+
+@in_virtual_time
+async def test_a_client_that_speaks_in_time_is_served() -> None:
+    with listening(head_timeout=5.0) as subject, subject.door.knock() as client:
+        await asyncio.sleep(4.9)
+        client.sendall(PLAIN)
+        await turns()
+        assert len(subject.admitted) == 1
+        await asyncio.sleep(10.0)
+        assert not is_closed(client)
+
+
+@in_virtual_time
+async def test_a_client_that_seemed_to_speak_is_not_forgotten() -> None:
+    with listening(head_timeout=5.0) as subject, subject.door.knock() as client:
+        await turns()
+        (fd,) = subject.listener._silent
+        subject.listener._read(fd, ("127.0.0.1", 5))  # woken for nothing
+        client.sendall(PLAIN)
+        await asyncio.sleep(10.0)
+        assert len(subject.admitted) == 1
+        assert not is_closed(client)
+
+
+@in_virtual_time
+async def test_a_client_that_says_nothing_is_closed() -> None:
+    with listening(head_timeout=5.0) as subject, subject.door.knock() as client:
+        await asyncio.sleep(4.9)
+        assert not is_closed(client)
+        await asyncio.sleep(0.2)
+        assert is_closed(client)
+        assert (subject.scopes, subject.handed_on) == ([], [])
+
+
+@in_virtual_time
+async def test_a_client_that_leaves_without_a_word_is_forgotten() -> None:
+    with listening() as subject:
+        early, late = subject.door.knock(), subject.door.knock()
+        early.close()
+        await turns()
+        late.close()
+        await asyncio.sleep(10.0)
+        assert (subject.door.outside, subject.scopes, subject.handed_on) == (0, [], [])
+
+
+@in_virtual_time
+async def test_a_client_that_broke_off_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reset(fd: int, size: int) -> bytes:
+        raise ConnectionResetError(errno.ECONNRESET, "on purpose")
+
+    with listening() as subject, subject.door.knock(PLAIN) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "read", reset)
+            subject.listener._accept()
+        assert is_closed(client)
+        assert (subject.scopes, subject.handed_on) == ([], [])
+
+
+@pytest.mark.parametrize("takes", [False, True])
+@in_virtual_time
+async def test_a_socket_is_closed_once_by_whoever_has_it_when_admission_fails(
+    takes: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with listening() as subject, subject.door.knock(PLAIN) as client:
+
+        def fail(scope: Any, take: Callable[[], Handover]) -> bool:
+            if takes:
+                subject.admitted.append(take())
+            raise RuntimeError("on purpose")
+
+        subject.listener._take_in = fail
+        await turns()
+        assert "could not be admitted" in caplog.text
+        assert subject.handed_on == []
+        assert is_closed(client) is not takes
+
+
+FORWARDED = PLAIN.replace(HOST, HOST + b"X-Forwarded-For: 1.2.3.4\r\n")
+
+
+@pytest.mark.parametrize(("peer", "client"), [("10.0.0.7", "1.2.3.4"), ("10.0.0.8", "10.0.0.8")])
+@in_virtual_time
+async def test_a_proxy_that_is_trusted_tells_the_clients_address(peer: str, client: str) -> None:
+    proxies = TrustedProxies(("10.0.0.7",))
+    with listening(proxies=proxies) as subject, subject.door.knock(FORWARDED, (peer, 99)):
+        await turns()
+        assert subject.scopes[0]["client"][0] == client
+
+
+# Accepting.
+
+
+@in_virtual_time
+async def test_all_who_wait_are_accepted_in_one_turn_and_in_order() -> None:
+    with listening() as subject, contextlib.ExitStack() as clients:
+        for number in range(20):
+            clients.enter_context(subject.door.knock(PLAIN, ("127.0.0.1", number)))
+        await turns()
+        assert [scope["client"][1] for scope in subject.scopes] == list(range(20))
+
+
+@in_virtual_time
+async def test_accepting_leaves_turns_to_others() -> None:
+    clock = count()
+    with listening(now=lambda: next(clock) * SLICE_SECONDS / 3) as subject, contextlib.ExitStack() as clients:
+        for _ in range(20):
+            clients.enter_context(subject.door.knock(PLAIN))
+        subject.listener._accept()
+        assert len(subject.scopes) == 2
+        await turns()
+        assert len(subject.scopes) == 20
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+@in_virtual_time
+async def test_where_no_descriptor_is_left_accepting_pauses_and_goes_on(
+    code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with listening() as subject, subject.door.knock(PLAIN):
+        subject.door.error = OSError(code, os.strerror(code))
+        await asyncio.sleep(3.5 * PAUSE_SECONDS)
+        assert subject.door.tries == 4
+        assert all(os.strerror(code) in line for line in caplog.messages)
+        assert (len(caplog.messages), subject.scopes) == (4, [])
+        subject.door.error = None
+        await asyncio.sleep(PAUSE_SECONDS)
+        assert len(subject.admitted) == 1
+
+
+@in_virtual_time
+async def test_a_client_that_left_before_it_was_accepted_costs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    with listening() as subject, subject.door.knock(PLAIN):
+        subject.door.error = ConnectionAbortedError(errno.ECONNABORTED, "on purpose")
+        subject.listener._accept()
+        subject.door.error = None
+        await turns()
+        assert (len(subject.admitted), caplog.messages) == (1, [])
+
+
+@in_virtual_time
+async def test_what_is_wrong_with_the_socket_itself_is_not_hidden() -> None:
+    with listening() as subject:
+        subject.door.error = OSError(errno.EINVAL, "on purpose")
+        with pytest.raises(OSError, match="on purpose"):
+            subject.listener._accept()
+
+
+@pytest.mark.parametrize("trouble", ["silent clients", "no descriptors", "left to others"])
+@in_virtual_time
+async def test_closing_gives_every_descriptor_back_and_stops_every_timer(
+    trouble: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    shared = Shared()
+    balance = Balance(shared.table, 0) if trouble == "left to others" else None
+    with listening(balance=balance) as subject, contextlib.ExitStack() as clients:
+        silent = [clients.enter_context(subject.door.knock()) for _ in range(3)]
+        await turns()
+        if trouble == "no descriptors":
+            subject.door.error = OSError(errno.EMFILE, "on purpose")
+        elif trouble == "left to others":
+            fill(subject.pool)
+            shared.other(free=1, held=0)
+        clients.enter_context(subject.door.knock(PLAIN))
+        await turns()
+        assert len(subject.admitted) == (trouble == "silent clients")
+        subject.close()
+        assert all(is_closed(client) for client in silent)
+        tries, told = subject.door.tries, list(shared.table)
+        await asyncio.sleep(100.0)
+        assert (subject.door.tries, shared.table) == (tries, told)
+        assert [record for record in caplog.records if record.name == "asyncio"] == []  # from callbacks that failed
+
+
+# Among other workers.
+
+
+class Shared:
+    """The table of two workers, of which the first is tested."""
+
+    def __init__(self) -> None:
+        self.now = now()
+        self.table = [0.0] * (2 * FIELDS)
+
+    def other(self, *, free: int, held: int) -> None:
+        self.table[FIELDS:] = [free, held, self.now()]
+
+
+def fill(pool: Pool) -> None:
+    while pool.count(SlotState.FREE):
+        pool.acquire(0.0, Applicant())
+
+
+@in_virtual_time
+async def test_a_worker_leaves_clients_to_others_and_looks_again_soon() -> None:
+    shared = Shared()
+    with listening(balance=Balance(shared.table, 0)) as subject, subject.door.knock(PLAIN):
+        fill(subject.pool)
+        shared.other(free=1, held=0)
+        began = now()()
+        await asyncio.sleep(100.5 * LEAVE_SECONDS)
+        assert (subject.door.tries, subject.door.outside) == (0, 1)
+        shared.other(free=0, held=1)
+        await asyncio.sleep(LEAVE_SECONDS)
+        assert now()() - began < 1.0  # in which the other one has not been too quiet to count
+        assert len(subject.scopes) == 1
+
+
+@in_virtual_time
+async def test_a_worker_takes_what_one_that_hangs_would_have() -> None:
+    shared = Shared()
+    with listening(balance=Balance(shared.table, 0)) as subject, subject.door.knock(PLAIN):
+        fill(subject.pool)
+        shared.other(free=1, held=0)
+        await asyncio.sleep(STALE_SECONDS - 0.1)
+        assert subject.scopes == []
+        await asyncio.sleep(0.2)
+        assert len(subject.scopes) == 1
+
+
+@in_virtual_time
+async def test_a_worker_tells_how_full_it_is_from_the_start_and_before_each_client() -> None:
+    shared = Shared()
+    with listening(balance=Balance(shared.table, 0)) as subject:
+        assert shared.table[:FIELDS] == [3, 0, now()()]
+        subject.pool.acquire(0.0, Applicant())
+        with subject.door.knock(PLAIN):
+            await turns()
+            assert shared.table[:2] == [2, 1]
+        fill(subject.pool)
+        for _ in range(10):
+            await asyncio.sleep(TELL_SECONDS)
+            assert shared.table[:2] == [0, 3]
+            assert now()() - shared.table[2] <= TELL_SECONDS

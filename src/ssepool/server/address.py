@@ -16,7 +16,7 @@ def listen(config: ServerConfig, ack_timeout: float) -> socket.socket:
     try:
         family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, number)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise ConfigError(f"ServerConfig.host = {host!r} is not an address to listen on: {error}") from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -135,6 +135,12 @@ class _Uvicorn(uvicorn.Server):
         gc.freeze()
         asyncio.get_running_loop().call_soon(self._on_started, self.url)
 
+    async def on_tick(self, counter: int) -> bool:
+        # Ten times a second. Where uvicorn accepts, no listener says that this worker lives, and it would be killed.
+        if self._balance is not None and not self._listeners:
+            self._balance.tell(self._engine.pool, self._engine.now())
+        return await super().on_tick(counter)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for listener in self._listeners:
             listener.close()

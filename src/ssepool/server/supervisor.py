@@ -64,6 +64,7 @@ class _Place:
         self.process: BaseProcess | None = None
         self.ready: Connection | None = None
         self.is_ready = False
+        self.is_killed = False
         self.started_at = 0.0
         self.delay = 0.0
         self.due = 0.0
@@ -81,13 +82,16 @@ class Supervisor:
         count: int,
         shutdown_timeout: float,
         on_started: Callable[[], None],
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`work(worker, *args)` is a module's function; `on_started` is called when all workers take connections."""
+        """`work(worker, *args)` is a module's function; `on_started` is called when all workers take connections.
+        `now` is the clock by which the workers say that they live, in seconds."""
         self._work = work
         self._args = args
         self._listener = listener
         self._timeout = shutdown_timeout + GRACE
         self._on_started = on_started
+        self._now = now
         self._context = get_context("spawn")
         self._table = RawArray("d", FIELDS * count)
         self._group = secrets.token_hex(4)
@@ -138,8 +142,8 @@ class Supervisor:
         )
         place.process.start()
         theirs.close()
-        place.is_ready = False
-        place.started_at = time.monotonic()
+        place.is_ready = place.is_killed = False
+        place.started_at = self._now()
 
     def _look(self) -> int:
         """Wait for news of the workers and act on it. The code of one that failed before all have ever been ready."""
@@ -150,7 +154,7 @@ class Supervisor:
                 if place.ready is not None:
                     sentinels.append(place.ready)
         waiting.wait(sentinels, timeout=TICK)
-        now = time.monotonic()
+        now = self._now()
         for index, place in enumerate(self._places):
             if place.process is None:
                 if now >= place.due:
@@ -161,9 +165,10 @@ class Supervisor:
                 if not self._started and not place.is_ready:
                     return place.process.exitcode or 1
                 self._bury(index, now)
-            elif place.is_ready and now - self._table[index * FIELDS + 2] > HUNG:
+            elif place.is_ready and not place.is_killed and now - self._table[index * FIELDS + 2] > HUNG:
                 logger.error("worker %d (pid %d) hangs; it is killed", index, place.process.pid)
                 place.process.kill()
+                place.is_killed = True
         if not self._started and all(place.is_ready for place in self._places):
             self._started = True
             self._on_started()
@@ -207,9 +212,9 @@ class Supervisor:
             if process.exitcode is None and process.pid is not None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGTERM)
-        deadline = time.monotonic() + self._timeout
+        deadline = self._now() + self._timeout
         for process in running:
-            process.join(max(0.0, deadline - time.monotonic()))
+            process.join(max(0.0, deadline - self._now()))
             if process.exitcode is None:
                 logger.error("worker of pid %s did not end in time; it is killed", process.pid)
                 process.kill()

@@ -53,6 +53,10 @@ ENCODER = msgspec.json.Encoder()
 DECODER = msgspec.json.Decoder(Message)
 """Of messages; the body stays as it is."""
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What reading a message can raise: msgspec has errors of its own, but not for bytes that are no UTF-8 and for what is
+nested too deeply."""
+
 
 class SideChannel(Protocol):
     """How messages get to the other hubs: a broker's. They may get lost; each node hears its own too."""
@@ -207,7 +211,7 @@ class Cluster:
     def _read(self, message: Message, question: Question[A], answers: dict[str, A]) -> None:
         try:
             answers[message.sender] = msgspec.json.decode(message.body, type=question.answer)
-        except msgspec.DecodeError as error:  # another version of this hub
+        except UNREADABLE as error:  # another version of this hub
             logger.warning("node %s answered %r with what is no answer: %s", message.sender, question.kind, error)
 
     async def _send(self, message: Message) -> None:
@@ -261,7 +265,7 @@ class Cluster:
         try:
             message = DECODER.decode(data)
             self._take(message)
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        except UNREADABLE as error:
             # Another version of this hub, or another program that uses the same name.
             logger.warning("a message of the side channel was not understood: %s", error)
 

@@ -1,0 +1,104 @@
+"""The server's address: what may be served, where it listens, and with which options."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+
+from ssepool.config import ServerConfig
+from ssepool.errors import ConfigError
+from ssepool.server.address import check_address, listen, url_of
+
+LOOPBACK = ["127.0.0.1", "127.7.7.7", "::1", "localhost"]
+
+REACHABLE = ["0.0.0.0", "::", "192.168.1.7", "fe80::1", "example.com", "localhost.example.com", "127.0.0.1.example.com"]
+
+
+@pytest.mark.parametrize("host", LOOPBACK)
+def test_loopback_is_served(host: str) -> None:
+    check_address(ServerConfig(host=host))
+
+
+@pytest.mark.parametrize("host", REACHABLE)
+def test_what_others_can_reach_is_served_only_if_that_is_wanted(host: str) -> None:
+    with pytest.raises(ConfigError, match=f"host '{host}' is not a loopback address"):
+        check_address(ServerConfig(host=host))
+    check_address(ServerConfig(host=host, insecure=True))
+
+
+def test_it_listens_without_blocking_and_with_the_options_that_its_clients_inherit() -> None:
+    with listen(ServerConfig(port=0), 7.5) as listener:
+        assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+        assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 7500
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+        with socket.create_connection(listener.getsockname()):
+            pass
+
+
+def test_the_backlog_is_that_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(socket.socket, "listen", lambda self, backlog: given.append(backlog))
+    listen(ServerConfig(port=0, backlog=77), 1.0).close()
+    assert given == [77]
+
+
+def test_a_port_that_is_in_use_is_an_error_of_one_line() -> None:
+    with listen(ServerConfig(port=0), 1.0) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1 port {port}: Address already in use"):
+            listen(ServerConfig(port=port), 1.0)
+
+
+def refused(host: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        listen(ServerConfig(host=host, port=0), 1.0)
+    return str(caught.value)
+
+
+def test_a_name_that_nobody_knows_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*args: Any, **kwargs: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    assert refused("nowhere") == (
+        "ServerConfig.host = 'nowhere' is not an address to listen on: "
+        f"[Errno {socket.EAI_NONAME}] Name or service not known"
+    )
+
+
+@pytest.mark.parametrize("host", ["x" * 70, "a..b", "\ud800"])
+def test_what_cannot_be_a_name_is_an_error_that_names_it(host: str) -> None:
+    assert f"ServerConfig.host = {host!r} is not an address to listen on: " in refused(host)
+
+
+def test_an_address_of_another_machine_cannot_be_listened_on() -> None:
+    with pytest.raises(ConfigError, match=r"cannot listen on 192\.0\.2\.1 port 0: "):  # RFC 5737: for documentation
+        listen(ServerConfig(host="192.0.2.1", port=0), 1.0)
+
+
+class Listening:
+    """A socket that listens at some address."""
+
+    def __init__(self, *address: Any) -> None:
+        self._address = address
+
+    def getsockname(self) -> tuple[Any, ...]:
+        return self._address
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        (("127.0.0.1", 80), "http://127.0.0.1:80"),
+        (("0.0.0.0", 8000), "http://0.0.0.0:8000"),
+        (("::1", 8000, 0, 0), "http://[::1]:8000"),
+    ],
+)
+def test_the_url_of_an_address(address: tuple[Any, ...], url: str) -> None:
+    assert url_of(Listening(*address)) == url  # type: ignore[arg-type]
