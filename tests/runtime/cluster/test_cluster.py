@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from channel import Channel, Port, arrives, member, met, opened
-from ssepool.brokers.base import MOST_MESSAGE
+from ssepool.brokers.base import MAX_MESSAGE_BYTES
 from ssepool.config import KiB
 from ssepool.errors import BrokerError, ConnectionReleased
 from ssepool.runtime.cluster.cluster import (
@@ -443,16 +443,16 @@ async def test_a_question_that_is_too_big_is_an_error_and_an_answer_that_is_none
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     trio = Trio()
-    answers(trio.b, "x" * MOST_MESSAGE)
+    answers(trio.b, "x" * MAX_MESSAGE_BYTES)
     async with opened(trio.a, trio.b):
         await met(trio.a, trio.b)
         before = len(trio.channel.sent)
-        with pytest.raises(BrokerError, match=rf"a message of \d+ bytes to other nodes exceeds {MOST_MESSAGE}"):
-            await trio.a.ask(Receive("x", "y", "x" * MOST_MESSAGE), nodes=["b"])
+        with pytest.raises(BrokerError, match=rf"a message of \d+ bytes to other nodes exceeds {MAX_MESSAGE_BYTES}"):
+            await trio.a.ask(Receive("x", "y", "x" * MAX_MESSAGE_BYTES), nodes=["b"])
         assert "message" not in [message.kind for message in trio.channel.sent[before:]]
         assert await trio.a.ask(KICK, nodes=["b"]) == {}
         assert any("which failed: a message of" in line for line in caplog.messages)
-        await trio.a.tell(Receive("x", "y", "x" * (MOST_MESSAGE - KiB)))  # type: ignore[arg-type]
+        await trio.a.tell(Receive("x", "y", "x" * (MAX_MESSAGE_BYTES - KiB)))  # type: ignore[arg-type]
 
 
 @in_virtual_time

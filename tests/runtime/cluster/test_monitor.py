@@ -13,11 +13,10 @@ import pytest
 from parts import Applicant, Paper, opened, report_of, running
 from ssepool.core.decoder import Decoder
 from ssepool.core.pool import Pool
-from ssepool.core.report import NodeReport
+from ssepool.core.report import Node, NodeReport
 from ssepool.core.topics import Subscription
 from ssepool.core.visit import Visit
 from ssepool.errors import BrokerError
-from ssepool.runtime.cluster.messages import Node
 from ssepool.runtime.cluster.monitor import INTERVAL_SECONDS, TOPIC, TYPE, Monitor
 from virtual import in_virtual_time, now
 
