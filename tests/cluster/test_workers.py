@@ -132,6 +132,13 @@ def test_every_worker_reaches_every_connection(start: Start, connect: Callable[.
     assert server.request("GET", "/connections/ffffff-0-0")[0] == 404
 
 
+def test_workers_serve_without_taking_sockets_over(start: Start, connect: Callable[..., Stream]) -> None:
+    server = start("--no-detach")
+    stream = connect(server, "a").opened()
+    server.publish("a", "x")
+    stream.wait_data("x")
+
+
 def test_stats_shows_each_worker(start: Start) -> None:
     server = start("--pool-size", "7")
     command = [sys.executable, "-m", "ssepool", "stats", "--url", server.url]
