@@ -129,7 +129,7 @@ class Streams:
 
     def __init__(self, *, now: Callable[[], float] = lambda: 0.0, **settings: Any) -> None:
         """`settings` are those of the hub."""
-        config = HubConfig(pool=PoolConfig(size=16), **settings)
+        config = HubConfig(pool=PoolConfig(size=100), **settings)
         self.now = now
         self.pool = Pool(config.pool)
         self.pool.open()

@@ -1,0 +1,134 @@
+"""A broker that fails as the test says, and a log that follows it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+from ssepool.brokers.base import Bounds, Broker, Stored
+from ssepool.brokers.record import Record
+from ssepool.config import HubConfig
+from ssepool.core.event import Entry
+from ssepool.errors import BrokerError
+from ssepool.runtime.streams.log import EventLog
+
+DEADLINE = 10.0
+
+
+class Scripted(Broker):
+    """A broker that fails as the test says."""
+
+    def __init__(self, config: HubConfig) -> None:
+        super().__init__(config)
+        self.epoch = "0000000a"
+        self.entries: list[Entry] = []
+        self.oldest = 0
+        self.broken: str | None = None
+        self.asleep = False
+        """Tails notice nothing any more."""
+        self.repeats = 0
+        """Entries that each tail gives again."""
+        self.tails = 0
+        self.reads = 0
+        self.news = asyncio.Event()
+        self.asked: list[str] = []
+        self.answers = asyncio.Event()
+        self.answers.set()
+
+    def put(self, count: int = 1, topic: str = "news") -> None:
+        for _ in range(count):
+            position = self.oldest + len(self.entries) + 1
+            self.entries.append(Record(b"data: %d\n\n" % position, (topic,)).entry(self.epoch, position))
+        self.ring()
+
+    def ring(self) -> None:
+        self.news.set()
+        self.news = asyncio.Event()
+
+    def drop(self, count: int) -> None:
+        del self.entries[:count]
+        self.oldest += count
+
+    def forget(self, epoch: str) -> None:
+        self.epoch, self.entries, self.oldest = epoch, [], 0
+
+    def check(self) -> None:
+        if self.broken:
+            raise BrokerError(self.broken)
+
+    async def open(self) -> None:
+        self.check()
+
+    async def close(self) -> None: ...
+
+    async def append(self, records: Sequence[Record]) -> list[Stored]:
+        self.check()
+        self.put(len(records))
+        return [Stored(entry.id or "", entry.position) for entry in self.entries[-len(records) :]]
+
+    async def tail(self, after: int) -> AsyncIterator[Sequence[Entry]]:
+        self.tails += 1
+        after = max(0, after - self.repeats)
+        while True:
+            self.check()
+            news = self.news
+            found = [entry for entry in self.entries if entry.position > after][:10]
+            if found and not self.asleep:
+                after = found[-1].position
+                yield found
+            else:
+                await news.wait()
+
+    async def read(self, after: int, *, most: int) -> Sequence[Entry]:
+        self.check()
+        self.reads += 1
+        await self.answers.wait()
+        return [entry for entry in self.entries if entry.position > after][:most]
+
+    async def find(self, id: str) -> int | None:
+        self.check()
+        found = next((entry.position for entry in self.entries if entry.id == id), None)
+        self.asked.append(id)
+        await self.answers.wait()
+        return found
+
+    async def bounds(self) -> Bounds:
+        self.check()
+        return Bounds(self.epoch, self.oldest, self.oldest + len(self.entries), 0)
+
+    async def trim(self) -> None:
+        self.check()
+
+    async def send(self, message: bytes) -> None:
+        self.check()
+
+    async def messages(self) -> AsyncIterator[bytes]:
+        while True:
+            self.check()
+            await self.news.wait()
+            yield b"{}"
+
+
+class Heard:
+    """A log, and what it has delivered: positions, and "lost" where it said so."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.broker = Scripted(HubConfig(**settings))
+        self.all: list[int | str] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self.log = EventLog(self.broker, self._deliver, lambda: self.all.append("lost"), self._room, time.monotonic)
+
+    def _deliver(self, entries: Sequence[Entry]) -> None:
+        self.all += [entry.position for entry in entries]
+
+    async def _room(self) -> None:
+        await self.open.wait()
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + DEADLINE
+        while not condition():
+            assert time.monotonic() < deadline, (self.all, self.log.failing, self.log.window)
+            await asyncio.sleep(0.002)
