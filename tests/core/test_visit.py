@@ -97,7 +97,6 @@ VISIT = Visit(subscription=Subscription.of(["news"], ["a/*"]), ip="192.0.2.1", u
         {"subscription": Subscription.of(["news"], ["b/*"])},
         {"subscription": Subscription.of(["news"], ["a/*"], private=True)},
     ],
-    ids=str,
 )
 def test_the_fingerprint_changes_with_each_of_its_parts(change: dict[str, Any]) -> None:
     assert replace(VISIT, **change).fingerprint != VISIT.fingerprint

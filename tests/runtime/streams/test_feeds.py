@@ -46,7 +46,6 @@ def test_an_equal_subscription_is_kept_once_for_all(streams: Streams) -> None:
         (Subscription.of(["a"], ["d/*"], private=True), ["a", "secret a", "d/1", "secret d/1"]),
         (Subscription.of(["d"]), []),
     ],
-    ids=str,
 )
 async def test_a_feed_gets_the_events_of_its_subscription_and_no_others(
     streams: Streams, subscription: Subscription, expected: list[str]
