@@ -1,5 +1,5 @@
-"""Parts of a hub for tests that build their subject without one: a link that writes into memory, a running engine, a
-client that has its slot."""
+"""Parts of a hub for tests that build their subject without one: a link that writes into memory, what links share, a
+running engine, a client that has its slot."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 
 from ssepool.config import HubConfig, PoolConfig
 from ssepool.core.decoder import Decoder
+from ssepool.core.event import Entry
+from ssepool.core.frames import DIALECT, Dialect
 from ssepool.core.pool import Pool
 from ssepool.core.report import BrokerReport, NodeReport
 from ssepool.core.slot import Slot
@@ -20,9 +22,12 @@ from ssepool.core.visit import Visit
 from ssepool.runtime.admission.admission import welcome
 from ssepool.runtime.connections import Connection
 from ssepool.runtime.engine import Engine
+from ssepool.runtime.streams.delivery import Delivery
+from ssepool.runtime.streams.feeds import Feeds
 from ssepool.runtime.streams.link import Link, LinkContext
 
-NEWS = Visit(subscription=Subscription.of(["news"]))
+TO_NEWS = Subscription.of(["news"])
+NEWS = Visit(subscription=TO_NEWS)
 
 QUIET = PoolConfig(size=1000, heartbeat_interval=1e6, reap_interval=1e6)
 """Nothing happens by itself."""
@@ -74,8 +79,8 @@ class Paper(Link):
 
     __slots__ = ("room_left", "written")
 
-    def __init__(self, context: LinkContext) -> None:
-        super().__init__(context)
+    def __init__(self, context: LinkContext, dialect: Dialect = DIALECT) -> None:
+        super().__init__(context, dialect)
         self.written = b""
         self.room_left = 10**9
         self.become(LinkState.OPEN)
@@ -120,6 +125,43 @@ class Paper(Link):
         return [message.type if message.type.startswith("ssepool.") else message.data for message in messages]
 
 
+class Streams:
+    """What links share, where there is no engine: a pool, and feeds with their delivery."""
+
+    RETRY = 4321
+    """Milliseconds after which clients that are sent away are to come back."""
+
+    def __init__(self, *, now: Callable[[], float] = lambda: 0.0, **settings: Any) -> None:
+        """`settings` are those of the hub."""
+        config = HubConfig(pool=PoolConfig(size=100), **settings)
+        self.now = now
+        self.pool = Pool(config.pool)
+        self.pool.open()
+        self.delivery = Delivery(config, now)
+        self.feeds = Feeds(self.delivery, now)
+        self.links = LinkContext(self.pool, self.delivery, now, lambda: self.RETRY, config.lag_policy)
+
+    def give_slot(self, link: Link) -> Slot:
+        """A slot for a link, whose stream is open from here on."""
+        slot = self.pool.acquire(self.now(), Applicant())
+        assert isinstance(slot, Slot)
+        self.pool.start(slot, self.now())
+        slot.holder, link.slot = link, slot
+        return slot
+
+    def paper(self, subscription: Subscription = TO_NEWS) -> Paper:
+        """A client that is up to date."""
+        link = Paper(self.links)
+        self.give_slot(link)
+        self.feeds.join(link, subscription)
+        link.flush()
+        return link
+
+    def publish(self, *data: str, topic: str = "news", private: bool = False) -> None:
+        """Give events to the feeds."""
+        self.feeds.dispatch([Entry(0, None, (topic,), b"data: %s\n\n" % each.encode(), private) for each in data])
+
+
 def bound(engine: Engine, link: Link, visit: Visit = NEWS) -> Slot:
     """Give a link a reserved slot; its stream is to be opened with `welcome`."""
     slot = engine.pool.acquire(engine.now(), Applicant())
@@ -149,6 +191,23 @@ def report_of(pool: Pool, *, node: str = "abc", published: int = 0, uptime: floa
     return NodeReport.of(stats, host="here", pid=1, worker=None, broker=broker, cells=pool.cells())
 
 
-async def delivered(engine: Engine) -> None:
+async def delivered(engine: Engine | Streams) -> None:
     """Return when delivery has nothing to do."""
     await until(lambda: not engine.delivery._rounds)
+
+
+def check_promises(link: Link) -> None:
+    """What each state of a link promises."""
+    if link.state is LinkState.NEW:
+        assert link.feed is None
+        assert link.replay is None
+    elif link.state is LinkState.FOLLOWING:
+        assert link.feed is not None
+        assert (link.replay, link.rest, link.finishing) == (None, None, None)
+        assert not (link.outbox or link.held or link.stalled)
+    elif link.state is LinkState.ENDING:
+        assert (link.feed, link.replay) == (None, None)
+    elif link.state is LinkState.ENDED:
+        assert (link.feed, link.replay, link.rest, link.outbox, link.held, link.owner, link.slot) == (None,) * 7
+    assert (link.finishing is not None) == (link.state is LinkState.FINISHING) or link.is_leaving
+    assert link.feed is None or link in link.feed.members

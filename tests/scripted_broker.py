@@ -1,15 +1,20 @@
-"""A broker for tests that breaks, sleeps, repeats, skips and forgets as they say."""
+"""A broker for tests that breaks, sleeps, repeats, skips and forgets as they say, and a log that follows it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
 from ssepool.brokers.base import Bounds, Broker, Stored
 from ssepool.brokers.record import Record
 from ssepool.config import HubConfig
 from ssepool.core.event import Entry
 from ssepool.errors import BrokerError
+from ssepool.runtime.streams.log import EventLog
+
+DEADLINE = 10.0
 
 
 class Scripted(Broker):
@@ -84,6 +89,7 @@ class Scripted(Broker):
     async def read(self, after: int, *, most: int) -> Sequence[Entry]:
         self.check()
         self.reads += 1
+        await self.answers.wait()
         return [entry for entry in self.entries if entry.position > after][:most]
 
     async def find(self, id: str) -> int | None:
@@ -108,3 +114,26 @@ class Scripted(Broker):
             self.check()
             await self.news.wait()
             yield b"{}"
+
+
+class Heard:
+    """A log, and what it has delivered: positions, and "lost" where it said so."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.broker = Scripted(HubConfig(**settings))
+        self.all: list[int | str] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self.log = EventLog(self.broker, self._deliver, lambda: self.all.append("lost"), self._room, time.monotonic)
+
+    def _deliver(self, entries: Sequence[Entry]) -> None:
+        self.all += [entry.position for entry in entries]
+
+    async def _room(self) -> None:
+        await self.open.wait()
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + DEADLINE
+        while not condition():
+            assert time.monotonic() < deadline, (self.all, self.log.failing, self.log.window)
+            await asyncio.sleep(0.002)

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from ssepool.core.states import (
+    LINK_STEPS,
     POOL_STEPS,
     SLOT_STEPS,
     WAITER_STEPS,
     IllegalStep,
+    LinkState,
     PoolState,
     Reason,
     SlotState,
@@ -24,11 +26,16 @@ SLOT = "FREE>RESERVED RESERVED>OPEN RESERVED>FREE OPEN>CLOSING CLOSING>FREE"
 POOL = "NEW>OPEN NEW>CLOSED OPEN>DRAINING OPEN>CLOSED DRAINING>CLOSED"
 REASONS = "client_closed peer_dead send_timeout idle lifetime lagged token_expired kicked drained shutdown error"
 WAITER = "WAITING>GRANTED WAITING>TIMED_OUT WAITING>CANCELLED WAITING>REFUSED"
+LINK = """
+    NEW>OPEN NEW>ENDED OPEN>FOLLOWING OPEN>FINISHING OPEN>ENDING OPEN>ENDED FOLLOWING>OPEN FOLLOWING>FINISHING
+    FOLLOWING>ENDING FOLLOWING>ENDED FINISHING>ENDING FINISHING>ENDED ENDING>ENDED
+"""
 
 TABLES: list[tuple[dict[Any, frozenset[Any]], type[Enum], str]] = [
     (SLOT_STEPS, SlotState, SLOT),
     (POOL_STEPS, PoolState, POOL),
     (WAITER_STEPS, WaiterState, WAITER),
+    (LINK_STEPS, LinkState, LINK),
 ]
 
 EVERY_PAIR = [

@@ -7,27 +7,10 @@ from typing import Any
 
 import pytest
 
-from ssepool.core.states import LinkState
+from parts import check_promises
 from ssepool.runtime.streams.link import Link
 
 STEPS = ("push", "send", "follow", "beat", "close", "part", "finish", "end", "leave_feed", "take", "stall", "go_on")
-
-
-def check(link: Link) -> None:
-    """What each state promises."""
-    if link.state is LinkState.NEW:
-        assert link.feed is None
-        assert link.replay is None
-    elif link.state is LinkState.FOLLOWING:
-        assert link.feed is not None
-        assert (link.replay, link.rest, link.finishing) == (None, None, None)
-        assert not (link.outbox or link.held or link.stalled)
-    elif link.state is LinkState.ENDING:
-        assert (link.feed, link.replay) == (None, None)
-    elif link.state is LinkState.ENDED:
-        assert (link.feed, link.replay, link.rest, link.held, link.owner, link.slot) == (None,) * 6
-    assert (link.finishing is not None) == (link.state is LinkState.FINISHING) or link.is_leaving
-    assert link.feed is None or link in link.feed.members
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +27,7 @@ def every_link_keeps_its_promises(monkeypatch: pytest.MonkeyPatch) -> Iterator[N
                 result = step(link, *args, **kwargs)
             finally:
                 inside.discard(id(link))
-            check(link)
+            check_promises(link)
             return result
 
         return run

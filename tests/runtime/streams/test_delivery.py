@@ -1,265 +1,373 @@
-"""However much is to be delivered, the event loop is held for a few milliseconds at a time.
-
-Time is counted, not measured: what costs time moves a clock of the test's own, and a callback that runs once in each
-turn of the event loop looks at that clock.
-"""
+"""Delivery: rounds, what is kept for whom, and who is sent away; with members of feeds that are no links."""
 
 from __future__ import annotations
 
 import asyncio
-import select
-import socket
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from parts import bound, connection_of, running
-from ssepool.brokers.memory import MemoryBroker
-from ssepool.config import HubConfig, PoolConfig
-from ssepool.core.event import Event
-from ssepool.core.states import LinkState, Reason
-from ssepool.core.topics import Subscription
-from ssepool.core.visit import Visit
-from ssepool.runtime.admission.admission import welcome
-from ssepool.runtime.admission.response import EventStream
-from ssepool.runtime.engine import Engine
-from ssepool.runtime.handover import AVAILABLE
-from ssepool.runtime.streams.link import Link
-
-MANY = 10_000
-MOST = 0.005
-"""Seconds that the loop may be held (the issue's "about 5 ms")."""
+from parts import TO_NEWS, until
+from ssepool.config import HubConfig
+from ssepool.core.event import Entry
+from ssepool.core.feed import Feed, Member
+from ssepool.core.states import Reason
+from ssepool.runtime.streams.delivery import MAX_BACKLOG_BYTES, MAX_WAKES, SLICE_SECONDS, Delivery
 
 
-class Clock:
-    """Time that passes only where the test says so."""
+class Reader:
+    """A member of a feed. It has room for so many events."""
 
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.held: list[float] = []
-        """How long each turn of the event loop took."""
-        self._turn_began = 0.0
-        self._loop = asyncio.get_running_loop()
-        self._loop.call_soon(self._tick)
-
-    def __call__(self) -> float:
-        return self.now
-
-    def _tick(self) -> None:
-        self.held.append(self.now - self._turn_began)
-        self._turn_began = self.now
-        self._loop.call_soon(self._tick)
-
-
-class Costly(Link):
-    """A link each of whose writes takes time."""
-
-    __slots__ = ("clock", "cost", "flushes", "written")
-
-    def __init__(self, engine: Engine, clock: Clock, cost: float) -> None:
-        super().__init__(engine.links)
-        self.clock, self.cost = clock, cost
-        self.written: list[bytes] = []
+    def __init__(self, setup: Setup, room: float = float("inf")) -> None:
+        self.setup = setup
+        self.weight = 0
+        self.stalled = False
+        self.room = room
+        self.cursor = setup.feed.head
+        self.got: list[bytes] = []
         self.flushes = 0
-        self.become(LinkState.OPEN)
+        self.closed: list[Reason] = []
+        self.ended: list[Reason] = []
+        self.instead: Callable[[], None] | None = None
+        """Done in a flush in place of writing."""
+        setup.feed.members[self] = None
 
     def flush(self) -> None:
         self.flushes += 1
-        if self.ended:
+        if self.instead is not None:
+            self.instead()
             return
-        while (item := self.take()) is not None:
-            self.clock.now += self.cost
-            self.written.append(bytes(item[0]))
-            if self.replay is not None:
-                self.context.delivery.again(self)
-                return
+        feed = self.setup.feed
+        while self.cursor < feed.head and self.room > 0:
+            self.got.append(feed.entries[self.cursor - feed.first].frame)
+            self.cursor += 1
+            self.room -= 1
+        self.stalled = self.cursor < feed.head
+        if self.stalled:
+            feed.behind[self] = None
+        else:
+            self.setup.delivery.caught_up(feed, self)
 
-    def hang_up(self, before: LinkState) -> None:
-        pass
+    def close(self, reason: Reason) -> None:
+        self.closed.append(reason)
+        self.leave()
 
+    def end(self, reason: Reason) -> None:
+        self.ended.append(reason)
+        self.leave()
 
-async def opened(engine: Engine, clock: Clock, topic: str, *, cost: float, last_event_id: str | None = None) -> Costly:
-    """A client that has its stream."""
-    visit = Visit(subscription=Subscription.of(["news", topic]), last_event_id=last_event_id)
-    link = Costly(engine, clock, cost)
-    bound(engine, link, visit)
-    await welcome(engine, connection_of(link), link, visit)
-    return link
-
-
-async def turns_until_delivered(links: list[Costly], frame: bytes) -> None:
-    async with asyncio.timeout(60):
-        while not all(link.written and link.written[-1].endswith(frame) for link in links):
-            await asyncio.sleep(0)
+    def leave(self) -> None:
+        self.setup.feed.members.pop(self, None)
+        self.setup.delivery.caught_up(self.setup.feed, self)
 
 
-@pytest.fixture
-async def clock() -> Clock:
-    return Clock()
+class Setup:
+    """A feed and its delivery, with a clock that stands still."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.now = 0.0
+        self.delivery = Delivery(HubConfig(**settings), lambda: self.now)
+        self.feed = Feed(TO_NEWS)
+
+    def publish(self, *frames: bytes) -> None:
+        for frame in frames:
+            self.delivery.append(self.feed, Entry(0, None, ("news",), frame), self.now)
+
+    async def delivered(self) -> None:
+        await until(lambda: not self.delivery._rounds)
+
+    def kept(self) -> list[bytes]:
+        return [entry.frame for entry in self.feed.entries]
 
 
-@pytest.fixture
-async def engine(clock: Clock) -> AsyncIterator[Engine]:
-    quiet = PoolConfig(size=MANY, heartbeat_interval=1e6, reap_interval=1e6)
-    async with running(HubConfig(pool=quiet), now=clock) as engine:
-        yield engine
+def fail() -> None:
+    raise RuntimeError("on purpose")
 
 
-async def publish(engine: Engine, topic: str, data: str) -> None:
-    await engine.publish_many([Event.of(topic, data)])
+def test_what_is_tested_with_is_a_member() -> None:
+    member: Member = Reader(Setup())
+    assert member.cursor == 0
 
 
-@pytest.mark.parametrize("topics", [1, MANY], ids=["one feed", "a feed each"])
-async def test_ten_thousand_connections_are_served_in_slices(engine: Engine, clock: Clock, topics: int) -> None:
-    links = [await opened(engine, clock, f"topic {number % topics}", cost=8e-6) for number in range(MANY)]
-    await asyncio.sleep(0)
-    clock.held.clear()
-    await publish(engine, "news", "for all")
-    await turns_until_delivered(links, b"data: for all\n\n")
-    assert max(clock.held) <= MOST
-    assert sum(held > 0 for held in clock.held) > MANY * 8e-6 / MOST
-    assert [len(link.written) for link in links] == [2] * MANY  # its welcome, and this
+# Rounds.
 
 
-async def test_one_slow_write_after_another_does_not_add_up(engine: Engine, clock: Clock) -> None:
-    # As when a quarter of a megabyte goes to each.
-    links = [await opened(engine, clock, "a", cost=0.001) for _ in range(100)]
-    await asyncio.sleep(0)
-    clock.held.clear()
-    await publish(engine, "news", "big")
-    await turns_until_delivered(links, b"data: big\n\n")
-    assert max(clock.held) <= MOST
+async def test_each_member_is_visited_once_for_what_came_together() -> None:
+    setup = Setup()
+    readers = [Reader(setup) for _ in range(9)]
+    setup.publish(b"1", b"2", b"3")
+    assert readers[0].flushes == 0  # a publisher does not write
+    await setup.delivered()
+    assert [reader.got for reader in readers] == [[b"1", b"2", b"3"]] * 9
+    assert [reader.flushes for reader in readers] == [1] * 9
 
 
-async def test_events_join_a_round_that_is_under_way(engine: Engine, clock: Clock) -> None:
-    links = [await opened(engine, clock, "a", cost=1e-4) for _ in range(1000)]
-    await publish(engine, "news", "first")
-    while not links[300].written[-1].endswith(b"data: first\n\n"):
+async def test_an_event_that_comes_in_the_middle_of_a_round_takes_another_one() -> None:
+    setup = Setup()
+    first, last = Reader(setup), Reader(setup)
+
+    def publish_more() -> None:
+        last.instead = None
+        setup.publish(b"2")
+        last.flush()
+
+    last.instead = publish_more
+    setup.publish(b"1")
+    await setup.delivered()
+    assert first.got == last.got == [b"1", b"2"]
+    assert first.flushes == 2
+    assert setup.kept() == []
+
+
+async def test_members_may_come_and_go_in_the_middle_of_a_round() -> None:
+    setup = Setup()
+    first, second = Reader(setup), Reader(setup)
+    came: list[Reader] = []
+
+    def change() -> None:
+        second.leave()
+        came.append(Reader(setup))
+
+    first.instead = change
+    setup.publish(b"1")
+    await setup.delivered()
+    setup.publish(b"2")
+    await setup.delivered()
+    assert came[0].got == [b"2"]
+
+
+@pytest.mark.parametrize(("weight", "turns"), [(0, 1), (MAX_WAKES // 4, 10)])
+async def test_a_slice_wakes_so_many_tasks_and_no_more(weight: int, turns: int) -> None:
+    setup = Setup()
+    readers = [Reader(setup) for _ in range(40)]
+    for reader in readers:
+        reader.weight = weight
+    setup.publish(b"1")
+    taken = 0
+    while any(not reader.got for reader in readers):
         await asyncio.sleep(0)
-    await publish(engine, "news", "second")
-    await turns_until_delivered(links, b"data: second\n\n")
-    assert len(links[0].written) == 3  # two rounds
-    assert len(links[-1].written) == 2  # both with one write
-    assert b"".join(links[0].written).count(b"data: first") == 1
+        taken += 1
+    assert taken == turns
+    await setup.delivered()
 
 
-async def test_a_big_feed_does_not_starve_a_small_one(engine: Engine, clock: Clock) -> None:
-    big = [await opened(engine, clock, "big", cost=1e-4) for _ in range(1000)]
-    small = await opened(engine, clock, "small", cost=1e-4)
-    await publish(engine, "big", "many")
+async def test_a_slice_ends_when_its_time_is_up_and_the_others_have_their_turn() -> None:
+    setup = Setup()
+    slow = [Reader(setup) for _ in range(8)]
+
+    def take_long() -> None:
+        setup.now += SLICE_SECONDS / 4
+
+    for reader in slow:
+        reader.instead = take_long
+    other = Setup()
+    other.delivery = setup.delivery
+    quick = Reader(other)
+    setup.publish(b"1")
+    other.publish(b"2")
     await asyncio.sleep(0)
-    await publish(engine, "small", "one")
-    await turns_until_delivered([small], b"data: one\n\n")
-    assert not big[-1].written[-1].endswith(b"data: many\n\n")
-    await turns_until_delivered(big, b"data: many\n\n")
+    assert (sum(reader.flushes for reader in slow), quick.flushes) == (4, 0)
+    await asyncio.sleep(0)
+    assert (sum(reader.flushes for reader in slow), quick.flushes) == (8, 1)
+    await setup.delivered()
 
 
-async def test_a_herd_that_comes_back_is_given_what_it_missed_in_slices(
-    engine: Engine, clock: Clock, monkeypatch: pytest.MonkeyPatch
+# Replays.
+
+
+async def test_replays_take_turns_with_the_feeds() -> None:
+    setup = Setup()
+    behind, live = Reader(setup), Reader(setup)
+    seen: list[str] = []
+
+    def page() -> None:
+        seen.append("page")
+        if len(seen) < 20:
+            setup.delivery.again(behind)
+
+    behind.instead = page
+    behind.weight = live.weight = 1
+    del setup.feed.members[behind]
+    live.instead = lambda: seen.append("live")
+    setup.delivery.again(behind)
+    setup.publish(b"1")
+    await until(lambda: "live" in seen)
+    assert seen.index("live") < 5
+    await setup.delivered()
+    assert seen.count("page") == 19
+
+
+async def test_a_link_that_asks_twice_for_its_turn_has_it_once() -> None:
+    setup = Setup()
+    reader = Reader(setup)
+    setup.delivery.again(reader)
+    setup.delivery.again(reader)
+    await setup.delivered()
+    assert reader.flushes == 1
+
+
+# What is kept.
+
+
+async def test_a_feed_is_cleared_when_the_last_one_has_caught_up() -> None:
+    setup = Setup()
+    slow, slower, fast = Reader(setup, room=1), Reader(setup, room=0), Reader(setup)
+    setup.publish(b"1", b"2", b"3")
+    await setup.delivered()
+    assert (fast.got, setup.kept()) == ([b"1", b"2", b"3"], [b"1", b"2", b"3"])
+    slower.room = 9
+    slower.flush()
+    assert setup.kept() == [b"1", b"2", b"3"]  # dropped with the next round; `slow` lacks two of them
+    slow.leave()
+    assert setup.kept() == []
+    assert list(setup.feed.behind) == []
+
+
+async def test_a_feed_is_not_cleared_in_the_middle_of_a_round() -> None:
+    setup = Setup()
+    slow, later = Reader(setup, room=0), Reader(setup)
+    setup.publish(b"1")
+    await setup.delivered()
+    setup.publish(b"2")
+    slow.room = 9
+    slow.flush()
+    assert setup.kept() == [b"1", b"2"]  # `later` has had no turn
+    await setup.delivered()
+    assert later.got == [b"1", b"2"]
+    assert setup.kept() == []
+
+
+def test_who_was_not_behind_changes_nothing_by_having_caught_up() -> None:
+    setup = Setup()
+    reader = Reader(setup)
+    setup.feed.append(Entry(0, None, ("news",), b"1"), 0.0)
+    setup.delivery.caught_up(setup.feed, reader)
+    assert setup.kept() == [b"1"]
+
+
+@pytest.mark.parametrize(
+    ("stalled", "waiting", "lag_events", "lag_bytes", "first"),
+    [
+        # Cursors of members that are stalled, and of those that only wait for their turn; 10 entries of 10 bytes.
+        ([], [], 100, 1000, 10),
+        ([3], [], 100, 1000, 3),
+        ([3, 6], [], 100, 1000, 3),
+        ([3, 6], [], 5, 1000, 5),
+        ([3, 6], [], 100, 45, 6),
+        ([3, 6], [4], 1, 1000, 4),
+        ([8], [4], 1, 1, 4),
+        ([], [4], 1, 1, 4),
+        ([0], [], 1, 1000, 9),
+    ],
+)
+async def test_after_a_round_what_nobody_needs_goes_and_what_the_bounds_forbid(
+    stalled: list[int], waiting: list[int], lag_events: int, lag_bytes: int, first: int
 ) -> None:
-    read = MemoryBroker.read
+    setup = Setup(lag_events=lag_events, lag_bytes=lag_bytes)
+    for cursor in [*stalled, *waiting]:
+        reader = Reader(setup)
+        reader.stalled = cursor in stalled
+        reader.cursor = cursor
+        reader.instead = lambda: None
+        setup.feed.behind[reader] = None
+    healthy = Reader(setup)
+    setup.publish(*[b"%010d" % number for number in range(10)])
+    await setup.delivered()
+    assert len(healthy.got) == 10
+    assert (setup.feed.first, setup.feed.head) == (first, 10)
 
-    def slow_read(self: MemoryBroker, after: int, *, most: int) -> Any:
-        clock.now += 0.001
-        return read(self, after, most=most)
 
-    monkeypatch.setattr(MemoryBroker, "read", slow_read)
-    [first] = await engine.publish_many([Event("0", ("news",))])
-    await engine.publish_many([Event(str(number), ("news" if number % 3 else "other",)) for number in range(1, 9000)])
+@pytest.mark.parametrize(
+    ("policy", "closed"), [("skip", []), ("latest", []), ("disconnect", [Reason.LAGGED])], ids=lambda value: str(value)
+)
+async def test_who_has_fallen_off_is_sent_away_only_where_the_policy_says_so(policy: Any, closed: list[Reason]) -> None:
+    setup = Setup(lag_policy=policy, lag_events=2)
+    slow, just_in_time = Reader(setup, room=0), Reader(setup, room=1)
+    setup.publish(b"1", b"2", b"3")
+    await setup.delivered()
+    assert (slow.closed, just_in_time.closed) == (closed, [])
+    assert setup.kept() == [b"2", b"3"]
+
+
+# Failing members.
+
+
+async def test_a_member_that_fails_is_ended_and_the_others_get_their_event(caplog: pytest.LogCaptureFixture) -> None:
+    setup = Setup()
+    before, broken, after = (Reader(setup) for _ in range(3))
+    broken.instead = fail
+    setup.publish(b"1")
+    await setup.delivered()
+    assert broken.ended == [Reason.ERROR]
+    assert before.got == after.got == [b"1"]
+    assert [record.message for record in caplog.records] == ["a link failed while writing; its client is sent away"]
+    setup.publish(b"2")
+    await setup.delivered()
+    assert before.got == after.got == [b"1", b"2"]
+
+
+async def test_a_member_that_fails_in_its_replay_is_ended_and_the_others_go_on() -> None:
+    setup = Setup()
+    broken, other = Reader(setup), Reader(setup)
+    broken.instead = fail
+    setup.delivery.again(broken)
+    setup.delivery.again(other)
+    await setup.delivered()
+    assert (broken.ended, other.flushes) == ([Reason.ERROR], 1)
+
+
+async def test_a_member_that_fails_while_it_is_sent_away_does_not_end_delivery() -> None:
+    setup = Setup(lag_policy="disconnect", lag_events=1)
+    slow, healthy = Reader(setup, room=0), Reader(setup)
+    slow.close = lambda reason: fail()  # type: ignore[method-assign]
+    setup.publish(b"1", b"2")
+    await setup.delivered()
+    assert slow.ended == [Reason.ERROR]
+    setup.publish(b"3")
+    await setup.delivered()
+    assert healthy.got == [b"1", b"2", b"3"]
+
+
+# How publishers are held back.
+
+
+async def test_publishers_wait_while_more_is_published_than_delivered() -> None:
+    setup = Setup()
+    setup.delivery._schedule = lambda: None  # type: ignore[method-assign] its turn comes below
+    Reader(setup)
+    half = b"x" * (MAX_BACKLOG_BYTES // 2)
+    setup.publish(half, half)
+    assert setup.delivery.has_room
+    await setup.delivery.room()  # at once
+    setup.publish(b"x")
+    assert not setup.delivery.has_room
+    waiting = [asyncio.create_task(setup.delivery.room()) for _ in range(3)]
     await asyncio.sleep(0)
-    clock.held.clear()
-    herd = [await opened(engine, clock, "a", cost=1e-5, last_event_id=first) for _ in range(100)]
-    await publish(engine, "news", "live")
-    live = await opened(engine, clock, "b", cost=1e-5)
-    await publish(engine, "b", "meanwhile")
-    # Those who are up to date do not wait for the herd.
-    await turns_until_delivered([live], b"data: meanwhile\n\n")
-    assert any(link.replay is not None for link in herd)
-    await turns_until_delivered(herd, b"data: live\n\n")
-    assert max(clock.held) <= MOST
-    expected = [str(number) for number in range(1, 9000) if number % 3] + ["live"]
-    for link in herd:
-        lines = b"".join(link.written).decode().splitlines()
-        assert [line[6:] for line in lines if line.startswith("data: ") and "connection" not in line] == expected
-
-
-async def test_a_herd_on_the_plain_path_is_given_what_it_missed_in_slices(engine: Engine, clock: Clock) -> None:
-    [first] = await engine.publish_many([Event("0", ("news",))])
-    await engine.publish_many([Event(f"{number} " + "x" * 1000, ("news",)) for number in range(1, 3000)])
-    streams = [AsgiStream(engine, clock, first) for _ in range(100)]
-    tasks = [asyncio.create_task(stream.run()) for stream in streams]
+    waiting[0].cancel()
     await asyncio.sleep(0)
-    clock.held.clear()
-    async with asyncio.timeout(60):
-        while not all(stream.events == 3000 for stream in streams):  # with ssepool.open
-            await asyncio.sleep(0)
-    assert max(clock.held) <= MOST
-    for stream in streams:
-        stream.left.set()
-    await asyncio.gather(*tasks)
+    assert [task.done() for task in waiting] == [True, False, False]
+    setup.delivery._slice()
+    assert setup.delivery.has_room
+    await asyncio.gather(*waiting[1:])
 
 
-class AsgiStream:
-    """A request through ASGI, whose `send` takes time and never waits."""
-
-    def __init__(self, engine: Engine, clock: Clock, last_event_id: str) -> None:
-        scope = {
-            "type": "http",
-            "method": "GET",
-            "headers": [(b"last-event-id", last_event_id.encode())],
-            "query_string": b"",
-        }
-        self.scope = scope
-        self.response = EventStream(engine, Visit.of(scope, Subscription.of(["news"])))
-        self.clock = clock
-        self.left = asyncio.Event()
-        self.events = 0
-
-    async def run(self) -> None:
-        await self.response(self.scope, self.receive, self.send)
-
-    async def receive(self) -> dict[str, Any]:
-        await self.left.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(self, message: Any) -> None:
-        body = message.get("body", b"")
-        self.clock.now += 1e-9 * len(body) * 4  # a quarter of a megabyte in a millisecond
-        self.events += body.count(b"\ndata: ")
+async def test_a_client_that_takes_nothing_does_not_hold_publishers_back() -> None:
+    setup = Setup()
+    Reader(setup, room=0)
+    setup.publish(b"x" * (MAX_BACKLOG_BYTES + 1))
+    await asyncio.wait_for(setup.delivery.room(), 10)
+    assert setup.kept() != []
 
 
-@pytest.mark.skipif(not AVAILABLE, reason="there is no epoll")
-async def test_sockets_that_have_room_again_all_at_once_are_served_in_slices(engine: Engine, clock: Clock) -> None:
-    assert engine.streamer is not None
-    pairs = [socket.socketpair() for _ in range(200)]
-    served: set[int] = set()
-
-    class Ready:
-        """What the streamer knows of a link."""
-
-        def __init__(self, fd: int) -> None:
-            self.fd = fd
-
-        def ready(self, mask: int) -> None:
-            assert mask & select.EPOLLOUT
-            clock.now += 0.001
-            served.add(self.fd)
-            engine.streamer.have_room(self)  # type: ignore[union-attr,arg-type]
-
-        def end(self, reason: Reason) -> None:
-            pass
-
-    links = [Ready(pair[0].fileno()) for pair in pairs]
-    for link in links:
-        engine.streamer.watch(link)  # type: ignore[arg-type]
-        engine.streamer.await_room(link)  # type: ignore[arg-type]
-    async with asyncio.timeout(60):
-        while len(served) < len(pairs):
-            await asyncio.sleep(0)
-    assert max(clock.held) <= MOST
-    for link in links:
-        engine.streamer.forget(link)  # type: ignore[arg-type]
-    for near, far in pairs:
-        near.close()
-        far.close()
+async def test_replays_do_not_hold_publishers_back() -> None:
+    setup = Setup()
+    endless, _ = Reader(setup), Reader(setup)
+    endless.instead = lambda: setup.delivery.again(endless)
+    endless.weight = 1
+    setup.delivery.again(endless)
+    setup.publish(b"x" * (MAX_BACKLOG_BYTES + 1))
+    await asyncio.wait_for(setup.delivery.room(), 10)
+    assert None in setup.delivery._rounds
+    endless.instead = None
+    await setup.delivered()

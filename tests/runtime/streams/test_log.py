@@ -1,64 +1,16 @@
-"""The log: how a hub keeps up with a broker that breaks, sleeps, repeats, skips and forgets, and replays from it."""
+"""The log: how a hub keeps up with a broker that breaks, sleeps, repeats, skips and forgets."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from scripted_broker import Scripted
-from ssepool.config import HubConfig
-from ssepool.core.event import Entry, Event
-from ssepool.core.frames import DIALECT
-from ssepool.core.topics import Subscription
+from scripted_broker import DEADLINE, Heard
+from ssepool.core.event import Event
 from ssepool.errors import BrokerError
-from ssepool.runtime.streams import log as log_module
-from ssepool.runtime.streams.log import EventLog, Found
-from ssepool.runtime.streams.replay import Replay
-from ssepool.runtime.tasks import Tasks
-
-DEADLINE = 10.0
-
-
-class Heard:
-    """A log, and what it has delivered: positions, and "lost" where it said so."""
-
-    def __init__(self, **settings: Any) -> None:
-        self.broker = Scripted(HubConfig(**settings))
-        self.all: list[int | str] = []
-        self.open = asyncio.Event()
-        self.open.set()
-        self.log = EventLog(self.broker, self._deliver, lambda: self.all.append("lost"), self._room, time.monotonic)
-
-    def _deliver(self, entries: Sequence[Entry]) -> None:
-        self.all += [entry.position for entry in entries]
-
-    async def _room(self) -> None:
-        await self.open.wait()
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + DEADLINE
-        while not condition():
-            assert time.monotonic() < deadline, (self.all, self.log.failing, self.log.window)
-            await asyncio.sleep(0.002)
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_module, "CHECK_SECONDS", 0.01)
-    monkeypatch.setattr(log_module, "RETRY_SECONDS", (0.005, 0.02))
-
-
-@pytest.fixture
-async def heard() -> AsyncIterator[Heard]:
-    heard = Heard()
-    await heard.log.open()
-    yield heard
-    await heard.log.close()
+from ssepool.runtime.streams.log import Found
 
 
 async def test_what_is_kept_fills_the_window_and_is_not_delivered_as_news_to_come(heard: Heard) -> None:
@@ -206,89 +158,6 @@ async def test_a_client_that_is_ahead_of_us_is_taken_in_when_we_have_caught_up(
     heard.broker.asleep = False
     assert await asyncio.wait_for(asking, DEADLINE) == Found(4, True)
     assert heard.log.position >= 4
-
-
-class Client:
-    """A link and the feeds that it may join."""
-
-    def __init__(self, heard: Heard, wanted: str) -> None:
-        self.pushed: list[bytes] = []
-        self.joined = False
-        self.replay: Replay | None = Replay(
-            heard.log,
-            self,
-            self.tasks,
-            Subscription.of(["news"]),
-            wanted=wanted,  # type: ignore[arg-type]
-        )
-
-    tasks = Tasks()
-    dialect = DIALECT
-
-    def push(self, frame: bytes) -> None:
-        self.pushed.append(frame)
-
-    def flush(self) -> None:
-        if self.replay is not None:
-            self.push(self.replay.next(self))  # type: ignore[arg-type]
-
-    def join(self, link: Any, subscription: Subscription) -> None:
-        self.joined = True
-
-
-async def test_a_client_whose_history_is_lost_while_its_place_is_looked_for_is_told(heard: Heard) -> None:
-    heard.broker.put(5)
-    heard.broker.entries[3] = replace(heard.broker.entries[3], id="chosen")
-    heard.broker.answers.clear()
-    client = Client(heard, "chosen")
-    assert client.replay is not None
-    client.replay.begin(client)  # type: ignore[arg-type]
-    await heard.until(lambda: heard.broker.asked == ["chosen"])
-    heard.broker.forget("0000000b")
-    heard.broker.put(2)
-    await heard.until(lambda: heard.log.window.epoch == "0000000b" and heard.log.position == 2)
-    heard.broker.answers.set()
-    await heard.until(lambda: client.pushed)
-    client.flush()
-    client.flush()
-    assert client.joined
-    assert b"broker_lost" in client.pushed[0]
-    assert b"data: 1\n" in b"".join(client.pushed)
-    assert b"data: 2\n" in b"".join(client.pushed)
-
-
-@pytest.mark.parametrize("left", [3, 0])
-async def test_a_client_with_an_unknown_id_is_told_of_one_gap_though_more_has_gone_since(left: int) -> None:
-    heard = Heard(window_bytes=1)
-    heard.broker.put(9)
-    await heard.log.open()
-    stale = heard.log.bounds
-    heard.broker.drop(9 - left)
-    client = Client(heard, "unknown")
-    assert client.replay is not None
-    client.replay.begin(client)  # type: ignore[arg-type]
-    heard.log.bounds = stale
-    await heard.until(lambda: client.flush() or client.joined)
-    sent = b"".join(client.pushed)
-    assert sent.count(b"ssepool.gap") == sent.count(b"unknown_id") == 1
-    assert sent.count(b"data: 7\n") == sent.count(b"data: 9\n") == (1 if left else 0)
-    await heard.log.close()
-
-
-async def test_what_is_fetched_ends_where_the_feeds_go_on() -> None:
-    heard = Heard(window_bytes=1)
-    heard.broker.put(5)
-    await heard.log.open()
-    heard.broker.asleep = True
-    heard.broker.put(4)  # which the feeds have not had yet
-    client = Client(heard, "0000000a-2")
-    assert client.replay is not None
-    client.replay.begin(client)  # type: ignore[arg-type]
-    await heard.until(lambda: client.flush() or client.joined)
-    sent = b"".join(client.pushed)
-    assert [number for number in range(1, 10) if b"data: %d\n" % number in sent] == [3, 4, 5]
-    assert heard.log.position == 5
-    await heard.log.close()
 
 
 async def test_an_id_that_is_ahead_of_the_broker_too_is_unknown(heard: Heard) -> None:

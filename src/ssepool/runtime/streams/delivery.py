@@ -164,4 +164,7 @@ class Delivery:
         if config.lag_policy == "disconnect":
             for link in tuple(feed.behind):
                 if link.cursor < feed.first:
-                    link.close(Reason.LAGGED)
+                    try:
+                        link.close(Reason.LAGGED)
+                    except Exception:  # as in a round
+                        self._fail(link)

@@ -157,7 +157,9 @@ class Link(ABC):
         return self.slot.cursor
 
     def push(self, frame: bytes) -> None:
-        """Queue a frame for this client alone; goes out with the next flush."""
+        """Queue a frame for this client alone; goes out with the next flush. Nothing comes behind the goodbye."""
+        if self.is_leaving:
+            return
         if self.state is FOLLOWING:
             self.become(OPEN)
         if self.outbox is None:

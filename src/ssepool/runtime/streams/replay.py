@@ -86,8 +86,9 @@ class Replay:
             return b""
         if self._epoch != log.window.epoch:  # what was to be replayed is lost; the new history is all there is
             self._epoch, self._page = log.window.epoch, None
-            self.position = log.window.oldest
+            self.position = log.window.oldest if log.complete else log.bounds.oldest
             self._tell(link, "broker_lost")
+            self.wanted = EARLIEST  # as in `_go_to`
             return b""
         assert self.position is not None
         if self._joined(link):

@@ -1,0 +1,162 @@
+"""Visits: where a client resumes, what it is recognised by, and whether it has everything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from ssepool.core.frames import COMPLETED_ID, Dialect
+from ssepool.core.topics import Subscription
+from ssepool.core.visit import MAX_LAST_ID_CHARACTERS, Visit, requested_id
+
+LONG = "x" * (MAX_LAST_ID_CHARACTERS + 1)
+ID = b"last-event-id"
+
+
+def scope_of(headers: list[tuple[bytes, bytes]], query: bytes = b"", **more: Any) -> dict[str, Any]:
+    return {"type": "http", "headers": headers, "query_string": query, **more}
+
+
+REQUESTS: dict[str, tuple[list[tuple[bytes, bytes]], bytes, str | None]] = {
+    "none": ([(b"accept", b"text/event-stream")], b"topic=news", None),
+    "header": ([(b"accept", b"*/*"), (ID, b"e-7")], b"", "e-7"),
+    "header wins": ([(ID, b"e-7")], b"last_event_id=e-8&lastEventId=e-9", "e-7"),
+    "empty header": ([(ID, b"")], b"", None),
+    "long header": ([(ID, LONG.encode())], b"", LONG[:-1]),
+    "header that is no utf-8": ([(ID, b"e\xff7")], b"", "e\ufffd7"),
+    "header in utf-8": ([(ID, "é".encode())], b"", "é"),
+    "snake case": ([], b"topic=a&last_event_id=e-8", "e-8"),
+    "camel case": ([], b"lastEventId=e-9&topic=a", "e-9"),
+    "both spellings": ([], b"lastEventId=e-9&last_event_id=e-8", "e-8"),
+    "twice": ([], b"last_event_id=e-1&last_event_id=e-2", "e-2"),
+    "quoted": ([], b"last_event_id=a%2Fb+c", "a/b c"),
+    "name quoted": ([], b"%6cast_event_id=e-8", "e-8"),
+    "empty query": ([], b"last_event_id=", None),
+    "one spelling empty": ([], b"last_event_id=&lastEventId=e-9", "e-9"),
+    "long query": ([], b"lastEventId=" + LONG.encode(), LONG[:-1]),
+    "query that is no utf-8": ([], b"last_event_id=e%FF7", "e\ufffd7"),
+    "query of bare bytes": ([], b"last_event_id=e\xff7", "e\ufffd7"),
+    "another parameter": ([], b"not_last_event_id=e-8&blastEventId=e-9", None),
+}
+
+
+@pytest.mark.parametrize(("headers", "query", "expected"), REQUESTS.values(), ids=REQUESTS)
+def test_the_id_that_a_request_resumes_from(
+    headers: list[tuple[bytes, bytes]], query: bytes, expected: str | None
+) -> None:
+    assert requested_id(scope_of(headers, query)) == expected
+
+
+def test_a_scope_needs_no_query() -> None:
+    assert requested_id({"headers": []}) is None
+
+
+# What a request says.
+
+
+def test_a_visit_takes_address_and_id_from_the_scope() -> None:
+    subscription = Subscription.of(["news"])
+    scope = scope_of([(ID, b"e-7")], client=("192.0.2.1", 4711))
+    visit = Visit.of(scope, subscription, user="ann", data={"a": 1})
+    assert visit == Visit(subscription=subscription, ip="192.0.2.1", user="ann", data={"a": 1}, last_event_id="e-7")
+
+
+@pytest.mark.parametrize("more", [{}, {"client": None}])
+def test_a_server_may_know_no_address(more: dict[str, Any]) -> None:
+    assert Visit.of(scope_of([], **more), None).ip is None
+
+
+@pytest.mark.parametrize(("given", "expected"), [("e-1", "e-1"), ("", "e-7"), (None, "e-7")])
+def test_the_id_that_the_application_gives_wins(given: str | None, expected: str) -> None:
+    assert Visit.of(scope_of([(ID, b"e-7")]), None, last_event_id=given).last_event_id == expected
+
+
+def test_topics_and_patterns_are_limited() -> None:
+    assert Visit(subscription=Subscription.of(["b", "a"], ["a/*"])).limited == ("a", "a/*", "b")
+    assert Visit().limited == ()
+
+
+# What it is recognised by.
+
+VISIT = Visit(subscription=Subscription.of(["news"], ["a/*"]), ip="192.0.2.1", user="ann", data={"a": 1})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ip": "192.0.2.2"},
+        {"ip": None},
+        {"user": "bob"},
+        {"user": None},
+        {"data": {"a": 2}},
+        {"data": None},
+        {"subscription": None},
+        {"subscription": Subscription.of(["sport"], ["a/*"])},
+        {"subscription": Subscription.of(["news"], ["b/*"])},
+        {"subscription": Subscription.of(["news"], ["a/*"], private=True)},
+    ],
+)
+def test_the_fingerprint_changes_with_each_of_its_parts(change: dict[str, Any]) -> None:
+    assert replace(VISIT, **change).fingerprint != VISIT.fingerprint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"last_event_id": "e-7"},
+        {"dialect": Dialect()},
+        {"subscription": Subscription.of(["news"], ["a/*"])},  # an equal one
+        {"data": {"a": 1}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_the_fingerprint_changes_with_nothing_else(change: dict[str, Any]) -> None:
+    assert replace(VISIT, **change).fingerprint == VISIT.fingerprint
+
+
+def test_parts_of_a_fingerprint_do_not_run_into_each_other() -> None:
+    fingerprints = {Visit(ip=ip, user=user).fingerprint for ip, user in [("a', 'b", "c"), ("a", "b', 'c"), ("a", "b")]}
+    assert len(fingerprints) == 3
+    assert Visit(user="None").fingerprint != Visit().fingerprint
+
+
+def test_any_text_has_a_fingerprint() -> None:
+    class Odd:
+        def __repr__(self) -> str:
+            return "\ud800"
+
+    assert len(Visit(user="\ud800", data=Odd()).fingerprint) == 32
+
+
+# Whether it has everything.
+
+
+class Over:
+    """A source that is over for whoever has seen this id."""
+
+    start = 0
+    outcome = None
+
+    def __init__(self, last: str) -> None:
+        self.last = last
+
+    def is_over_for(self, last_event_id: str | None) -> bool:
+        return last_event_id == self.last
+
+
+@pytest.mark.parametrize(
+    ("last_event_id", "source", "expected"),
+    [
+        (None, None, False),
+        ("e-7", None, False),
+        (COMPLETED_ID, None, True),
+        (COMPLETED_ID, Over("e-7"), True),
+        ("e-7", Over("e-7"), True),
+        ("e-6", Over("e-7"), False),
+        (None, Over("e-7"), False),
+    ],
+)
+def test_a_client_has_everything_that_has_seen_the_end(last_event_id: str | None, source: Any, expected: bool) -> None:
+    assert Visit(last_event_id=last_event_id, source=source).has_everything is expected

@@ -1,0 +1,24 @@
+"""A log that looks often, for tests that take real time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from scripted_broker import Heard
+from ssepool.runtime.streams import log as log_module
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_module, "CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(log_module, "RETRY_SECONDS", (0.005, 0.02))
+
+
+@pytest.fixture
+async def heard() -> AsyncIterator[Heard]:
+    heard = Heard()
+    await heard.log.open()
+    yield heard
+    await heard.log.close()
