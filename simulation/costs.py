@@ -84,7 +84,7 @@ def _measure_history() -> None:
     for _ in range(MEASURED_REPLAYS):
         position = 0
         while position < window.newest:
-            for entry in window.read(position, most=PAGE_EVENTS):
+            for entry in window.read(position, max_entries=PAGE_EVENTS):
                 position = entry.position
                 assert not wanted.matches(entry.topics, entry.private)
     _show("SCANNED", time.process_time() - began, MEASURED_REPLAYS * MEASURED_EVENTS)

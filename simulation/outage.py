@@ -114,5 +114,5 @@ class Outage:
             self.feed.clear()
             self._backlog = 0
         else:
-            self.feed.trim(slowest, slowest, most=10_000, most_bytes=16 * MiB)
+            self.feed.trim(slowest, slowest, max_entries=10_000, max_bytes=16 * MiB)
         assert slowest >= reached

@@ -70,7 +70,7 @@ async def take(broker: Broker, after: int, count: int) -> list[Entry]:
 async def read_all(broker: Broker, after: int = 0) -> list[Entry]:
     """All that is kept behind a position."""
     entries: list[Entry] = []
-    while page := await broker.read(after, most=700):
+    while page := await broker.read(after, max_entries=700):
         entries += page
         after = page[-1].position
     return entries

@@ -86,11 +86,11 @@ class Scripted(Broker):
             else:
                 await news.wait()
 
-    async def read(self, after: int, *, most: int) -> Sequence[Entry]:
+    async def read(self, after: int, *, max_entries: int) -> Sequence[Entry]:
         self.check()
         self.reads += 1
         await self.answers.wait()
-        return [entry for entry in self.entries if entry.position > after][:most]
+        return [entry for entry in self.entries if entry.position > after][:max_entries]
 
     async def find(self, id: str) -> int | None:
         self.check()

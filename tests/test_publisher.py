@@ -44,7 +44,7 @@ async def kept(url: str) -> list[bytes]:
     broker = connect(HubConfig(broker=url))
     await broker.open()
     try:
-        return [entry.frame.split(b"\n", 1)[1] for entry in await broker.read(0, most=10_000)]
+        return [entry.frame.split(b"\n", 1)[1] for entry in await broker.read(0, max_entries=10_000)]
     finally:
         await broker.close()
 

@@ -41,32 +41,32 @@ MAX_ACK_TIMEOUT_SECONDS = 2_000_000
 """Seconds: the kernel takes the milliseconds of `TCP_USER_TIMEOUT` as a C int."""
 
 
-def setting(default: Any, help: str, *, least: float = 0, most: float = math.inf) -> Any:
+def setting(default: Any, help: str, *, min: float = 0, max: float = math.inf) -> Any:
     """A field with its help text and, for numbers, the range that is allowed (both ends included)."""
-    return field(default=default, metadata={"help": help, "least": least, "most": most})
+    return field(default=default, metadata={"help": help, "min": min, "max": max})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PoolConfig:
     """The pool: its size, its waiting queue, its limits and what the reaper does. Times in seconds."""
 
-    size: int = setting(1000, "slots in the pool", least=1, most=1_000_000)
+    size: int = setting(1000, "slots in the pool", min=1, max=1_000_000)
     max_waiting: int = setting(1000, "requests that may wait for a slot; 0 = none")
-    acquire_timeout: float = setting(30.0, "seconds that a request waits for a slot", least=0.001)
+    acquire_timeout: float = setting(30.0, "seconds that a request waits for a slot", min=0.001)
     on_full: OnFull = setting("wait", "what a full pool does: wait, retry (200 and come back later) or reject (503)")
     on_drain: OnDrain = setting("retry", "what a draining pool does: retry (200 and come back later) or reject (503)")
     announce_queue: bool = setting(False, "tell waiting clients their position with ssepool.queued events")
-    heartbeat_interval: float = setting(15.0, "seconds between heartbeats on a quiet connection", least=0.01)
+    heartbeat_interval: float = setting(15.0, "seconds between heartbeats on a quiet connection", min=0.01)
     ack_timeout: float = setting(
-        30.0, "seconds without acknowledgement until a peer is dead", least=0.001, most=MAX_ACK_TIMEOUT_SECONDS
+        30.0, "seconds without acknowledgement until a peer is dead", min=0.001, max=MAX_ACK_TIMEOUT_SECONDS
     )
-    send_timeout: float = setting(20.0, "seconds that a socket buffer may stay full", least=0.001)
+    send_timeout: float = setting(20.0, "seconds that a socket buffer may stay full", min=0.001)
     idle_timeout: float = setting(3600.0, "seconds without any event until a client is let go; 0 = never")
     max_lifetime: float = setting(0.0, "seconds that a connection may last, less up to 5 % jitter; 0 = no limit")
-    reap_interval: float = setting(1.0, "seconds between two looks of the reaper", least=0.01)
-    max_per_ip: int | None = setting(None, "connections and waiters of one address at most", least=1)
-    max_per_user: int | None = setting(None, "connections and waiters of one user at most", least=1)
-    max_per_topic: int | None = setting(None, "connections and waiters of one topic or pattern at most", least=1)
+    reap_interval: float = setting(1.0, "seconds between two looks of the reaper", min=0.01)
+    max_per_ip: int | None = setting(None, "connections and waiters of one address at most", min=1)
+    max_per_user: int | None = setting(None, "connections and waiters of one user at most", min=1)
+    max_per_topic: int | None = setting(None, "connections and waiters of one topic or pattern at most", min=1)
 
     def __post_init__(self) -> None:
         check(self)
@@ -79,18 +79,18 @@ class HubConfig:
     pool: PoolConfig = field(default_factory=PoolConfig)
     """The settings of the pool."""
     broker: str = setting("memory://", "where events are kept and shared: a URL")
-    broker_timeout: float = setting(5.0, "seconds that the broker may take until a publish fails", least=0.01)
+    broker_timeout: float = setting(5.0, "seconds that the broker may take until a publish fails", min=0.01)
     on_duplicate: OnDuplicate = setting("ignore", "for an id that is in the history already: ignore or refuse (409)")
     history_events: int = setting(10_000, "events kept for replay")
     history_bytes: int = setting(64 * MiB, "bytes of events kept for replay")
     history_age: float = setting(3600.0, "seconds that events are kept for replay")
     window_bytes: int = setting(64 * MiB, "bytes of the history at most that are at hand in memory, for each process")
     lag_policy: LagPolicy = setting("skip", "for a client too far behind: skip, latest (per topic) or disconnect")
-    lag_events: int = setting(10_000, "events that a client may be behind", least=1)
-    lag_bytes: int = setting(16 * MiB, "bytes of events that a client may be behind", least=1)
-    max_event_size: int = setting(MiB, "bytes of one event on the wire at most", least=128)
-    max_body: int = setting(8 * MiB, "bytes of a request's body at most", least=1)
-    retry: float = setting(3.0, "seconds after which a client that is sent away comes back, plus jitter", least=0.001)
+    lag_events: int = setting(10_000, "events that a client may be behind", min=1)
+    lag_bytes: int = setting(16 * MiB, "bytes of events that a client may be behind", min=1)
+    max_event_size: int = setting(MiB, "bytes of one event on the wire at most", min=128)
+    max_body: int = setting(8 * MiB, "bytes of a request's body at most", min=1)
+    retry: float = setting(3.0, "seconds after which a client that is sent away comes back, plus jitter", min=0.001)
     detach: bool = setting(True, "take sockets over from the server where that is possible")
     handle_signals: bool = setting(True, "end all streams on SIGTERM and SIGINT, before the server waits for them")
     allow_origins: tuple[str, ...] = setting((), "origins of other sites that may connect; * = all")
@@ -104,16 +104,16 @@ class ServerConfig:
     """The stand-alone server around a hub."""
 
     host: str = setting("127.0.0.1", "address to listen on")
-    port: int = setting(8000, "port to listen on; 0 = any that is free", most=65535)
-    workers: int = setting(1, "processes on one port; 2 or more take a broker that they share", least=1, most=256)
+    port: int = setting(8000, "port to listen on; 0 = any that is free", max=65535)
+    workers: int = setting(1, "processes on one port; 2 or more take a broker that they share", min=1, max=256)
     insecure: bool = setting(False, "listen on other addresses than loopback although there is no access control")
     trusted_proxies: tuple[str, ...] = setting(
         ("127.0.0.1", "::1"),
         "proxies whose X-Forwarded-For is believed: addresses, networks such as 10.0.0.0/8, or *",
     )
-    backlog: int = setting(16_384, "connections that the kernel holds until they are accepted", least=1, most=65535)
-    head_timeout: float = setting(10.0, "seconds that a client may take to send a request's head", least=0.01)
-    shutdown_timeout: float = setting(5.0, "seconds that shutting down may take", least=0.1)
+    backlog: int = setting(16_384, "connections that the kernel holds until they are accepted", min=1, max=65535)
+    head_timeout: float = setting(10.0, "seconds that a client may take to send a request's head", min=0.01)
+    shutdown_timeout: float = setting(5.0, "seconds that shutting down may take", min=0.1)
     log_level: LogLevel = setting("info", "how much is logged")
 
     def __post_init__(self) -> None:
@@ -206,10 +206,10 @@ def check(config: Any) -> None:
         name = f"{type(config).__name__}.{item.name}"
         if not _fits(value, hint):
             raise ConfigError(f"{name} = {value!r} is not allowed; it takes {_describe(hint)}")
-        if isinstance(value, (int, float)) and "least" in item.metadata:
-            least, most = item.metadata["least"], item.metadata["most"]
-            if not least <= value <= most or value == math.inf:
-                limit = f"at least {least:.15g}" if math.isinf(most) else f"from {least:.15g} to {most:.15g}"
+        if isinstance(value, (int, float)) and "min" in item.metadata:
+            lowest, highest = item.metadata["min"], item.metadata["max"]
+            if not lowest <= value <= highest or value == math.inf:
+                limit = f"at least {lowest:.15g}" if math.isinf(highest) else f"from {lowest:.15g} to {highest:.15g}"
                 raise ConfigError(f"{name} = {value!r} is not allowed; it takes a number, {limit}")
 
 

@@ -41,7 +41,7 @@ async def test_a_new_history_is_empty(make: Open) -> None:
     epoch, *numbers = await broker.bounds()
     assert re.fullmatch("[0-9a-f]{8}", epoch)
     assert numbers == [0, 0, 0]
-    assert await broker.read(0, most=10) == []
+    assert await broker.read(0, max_entries=10) == []
 
 
 async def test_positions_are_whole_numbers_from_one_on(make: Open) -> None:
@@ -82,7 +82,7 @@ async def test_the_largest_event_comes_through(make: Open) -> None:
     text = "x" * (MiB - 100)
     await broker.append(batch("before", text, "after"))
     assert data(await take(broker, 0, 3)) == ["before", text, "after"]
-    assert data(await broker.read(1, most=1)) == [text]
+    assert data(await broker.read(1, max_entries=1)) == [text]
 
 
 async def test_the_largest_group_of_publishes_comes_through(make: Open) -> None:
@@ -193,7 +193,7 @@ async def test_an_entry_is_what_was_published(make: Open, name: str) -> None:
     ((id, position),) = await broker.append(records([event], MiB))
     assert (id, position) == (event.id or f"{(await broker.bounds()).epoch}-1", 1)
     entry = Entry(1, id, event.topics, event.encode(id), event.private)
-    assert await broker.read(0, most=1) == [entry]
+    assert await broker.read(0, max_entries=1) == [entry]
     assert await take(broker, 0, 1) == [entry]
     assert await broker.find(id) == 1
 
@@ -315,12 +315,12 @@ async def _is_not_found(broker: Broker, id: str) -> bool:
 async def test_reading_is_in_pages(make: Open) -> None:
     broker = await make()
     await broker.append(numbered(5))
-    assert positions(await broker.read(0, most=2)) == [1, 2]
-    assert positions(await broker.read(2, most=2)) == [3, 4]
-    assert positions(await broker.read(4, most=2)) == [5]
-    assert positions(await broker.read(0, most=5)) == [1, 2, 3, 4, 5]
-    assert await broker.read(5, most=2) == []
-    assert await broker.read(99, most=2) == []
+    assert positions(await broker.read(0, max_entries=2)) == [1, 2]
+    assert positions(await broker.read(2, max_entries=2)) == [3, 4]
+    assert positions(await broker.read(4, max_entries=2)) == [5]
+    assert positions(await broker.read(0, max_entries=5)) == [1, 2, 3, 4, 5]
+    assert await broker.read(5, max_entries=2) == []
+    assert await broker.read(99, max_entries=2) == []
 
 
 async def test_a_tail_begins_behind_any_position(make: Open) -> None:
@@ -427,7 +427,7 @@ async def test_history_is_bounded_by_count(make: Open) -> None:
 
     await until(is_trimmed)
     assert positions(await read_all(broker)) == list(range(16, 26))
-    assert positions(await broker.read(0, most=1)) == [16]
+    assert positions(await broker.read(0, max_entries=1)) == [16]
     assert positions(await take(broker, 3, 10)) == list(range(16, 26))
     assert [await broker.find(one.id) for one in stored] == [None] * 15 + list(range(16, 26))
 
@@ -571,7 +571,7 @@ async def test_positions_go_on_when_all_is_gone(make: Open) -> None:
 
     async def is_empty() -> bool:
         await broker.trim()
-        return not await broker.read(0, most=1)
+        return not await broker.read(0, max_entries=1)
 
     await until(is_empty)
     await broker.close()
@@ -691,7 +691,7 @@ async def test_questions_may_be_given_up(make: Open) -> None:
     await broker.append(numbered(100))
     for turn in range(20):
         asked: Sequence[Awaitable[Any]] = [
-            broker.read(0, most=100),
+            broker.read(0, max_entries=100),
             broker.find("mine"),
             broker.bounds(),
             broker.trim(),
@@ -701,7 +701,7 @@ async def test_questions_may_be_given_up(make: Open) -> None:
         for question in questions:
             question.cancel()
         await asyncio.gather(*questions, return_exceptions=True)
-    assert positions(await broker.read(0, most=100)) == list(range(1, 101))
+    assert positions(await broker.read(0, max_entries=100)) == list(range(1, 101))
     assert positions(await broker.append(numbered(1))) == [101]
 
 

@@ -74,7 +74,7 @@ class Script(Broker):
     async def trim(self) -> None: ...
     async def send(self, message: bytes) -> None: ...
 
-    async def read(self, after: int, *, most: int) -> Sequence[Entry]:
+    async def read(self, after: int, *, max_entries: int) -> Sequence[Entry]:
         raise NotImplementedError
 
     async def find(self, id: str) -> int | None:

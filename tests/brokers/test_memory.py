@@ -61,7 +61,7 @@ async def test_the_listener_gets_all_entries_in_order_and_each_once() -> None:
     ids += broker.append_nowait(events(2, first=4))
     assert positions(heard) == [1, 2, 3, 4, 5]
     assert [entry.id for entry in heard] == ids
-    assert broker.window.read(0, most=10) == heard
+    assert broker.window.read(0, max_entries=10) == heard
 
 
 async def test_after_close_nobody_listens() -> None:
@@ -81,7 +81,7 @@ def test_without_a_listener_events_are_kept_all_the_same() -> None:
 def test_an_entry_has_all_that_delivery_needs() -> None:
     broker = broker_of()
     (id,) = broker.append_nowait([Event("hello", ("news", "sport"), "greeting", retry=500, private=True)])
-    (entry,) = broker.window.read(0, most=1)
+    (entry,) = broker.window.read(0, max_entries=1)
     assert (entry.position, entry.id, entry.topics) == (1, id, ("news", "sport"))
     assert entry.private
     decoder = Decoder()
@@ -107,7 +107,7 @@ def test_ids_need_no_preflight_and_are_allowed() -> None:
 def test_an_id_that_the_publisher_chose_is_kept() -> None:
     broker = broker_of()
     assert broker.append_nowait([Event("x", ("news",), id="mine"), *events(1)]) == ["mine", f"{broker.window.epoch}-2"]
-    assert broker.window.read(0, most=1)[0].frame == b"id: mine\ndata: x\n\n"
+    assert broker.window.read(0, max_entries=1)[0].frame == b"id: mine\ndata: x\n\n"
 
 
 def test_nothing_at_all_can_be_appended() -> None:
@@ -143,7 +143,7 @@ def test_who_has_an_event_goes_on_behind_it() -> None:
     broker = broker_of()
     ids = broker.append_nowait([*events(2), Event("x", ("news",), id="mine"), *events(1)])
     assert [found(broker, id) for id in ids] == [Found(position, True) for position in (1, 2, 3, 4)]
-    assert positions(broker.window.read(found(broker, "mine").position, most=10)) == [4]
+    assert positions(broker.window.read(found(broker, "mine").position, max_entries=10)) == [4]
 
 
 def test_earliest_is_all_that_is_kept() -> None:
@@ -151,7 +151,7 @@ def test_earliest_is_all_that_is_kept() -> None:
     assert found(broker, "earliest") == Found(0, True)
     broker.append_nowait(events(5))
     assert found(broker, "earliest") == Found(3, True)
-    assert positions(broker.window.read(3, most=10)) == [4, 5]
+    assert positions(broker.window.read(3, max_entries=10)) == [4, 5]
 
 
 @pytest.mark.parametrize(
@@ -260,17 +260,17 @@ def test_looking_an_id_up_takes_no_longer_in_a_long_history() -> None:
 def test_reading_is_in_order_and_in_pages() -> None:
     broker = broker_of()
     broker.append_nowait(events(5))
-    assert positions(broker.window.read(0, most=2)) == [1, 2]
-    assert positions(broker.window.read(2, most=2)) == [3, 4]
-    assert positions(broker.window.read(4, most=2)) == [5]
-    assert positions(broker.window.read(5, most=2)) == []
+    assert positions(broker.window.read(0, max_entries=2)) == [1, 2]
+    assert positions(broker.window.read(2, max_entries=2)) == [3, 4]
+    assert positions(broker.window.read(4, max_entries=2)) == [5]
+    assert positions(broker.window.read(5, max_entries=2)) == []
 
 
 def test_reading_from_before_the_oldest_begins_at_the_oldest() -> None:
     broker = broker_of(history_events=2)
     broker.append_nowait(events(5))
-    assert positions(broker.window.read(1, most=10)) == [4, 5]
-    assert positions(broker.window.read(1, most=1)) == [4]
+    assert positions(broker.window.read(1, max_entries=10)) == [4, 5]
+    assert positions(broker.window.read(1, max_entries=1)) == [4]
 
 
 # What is kept.
@@ -280,7 +280,7 @@ def test_history_is_bounded_by_count() -> None:
     broker = broker_of(history_events=3)
     broker.append_nowait(events(2))
     broker.append_nowait(events(5, first=3))
-    assert positions(broker.window.read(0, most=100)) == [5, 6, 7]
+    assert positions(broker.window.read(0, max_entries=100)) == [5, 6, 7]
     assert (broker.window.oldest, broker.window.newest, broker.window.kept.events) == (4, 7, 3)
 
 
@@ -312,7 +312,7 @@ def test_a_history_of_zero_keeps_nothing(setting: str) -> None:
     broker = broker_of(**{setting: 0})
     ids = broker.append_nowait(events(3))
     assert broker.window.kept == Kept(0, 0)
-    assert broker.window.read(0, most=10) == []
+    assert broker.window.read(0, max_entries=10) == []
     assert found(broker, ids[2]) == Found(3, True)
     assert found(broker, ids[1]) == Found(3, False)
 
@@ -324,13 +324,13 @@ def test_history_is_bounded_by_age() -> None:
         broker.append_nowait(events(1))
         clock.now += 20
     broker.window.expire(clock())  # the four are 80, 60, 40 and 20 seconds old
-    assert positions(broker.window.read(0, most=10)) == [3, 4]
+    assert positions(broker.window.read(0, max_entries=10)) == [3, 4]
     clock.now += 19.9
     broker.window.expire(clock())
-    assert positions(broker.window.read(0, most=10)) == [3, 4]
+    assert positions(broker.window.read(0, max_entries=10)) == [3, 4]
     clock.now += 0.1
     broker.window.expire(clock())
-    assert positions(broker.window.read(0, most=10)) == [4]
+    assert positions(broker.window.read(0, max_entries=10)) == [4]
     clock.now += 1e6
     broker.window.expire(clock())
     assert broker.window.kept == Kept(0, 0)
@@ -346,10 +346,10 @@ STEPS = st.one_of(
 )
 
 
-@given(steps=st.lists(STEPS, max_size=30), most=st.integers(0, 6), most_bytes=st.integers(0, 300))
-def test_what_is_kept_is_the_tail_of_one_list(steps: list[tuple[str, Any]], most: int, most_bytes: int) -> None:
+@given(steps=st.lists(STEPS, max_size=30), max_entries=st.integers(0, 6), max_bytes=st.integers(0, 300))
+def test_what_is_kept_is_the_tail_of_one_list(steps: list[tuple[str, Any]], max_entries: int, max_bytes: int) -> None:
     clock = Clock()
-    broker = broker_of(clock, history_events=most, history_bytes=most_bytes, history_age=30)
+    broker = broker_of(clock, history_events=max_entries, history_bytes=max_bytes, history_age=30)
     heard: list[Entry] = []
     broker.listener = heard.extend
     times: list[float] = []
@@ -363,12 +363,12 @@ def test_what_is_kept_is_the_tail_of_one_list(steps: list[tuple[str, Any]], most
             broker.window.expire(clock())
             while dropped < len(heard) and clock.now - times[dropped] >= 30:
                 dropped += 1
-        while len(heard) - dropped > most or sum(len(entry.frame) for entry in heard[dropped:]) > most_bytes:
+        while len(heard) - dropped > max_entries or sum(len(entry.frame) for entry in heard[dropped:]) > max_bytes:
             dropped += 1
         kept = heard[dropped:]
         assert positions(heard) == list(range(1, len(heard) + 1))
         assert (broker.window.oldest, broker.window.newest) == (dropped, len(heard))
-        assert list(broker.window.read(0, most=1000)) == kept
+        assert list(broker.window.read(0, max_entries=1000)) == kept
         assert broker.window.kept == Kept(len(kept), sum(len(entry.frame) for entry in kept))
         last = {entry.id: entry.position for entry in heard}
         for id, position in last.items():

@@ -222,7 +222,7 @@ async def test_what_the_history_has_no_room_for_is_dropped(service: Nats, opened
         await broker.trim()
         state = (await js.stream_info("test")).state
         assert (state.messages, state.last_seq) == (11, 40)
-    assert positions(await broker.read(0, most=100)) == list(range(3991, 4001))
+    assert positions(await broker.read(0, max_entries=100)) == list(range(3991, 4001))
 
 
 async def test_a_tail_gets_a_burst_that_is_larger_than_the_history(opened: Open) -> None:
@@ -304,7 +304,7 @@ async def test_few_permissions_are_enough(service: Nats, opened: Open) -> None:
     configure(service, LOGINS)
     broker = await opened(f"nats://cid:s3cret@127.0.0.1:{service.port}?name=test", history_events=1)
     await broker.append(batch("a", "b", ids=("mine",)))
-    assert positions(await take(broker, 0, 1)) == positions(await broker.read(0, most=5)) == [2]
+    assert positions(await take(broker, 0, 1)) == positions(await broker.read(0, max_entries=5)) == [2]
     await broker.trim()
     await broker.send(b"x")
 
@@ -443,8 +443,10 @@ def test_the_subject_of_an_id_is_one_token_and_its_own(id: str) -> None:
 
 
 def test_a_batch_has_as_many_messages_as_it_needs() -> None:
-    def sizes(most: int, *data: str, ids: Sequence[str] = ()) -> list[tuple[str, int, int, int]]:
-        made, _ = messages_of(State(7, "e", 5, 0), batch(*data), {id: place for place, id in enumerate(ids, 6)}, most)
+    def sizes(max_entries: int, *data: str, ids: Sequence[str] = ()) -> list[tuple[str, int, int, int]]:
+        made, _ = messages_of(
+            State(7, "e", 5, 0), batch(*data), {id: place for place, id in enumerate(ids, 6)}, max_entries
+        )
         parts = [(subject, decode(message)) for subject, message in made]
         assert {part.of for _, part in parts} == {len(made)}
         return [(subject, part.number, part.place, len(part.data)) for subject, part in parts]

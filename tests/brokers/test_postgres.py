@@ -156,7 +156,7 @@ async def test_a_server_that_hangs_fails_publishes_in_time(server: Postgres, mak
             with pytest.raises(BrokerError, match="no answer in 1 s"):
                 await broker.bounds()
             with pytest.raises(BrokerError, match="no answer in 1 s"):
-                await broker.read(0, most=1)
+                await broker.read(0, max_entries=1)
     finally:
         server.resume()
     async with asyncio.timeout(DEADLINE):
@@ -382,7 +382,7 @@ async def test_positions_follow_commits_also_behind_a_slow_transaction(server: P
                 while len(backends(server, "wait_event_type = 'Lock'")) < 2:
                     await asyncio.sleep(0.02)
             assert not page.done()
-            assert await one.read(1, most=10) == []
+            assert await one.read(1, max_entries=10) == []
         seen = list(await page)
         while len(seen) < 4:
             seen += await anext(tail)

@@ -99,7 +99,7 @@ async def test_positions_that_a_crash_took_are_not_used_again(tmp_path: Path, ca
         assert "has lost the newest 2 events that it had acknowledged" in caplog.text
         assert positions(await take(one, 5, 1)) == [6]
         # Who lacks them finds a hole between two pages, never inside one.
-        assert [positions(await two.read(after, most=9)) for after in (0, 3)] == [[1, 2, 3], [6]]
+        assert [positions(await two.read(after, max_entries=9)) for after in (0, 3)] == [[1, 2, 3], [6]]
         assert [await two.find(one.id) for one in stored] == [None, None]
         assert (await two.bounds())[1:3] == (0, 6)
     finally:
@@ -130,7 +130,7 @@ async def test_history_is_trimmed_also_when_memory_has_run_out(service: Redis, o
     async with asyncio.timeout(DEADLINE):
         while (await broker.bounds()).oldest != 4:
             await asyncio.sleep(0.05)
-    assert positions(await broker.read(0, most=9)) == [5, 6]
+    assert positions(await broker.read(0, max_entries=9)) == [5, 6]
 
 
 async def test_a_server_that_has_become_a_replica_takes_no_events(service: Redis, opened: Open) -> None:
@@ -158,7 +158,7 @@ async def test_scripts_that_the_server_forgot_are_given_again(service: Redis, op
     service.ask("SCRIPT FLUSH")
     assert positions(await broker.append(batch("a"))) == [1]
     service.ask("SCRIPT FLUSH")
-    assert positions(await broker.read(0, most=1)) == [1]
+    assert positions(await broker.read(0, max_entries=1)) == [1]
 
 
 @pytest.mark.parametrize("user", ["", "ann:wrong-s3cret@", ":wrong-s3cret@", "nobody:wrong-s3cret@"])
@@ -194,7 +194,7 @@ async def test_the_rights_that_are_named_are_enough(service: Redis, opened: Open
     broker = await opened(f"redis://ann:right@127.0.0.1:{service.port}?name=test", history_events=1)
     await broker.append(batch("a", "b", ids=("mine",)))
     assert positions(await take(broker, 0, 2)) == [1, 2]
-    assert (await broker.find("mine"), len(await broker.read(1, most=1))) == (1, 1)
+    assert (await broker.find("mine"), len(await broker.read(1, max_entries=1))) == (1, 1)
     await broker.trim()
     await broker.send(b"x")
     listening = asyncio.ensure_future(anext(broker.messages()))  # type: ignore[arg-type]

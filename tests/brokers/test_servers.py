@@ -141,7 +141,7 @@ async def test_each_call_ends_in_time_while_the_server_hangs(kind: str, service:
     service.suspend()
     calls = [
         broker.append(batch("a")),
-        broker.read(0, most=1),
+        broker.read(0, max_entries=1),
         broker.find("a"),
         broker.bounds(),
         broker.trim(),
@@ -178,7 +178,7 @@ async def test_a_new_history_has_a_new_epoch_and_is_not_taken_for_the_old_one(
     with pytest.raises(BrokerError, match=lost):
         await take(broker, 3, 1)
     with pytest.raises(BrokerError, match=lost):
-        await broker.read(3, most=1)
+        await broker.read(3, max_entries=1)
     assert await broker.find(f"{before.epoch}-2") is None
     after = await broker.bounds()
     assert (after.newest, after.oldest) == (5, 0)

@@ -206,7 +206,7 @@ async def test_others_go_on_when_a_process_is_killed(url: str, make: Open) -> No
             process.kill()
             await process.wait()
             ((_, position),) = await broker.append(batch("mine"))
-            assert data(await broker.read(position - 1, most=1)) == ["mine"]
+            assert data(await broker.read(position - 1, max_entries=1)) == ["mine"]
 
 
 async def test_a_socket_that_was_left_behind_is_removed(path: Path, make: Open) -> None:
@@ -482,6 +482,6 @@ async def test_without_a_notifier_tails_look_by_themselves(path: Path, make: Ope
 async def test_a_closed_broker_says_so(make: Open) -> None:
     broker = await make()
     await broker.close()
-    for question in (broker.append(batch("a")), broker.read(0, most=1), broker.bounds(), broker.trim()):
+    for question in (broker.append(batch("a")), broker.read(0, max_entries=1), broker.bounds(), broker.trim()):
         with pytest.raises(BrokerError, match=r"events\.db is closed$"):
             await question

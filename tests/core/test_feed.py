@@ -40,13 +40,17 @@ def trim(
     slowest: int,
     healthy: int | None = None,
     *,
-    most: int = NO_BOUND,
-    most_bytes: int = NO_BOUND,
+    max_entries: int = NO_BOUND,
+    max_bytes: int = NO_BOUND,
     keep_latest: bool = False,
 ) -> None:
     """`Feed.trim` without bounds, unless given, and with everybody stalled, unless told."""
     feed.trim(
-        slowest, feed.head if healthy is None else healthy, most=most, most_bytes=most_bytes, keep_latest=keep_latest
+        slowest,
+        feed.head if healthy is None else healthy,
+        max_entries=max_entries,
+        max_bytes=max_bytes,
+        keep_latest=keep_latest,
     )
     assert feed.size == sum(len(entry.frame) for entry in feed.entries)
     assert feed.first == feed.head - len(feed.entries)
@@ -198,11 +202,13 @@ def test_what_no_cursor_needs_is_dropped() -> None:
 
 def test_what_the_slowest_needs_is_kept_within_the_bounds() -> None:
     feed = feed_of(5)
-    trim(feed, 1, most=4, most_bytes=40)
+    trim(feed, 1, max_entries=4, max_bytes=40)
     assert numbers(feed.entries) == [2, 3, 4, 5]
 
 
-@pytest.mark.parametrize(("bound", "kept"), [({"most": 2}, [4, 5]), ({"most_bytes": 30}, [3, 4, 5]), ({"most": 0}, [])])
+@pytest.mark.parametrize(
+    ("bound", "kept"), [({"max_entries": 2}, [4, 5]), ({"max_bytes": 30}, [3, 4, 5]), ({"max_entries": 0}, [])]
+)
 def test_beyond_the_bounds_the_oldest_goes_although_a_stalled_client_needs_it(
     bound: dict[str, int], kept: list[int]
 ) -> None:
@@ -213,14 +219,14 @@ def test_beyond_the_bounds_the_oldest_goes_although_a_stalled_client_needs_it(
 
 def test_the_tighter_bound_decides() -> None:
     feed = feed_of(10)
-    trim(feed, 0, most=7, most_bytes=40)
+    trim(feed, 0, max_entries=7, max_bytes=40)
     assert numbers(feed.entries) == [7, 8, 9, 10]
 
 
 @pytest.mark.parametrize("healthy", range(6))
 def test_nothing_is_cut_from_under_a_client_that_only_waits_for_its_turn(healthy: int) -> None:
     feed = feed_of(5)
-    trim(feed, 0, healthy, most=0, most_bytes=0)
+    trim(feed, 0, healthy, max_entries=0, max_bytes=0)
     assert feed.first == healthy
     assert feed.read(healthy)[1] == 5
 
@@ -229,16 +235,16 @@ def test_nothing_is_cut_from_under_a_client_that_only_waits_for_its_turn(healthy
 def test_nothing_is_cut_from_under_it_in_a_feed_that_has_been_trimmed_before(healthy: int) -> None:
     feed = feed_of(10)
     trim(feed, 3)
-    trim(feed, 3, healthy, most=1)
+    trim(feed, 3, healthy, max_entries=1)
     assert feed.first == min(healthy, 9)
 
 
 def test_a_cursor_that_has_fallen_off_keeps_nothing() -> None:
     feed = feed_of(5)
-    trim(feed, 0, most=2)
+    trim(feed, 0, max_entries=2)
     trim(feed, 0)
     assert numbers(feed.entries) == [4, 5]
-    trim(feed, 0, most=1)
+    trim(feed, 0, max_entries=1)
     assert numbers(feed.entries) == [5]
 
 
@@ -253,7 +259,7 @@ def test_trimming_all_leaves_an_empty_feed_that_goes_on_counting() -> None:
 def test_clearing_keeps_nothing_and_goes_on_counting() -> None:
     feed = feed_of(5)
     feed.read(2)
-    trim(feed, 0, most=2, keep_latest=True)
+    trim(feed, 0, max_entries=2, keep_latest=True)
     feed.clear()
     assert (feed.first, feed.head, feed.size, feed.entries) == (5, 5, 0, [])
     assert feed.latest(0) == []
@@ -279,7 +285,7 @@ def test_no_join_outlives_what_it_was_made_of() -> None:
 def test_skip_goes_on_at_the_newest_entry_that_is_kept() -> None:
     feed = feed_of(5)
     assert feed.newest() == 4
-    trim(feed, 0, most=0)
+    trim(feed, 0, max_entries=0)
     assert feed.newest() == feed.head == 5
     assert Feed(NEWS).newest() == 0
 
@@ -295,7 +301,7 @@ def test_latest_remembers_topics_whose_newest_entry_was_cut() -> None:
     feed = Feed(NEWS)
     for number, topic in enumerate(["sport", "news", "weather", "news", "news"], 1):
         feed.append(entry(number, topics=[topic]), 0.0)
-    trim(feed, 0, most=1, keep_latest=True)
+    trim(feed, 0, max_entries=1, keep_latest=True)
     assert numbers(feed.entries) == [5]
     assert numbers(feed.latest(0)) == [1, 3, 5]
 
@@ -305,7 +311,7 @@ def test_an_event_of_several_topics_comes_once() -> None:
     feed.append(entry(1, topics=["news", "sport"]), 0.0)
     feed.append(entry(2, topics=["sport"]), 0.0)
     feed.append(entry(3, topics=["weather", "sport"]), 0.0)
-    trim(feed, 0, most=1, keep_latest=True)
+    trim(feed, 0, max_entries=1, keep_latest=True)
     assert numbers(feed.latest(0)) == [1, 3]
 
 
@@ -314,7 +320,7 @@ def test_events_that_are_live_only_keep_their_order_among_the_others() -> None:
     feed = Feed(NEWS)
     for number, topic in [(7, "a"), (0, "b"), (8, "c"), (0, "d")]:
         feed.append(Entry(number, None, (topic,), topic.encode()), 0.0)
-    trim(feed, 0, most=1, keep_latest=True)
+    trim(feed, 0, max_entries=1, keep_latest=True)
     assert joined(feed.latest(0)) == b"abcd"
 
 
@@ -322,7 +328,7 @@ def test_latest_gives_a_client_nothing_that_it_has() -> None:
     feed = Feed(NEWS)
     for number, topic in enumerate(["sport", "weather", "news"], 1):
         feed.append(entry(number, topics=[topic]), 0.0)
-    trim(feed, 0, most=1, keep_latest=True)
+    trim(feed, 0, max_entries=1, keep_latest=True)
     assert numbers(feed.latest(1)) == [2, 3]
     assert numbers(feed.latest(2)) == [3]
 
@@ -330,18 +336,20 @@ def test_latest_gives_a_client_nothing_that_it_has() -> None:
 def test_what_was_cut_from_under_one_client_never_comes_again_to_another_that_has_newer() -> None:
     feed = Feed(NEWS)
     feed.append(entry(1), 0.0)
-    trim(feed, 0, most=0, keep_latest=True)  # somebody who stalled at 0 has fallen off and is brought up to date later
+    trim(
+        feed, 0, max_entries=0, keep_latest=True
+    )  # somebody who stalled at 0 has fallen off and is brought up to date later
     feed.append(entry(2), 0.0)
     feed.append(entry(3, topics=["sport"]), 0.0)
     trim(feed, 2, keep_latest=True)  # all have 2; somebody else stalls there
     feed.append(entry(4, topics=["weather"]), 0.0)
-    trim(feed, 2, most=1, keep_latest=True)
+    trim(feed, 2, max_entries=1, keep_latest=True)
     assert numbers(feed.latest(2)) == [3, 4]
 
 
 def test_what_was_cut_is_forgotten_once_nobody_has_fallen_off() -> None:
     feed = feed_of(5)
-    trim(feed, 0, most=2, keep_latest=True)
+    trim(feed, 0, max_entries=2, keep_latest=True)
     assert feed._cut
     trim(feed, 0, keep_latest=True)
     assert feed._cut
@@ -351,7 +359,7 @@ def test_what_was_cut_is_forgotten_once_nobody_has_fallen_off() -> None:
 
 def test_without_the_policy_latest_nothing_is_remembered() -> None:
     feed = feed_of(5)
-    trim(feed, 0, most=2)
+    trim(feed, 0, max_entries=2)
     assert not feed._cut
 
 
@@ -423,34 +431,42 @@ def test_latest_is_each_topics_newest_of_what_a_client_lacks(
 ) -> None:
     """Whatever was cut while a client was stalled at `cursor`, it is brought up to date as if nothing had been cut."""
     feed, appended = Feed(NEWS), list[Entry]()
-    cut_at = {at: (slowest, most) for at, slowest, most in cuts}
+    cut_at = {at: (slowest, max_entries) for at, slowest, max_entries in cuts}
     for number, names in enumerate(topics, 1):
         appended.append(entry(number, topics=sorted(names)))
         feed.append(appended[-1], 0.0)
         if number in cut_at:
-            slowest, most = cut_at[number]
+            slowest, max_entries = cut_at[number]
             # Our client is behind like others; before it came to its cursor it was as fast as anybody.
-            feed.trim(min(slowest, cursor, feed.head), feed.head, most=most, most_bytes=NO_BOUND, keep_latest=True)
+            feed.trim(
+                min(slowest, cursor, feed.head),
+                feed.head,
+                max_entries=max_entries,
+                max_bytes=NO_BOUND,
+                keep_latest=True,
+            )
     lacks = appended[cursor:]
     newest = {topic: entry for entry in lacks for topic in entry.topics}
     assert feed.latest(cursor) == [entry for entry in lacks if any(newest[topic] is entry for topic in entry.topics)]
 
 
 @given(st.lists(st.integers(1, 50), max_size=40), st.integers(0, 45), st.integers(0, 45), st.integers(0, 10))
-def test_a_trim_drops_as_little_as_the_bounds_allow(sizes: list[int], slowest: int, healthy: int, most: int) -> None:
+def test_a_trim_drops_as_little_as_the_bounds_allow(
+    sizes: list[int], slowest: int, healthy: int, max_entries: int
+) -> None:
     slowest, healthy = min(slowest, len(sizes)), min(healthy, len(sizes))
-    most_bytes = 100
+    max_bytes = 100
     feed = Feed(NEWS)
     for number, size in enumerate(sizes, 1):
         feed.append(Entry(number, None, ("news",), b"x" * size), 0.0)
-    trim(feed, slowest, healthy, most=most, most_bytes=most_bytes)
+    trim(feed, slowest, healthy, max_entries=max_entries, max_bytes=max_bytes)
     first = feed.first
     assert first >= slowest
     if first > slowest:
         assert first <= healthy
-        assert len(sizes) - (first - 1) > most or sum(sizes[first - 1 :]) > most_bytes
+        assert len(sizes) - (first - 1) > max_entries or sum(sizes[first - 1 :]) > max_bytes
     if first < healthy:
-        assert len(feed.entries) <= most
-        assert feed.size <= most_bytes
+        assert len(feed.entries) <= max_entries
+        assert feed.size <= max_bytes
     assert [len(entry.frame) for entry in feed.entries] == sizes[first:]
     assert all(later == sooner + 1 for sooner, later in itertools.pairwise(numbers(feed.entries)))

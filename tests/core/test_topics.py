@@ -195,9 +195,9 @@ class TestSubscription:
             Subscription.of(topics, patterns)
 
     def test_most_is_the_callers(self) -> None:
-        assert len(Subscription.of(map(str, range(150)), most=150).topics) == 150
+        assert len(Subscription.of(map(str, range(150)), max_names=150).topics) == 150
         with pytest.raises(InvalidTopic, match=r"2 topics and 0 patterns; it takes 1 to 1 names"):
-            Subscription.of(["a", "b"], most=1)
+            Subscription.of(["a", "b"], max_names=1)
 
     def test_matches_any_topic_of_an_event(self) -> None:
         subscription = Subscription.of(["a"], ["b/:id"])

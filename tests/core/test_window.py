@@ -32,32 +32,32 @@ def positions(found: tuple[list[Entry], int]) -> tuple[list[int], int]:
 def test_a_topics_entries_are_found_without_the_others() -> None:
     window = window_of()
     put(window, ("a",), ("b",), ("a", "b"), ("c",), ("a",))
-    assert positions(window.select({"a"}, after=0, until=5, most=10)) == ([1, 3, 5], 5)
-    assert positions(window.select({"b", "c"}, after=0, until=5, most=10)) == ([2, 3, 4], 5)
-    assert positions(window.select({"nobody's"}, after=2, until=5, most=10)) == ([], 5)
+    assert positions(window.select({"a"}, after=0, until=5, max_entries=10)) == ([1, 3, 5], 5)
+    assert positions(window.select({"b", "c"}, after=0, until=5, max_entries=10)) == ([2, 3, 4], 5)
+    assert positions(window.select({"nobody's"}, after=2, until=5, max_entries=10)) == ([], 5)
 
 
 def test_a_page_says_how_far_it_has_looked() -> None:
     window = window_of()
     put(window, *[("a",), ("b",)] * 5)
-    assert positions(window.select({"a"}, after=0, until=10, most=2)) == ([1, 3], 3)
-    assert positions(window.select({"a"}, after=3, until=10, most=2)) == ([5, 7], 7)
-    assert positions(window.select({"a"}, after=7, until=10, most=2)) == ([9], 10)
-    assert positions(window.select({"a"}, after=0, until=4, most=10)) == ([1, 3], 4)
-    assert positions(window.select({"a"}, after=0, until=4, most=3)) == ([1, 3], 4)
+    assert positions(window.select({"a"}, after=0, until=10, max_entries=2)) == ([1, 3], 3)
+    assert positions(window.select({"a"}, after=3, until=10, max_entries=2)) == ([5, 7], 7)
+    assert positions(window.select({"a"}, after=7, until=10, max_entries=2)) == ([9], 10)
+    assert positions(window.select({"a"}, after=0, until=4, max_entries=10)) == ([1, 3], 4)
+    assert positions(window.select({"a"}, after=0, until=4, max_entries=3)) == ([1, 3], 4)
 
 
 def test_an_event_may_name_a_topic_twice() -> None:
     window = window_of(events=1)
     put(window, ("a", "a"), ("b",), ("b",))
-    assert positions(window.select({"a"}, after=2, until=3, most=10)) == ([], 3)
+    assert positions(window.select({"a"}, after=2, until=3, max_entries=10)) == ([], 3)
 
 
 def test_topics_are_forgotten_with_their_entries() -> None:
     window = window_of(events=10)
     for number in range(1000):
         put(window, (f"t{number}", "always"))
-        window.select({"always"}, after=window.oldest, until=window.newest, most=1)
+        window.select({"always"}, after=window.oldest, until=window.newest, max_entries=1)
     assert len(window._topics) <= 2 * 11
     assert len(window._topics["always"]) <= 2 * 11
 
@@ -67,7 +67,7 @@ def test_what_nobody_asks_for_is_not_indexed() -> None:
     for number in range(1000):
         put(window, (f"t{number}",))
     assert not window._topics
-    assert positions(window.select({"t995"}, after=990, until=1000, most=5)) == ([996], 1000)
+    assert positions(window.select({"t995"}, after=990, until=1000, max_entries=5)) == ([996], 1000)
 
 
 def test_a_long_history_is_indexed_step_by_step() -> None:
@@ -75,12 +75,12 @@ def test_a_long_history_is_indexed_step_by_step() -> None:
     put(window, *[("a",)] * (2 * STEP_ENTRIES + 5))
     after, found = 0, 0
     for step in (STEP_ENTRIES, 2 * STEP_ENTRIES, 2 * STEP_ENTRIES + 5):
-        entries, after = window.select({"a", "b"}, after=after, until=window.newest, most=10 * STEP_ENTRIES)
+        entries, after = window.select({"a", "b"}, after=after, until=window.newest, max_entries=10 * STEP_ENTRIES)
         found += len(entries)
         assert (found, after) == (step, step)
 
 
-@pytest.mark.parametrize("most", [1, 3, 1000])
+@pytest.mark.parametrize("max_entries", [1, 3, 1000])
 @given(
     steps=st.lists(
         st.tuples(
@@ -91,15 +91,15 @@ def test_a_long_history_is_indexed_step_by_step() -> None:
     ),
     wanted=st.sets(st.sampled_from(TOPICS), min_size=1),
 )
-def test_what_is_selected_is_what_a_look_at_all_finds(most: int, steps: list[Any], wanted: set[str]) -> None:
+def test_what_is_selected_is_what_a_look_at_all_finds(max_entries: int, steps: list[Any], wanted: set[str]) -> None:
     window, now = window_of(after=7, events=50, age=20), 0.0
     for topics, seconds in steps:
         now += seconds
         window.expire(now)
         put(window, *topics, now=now)
         for after in range(window.oldest, window.newest + 1):
-            everything = window.read(after, most=10_000)
+            everything = window.read(after, max_entries=10_000)
             expected = [entry for entry in everything if wanted & set(entry.topics)]
-            found, reached = window.select(wanted, after=after, until=window.newest, most=most)
-            assert found == expected[:most]
-            assert reached == (found[-1].position if len(found) == most else window.newest)
+            found, reached = window.select(wanted, after=after, until=window.newest, max_entries=max_entries)
+            assert found == expected[:max_entries]
+            assert reached == (found[-1].position if len(found) == max_entries else window.newest)

@@ -207,19 +207,19 @@ async def _read_of_another_history(url: str, lose: Callable[[], None]) -> None:
         for broker in (reader, writer):
             await broker.open()
         await writer.append(records([Event("old", (TOPIC,))] * 2, MiB))
-        assert [entry.position for entry in await reader.read(1, most=9)] == [2]
+        assert [entry.position for entry in await reader.read(1, max_entries=9)] == [2]
         lose()
         await writer.bounds()
         await writer.append(records([Event("new", (TOPIC,))] * 3, MiB))
         with pytest.raises(BrokerError, match=r"another history|another one|a new history"):
-            await reader.read(1, most=9)
+            await reader.read(1, max_entries=9)
         tail = reader.tail(1)
         with contextlib.suppress(BrokerError, TimeoutError):
             async with asyncio.timeout(0.5):
                 assert not await anext(tail)  # type: ignore[arg-type]
         await tail.aclose()  # type: ignore[attr-defined]
         await reader.bounds()
-        assert [entry.position for entry in await reader.read(1, most=9)] == [2, 3]
+        assert [entry.position for entry in await reader.read(1, max_entries=9)] == [2, 3]
     finally:
         for broker in (reader, writer):
             await broker.close()

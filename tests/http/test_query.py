@@ -41,23 +41,23 @@ def test_an_unknown_or_doubled_parameter_is_refused(query: str, allowed: tuple[s
 
 @pytest.mark.parametrize("text", ["1", "10", "007"])
 def test_a_whole_number_in_range_is_taken(text: str) -> None:
-    assert number("n", text, least=1, most=10) == int(text)
+    assert number("n", text, minimum=1, maximum=10) == int(text)
 
 
 @pytest.mark.parametrize("text", ["", "0", "11", "-1", "+1", "1.0", "1e1", " 1", "1\n", "\u0661", "9" * 5000])
 def test_anything_but_a_whole_number_in_range_is_refused(text: str) -> None:
     with pytest.raises(APIError, match="it takes a whole number from 1 to 10"):
-        number("n", text, least=1, most=10)
+        number("n", text, minimum=1, maximum=10)
 
 
 @pytest.mark.parametrize("text", ["", "10.1", "-1", "nan", "inf", "1e1", ".5", "1_0", "9" * 5000])
 def test_anything_but_seconds_in_range_is_refused(text: str) -> None:
     with pytest.raises(APIError, match="it takes seconds from 0 to 10"):
-        seconds("n", text, most=10)
+        seconds("n", text, maximum=10)
 
 
 def test_seconds_may_have_a_fraction() -> None:
-    assert [seconds("n", text, most=10) for text in ("0", "1.5", "10")] == [0, 1.5, 10]
+    assert [seconds("n", text, maximum=10) for text in ("0", "1.5", "10")] == [0, 1.5, 10]
 
 
 async def hello(request: Request) -> Response:

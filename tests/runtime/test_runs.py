@@ -202,7 +202,7 @@ async def test_events_keep_their_fields_but_go_to_the_runs_topic_alone(stage: St
     run = stage.run(script, "job/7")
     run.attend(Viewer(), nowhere)
     await until(lambda: run.outcome)
-    [entry] = stage.engine.log.window.read(0, most=10)
+    [entry] = stage.engine.log.window.read(0, max_entries=10)
     assert (entry.topics, entry.id, entry.private) == (("job/7",), "chosen", True)
     assert entry.frame == event.encode()
 

@@ -9,7 +9,7 @@ import pytest
 from parts import Applicant
 from ssepool.config import PoolConfig
 from ssepool.core.pool import Pool
-from ssepool.server.balance import FIELDS, SLACK_CLIENTS, STALE_SECONDS, Balance
+from ssepool.server.balance import ROW_FIELDS, SLACK_CLIENTS, STALE_SECONDS, Balance
 
 NOW = 100.0
 OLD = NOW - STALE_SECONDS - 0.1
@@ -40,7 +40,7 @@ def test_a_worker_leaves_a_client_to_another_one_if(rows: list[tuple[float, ...]
 
 
 def test_a_worker_writes_down_its_own_row_alone() -> None:
-    table = [-1.0] * (3 * FIELDS)
+    table = [-1.0] * (3 * ROW_FIELDS)
     balance, pool = Balance(table, 1), Pool(PoolConfig(size=5))
     pool.open()
     pool.acquire(NOW, Applicant())
@@ -50,7 +50,7 @@ def test_a_worker_writes_down_its_own_row_alone() -> None:
 
 @pytest.mark.parametrize("state", ["new", "draining", "closed"])
 def test_a_pool_that_takes_nobody_has_nothing_free(state: str) -> None:
-    table = [-1.0] * FIELDS
+    table = [-1.0] * ROW_FIELDS
     pool = Pool(PoolConfig(size=5))
     if state != "new":
         pool.open()
@@ -63,7 +63,7 @@ def test_a_pool_that_takes_nobody_has_nothing_free(state: str) -> None:
 
 
 def test_two_workers_that_look_after_each_client_stay_together() -> None:
-    table = [0.0] * (2 * FIELDS)
+    table = [0.0] * (2 * ROW_FIELDS)
     pools = [Pool(PoolConfig(size=300)) for _ in range(2)]
     balances = [Balance(table, number) for number in range(2)]
     for pool, balance in zip(pools, balances, strict=True):

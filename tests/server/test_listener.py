@@ -22,7 +22,7 @@ from ssepool.core.pool import Pool
 from ssepool.core.states import SlotState
 from ssepool.runtime.handover import AVAILABLE, Handover
 from ssepool.runtime.streams.delivery import SLICE_SECONDS
-from ssepool.server.balance import FIELDS, STALE_SECONDS, Balance
+from ssepool.server.balance import ROW_FIELDS, STALE_SECONDS, Balance
 from ssepool.server.listener import (
     FIRST_READ_BYTES,
     LEAVE_SECONDS,
@@ -491,10 +491,10 @@ class Shared:
 
     def __init__(self) -> None:
         self.now = now()
-        self.table = [0.0] * (2 * FIELDS)
+        self.table = [0.0] * (2 * ROW_FIELDS)
 
     def other(self, *, free: int, held: int) -> None:
-        self.table[FIELDS:] = [free, held, self.now()]
+        self.table[ROW_FIELDS:] = [free, held, self.now()]
 
 
 def fill(pool: Pool) -> None:
@@ -533,7 +533,7 @@ async def test_a_worker_takes_what_one_that_hangs_would_have() -> None:
 async def test_a_worker_tells_how_full_it_is_from_the_start_and_before_each_client() -> None:
     shared = Shared()
     with listening(balance=Balance(shared.table, 0)) as subject:
-        assert shared.table[:FIELDS] == [3, 0, now()()]
+        assert shared.table[:ROW_FIELDS] == [3, 0, now()()]
         subject.pool.acquire(0.0, Applicant())
         with subject.door.knock(PLAIN):
             await turns()

@@ -17,7 +17,7 @@ from ssepool.errors import ConfigError
 from ssepool.hub import Hub
 from ssepool.runtime.handover import AVAILABLE
 from ssepool.server import server
-from ssepool.server.balance import FIELDS, Balance
+from ssepool.server.balance import ROW_FIELDS, Balance
 from ssepool.server.listener import Accepted, subscription_scope
 from ssepool.server.server import Server
 
@@ -246,7 +246,7 @@ async def test_a_connection_that_breaks_before_it_is_served_is_closed(monkeypatc
 
 @pytest.mark.parametrize("listens", [True, False])
 async def test_a_worker_without_a_listener_of_its_own_says_itself_that_it_lives(listens: bool) -> None:
-    table = [0.0] * FIELDS
+    table = [0.0] * ROW_FIELDS
     hub = Hub(HubConfig(pool=PoolConfig(size=5)))
     hub.parts.engine.now = lambda: 77.0
     hub.parts.engine.pool.open()
@@ -254,6 +254,6 @@ async def test_a_worker_without_a_listener_of_its_own_says_itself_that_it_lives(
     if listens:
         subject._listeners = [None]  # type: ignore[list-item]
     assert not await subject.on_tick(1)
-    assert table == ([0.0] * FIELDS if listens else [5, 0, 77.0])
+    assert table == ([0.0] * ROW_FIELDS if listens else [5, 0, 77.0])
     subject.should_exit = True
     assert await subject.on_tick(1)

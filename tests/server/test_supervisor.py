@@ -11,8 +11,16 @@ from typing import Any
 import pytest
 
 from ssepool.server import supervisor
-from ssepool.server.balance import FIELDS
-from ssepool.server.supervisor import BACKOFF, GRACE, HUNG, STEADY, TICK, Supervisor, Worker
+from ssepool.server.balance import ROW_FIELDS
+from ssepool.server.supervisor import (
+    BACKOFF_SECONDS,
+    GRACE_SECONDS,
+    HUNG_SECONDS,
+    STEADY_SECONDS,
+    TICK_SECONDS,
+    Supervisor,
+    Worker,
+)
 
 SHUTDOWN = 5.0
 
@@ -86,7 +94,7 @@ class Process:
 
     def tell(self) -> None:
         """As a worker that lives does several times a second."""
-        self.worker.balance.table[self.worker.index * FIELDS + 2] = self.stage.now
+        self.worker.balance.table[self.worker.index * ROW_FIELDS + 2] = self.stage.now
 
     def die(self, code: int) -> None:
         if self.exitcode is None:
@@ -142,7 +150,7 @@ class Stage:
         while self.now < until:
             for process in self.alive():
                 process.tell()
-            yield min(TICK, until - self.now)
+            yield min(TICK_SECONDS, until - self.now)
 
     def begin(self) -> Iterator[float]:
         """All get ready."""
@@ -164,7 +172,7 @@ class Stage:
         return process
 
     def _wait(self, sentinels: list[Any], timeout: float) -> None:
-        assert timeout == TICK
+        assert timeout == TICK_SECONDS
         self.waited_for.append(sentinels)
         seconds = next(self._story, None)
         if seconds is None:
@@ -269,7 +277,7 @@ def test_one_that_dies_once_it_was_ready_does_not_end_those_that_start(
 
 
 def test_who_dies_again_and_again_is_replaced_later_and_later(stage: Stage) -> None:
-    first, most = BACKOFF
+    first, most = BACKOFF_SECONDS
     delays: list[float] = []
 
     def story() -> Story:
@@ -301,11 +309,11 @@ def test_who_has_lived_for_long_is_replaced_soon(stage: Stage) -> None:
             yield 0.0
             yield from stage.live(6.0)
             stage.of(1)[-1].ready()
-            yield from stage.live(STEADY)
+            yield from stage.live(STEADY_SECONDS)
         yield from stage.live(1.0)
         stage.of(1)[-1].die(1)
         yield 0.0
-        yield BACKOFF[0] - 0.01
+        yield BACKOFF_SECONDS[0] - 0.01
         assert len(stage.of(1)) == 6
         yield 0.02
         assert len(stage.of(1)) == 7
@@ -318,10 +326,10 @@ def test_what_a_dead_worker_said_of_itself_is_forgotten_at_once(stage: Stage) ->
     def story() -> Story:
         yield from stage.begin()
         table = stage.processes[0].worker.balance.table
-        table[FIELDS : 2 * FIELDS] = [5.0, 5.0, stage.now]
+        table[ROW_FIELDS : 2 * ROW_FIELDS] = [5.0, 5.0, stage.now]
         stage.processes[1].die(1)
         yield 0.0
-        assert list(table[FIELDS : 2 * FIELDS]) == [0.0] * FIELDS
+        assert list(table[ROW_FIELDS : 2 * ROW_FIELDS]) == [0.0] * ROW_FIELDS
         assert table[2] > 0
 
     assert stage.play(story()) == 0
@@ -331,7 +339,7 @@ def test_one_that_hangs_is_killed_and_replaced(stage: Stage, caplog: pytest.LogC
     def story() -> Story:
         yield from stage.begin()
         hanging, other = stage.processes
-        yield HUNG - 0.1
+        yield HUNG_SECONDS - 0.1
         assert not hanging.killed
         other.tell()
         yield 0.2
@@ -340,7 +348,9 @@ def test_one_that_hangs_is_killed_and_replaced(stage: Stage, caplog: pytest.LogC
         yield 0.0
         yield 1.0
         assert len(stage.of(0)) == 2
-        yield from stage.live(HUNG + 10)  # its successor has not even started yet, which takes as long as it takes
+        yield from stage.live(
+            HUNG_SECONDS + 10
+        )  # its successor has not even started yet, which takes as long as it takes
 
     assert stage.play(story()) == 0
     assert [process.killed for process in stage.processes] == [1, 0, 0]
@@ -354,7 +364,7 @@ def test_one_that_hangs_is_killed_once_although_it_takes_a_moment_to_die(
         yield from stage.begin()
         hanging, other = stage.processes
         hanging.lingers = True
-        yield HUNG - 0.1
+        yield HUNG_SECONDS - 0.1
         other.tell()
         yield 0.2
         for _ in range(5):
@@ -370,7 +380,7 @@ def test_one_that_hangs_is_killed_once_although_it_takes_a_moment_to_die(
 
 def test_one_that_starts_slowly_is_left_alone(stage: Stage) -> None:
     def story() -> Story:
-        yield 10 * HUNG
+        yield 10 * HUNG_SECONDS
         yield from stage.begin()
 
     assert stage.play(story()) == 0
@@ -429,7 +439,7 @@ def test_at_the_end_those_that_do_not_end_are_killed_when_the_time_of_all_is_up(
 
     assert stage.play(story()) == 0
     assert [process.killed for process in stage.processes] == [1, 1]
-    assert stage.now == pytest.approx(1000.01 + SHUTDOWN + GRACE)
+    assert stage.now == pytest.approx(1000.01 + SHUTDOWN + GRACE_SECONDS)
     assert caplog.messages == [f"worker of pid {pid} did not end in time; it is killed" for pid in (1000, 1001)]
 
 

@@ -17,7 +17,7 @@ from ssepool.errors import ConfigError
 from ssepool.hub import Hub
 from ssepool.runtime.cluster.cluster import MEET_SECONDS
 from ssepool.server import workers
-from ssepool.server.balance import FIELDS, Balance
+from ssepool.server.balance import ROW_FIELDS, Balance
 from ssepool.server.supervisor import Worker
 from ssepool.server.workers import check, pool_of, supervise, work
 from virtual import VirtualLoop, now
@@ -27,7 +27,7 @@ SHARED = "sqlite:///events.db"
 
 def worker(index: int, count: int, **fields: Any) -> Worker:
     given: dict[str, Any] = {"group": "port", "listener": None, "ready": None, **fields}
-    return Worker(index, count, balance=Balance([0.0] * (count * FIELDS), index), **given)
+    return Worker(index, count, balance=Balance([0.0] * (count * ROW_FIELDS), index), **given)
 
 
 def hub_config(size: int = 10, broker: str = SHARED) -> HubConfig:

@@ -32,11 +32,11 @@ class Plan:
 
     subscribe: str = setting(f"{HUB_URL}/events?topic=bench-{{i}}", "URL of the stream; {i} = number of the topic")
     subscribe_headers: tuple[str, ...] = setting((), "header field of a subscriber's request, 'Name: value'")
-    subscribers: int = setting(100, "how many there are", least=1, most=MAX_SUBSCRIBERS)
+    subscribers: int = setting(100, "how many there are", min=1, max=MAX_SUBSCRIBERS)
     connect_rate: float = setting(0.0, "subscribers that come a second; 0 = all at once")
-    connect_timeout: float = setting(30.0, "seconds that the server may take to answer", most=MAX_SECONDS)
-    topics: int = setting(1, "topics, shared out among subscribers; 0 = one each", most=MAX_SUBSCRIBERS)
-    stall: float = setting(0.0, "share of the subscribers that stop reading once they are connected", most=1)
+    connect_timeout: float = setting(30.0, "seconds that the server may take to answer", max=MAX_SECONDS)
+    topics: int = setting(1, "topics, shared out among subscribers; 0 = one each", max=MAX_SUBSCRIBERS)
+    stall: float = setting(0.0, "share of the subscribers that stop reading once they are connected", max=1)
     last_event_id: str = setting("", "Last-Event-ID that subscribers send; in a replay, instead of one that is learnt")
 
     publish: str = setting(f"{HUB_URL}/events", "URL that takes events; may have the blanks of --body")
@@ -47,23 +47,23 @@ class Plan:
         "one event; {data} = what it has to carry, {i} = number of its topic, chosen by chance, "
         "{n} = its own number there, {t} = the time it is due, in microseconds",
     )
-    size: int = setting(100, "bytes of {data}; the least that it takes is about 30", most=16 * MiB)
-    batch: int = setting(1, "events of a request", least=1, most=100_000)
+    size: int = setting(100, "bytes of {data}; the least that it takes is about 30", max=16 * MiB)
+    batch: int = setting(1, "events of a request", min=1, max=100_000)
     batch_start: str = setting("", "text before the events of a batch")
     batch_join: str = setting("\n", "text between them")
     batch_end: str = setting("", "text behind them")
     rate: float = setting(50.0, "events a second; 0 = flat out")
-    lanes: int = setting(1, "connections to publish on", least=1, most=64)
+    lanes: int = setting(1, "connections to publish on", min=1, max=64)
     window: float = setting(0.0, "flat out: events that may be on their way to the average subscriber; 0 = any number")
 
-    warmup: float = setting(1.0, "seconds of publishing of which only losses are counted", most=MAX_SECONDS)
-    seconds: float = setting(10.0, "seconds of publishing thereafter", most=MAX_SECONDS)
+    warmup: float = setting(1.0, "seconds of publishing of which only losses are counted", max=MAX_SECONDS)
+    seconds: float = setting(10.0, "seconds of publishing thereafter", max=MAX_SECONDS)
     events: int = setting(0, "events after which that ends earlier; 0 = any number")
     idle: bool = setting(False, "publish nothing, only hold the connections")
     replay: int = setting(0, "events that are published before the subscribers come, who then fetch them")
-    settle: float = setting(1.0, "seconds from the last connection until memory is read", most=MAX_SECONDS)
-    drain: float = setting(10.0, "seconds that events on their way are waited for, once all are sent", most=MAX_SECONDS)
-    seed: int = setting(1, "what chance begins with", least=-math.inf)
+    settle: float = setting(1.0, "seconds from the last connection until memory is read", max=MAX_SECONDS)
+    drain: float = setting(10.0, "seconds that events on their way are waited for, once all are sent", max=MAX_SECONDS)
+    seed: int = setting(1, "what chance begins with", min=-math.inf)
 
     pids: tuple[int, ...] = setting((), "process of the server, whose cost is measured with that of all its children")
     remote: bool = setting(False, "allow servers on other machines")
@@ -72,9 +72,9 @@ class Plan:
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
             if isinstance(value, (int, float)) and not isinstance(value, bool):
-                least, most = item.metadata["least"], item.metadata["most"]
-                if not least <= value <= most or not math.isfinite(value):
-                    limit = f"at least {least:g}" if math.isinf(most) else f"from {least:g} to {most:g}"
+                lowest, highest = item.metadata["min"], item.metadata["max"]
+                if not lowest <= value <= highest or not math.isfinite(value):
+                    limit = f"at least {lowest:g}" if math.isinf(highest) else f"from {lowest:g} to {highest:g}"
                     raise ConfigError(f"Plan.{item.name} = {value} is not allowed; it takes a number, {limit}")
         self._check_heads()
         if self.idle and self.replay:

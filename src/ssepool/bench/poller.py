@@ -30,9 +30,9 @@ class Poller(Protocol):
     def unregister(self, fd: int) -> None:
         """Do not watch a descriptor any longer."""
 
-    def poll(self, seconds: float, most: int) -> list[tuple[int, int]]:
+    def poll(self, seconds: float, max_ready: int) -> list[tuple[int, int]]:
         """Wait up to `seconds`; return the descriptors that are ready, each with its mask. There may be more than
-        `most`, which is how many the caller wants."""
+        `max_ready`, which is how many the caller wants."""
 
     def close(self) -> None:
         """Give up what the system keeps for this poller."""
@@ -50,14 +50,14 @@ if sys.platform == "linux":
             self.unregister = self._epoll.unregister
             self.close = self._epoll.close
 
-        def poll(self, seconds: float, most: int) -> list[tuple[int, int]]:
+        def poll(self, seconds: float, max_ready: int) -> list[tuple[int, int]]:
             if seconds >= MILLISECOND:
                 # epoll rounds up to whole milliseconds: half a millisecond less makes it round up to the number wanted.
-                return self._epoll.poll(seconds // MILLISECOND * MILLISECOND - MILLISECOND / 2, most)
+                return self._epoll.poll(seconds // MILLISECOND * MILLISECOND - MILLISECOND / 2, max_ready)
             if seconds > 0 and self._epoll.fileno() < FD_SETSIZE:
                 # epoll would be too late for something due within a millisecond; select waits in microseconds.
                 select.select([self._epoll], [], [], seconds)
-            return self._epoll.poll(0, most)
+            return self._epoll.poll(0, max_ready)
 
 
 class Selector:
@@ -80,7 +80,7 @@ class Selector:
         """Watch it no longer."""
         self._selector.unregister(fd)
 
-    def poll(self, seconds: float, most: int) -> list[tuple[int, int]]:
+    def poll(self, seconds: float, max_ready: int) -> list[tuple[int, int]]:
         """The descriptors that are ready, after at most so many seconds."""
         ready = self._selector.select(max(0.0, seconds))
         # Not only `most` of them: a selector begins with the same ones each time, and the others would starve.

@@ -101,8 +101,8 @@ class Broker(ABC):
         """
 
     @abstractmethod
-    async def read(self, after: int, *, most: int) -> Sequence[Entry]:
-        """At most `most` of the entries that are kept behind a position, in order; empty only if there are none."""
+    async def read(self, after: int, *, max_entries: int) -> Sequence[Entry]:
+        """At most `max_entries` of the entries kept behind a position, in order; empty only if there are none."""
 
     @abstractmethod
     async def find(self, id: str) -> int | None:

@@ -81,14 +81,14 @@ class MemoryBroker(InstantBroker):
     async def tail(self, after: int) -> AsyncIterator[Sequence[Entry]]:
         while True:
             self._news.clear()
-            if entries := self.window.read(after, most=PAGE_ENTRIES):
+            if entries := self.window.read(after, max_entries=PAGE_ENTRIES):
                 after = entries[-1].position
                 yield entries
             else:
                 await self._news.wait()
 
-    async def read(self, after: int, *, most: int) -> Sequence[Entry]:
-        return self.window.read(after, most=most)
+    async def read(self, after: int, *, max_entries: int) -> Sequence[Entry]:
+        return self.window.read(after, max_entries=max_entries)
 
     async def find(self, id: str) -> int | None:
         position = self.window.position(id)

@@ -43,11 +43,11 @@ def command(
             _wait(client, seconds + GRACE_SECONDS)
 
 
-def _wait(client: Client, most: float) -> None:
-    deadline = time.monotonic() + most
+def _wait(client: Client, max_seconds: float) -> None:
+    deadline = time.monotonic() + max_seconds
     while held := _held(client.stats()["pool"]):
         if time.monotonic() > deadline:
-            fail(f"connections that are still open after {most:g} s: {held}")
+            fail(f"connections that are still open after {max_seconds:g} s: {held}")
         time.sleep(LOOK_SECONDS)
 
 

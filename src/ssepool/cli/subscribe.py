@@ -57,7 +57,7 @@ def command(
 
     async def run() -> int:
         async with AsyncClient(url) as client:
-            follower = Follower(client, show, everything=everything, most=count)
+            follower = Follower(client, show, everything=everything, max_events=count)
             try:
                 async with asyncio.timeout(timeout) as limit:
                     await follower.follow(topics or [], patterns or [], last_event_id)
@@ -75,22 +75,23 @@ class Follower:
     """Prints the events of a subscription, and notes about its connection."""
 
     def __init__(
-        self, client: AsyncClient, show: Callable[[Message], None], *, everything: bool, most: int | None
+        self, client: AsyncClient, show: Callable[[Message], None], *, everything: bool, max_events: int | None
     ) -> None:
         """`show` prints an event, `everything` is whether the hub's own are printed too.
 
-        `most` is the number of events after which it ends; `None` is any number.
+        `max_events` is the number of events after which it ends; `None` is any number.
         """
         self.seen = 0
         """How many events have been printed."""
         self._client = client
         self._show = show
         self._everything = everything
-        self._most = most
+        self._max_events = max_events
         self._was_open = False
 
     async def follow(self, topics: list[str], patterns: list[str], last_event_id: str) -> None:
-        """Print events until there were `most`, or the hub ends the subscription for good. Raises `ClientError`."""
+        """Print events until there were `max_events`, or the hub ends the subscription for good. Raises
+        `ClientError`."""
         messages = self._client.subscribe(
             topics, patterns=patterns, last_event_id=last_event_id, on_open=self._on_open, on_lost=self._on_lost
         )
@@ -104,7 +105,7 @@ class Follower:
                     if not own or self._everything:
                         self._show(message)
                         self.seen += 1
-                    if self.seen == self._most:
+                    if self.seen == self._max_events:
                         return
         finally:
             self._waiting.cancel()

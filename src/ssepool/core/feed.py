@@ -124,11 +124,11 @@ class Feed:
             written -= len(frame)
         return cursor, memoryview(b"")
 
-    def trim(self, slowest: int, healthy: int, *, most: int, most_bytes: int, keep_latest: bool = False) -> None:
+    def trim(self, slowest: int, healthy: int, *, max_entries: int, max_bytes: int, keep_latest: bool = False) -> None:
         """Drop what no cursor needs, and what the bounds forbid.
 
         All before `slowest` goes; that cursor may have fallen off already. Of the rest the oldest goes while there are
-        more than `most` entries or `most_bytes` bytes, but nothing from `healthy` on: the cursor of the slowest
+        more than `max_entries` entries or `max_bytes` bytes, but nothing from `healthy` on: the cursor of the slowest
         connection that is not stalled, only waiting for its turn. With `keep_latest`, the newest entry of each topic
         that was cut is remembered, for as long as some cursor has fallen off.
         """
@@ -137,7 +137,7 @@ class Feed:
             self._cut.clear()
         drop = needed = max(0, slowest - first)
         size = self._size - sum([len(entry.frame) for entry in entries[:drop]])
-        while drop < healthy - first and (len(entries) - drop > most or size > most_bytes):
+        while drop < healthy - first and (len(entries) - drop > max_entries or size > max_bytes):
             size -= len(entries[drop].frame)
             drop += 1
         if not drop:

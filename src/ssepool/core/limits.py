@@ -18,34 +18,34 @@ class Limits:
     """
 
     def __init__(self, config: PoolConfig) -> None:
-        self._most = {
-            kind: most
-            for kind, most in (
+        self._bounds = {
+            kind: bound
+            for kind, bound in (
                 ("ip", config.max_per_ip),
                 ("user", config.max_per_user),
                 ("topic", config.max_per_topic),
             )
-            if most is not None
+            if bound is not None
         }
         self._taken: dict[tuple[str, str], int] = {}
 
     def __bool__(self) -> bool:
         """Whether anything is limited at all."""
-        return bool(self._most)
+        return bool(self._bounds)
 
     def keys(self, ip: str | None, user: str | None, topics: Iterable[str]) -> Keys:
         """What a request counts under, each once; empty if there are no limits."""
-        if not self._most:
+        if not self._bounds:
             return ()
         found = [("ip", ip), ("user", user), *(("topic", topic) for topic in dict.fromkeys(topics))]
-        return tuple((kind, name) for kind, name in found if name is not None and kind in self._most)
+        return tuple((kind, name) for kind, name in found if name is not None and kind in self._bounds)
 
     def exceeded(self, keys: Keys) -> str | None:
         """A sentence about the first limit that one more request would exceed, or None."""
         for key in keys:
             kind, name = key
-            if self._taken.get(key, 0) >= self._most[kind]:
-                return f"max_per_{kind}={self._most[kind]} reached by {kind} {name!r}"
+            if self._taken.get(key, 0) >= self._bounds[kind]:
+                return f"max_per_{kind}={self._bounds[kind]} reached by {kind} {name!r}"
         return None
 
     def take(self, keys: Keys) -> None:

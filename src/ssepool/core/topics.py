@@ -148,9 +148,9 @@ class Subscription(msgspec.Struct, frozen=True, cache_hash=True):
 
     @classmethod
     def of(
-        cls, topics: Iterable[str] = (), patterns: Iterable[str] = (), private: bool = False, most: int = 100
+        cls, topics: Iterable[str] = (), patterns: Iterable[str] = (), private: bool = False, max_names: int = 100
     ) -> Subscription:
-        """A subscription to at least one and at most `most` names, topics and patterns together.
+        """A subscription to at least one and at most `max_names` names, topics and patterns together.
 
         Raises `InvalidTopic` for a name that is not well formed, for none and for too many.
         """
@@ -159,8 +159,8 @@ class Subscription(msgspec.Struct, frozen=True, cache_hash=True):
                 raise InvalidTopic(f"{what} {shown(names)} is one string; it takes a list of them")
         # Counted before any is compiled, which is what costs.
         names, texts = frozenset(topics), frozenset(patterns)
-        if not 0 < len(names) + len(texts) <= most:
-            raise InvalidTopic(f"{len(names)} topics and {len(texts)} patterns; it takes 1 to {most} names in all")
+        if not 0 < len(names) + len(texts) <= max_names:
+            raise InvalidTopic(f"{len(names)} topics and {len(texts)} patterns; it takes 1 to {max_names} names in all")
         return cls(frozenset(map(check_topic, names)), frozenset(map(Pattern, texts)), bool(private))
 
     @property

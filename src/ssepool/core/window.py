@@ -73,9 +73,9 @@ class Window:
         self._bytes = size
         for entry in chosen:
             self._chosen[entry.id] = entry.position  # type: ignore[index]
-        most, most_bytes, _ = self._limits
-        excess = len(kept) - most
-        while excess > 0 or self._bytes > most_bytes:
+        max_entries, max_bytes, _ = self._limits
+        excess = len(kept) - max_entries
+        while excess > 0 or self._bytes > max_bytes:
             self._drop()
             excess -= 1
 
@@ -98,14 +98,14 @@ class Window:
         """The place of an id that a publisher chose, if it is remembered."""
         return self._chosen.get(id)
 
-    def read(self, after: int, *, most: int) -> list[Entry]:
-        """At most `most` of the entries kept behind a position, in order."""
+    def read(self, after: int, *, max_entries: int) -> list[Entry]:
+        """At most `max_entries` of the entries kept behind a position, in order."""
         start = max(after, self.oldest) + 1
-        return [self._entries[position] for position in range(start, min(start + most, self.newest + 1))]
+        return [self._entries[position] for position in range(start, min(start + max_entries, self.newest + 1))]
 
-    def select(self, topics: Iterable[str], *, after: int, until: int, most: int) -> tuple[list[Entry], int]:
-        """At most `most` of the entries of these topics behind `after` (from `oldest` on) and up to `until`, in order;
-        and the position up to which there are no others.
+    def select(self, topics: Iterable[str], *, after: int, until: int, max_entries: int) -> tuple[list[Entry], int]:
+        """At most `max_entries` of the entries of these topics behind `after` (from `oldest` on) and up to `until`, in
+        order; and the position up to which there are no others.
 
         It costs what is found, however much else there is: were all clients that come back at once to look through
         everything that was published meanwhile, they would fall behind faster than they catch up. So the entries are
@@ -117,9 +117,9 @@ class Window:
         for topic in topics:
             if positions := self._topics.get(topic):
                 start = bisect_right(positions, after)
-                runs.append(positions[start : start + most])
-        found = runs[0] if len(runs) == 1 else sorted(set().union(*runs))[:most]
-        reached = found[-1] if len(found) == most else until
+                runs.append(positions[start : start + max_entries])
+        found = runs[0] if len(runs) == 1 else sorted(set().union(*runs))[:max_entries]
+        reached = found[-1] if len(found) == max_entries else until
         found = found[: bisect_right(found, until)]
         return [self._entries[position] for position in found], max(after, min(reached, until))
 

@@ -31,23 +31,23 @@ TYPE_NAMES = {
 T = TypeVar("T")
 
 
-async def read_body(request: Request, most: int) -> bytes:
-    """The whole body of a request, of `most` bytes at most. Memory holds no more than these and one chunk.
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """The whole body of a request, of `max_bytes` bytes at most. Memory holds no more than these and one chunk.
 
-    Raises `APIError` (413) as soon as the declared or the received length exceeds `most`, `APIError` (408) if the
+    Raises `APIError` (413) as soon as the declared or the received length exceeds `max_bytes`, `APIError` (408) if the
     client sends nothing for `MAX_PAUSE_SECONDS`, and `ClientDisconnect` if it leaves before it has sent everything.
     """
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and (len(declared) > 18 or int(declared) > most):
-        raise _too_large(request, most)
+    if declared.isdecimal() and (len(declared) > 18 or int(declared) > max_bytes):
+        raise _too_large(request, max_bytes)
     body = bytearray()
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(MAX_PAUSE_SECONDS) as pause:
             async for chunk in request.stream():
                 body += chunk
-                if len(body) > most:
-                    raise _too_large(request, most)
+                if len(body) > max_bytes:
+                    raise _too_large(request, max_bytes)
                 pause.reschedule(loop.time() + MAX_PAUSE_SECONDS)
     except TimeoutError:
         message = f"nothing came for {MAX_PAUSE_SECONDS:g} s after {len(body)} bytes of the body"
@@ -107,8 +107,8 @@ def _wrong_value(text: str, root: str, code: str, fields: tuple[str, ...]) -> AP
     return APIError(400, code, f"{place}: {what}")
 
 
-def _too_large(request: Request, most: int) -> APIError:
-    message = f"the body exceeds {most} bytes, which is the most that {request.url.path} takes"
+def _too_large(request: Request, max_bytes: int) -> APIError:
+    message = f"the body exceeds {max_bytes} bytes, which is the most that {request.url.path} takes"
     return APIError(413, "body_too_large", message, _goodbye(request))
 
 

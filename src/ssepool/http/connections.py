@@ -61,7 +61,7 @@ def routes(nodes: Nodes) -> list[BaseRoute]:
     async def kick(request: Request) -> Response:
         query = read_query(request, "seconds")
         id = request.path_params["id"]
-        apart = seconds("seconds", query.get("seconds", str(KICK_SECONDS)), most=MAX_KICK_SECONDS)
+        apart = seconds("seconds", query.get("seconds", str(KICK_SECONDS)), maximum=MAX_KICK_SECONDS)
         _there(id, await nodes.kick(id, apart) or None)
         return Response(status_code=204)
 
@@ -99,7 +99,7 @@ def _check(id: str, outcome: Outcome) -> None:
 
 def _wanted(query: dict[str, str]) -> FindConnections:
     """The question that a query asks; raises `APIError` (400) for a value that is not allowed."""
-    limit = number("limit", query.get("limit", str(PAGE_CONNECTIONS)), least=1, most=MAX_PAGE_CONNECTIONS)
+    limit = number("limit", query.get("limit", str(PAGE_CONNECTIONS)), minimum=1, maximum=MAX_PAGE_CONNECTIONS)
     topic, user, ip, state = (query.get(name) for name in ("topic", "user", "ip", "state"))
     if state not in (None, *STATES):
         message = f"state={shown(state)} is not allowed; it takes {' or '.join(STATES)}"

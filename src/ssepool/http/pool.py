@@ -34,7 +34,7 @@ class Resize(msgspec.Struct, forbid_unknown_fields=True):
         int,
         Meta(
             description="The new number of slots.",
-            extra_json_schema={"minimum": _SIZE["least"], "maximum": _SIZE["most"]},
+            extra_json_schema={"minimum": _SIZE["min"], "maximum": _SIZE["max"]},
         ),
     ]
 

@@ -50,22 +50,24 @@ def read_query(request: Request, *allowed: str, repeatable: Iterable[str] = ()) 
     return values
 
 
-def number(name: str, text: str, *, least: int, most: int) -> int:
-    """The value of a parameter that takes a whole number from `least` to `most`.
+def number(name: str, text: str, *, minimum: int, maximum: int) -> int:
+    """The value of a parameter that takes a whole number from `minimum` to `maximum`.
 
     `name` is the parameter's name for the message. Raises `APIError` (400) for any other text.
     """
-    if re.fullmatch(r"[0-9]{1,18}", text) and least <= int(text) <= most:
+    if re.fullmatch(r"[0-9]{1,18}", text) and minimum <= int(text) <= maximum:
         return int(text)
-    message = f"{name}={shown(text)} is not allowed; it takes a whole number from {least} to {most}"
+    message = f"{name}={shown(text)} is not allowed; it takes a whole number from {minimum} to {maximum}"
     raise APIError(400, "invalid_parameter", message)
 
 
-def seconds(name: str, text: str, *, most: int) -> float:
-    """The value of a parameter that takes seconds from 0 to `most`, with or without a fraction.
+def seconds(name: str, text: str, *, maximum: int) -> float:
+    """The value of a parameter that takes seconds from 0 to `maximum`, with or without a fraction.
 
     `name` is the parameter's name for the message. Raises `APIError` (400) for any other text.
     """
-    if re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,18})?", text) and float(text) <= most:
+    if re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,18})?", text) and float(text) <= maximum:
         return float(text)
-    raise APIError(400, "invalid_parameter", f"{name}={shown(text)} is not allowed; it takes seconds from 0 to {most}")
+    raise APIError(
+        400, "invalid_parameter", f"{name}={shown(text)} is not allowed; it takes seconds from 0 to {maximum}"
+    )

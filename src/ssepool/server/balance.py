@@ -14,7 +14,7 @@ SLACK_CLIENTS = 64
 STALE_SECONDS = 1.0
 """Seconds after which what a worker said of itself no longer counts: it hangs, or has died."""
 
-FIELDS = 3
+ROW_FIELDS = 3
 """Numbers of a row: free slots, held slots, and when that was so."""
 
 Table = MutableSequence[float]
@@ -36,7 +36,7 @@ class Balance:
     def tell(self, pool: Pool, now: float) -> None:
         """Write down how full this worker's pool is."""
         free = pool.count(SlotState.FREE) if pool.state is PoolState.OPEN else 0
-        place = self.worker * FIELDS
+        place = self.worker * ROW_FIELDS
         self.table[place] = free
         self.table[place + 1] = len(pool.slots) - free
         self.table[place + 2] = now
@@ -44,8 +44,8 @@ class Balance:
     def leaves_to_others(self, now: float) -> bool:
         """Whether another worker should accept the next client: it has slots left and this one has none, or it has
         clearly fewer clients."""
-        table, mine, fresh = self.table, self.worker * FIELDS, now - STALE_SECONDS
-        for other in range(0, len(table), FIELDS):
+        table, mine, fresh = self.table, self.worker * ROW_FIELDS, now - STALE_SECONDS
+        for other in range(0, len(table), ROW_FIELDS):
             if other == mine or table[other] == 0 or table[other + 2] < fresh:
                 continue
             if table[mine] == 0 or table[other + 1] + SLACK_CLIENTS < table[mine + 1]:

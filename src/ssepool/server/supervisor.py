@@ -19,23 +19,23 @@ from multiprocessing.sharedctypes import RawArray
 from types import FrameType
 from typing import Any
 
-from ssepool.server.balance import FIELDS, Balance
+from ssepool.server.balance import ROW_FIELDS, Balance
 
 logger = logging.getLogger("ssepool")
 
-TICK = 0.5
+TICK_SECONDS = 0.5
 """Seconds between two looks at the workers."""
 
-HUNG = 30.0
+HUNG_SECONDS = 30.0
 """Seconds without a sign of life after which a worker is killed and replaced."""
 
-BACKOFF = (0.1, 5.0)
+BACKOFF_SECONDS = (0.1, 5.0)
 """Seconds until a dead worker is replaced: at first, and at the most when it dies again and again."""
 
-STEADY = 10.0
+STEADY_SECONDS = 10.0
 """Seconds that a worker must have lived for its death to count as the first."""
 
-GRACE = 3.0
+GRACE_SECONDS = 3.0
 """Seconds beyond the shutdown timeout that a worker has to end before it is killed."""
 
 
@@ -89,11 +89,11 @@ class Supervisor:
         self._work = work
         self._args = args
         self._listener = listener
-        self._timeout = shutdown_timeout + GRACE
+        self._timeout = shutdown_timeout + GRACE_SECONDS
         self._on_started = on_started
         self._now = now
         self._context = get_context("spawn")
-        self._table = RawArray("d", FIELDS * count)
+        self._table = RawArray("d", ROW_FIELDS * count)
         self._group = secrets.token_hex(4)
         self._places = [_Place() for _ in range(count)]
         self._ending = False
@@ -153,7 +153,7 @@ class Supervisor:
                 sentinels.append(place.process.sentinel)
                 if place.ready is not None:
                     sentinels.append(place.ready)
-        waiting.wait(sentinels, timeout=TICK)
+        waiting.wait(sentinels, timeout=TICK_SECONDS)
         now = self._now()
         for index, place in enumerate(self._places):
             if place.process is None:
@@ -165,7 +165,7 @@ class Supervisor:
                 if not self._started and not place.is_ready:
                     return place.process.exitcode or 1
                 self._bury(index, now)
-            elif place.is_ready and not place.is_killed and now - self._table[index * FIELDS + 2] > HUNG:
+            elif place.is_ready and not place.is_killed and now - self._table[index * ROW_FIELDS + 2] > HUNG_SECONDS:
                 logger.error("worker %d (pid %d) hangs; it is killed", index, place.process.pid)
                 place.process.kill()
                 place.is_killed = True
@@ -188,8 +188,8 @@ class Supervisor:
     def _bury(self, index: int, now: float) -> None:
         place = self._places[index]
         assert place.process is not None
-        first, most = BACKOFF
-        place.delay = first if now - place.started_at > STEADY else min(most, max(first, 2 * place.delay))
+        first, longest = BACKOFF_SECONDS
+        place.delay = first if now - place.started_at > STEADY_SECONDS else min(longest, max(first, 2 * place.delay))
         place.due = now + place.delay
         if not self._ending:
             logger.error(
@@ -202,8 +202,8 @@ class Supervisor:
 
     def _clear(self, index: int) -> None:
         """What the last one said of itself must not keep others from accepting."""
-        for field in range(FIELDS):
-            self._table[index * FIELDS + field] = 0
+        for field in range(ROW_FIELDS):
+            self._table[index * ROW_FIELDS + field] = 0
 
     def _end(self) -> None:
         """Ask all to end, and kill those that do not in time."""

@@ -87,12 +87,12 @@ class Client:
 class LinksAndModel(RuleBasedStateMachine):
     @initialize(
         policy=st.sampled_from(["skip", "latest", "disconnect"]),
-        most=st.sampled_from([10_000, 1, 3]),
+        max_entries=st.sampled_from([10_000, 1, 3]),
         rooms=st.lists(ROOM, min_size=CLIENTS, max_size=CLIENTS),
     )
-    def begin(self, policy: Any, most: int, rooms: list[int]) -> None:
+    def begin(self, policy: Any, max_entries: int, rooms: list[int]) -> None:
         self.policy = policy
-        self.streams = Streams(lag_policy=policy, lag_events=most)
+        self.streams = Streams(lag_policy=policy, lag_events=max_entries)
         self.streams.delivery._schedule = lambda: None  # type: ignore[method-assign]
         self.frames: dict[bytes, str] = {}
         self.published: list[int] = []

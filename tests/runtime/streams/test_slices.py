@@ -160,9 +160,9 @@ async def test_a_herd_that_comes_back_is_given_what_it_missed_in_slices(
 ) -> None:
     read = MemoryBroker.read
 
-    def slow_read(self: MemoryBroker, after: int, *, most: int) -> Any:
+    def slow_read(self: MemoryBroker, after: int, *, max_entries: int) -> Any:
         clock.now += 0.001
-        return read(self, after, most=most)
+        return read(self, after, max_entries=max_entries)
 
     monkeypatch.setattr(MemoryBroker, "read", slow_read)
     [first] = await engine.publish_many([Event("0", ("news",))])

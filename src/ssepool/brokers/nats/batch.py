@@ -99,14 +99,14 @@ class Mark(NamedTuple):
 
 
 def batch(
-    state: State, records: Sequence[Record], ids: Mapping[str, int], most: int
+    state: State, records: Sequence[Record], ids: Mapping[str, int], max_bytes: int
 ) -> tuple[list[tuple[str, bytes]], State]:
     """The messages of a batch, as pairs of subject and content, and the state of the stream behind them.
 
-    `ids` has the positions of the events with chosen ids. Each message has at most `most` bytes of data.
+    `ids` has the positions of the events with chosen ids. Each message has at most `max_bytes` bytes of data.
     """
     data = pack(records)
-    chunks = [data[start : start + most] for start in range(0, len(data), most)]
+    chunks = [data[start : start + max_bytes] for start in range(0, len(data), max_bytes)]
     claims = [(subject_of(id), place) for id, place in ids.items()]
     of, size = max(len(chunks), len(claims)), _size(state, records)
     messages = []

@@ -268,7 +268,7 @@ class NatsBroker(Broker):
                     after = page[-1].position
                     yield page
 
-    async def read(self, after: int, *, most: int) -> Sequence[Entry]:
+    async def read(self, after: int, *, max_entries: int) -> Sequence[Entry]:
         js = await self._connection()
         async with js.asking():
             view = await self._view(js)
@@ -280,9 +280,9 @@ class NatsBroker(Broker):
         async with js.messages(start) as pages:
             async for messages in pages:
                 entries += self._entries(joiner, messages, after, epoch)
-                if len(entries) >= most or _size(entries) >= PAGE_BYTES or not messages[-1].pending:
+                if len(entries) >= max_entries or _size(entries) >= PAGE_BYTES or not messages[-1].pending:
                     break
-        return entries[:most]
+        return entries[:max_entries]
 
     def _entries(self, joiner: Joiner, messages: Sequence[Message], after: int, epoch: str) -> list[Entry]:
         """The entries behind a position in these messages. Raises `BrokerError` where another history begins."""

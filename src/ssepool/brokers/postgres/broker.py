@@ -166,10 +166,10 @@ class PostgresBroker(Broker):
         finally:
             await session.close()
 
-    async def read(self, after: int, *, most: int) -> Sequence[Entry]:
+    async def read(self, after: int, *, max_entries: int) -> Sequence[Entry]:
         epoch = self._epoch
         with self._told():
-            rows = await self._page(self._asking, after, most, kept=True)
+            rows = await self._page(self._asking, after, max_entries, kept=True)
         if rows and rows[0][0] != epoch:
             raise BrokerError(f"{self.url} has lost its history, and has begun another one")
         return [_entry(row) for row in rows]
@@ -237,8 +237,10 @@ class PostgresBroker(Broker):
                 f"this one knows {TABLES_VERSION}: update it, or choose another name"
             )
 
-    async def _page(self, session: Session, after: int, most: int, *, kept: bool) -> list[Row]:
-        return await self._rows(session, self._tables.page, {"after": after, "most": most, "kept": kept}, needed=False)
+    async def _page(self, session: Session, after: int, max_entries: int, *, kept: bool) -> list[Row]:
+        return await self._rows(
+            session, self._tables.page, {"after": after, "most": max_entries, "kept": kept}, needed=False
+        )
 
     async def _rows(self, session: Session, query: bytes, values: Values = (), *, needed: bool = True) -> list[Row]:
         """The rows of an answer. If our tables or a `needed` row are missing, they are created first."""

@@ -213,11 +213,11 @@ class RedisBroker(Broker):
         finally:
             await client.aclose()
 
-    async def read(self, after: int, *, most: int) -> Sequence[Entry]:
-        return await self._read(self._client, self._epoch, after, most)
+    async def read(self, after: int, *, max_entries: int) -> Sequence[Entry]:
+        return await self._read(self._client, self._epoch, after, max_entries)
 
-    async def _read(self, client: Redis, epoch: str, after: int, most: int) -> list[Entry]:
-        page = await self._ask(self._page(keys=[self._log], args=[after + 1, most, PAGE_BYTES], client=client))
+    async def _read(self, client: Redis, epoch: str, after: int, max_entries: int) -> list[Entry]:
+        page = await self._ask(self._page(keys=[self._log], args=[after + 1, max_entries, PAGE_BYTES], client=client))
         return self._entries(epoch, zip(page[::2], page[1::2], strict=True))
 
     def _entries(self, epoch: str, items: Iterable[tuple[bytes, bytes]]) -> list[Entry]:

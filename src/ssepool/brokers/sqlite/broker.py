@@ -82,8 +82,8 @@ class SqliteBroker(Broker):
             else:
                 await _wait(news)
 
-    async def read(self, after: int, *, most: int) -> Sequence[Entry]:
-        return self._there(await self._reader.run(History.read, self._epoch, after, most))
+    async def read(self, after: int, *, max_entries: int) -> Sequence[Entry]:
+        return self._there(await self._reader.run(History.read, self._epoch, after, max_entries))
 
     async def find(self, id: str) -> int | None:
         return await self._reader.run(History.find, id)

@@ -159,17 +159,17 @@ class History:
         return more
 
     def _end(
-        self, position: int, size: int, most: int, newest: int, limits: tuple[float, float, float]
+        self, position: int, size: int, max_entries: int, newest: int, limits: tuple[float, float, float]
     ) -> tuple[int, int]:
         """Where the history ends: the position before the first event within `limits`, and the bytes behind it.
 
-        The search begins at `position`, which has `size` bytes behind it, and goes no further than `most`. `limits`
-        are a number of events, a number of bytes, and the time (of `time.time`) of the oldest event.
+        The search begins at `position`, which has `size` bytes behind it, and goes no further than `max_entries`.
+        `limits` are a number of events, a number of bytes, and the time (of `time.time`) of the oldest event.
         """
         events, bytes, since = limits
         rows = self._connection.execute(
             "SELECT position, size, at FROM events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?",
-            (position, most, SLICE_ENTRIES),
+            (position, max_entries, SLICE_ENTRIES),
         )
         for place, length, at in rows:
             if newest - position <= events and size <= bytes and at > since:
@@ -195,11 +195,11 @@ class History:
         row = self._connection.execute("SELECT epoch, oldest, newest, bytes FROM history").fetchone()
         return Bounds(*row)
 
-    def read(self, epoch: str, after: int, most: int) -> list[Entry] | None:
-        """At most `most` of the entries kept behind a position; None if `epoch` names another history."""
+    def read(self, epoch: str, after: int, max_entries: int) -> list[Entry] | None:
+        """At most `max_entries` of the entries kept behind a position; None if `epoch` names another history."""
         if epoch != self.epoch:
             return None
-        return self._page("position > max(?, (SELECT oldest FROM history))", after, most)
+        return self._page("position > max(?, (SELECT oldest FROM history))", after, max_entries)
 
     def follow(self, epoch: str, after: int) -> list[Entry] | None:
         """The next page for a tail that has every entry up to a position; None if `epoch` names another history.
@@ -228,10 +228,10 @@ class History:
             "SELECT number, message FROM messages WHERE number > ? ORDER BY number LIMIT ?", (after, PAGE_MESSAGES)
         ).fetchall()
 
-    def _page(self, which: str, after: int, most: int) -> list[Entry]:
+    def _page(self, which: str, after: int, max_entries: int) -> list[Entry]:
         rows = self._connection.execute(
             f"SELECT position, id, topics, frame, private FROM events WHERE {which} ORDER BY position LIMIT ?",
-            (after, min(most, PAGE_ENTRIES)),
+            (after, min(max_entries, PAGE_ENTRIES)),
         )
         entries: list[Entry] = []
         size = 0

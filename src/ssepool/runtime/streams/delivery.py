@@ -157,8 +157,8 @@ class Delivery:
         feed.trim(
             slowest,
             healthy,
-            most=config.lag_events,
-            most_bytes=config.lag_bytes,
+            max_entries=config.lag_events,
+            max_bytes=config.lag_bytes,
             keep_latest=config.lag_policy == "latest",
         )
         if config.lag_policy == "disconnect":

@@ -170,10 +170,10 @@ class EventLog:
                 await self.reached(position)
         return Found(position, True)
 
-    async def fetch(self, after: int, *, most: int) -> Sequence[Entry]:
+    async def fetch(self, after: int, *, max_entries: int) -> Sequence[Entry]:
         """Entries behind a position, from the broker. Raises `BrokerError`."""
         async with self._in_time():
-            return await self.broker.read(after, most=most)
+            return await self.broker.read(after, max_entries=max_entries)
 
     async def reached(self, position: int) -> None:
         """Wait until the entry at a position has been delivered, or the history in which it was is lost."""
@@ -209,7 +209,7 @@ class EventLog:
 
     async def _follow(self) -> None:
         """Take entries in for ever; a broken tail is taken up again where it broke."""
-        delay, most = RETRY_SECONDS
+        delay, longest = RETRY_SECONDS
         while True:
             try:
                 async with aclosing(self.broker.tail(self.position)) as tail:  # type: ignore[type-var]
@@ -222,7 +222,7 @@ class EventLog:
             except BrokerError as error:
                 self._set_failing(error)
             await asyncio.sleep(delay * (0.5 + random.random()))
-            delay = min(2 * delay, most)
+            delay = min(2 * delay, longest)
 
     def _accept(self, entries: Sequence[Entry]) -> None:
         """Entries of the tail: what is there already is left out, what is missing is said."""

@@ -96,7 +96,9 @@ class Replay:
         subscription = self.subscription
         if not self._page and not subscription.patterns and self.position >= log.window.oldest:
             self.wanted = None
-            found = log.window.select(subscription.topics, after=self.position, until=log.position, most=SCAN_ENTRIES)
+            found = log.window.select(
+                subscription.topics, after=self.position, until=log.position, max_entries=SCAN_ENTRIES
+            )
             return self._matching(*found)
         entries = self._entries(link, min(SCAN_ENTRIES, log.position - self.position))
         return b"" if entries is None else self._matching(entries)
@@ -125,7 +127,7 @@ class Replay:
         self._feeds.join(link, self.subscription)
         return True
 
-    def _entries(self, link: Link, most: int) -> Sequence[Entry] | None:
+    def _entries(self, link: Link, max_entries: int) -> Sequence[Entry] | None:
         """The entries to look through next; None if the broker has been asked, or the client told of a gap."""
         window, position = self._log.window, self.position
         assert position is not None
@@ -135,7 +137,7 @@ class Replay:
             self._ask(link, self._fetch(link, position))
             return None
         else:
-            entries = window.read(position, most=most)
+            entries = window.read(position, max_entries=max_entries)
         first = entries[0].position if entries else self._log.position + 1
         if first > position + 1:  # what was to come next is kept no longer
             self.position = first - 1
@@ -169,7 +171,7 @@ class Replay:
         window, position = self._log.window, self.position or 0
         following = self._page
         if not following and (self._log.complete or position >= window.oldest):
-            following = window.read(position, most=1)
+            following = window.read(position, max_entries=1)
         resumed = following[0].id if following else None
         link.push(link.dialect.gap(self.wanted, resumed, reason))
         self.wanted = None
@@ -201,7 +203,7 @@ class Replay:
         async with log.fetching:
             if link.replay is not self:
                 return
-            entries = await log.fetch(position, most=SCAN_ENTRIES)
+            entries = await log.fetch(position, max_entries=SCAN_ENTRIES)
             if epoch == self._epoch == log.window.epoch:
                 # Those that the broker has and our feeds have not are left for the feeds.
                 self._page = [entry for entry in entries if entry.position <= log.position] or None
