@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from urllib.parse import parse_qsl
+
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -9,7 +13,7 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from ssepool.http.errors import APIError
-from ssepool.http.query import MAX_QUERY_BYTES, QueryLimit, number, read_query, seconds
+from ssepool.http.query import MAX_QUERY_BYTES, QueryLimit, number, pairs_of, read_query, seconds
 
 
 def request(query: str) -> Request:
@@ -91,3 +95,14 @@ async def test_what_is_within_bounds_is_passed_on_untouched() -> None:
         seen.clear()
         await QueryLimit(app)(scope, receive, send)
         assert [id(item) for item in seen] == [id(scope), id(receive), id(send)]
+
+
+@given(st.text(st.sampled_from("ab=&;+%2F-_~.")))
+def test_pairs_are_those_of_the_standard_library(text: str) -> None:
+    try:
+        expected = parse_qsl(text, keep_blank_values=True, errors="strict")
+    except ValueError:
+        with pytest.raises(ValueError):
+            pairs_of(text)
+    else:
+        assert pairs_of(text) == expected

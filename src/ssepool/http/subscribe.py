@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import parse_qsl
 
 import msgspec
 from starlette.routing import BaseRoute, Route
@@ -14,6 +13,7 @@ from ssepool.core.topics import Subscription, shown
 from ssepool.core.visit import Scope as AnyScope
 from ssepool.core.visit import Visit
 from ssepool.http.errors import APIError
+from ssepool.http.query import pairs_of
 from ssepool.runtime.admission.response import EventStream
 from ssepool.runtime.engine import Engine
 
@@ -67,7 +67,7 @@ def read_subscription(query_string: bytes) -> dict[str, Any]:
     """The lists `topic` and `pattern` and the value `data` of a query string. Raises `APIError` (400)."""
     found: dict[str, Any] = {"topic": [], "pattern": [], "data": None}
     try:
-        pairs = parse_qsl(query_string.decode("ascii"), keep_blank_values=True, errors="strict")
+        pairs = pairs_of(query_string.decode("ascii"))
     except (UnicodeDecodeError, ValueError) as error:
         raise APIError(400, "invalid_query", f"the query is not percent-encoded UTF-8: {error}") from error
     for name, value in pairs:

@@ -157,7 +157,7 @@ class Connection:
     def link_ended(self, reason: Reason) -> None:
         """The link tells that the client has gone."""
         self._check()
-        self._home.release(self, self._slot, self._visit, reason)
+        self._home.release(self, self._slot, self._link, self._visit, reason)
 
     def _check(self) -> None:
         if self._slot.generation != self._generation:
@@ -255,10 +255,8 @@ class Connections:
         else:
             link.close(reason)
 
-    def release(self, connection: Connection, slot: Slot, visit: Visit, reason: Reason) -> None:
+    def release(self, connection: Connection, slot: Slot, link: Link, visit: Visit, reason: Reason) -> None:
         """A connection's link has ended: free its slot and drop what only it used."""
-        link = slot.holder
-        assert isinstance(link, Link)
         was_open = slot.state is not SlotState.RESERVED
         reason = slot.reason or reason
         self._delivered += slot.events

@@ -455,3 +455,20 @@ async def test_a_link_that_another_one_has_ended_in_the_same_batch_is_not_handle
     second.instead = lambda: first.end(Reason.KICKED)
     setup.streamer._ready()
     assert sum(len(link.masks) for link in links) == 1
+
+
+@pytest.mark.skipif(not AVAILABLE, reason="there is no epoll")
+async def test_a_socket_that_cannot_be_watched_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = Setup()
+
+    def refuse(link: SocketLink) -> None:
+        raise OSError(errno.ENOSPC, "no more watches")
+
+    monkeypatch.setattr(setup.streamer, "watch", refuse)
+    near, far = socket.socketpair()
+    with far:
+        with pytest.raises(OSError, match="no more watches"):
+            SocketLink(setup.streams.links, setup.streamer, Handover(near))
+        far.settimeout(10)
+        assert far.recv(1) == b""
+    setup.streamer.close()

@@ -170,16 +170,16 @@ def admit_nowait(engine: Engine, visit: Visit, take: Callable[[], Handover], hea
     nothing has been done, and the socket, which `take` takes, is still the caller's. `head` gives the response's head.
     """
     pool = engine.pool
-    limited = visit.limited if pool.limits else ()  # most pools have none
+    limited = visit.limited if pool.limits else None  # most pools have none
     if (
         engine.streamer is None
         or pool.state is not PoolState.OPEN
         or not pool.count(SlotState.FREE)
         or is_to_stay_away(engine, visit)
-        or pool.exceeds(visit.ip, visit.user, limited)
+        or (limited is not None and pool.exceeds(visit.ip, visit.user, limited))
     ):
         return False
-    slot = pool.acquire(engine.now(), NOBODY, ip=visit.ip, user=visit.user, topics=limited)
+    slot = pool.acquire(engine.now(), NOBODY, ip=visit.ip, user=visit.user, topics=limited or ())
     assert isinstance(slot, Slot)
     try:
         link = SocketLink(engine.links, engine.streamer, take(), visit.dialect)
@@ -216,7 +216,8 @@ def _begin(engine: Engine, connection: Connection, link: Link) -> bool:
         reason = Reason.DRAINED if pool.state is PoolState.DRAINING else Reason.SHUTDOWN
         engine.connections.evict(link.slot, reason)
         return False
-    link.push(link.dialect.opened(connection.id, connection.token, engine.node, retry=engine.retry()))
+    id = connection.id
+    link.push(link.dialect.opened(id, engine.connections.token(id), engine.node, retry=engine.retry()))
     return True
 
 

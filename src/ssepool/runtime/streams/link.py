@@ -158,9 +158,10 @@ class Link(ABC):
 
     def push(self, frame: bytes) -> None:
         """Queue a frame for this client alone; goes out with the next flush. Nothing comes behind the goodbye."""
-        if self.is_leaving:
+        state = self.state
+        if state is ENDING or state is ENDED:
             return
-        if self.state is FOLLOWING:
+        if state is FOLLOWING:
             self.become(OPEN)
         if self.outbox is None:
             self.outbox = [frame]
@@ -237,8 +238,8 @@ class Link(ABC):
         if self.state is ENDED:
             return
         before = self.state
-        self.leave_feed()
         self.become(ENDED)
+        self.leave_feed()
         self.replay = self.rest = self.outbox = self.held = None
         self.hang_up(before)
         if self.owner is not None:

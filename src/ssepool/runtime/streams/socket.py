@@ -52,7 +52,11 @@ class SocketLink(Link):
         self._begun: asyncio.Future[None] | None = None
         self._handover: Handover | None = handover
         handover.sink = self
-        streamer.watch(self)
+        try:
+            streamer.watch(self)
+        except OSError:  # the system has no memory for another, or allows no more
+            os.close(self.fd)
+            raise
 
     # The application's response, as far as the server passes it on.
 
