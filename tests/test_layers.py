@@ -61,9 +61,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("runtime.admission", "runtime.cluster", "runtime.engine", "runtime.handover"),
         *("core", "config", "errors"),
     ),
-    "hub": (  # puts everything together
-        *("http", "runtime.admission", "runtime.cluster", "runtime.connections", "runtime.engine"),
-        *("runtime.reaper", "runtime.runs", "runtime.signals", "core", "config", "errors"),
+    "parts": (  # puts everything together
+        *("http", "runtime.cluster", "runtime.engine", "runtime.runs"),
+        *("core", "config", "errors"),
+    ),
+    "hub": (
+        *("parts", "http", "runtime.admission", "runtime.cluster", "runtime.connections", "runtime.reaper"),
+        *("runtime.signals", "core", "config", "errors"),
     ),
     "uvicorn": ("runtime.handover", "config"),
     "server": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -150,3 +151,14 @@ def test_files_and_functions_are_short(path: Path) -> None:
 def test_the_median_function_is_short() -> None:
     lengths = sorted(lines_of(node) for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, Function))
     assert 4 <= lengths[len(lengths) // 2] <= 8
+
+
+ALONE = [path for path in TREES if path.relative_to(PACKAGE).parts[0] in ("runtime", "server") and path.stem[0] != "_"]
+TESTS = Path(__file__).parent
+
+
+@pytest.mark.parametrize("path", ALONE, ids=name_of)
+def test_each_part_has_a_test_of_its_own_that_needs_no_hub(path: Path) -> None:
+    relative = path.relative_to(PACKAGE)
+    text = (TESTS / relative.with_name(f"test_{relative.name}")).read_text("utf-8")
+    assert relative.parts[0] == "server" or not re.search(r"import .*\bHub\b|from live import|subprocess", text)

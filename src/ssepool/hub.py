@@ -1,10 +1,9 @@
-"""Hub: the public face, and the one place where all parts are put together."""
+"""Hub: the public face of its `Parts`."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self, TypeVar, Unpack
 
@@ -17,47 +16,14 @@ from ssepool.core.stats import HubStats
 from ssepool.core.topics import Subscription
 from ssepool.core.visit import Request, Visit
 from ssepool.http.app import HubApp
-from ssepool.http.shortcuts import Shortcuts
+from ssepool.parts import Parts
 from ssepool.runtime.admission.response import EventStream
-from ssepool.runtime.cluster.cluster import Cluster
 from ssepool.runtime.cluster.monitor import Monitor
-from ssepool.runtime.cluster.nodes import Nodes
 from ssepool.runtime.connections import Connection
-from ssepool.runtime.engine import Engine
 from ssepool.runtime.reaper import Reaper
-from ssepool.runtime.runs import Runs
 from ssepool.runtime.signals import before_others
 
 Hook = TypeVar("Hook", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """Everything that a hub is made of. For servers and tests; it may change with any version."""
-
-    engine: Engine
-    """What every way in and out shares."""
-    runs: Runs
-    """The generators of `Hub.stream` that have a topic."""
-    cluster: Cluster
-    """Who else is there, and a way to ask them."""
-    nodes: Nodes
-    """What can be done on every node."""
-    shortcuts: Shortcuts
-    """Plain requests that need no application."""
-
-    @classmethod
-    def of(cls, config: HubConfig) -> Self:
-        """Put the parts together. Raises `ConfigError` for a broker that is not known."""
-        engine = Engine(config)
-        cluster = Cluster(
-            engine.node,
-            None if engine.log.complete else engine.log.broker,
-            engine.tasks,
-            broker_timeout=config.broker_timeout,
-            now=engine.now,
-        )
-        return cls(engine, Runs(engine), cluster, Nodes(engine, cluster), Shortcuts(engine))
 
 
 class Hub:
