@@ -300,8 +300,8 @@ def published(
 
 
 def test_an_event_is_published_with_all_its_fields(scripted: ScriptedServer) -> None:
-    args = ("t", "x", "--type", "update", "--id", "i-1", "--retry", "5", "--private", "--quiet")
-    fields = {"topics": ["t"], "data": "x", "type": "update", "id": "i-1", "retry": 5, "private": True}
+    args = ("t", "x", "--type", "update", "--id", "i-1", "--retry", "5000", "--private", "--quiet")
+    fields = {"topics": ["t"], "data": "x", "type": "update", "id": "i-1", "retry": 5000, "private": True}
     assert published(scripted, *args) == [fields]
 
 

@@ -177,7 +177,7 @@ EVENTS = {
     "quotes": Event("""'"`\\ %s {0} $1 :a ; -- /* */""", ("'\"%s{0}$1",)),
     "json": Event({"price": 1.5, "name": "é"}, ("news",)),
     "type": Event("hello", ("news",), "grüße"),
-    "retry": Event("hello", ("news",), retry=2**31 - 1),
+    "retry": Event("hello", ("news",), retry=300_000),
     "private": Event("hello", ("news",), private=True),
     "all": Event("one\ntwo", ("news", "sport"), "update", "mine-7", 0, True),
     "chosen id": Event("hello", ("news",), id="order/42#7"),

@@ -48,7 +48,7 @@ def answer(status: str, content: bytes, fields: str = "") -> bytes:
 
 def test_an_event_is_published_with_all_its_fields(server: ScriptedServer, ask: Callable[[str, Call], Any]) -> None:
     server.play(answer("201 Created", b'{"ids": ["x-1"]}'))
-    given = {"type": "update", "id": "x-1", "retry": 5, "private": True}
+    given = {"type": "update", "id": "x-1", "retry": 5000, "private": True}
     assert ask(server.url, lambda client: client.publish(["a", "b"], {"n": 1}, **given)) == "x-1"
     request = server.requests[0]
     assert (request.method, request.target) == (b"POST", b"/events")

@@ -175,7 +175,7 @@ def test_it_finds_a_server_that_was_restarted_and_is_told_of_the_gap(listen: Lis
     with serve_command("--retry", "0.05") as server:
         source = listen(server)
         source.opened()
-        last = server.publish("news", "before", retry=100)
+        last = server.publish("news", "before", retry=500)
         source.wait(lambda s: s.data == ["before"])
         server.stop(number)
         source.wait(lambda s: s.states[-1] == "connecting")

@@ -18,14 +18,21 @@ MAX_ID_BYTES = 128
 MAX_TYPE_CHARACTERS = 256
 """Characters of an event's type at most."""
 
-MAX_RETRY_MILLISECONDS = 2**31 - 1
-"""Milliseconds that `retry` may be at most: a JavaScript timer set to more fires at once."""
+MIN_RETRY_MILLISECONDS, MAX_RETRY_MILLISECONDS = 500, 300_000
+"""What `retry` may be: a publisher sets it for other people's connections, which are neither to come back again and
+again at once, nor to stay away for days."""
+
+MAX_TOPICS = 100
+"""Topics of an event at most: each is kept with it, and looked up when it is delivered."""
 
 EARLIEST = "earliest"
 """The `Last-Event-ID` that asks for everything that is kept; no event can have it."""
 
 OWN_TYPES = "ssepool."
 """What the types of the hub's own events begin with."""
+
+MADE_ID = re.compile(r"[0-9a-f]{8}-[0-9]{1,19}")
+"""What the ids that brokers make look like."""
 
 _ID = re.compile(rf"[\x21-\x7e]{{1,{MAX_ID_BYTES}}}")
 _BAD_IN_TYPE = re.compile(r"[\0\r\n\ud800-\udfff]")
@@ -102,11 +109,11 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     def __post_init__(self) -> None:
         if self.data.__class__ is not str or not self.data.isascii():
             force_setattr(self, "data", _text(self.data))
-        if self.topics.__class__ is tuple:
+        if self.topics.__class__ is not tuple or len(self.topics) > MAX_TOPICS:
+            force_setattr(self, "topics", _topics(self.topics))
+        else:
             for topic in self.topics:
                 check_topic(topic)
-        else:
-            force_setattr(self, "topics", _topics(self.topics))
         if self.type is not None:
             force_setattr(self, "type", check_type(self.type))
         if self.id is not None:
@@ -184,17 +191,20 @@ def check_id(id: str) -> str:
         raise InvalidEvent(
             f"id {shown(id)} is not allowed: it takes 1 to {MAX_ID_BYTES} visible ASCII characters, no spaces"
         )
+    if id.startswith(OWN_TYPES) or MADE_ID.fullmatch(id):
+        # A reader that resumed with it would be taken for one that has something else, or everything.
+        raise InvalidEvent(f"id {shown(id)} is not allowed: ids under {OWN_TYPES!r} and of this form are the hub's own")
     if id == EARLIEST:
         raise InvalidEvent(f"id {shown(id)} is not allowed: a client that resumes with it asks for all that is kept")
     return str.__str__(id)
 
 
 def check_retry(retry: int) -> None:
-    """Raise `InvalidEvent` unless `retry` is a whole number of milliseconds that clients understand."""
-    if retry.__class__ is not int or not 0 <= retry <= MAX_RETRY_MILLISECONDS:
+    """Raise `InvalidEvent` unless `retry` is a whole number of milliseconds that a publisher may set."""
+    if retry.__class__ is not int or not MIN_RETRY_MILLISECONDS <= retry <= MAX_RETRY_MILLISECONDS:
         raise InvalidEvent(
-            f"retry {shown(retry)} is not allowed: "
-            f"it takes a whole number of milliseconds, 0 to {MAX_RETRY_MILLISECONDS}"
+            f"retry {shown(retry)} is not allowed: it takes a whole number of milliseconds, "
+            f"{MIN_RETRY_MILLISECONDS} to {MAX_RETRY_MILLISECONDS}"
         )
 
 
@@ -226,4 +236,6 @@ def _text(data: Any) -> str:
 def _topics(topics: Any) -> tuple[str, ...]:
     if not isinstance(topics, (tuple, list)):
         raise InvalidTopic(f"topics {shown(topics)} is not allowed: it takes a tuple or a list of names")
+    if len(topics) > MAX_TOPICS:
+        raise InvalidTopic(f"an event of {len(topics)} topics is not allowed; it takes {MAX_TOPICS} at most")
     return tuple(check_topic(topic) for topic in topics)

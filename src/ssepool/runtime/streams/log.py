@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import random
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import NamedTuple
@@ -14,7 +13,7 @@ from typing import NamedTuple
 from ssepool.brokers.base import Bounds, Broker, InstantBroker, Stored
 from ssepool.brokers.group import GroupCommit
 from ssepool.brokers.record import records
-from ssepool.core.event import EARLIEST, Entry, Event
+from ssepool.core.event import EARLIEST, MADE_ID, Entry, Event
 from ssepool.core.window import Window
 from ssepool.errors import BrokerError
 
@@ -31,9 +30,6 @@ RETRY_SECONDS = (0.1, 2.0)
 
 MAX_FETCHES = 16
 """Pages of the history that are fetched from the broker at a time."""
-
-MADE_ID = re.compile(r"[0-9a-f]{8}-[0-9]{1,19}")
-"""What the ids that brokers make look like."""
 
 
 class Found(NamedTuple):
