@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import math
 import socket
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from ssepool.server.balance import Balance
 from ssepool.server.files import raise_limit
 from ssepool.server.listener import Listener
 from ssepool.server.proxies import TrustedProxies
+from ssepool.server.repeats import Repeats
 from ssepool.uvicorn import protocol, render_head
 
 try:
@@ -70,9 +72,12 @@ class Server:
         raise_limit(pool.size + pool.max_waiting)
         listener = self._listener or listen(self.config, pool.ack_timeout)
         self._uvicorn.url = url_of(listener)
+        log, repeats = logging.getLogger("uvicorn.error"), Repeats(self.hub.parts.engine.now)
+        log.addFilter(repeats)
         try:
             self._uvicorn.run(sockets=[listener])
         finally:
+            log.removeFilter(repeats)
             listener.close()
 
 
