@@ -288,8 +288,10 @@ async def test_a_report_says_which_process_it_is_of_and_how_it_stands_with_its_b
         assert (report.broker.url, report.broker.behind, report.broker.failing) == ("memory://", 0, None)
         a.engine.log.failing = BrokerError("on purpose")
         a.engine.log.bounds = a.engine.log.bounds._replace(newest=a.engine.log.position + 3)
+        a.cluster._receive(b"of nobody")
         ((report,), _) = await a.nodes.reports()
         assert (report.broker.behind, report.broker.failing) == (3, "on purpose")
+        assert report.broker.messages_dropped == 1
 
 
 @in_virtual_time

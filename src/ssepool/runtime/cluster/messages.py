@@ -29,6 +29,8 @@ class Message(msgspec.Struct, omit_defaults=True):
     """The question that this asks or answers; 0 if nobody waits for an answer."""
     body: msgspec.Raw = msgspec.Raw(b"null")
     """The struct of the kind, or the answer, as JSON."""
+    time: float = 0.0
+    """When it was sent, in seconds since the epoch."""
 
 
 HERE = "here"

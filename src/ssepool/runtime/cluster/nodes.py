@@ -207,6 +207,7 @@ class Nodes:
             position=log.position,
             behind=max(0, log.bounds.newest - log.position),
             failing=None if log.failing is None else str(log.failing),
+            messages_dropped=self._cluster.dropped,
         )
         cells = engine.pool.cells() if question.cells else msgspec.UNSET
         return NodeReport.of(engine.stats(), host=me.host, pid=me.pid, worker=me.worker, broker=broker, cells=cells)
