@@ -65,10 +65,11 @@ def visit_of(user: str) -> Visit:
 
 
 @contextlib.asynccontextmanager
-async def sites(count: int = 2, *, workers: bool = False) -> AsyncIterator[Sites]:
-    """So many nodes that know each other; with `workers` they are those of one port."""
+async def sites(count: int = 2, *, workers: bool = False, **settings: Any) -> AsyncIterator[Sites]:
+    """So many nodes that know each other; with `workers` they are those of one port. `settings` are those of the
+    hub."""
     channel = Channel()
-    config = HubConfig(pool=dataclasses.replace(QUIET, size=10), detach=False)
+    config = HubConfig(pool=dataclasses.replace(QUIET, size=10), detach=False, **settings)
     async with contextlib.AsyncExitStack() as stack:
         engines = [await stack.enter_async_context(running(config, now=now())) for _ in range(count)]
         found = Sites(Site(engine, channel) for engine in sorted(engines, key=lambda engine: engine.node))
@@ -241,6 +242,21 @@ async def test_a_clients_own_data_gets_to_the_hooks_of_its_node_alone(
             assert a.nodes.expects(id, token) == ("accepted" if id.startswith(b.name) else "not_found")
             assert await a.nodes.receive(id, token, {"x": 1}) == outcome
         assert received == ([(b.name, connection.id, {"x": 1})] * 2 if outcome == "accepted" else [])
+
+
+@pytest.mark.parametrize(("given", "outcome"), TOKENS.values(), ids=TOKENS)
+@in_virtual_time
+async def test_with_a_key_that_nodes_share_a_wrong_token_goes_to_no_other_node(
+    given: Callable[[Connection], tuple[str, str]], outcome: str
+) -> None:
+    async with sites(cluster_key="k") as found:
+        a, b = found
+        id, token = given(await b.client())
+        known = "invalid_token" if id.startswith(b.name) and outcome == "not_found" else outcome
+        assert a.nodes.expects(id, token) == known
+        assert await a.nodes.receive(id, token, {"x": 1}) == known
+        assert len(found.channel.of_kind("message")) == (outcome == "accepted")
+        assert b.nodes.expects(id, token) == outcome
 
 
 @in_virtual_time

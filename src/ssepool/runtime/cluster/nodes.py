@@ -79,10 +79,14 @@ class Nodes:
 
     def expects(self, id: str, token: str) -> Outcome:
         """What will become of a client's own data, as far as that is known before it is there: `accepted` also where
-        another node has to be asked."""
+        another node has to be asked. With a key that the nodes share a wrong token is known of all their connections.
+        """
         node = id.partition("-")[0]
         if node != self._engine.node:
-            return "accepted" if self._knows(node) else "not_found"
+            if not self._knows(node):
+                return "not_found"
+            wrong = self._engine.knows_all_tokens and not self._engine.connections.is_token(id, token)
+            return "invalid_token" if wrong else "accepted"
         connection = self._find(id)
         if connection is None:
             return "not_found"
@@ -93,6 +97,8 @@ class Nodes:
 
         Data that is too big for a message between nodes raises `BrokerError`.
         """
+        if (outcome := self.expects(id, token)) != "accepted":
+            return outcome
         return await self._where(id, Receive(id, token, data), self._receive_here) or "not_found"
 
     # Pools.
