@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -22,8 +23,9 @@ from ssepool.core.topics import Subscription
 from ssepool.core.visit import Visit
 from ssepool.errors import BrokerError, ConfigError
 from ssepool.runtime.admission.admission import is_to_stay_away
+from ssepool.runtime.cluster.cluster import ANSWER_SECONDS
 from ssepool.runtime.cluster.messages import FindConnections, Message
-from ssepool.runtime.cluster.nodes import Nodes, share
+from ssepool.runtime.cluster.nodes import MAX_ASKED_FOR_BANS, Nodes, share
 from ssepool.runtime.connections import Connection
 from virtual import in_virtual_time, now
 
@@ -160,6 +162,58 @@ async def test_a_client_that_may_come_back_at_once_is_sent_away_all_the_same() -
         assert found.channel.of_kind("ban") == []
         assert not a.keeps_away("ann")
         assert not b.keeps_away("ann")
+
+
+@in_virtual_time
+async def test_a_node_that_starts_keeps_away_whom_the_others_keep_away() -> None:
+    async with sites() as (a, b):
+        connection = await a.client("mallory")
+        a.nodes.send_away(connection, 30.0)
+        await asyncio.sleep(10.0)
+        async with running(now=now()) as engine:
+            new = Site(engine, a.cluster._channel.channel)  # type: ignore[union-attr]
+            async with opened_nodes(new.cluster):
+                await new.nodes.learn_bans()
+                assert new.keeps_away("mallory")
+                assert not new.keeps_away("ann")
+                await asyncio.sleep(20.0)
+                assert [site.keeps_away("mallory") for site in (a, b, new)] == [False] * 3
+
+
+@in_virtual_time
+async def test_only_some_nodes_are_asked_for_their_bans_and_each_alone() -> None:
+    async with sites(6) as found:
+        await found[0].nodes.learn_bans()
+        asked = found.channel.of_kind("bans")
+        assert len(asked) == len({message.to for message in asked}) == MAX_ASKED_FOR_BANS
+        assert len(found.channel.of_kind("answer")) == MAX_ASKED_FOR_BANS
+
+
+@pytest.mark.parametrize("trouble", ["nobody else", "no answer", "refused"])
+@in_virtual_time
+async def test_a_node_starts_without_the_bans_of_others_if_it_has_to(
+    trouble: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with sites(1 if trouble == "nobody else" else 2) as found:
+        a = found[0]
+        if trouble == "no answer":
+            found.silence(found[1])
+        elif trouble == "refused":
+            a.cluster._channel.refuses = True  # type: ignore[union-attr]
+        began = now()()
+        await a.nodes.learn_bans()
+        assert now()() - began <= ANSWER_SECONDS + 0.01
+        assert len(caplog.messages) == (trouble != "nobody else")
+        if trouble == "refused":
+            a.cluster._channel.refuses = False  # type: ignore[union-attr]
+
+
+@in_virtual_time
+async def test_a_ban_without_end_is_told_to_all() -> None:
+    async with sites() as (a, b):
+        a.nodes.send_away(await a.client("mallory"), math.inf)
+        await asyncio.sleep(0.1)
+        assert b.keeps_away("mallory")
 
 
 Call = Callable[[Nodes, str, Connection], Awaitable[Any]]

@@ -142,6 +142,16 @@ class Cluster:
                     self._met.clear()
                     await self._met.wait()
 
+    async def meet_any(self) -> None:
+        """Return when another node has been heard of, or none will be soon."""
+        if not self._running:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ANSWER_SECONDS):
+                while not self.others:
+                    self._met.clear()
+                    await self._met.wait()
+
     # What the hub does with it.
 
     def on(self, question: type[Q], handler: Callable[[Q], Awaitable[Any]]) -> None:

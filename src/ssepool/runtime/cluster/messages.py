@@ -133,6 +133,13 @@ class Ban(Question[None], frozen=True):
     """How long it is kept away."""
 
 
+class AskBans(Question[list[tuple[str, float]]], frozen=True):
+    """Whom a node keeps away: fingerprints, and for how many seconds more. With `MAX_BANS` it fits into a message."""
+
+    kind = "bans"
+    answer = list[tuple[str, float]]
+
+
 Outcome = Literal["accepted", "invalid_token", "not_found"]
 """What became of a client's own data."""
 
