@@ -76,5 +76,5 @@ class Seal:
         self._unsaid += 1
         now = self._now()
         if now - self._said_at >= QUIET_SECONDS:
-            logger.warning("%d messages of the side channel were dropped; the last one was %s", self._unsaid, why)
+            logger.warning("messages of the side channel were dropped: %d; the last one was %s", self._unsaid, why)
             self._said_at, self._unsaid = now, 0
