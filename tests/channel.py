@@ -12,6 +12,7 @@ import msgspec
 from ssepool.errors import BrokerError
 from ssepool.runtime.cluster.cluster import Cluster
 from ssepool.runtime.cluster.messages import Message
+from ssepool.runtime.cluster.seal import MAC_BYTES, Seal
 from ssepool.runtime.tasks import Tasks
 from virtual import now
 
@@ -22,6 +23,19 @@ Fate = Callable[[Message], Iterable[float]]
 def arrives(message: Message) -> Iterable[float]:
     """The fate of a message where nothing goes wrong."""
     return (0.0,)
+
+
+KEY = b"of these tests"
+
+
+def seal(**options: Any) -> Seal:
+    """What the nodes of a test believe each other by. In their world it is always 1970."""
+    return Seal(KEY, **{"now": lambda: 0.0, "wall_clock": lambda: 0.0, **options})
+
+
+def sealed(content: bytes) -> bytes:
+    """These bytes as a node would write them."""
+    return seal()._code(content) + content
 
 
 class Channel:
@@ -39,7 +53,7 @@ class Channel:
 
     def say(self, kind: str, sender: str, body: Any = None, **fields: Any) -> None:
         """Let all hear a message of a node that may not exist."""
-        self.deliver(msgspec.json.encode(Message(kind, sender, body=msgspec.Raw(msgspec.json.encode(body)), **fields)))
+        self.deliver(seal().close(Message(kind, sender, body=msgspec.Raw(msgspec.json.encode(body)), **fields)))
 
     def of_kind(self, kind: str) -> list[Message]:
         """What has been sent of one kind."""
@@ -64,7 +78,7 @@ class Port:
             raise BrokerError("refused on purpose")
         if self.hangs:
             await asyncio.Event().wait()
-        message = msgspec.json.decode(data, type=Message)
+        message = msgspec.json.decode(data[MAC_BYTES:], type=Message)
         self.channel.sent.append(message)
         for seconds in self.channel.fate(message):
             asyncio.get_running_loop().call_later(seconds, self.channel.deliver, data)
@@ -91,7 +105,8 @@ class Port:
 
 def member(name: str, channel: Port | None, **options: Any) -> Cluster:
     """A node of a cluster, not opened."""
-    return Cluster(name, channel, Tasks(), **{"broker_timeout": 5.0, "now": now(), **options})
+    with_seal = options.pop("seal", None) or seal(now=now())
+    return Cluster(name, channel, Tasks(), with_seal, **{"broker_timeout": 5.0, "now": now(), **options})
 
 
 @contextlib.asynccontextmanager

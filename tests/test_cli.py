@@ -21,7 +21,7 @@ from ssepool.config import HubConfig, ServerConfig, Setting, settings
 from ssepool.server import server as server_module
 
 COMMANDS = ("serve", "publish", "subscribe", "stats", "drain")
-SETTINGS = tuple(settings())
+SETTINGS = tuple(item for item in settings() if not item.secret)
 NOBODY = "http://127.0.0.1:1"
 
 
@@ -95,6 +95,14 @@ def test_help_shows_each_setting_with_its_variable(item: Setting) -> None:
     [line] = [line for line in text.splitlines() if line.startswith(f"│ {item.flag} ")]
     assert item.help in line
     assert f"[env: {item.env}]" in line
+
+
+def test_a_secret_has_no_flag() -> None:
+    text = run("serve", "--help", env={"SSEPOOL_CLUSTER_KEY": "hunter2"}).stdout
+    assert "--cluster-key" not in text
+    assert "hunter2" not in text
+    assert "SSEPOOL_CLUSTER_KEY" in text
+    assert run("serve", "--cluster-key", "hunter2").exit_code == 2
 
 
 def test_help_has_a_panel_for_each_section() -> None:

@@ -17,6 +17,8 @@ from ssepool.errors import ConfigError, SSEPoolError
 ALL = list(settings())
 BY_KEY = {item.key: item for item in ALL}
 
+ON_THE_COMMAND_LINE = [item for item in ALL if not item.secret]
+
 each_setting = pytest.mark.parametrize("item", ALL, ids=lambda item: item.key)
 
 
@@ -107,15 +109,31 @@ def test_a_setting_is_given_in_the_file(item: Setting, tmp_path: Path) -> None:
     assert value_of(item, load(file=write(tmp_path, as_toml(item, value)))) == value
 
 
-@each_setting
+@pytest.mark.parametrize("item", ON_THE_COMMAND_LINE, ids=lambda item: item.key)
 def test_a_setting_is_given_as_a_flag(item: Setting) -> None:
     value = other_value(item)
     assert value_of(item, load(flags={item.key: value})) == value
 
 
+def test_what_is_secret_cannot_be_given_as_a_flag() -> None:
+    assert [item.key for item in ALL if item.secret] == ["cluster_key"]
+    with pytest.raises(ConfigError, match="there is no setting 'cluster_key'"):
+        load(flags={"cluster_key": "hunter2"})
+
+
+def test_what_is_secret_is_never_shown() -> None:
+    config = HubConfig(broker="redis://ann:hunter2@host/0", cluster_key="hunter2")
+    assert "hunter2" not in repr(config)
+    assert "broker='redis://ann:***@host/0'" in repr(config)
+    assert "cluster_key='***'" in repr(config)
+    assert eval(repr(HubConfig(lag_events=7))) == HubConfig(lag_events=7)
+    with pytest.raises(ConfigError, match=r"^HubConfig.cluster_key is not allowed; it takes text$"):
+        HubConfig(cluster_key=1234)  # type: ignore[arg-type]
+
+
 @each_setting
 def test_a_setting_leaves_the_others_alone(item: Setting) -> None:
-    configs = load(flags={item.key: other_value(item)})
+    configs = load(env={item.env: as_text(other_value(item))})
     assert all(value_of(other, configs) == other.default for other in ALL if other != item)
 
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from ssepool import Connection, Hub
+from parts import until
+from ssepool import Connection, Hub, HubConfig, PoolConfig
 from ssepool.core.event import EventFields
+from ssepool.core.visit import Visit
 
 PAGE = (Path(__file__).parents[1] / "docs" / "hub.md").read_text("utf-8")
 
@@ -52,3 +54,26 @@ def test_every_public_name_says_what_it_does() -> None:
 def test_there_is_one_class_of_that_name() -> None:
     sources = Path(inspect.getfile(Hub)).parent.rglob("*.py")
     assert sum(len(re.findall(r"^class Hub\b", path.read_text("utf-8"), re.MULTILINE)) for path in sources) == 1
+
+
+def on(folder: Path) -> HubConfig:
+    return HubConfig(broker=f"sqlite:///{folder}/events.db", pool=PoolConfig(size=1))
+
+
+async def test_a_hub_that_opens_keeps_away_whom_the_others_keep_away(tmp_path: Path) -> None:
+    visit = Visit(user="mallory")
+    async with Hub(on(tmp_path)) as one:
+        first = one.parts.engine
+        first.bans.add(visit.fingerprint, first.now() + 30)
+        async with Hub(on(tmp_path)) as another:
+            second = another.parts.engine
+            await until(lambda: second.bans.contains(visit, second.now()))
+
+
+async def test_a_hub_that_closes_does_not_wait_for_others_to_tell(tmp_path: Path) -> None:
+    hub = Hub(on(tmp_path))
+    await hub.open()
+    assert hub._learning is not None
+    assert not hub._learning.done()  # there is nobody else
+    await hub.close()
+    assert hub._learning.cancelled()

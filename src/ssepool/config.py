@@ -2,8 +2,8 @@
 
 A setting `max_waiting` of the section `pool` is `PoolConfig.max_waiting` in code, `--max-waiting` on the command
 line, `SSEPOOL_MAX_WAITING` in the environment and `max_waiting` under `[pool]` in `ssepool.toml`. Only `size`, too
-short a word to stand alone, is `--pool-size` and `SSEPOOL_POOL_SIZE`. The command line wins over the environment,
-which wins over the file.
+short a word to stand alone, is `--pool-size` and `SSEPOOL_POOL_SIZE`, and what is secret is not on the command line.
+The command line wins over the environment, which wins over the file.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import math
+import re
 import tomllib
 import types
 import typing
@@ -18,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
 
 from ssepool.errors import ConfigError
 
@@ -37,13 +39,42 @@ KiB = 1024
 MiB = 1024 * KiB
 """Bytes of a mebibyte."""
 
+TOKEN_SCHEMES = ("nats", "tls")
+"""Schemes of brokers whose URL may have a token in the place of user and password."""
+
 MAX_ACK_TIMEOUT_SECONDS = 2_000_000
 """Seconds: the kernel takes the milliseconds of `TCP_USER_TIMEOUT` as a C int."""
 
 
-def setting(default: Any, help: str, *, min: float = 0, max: float = math.inf) -> Any:
-    """A field with its help text and, for numbers, the range that is allowed (both ends included)."""
-    return field(default=default, metadata={"help": help, "min": min, "max": max})
+def setting(default: Any, help: str, *, min: float = 0, max: float = math.inf, secret: bool = False) -> Any:
+    """A field with its help text and, for numbers, the range that is allowed (both ends included).
+
+    What is `secret` is never shown, may be empty, and has no flag: whoever may list processes reads those.
+    """
+    return field(default=default, metadata={"help": help, "min": min, "max": max, "secret": secret})
+
+
+def without_password(url: str) -> str:
+    """A URL for logs and messages, without anything that may be a password, even one written without escapes."""
+    scheme, separator, rest = url.partition("://")
+    credentials, at, host = rest.rpartition("@")
+    if ":" in credentials:
+        credentials = credentials.partition(":")[0] + ":***"
+    elif credentials and scheme in TOKEN_SCHEMES:
+        credentials = "***"
+    query = host.partition("?")
+    shown = re.sub(r"(?i)(password|passwd|pass|secret|token)=[^&]*", r"\1=***", query[2])
+    return f"{scheme}{separator}{credentials}{at}{query[0]}{query[1]}{shown}"
+
+
+def password_of(url: str) -> str:
+    """The password or the token in a URL; empty if there is none."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    user, colon, password = parts.netloc.rpartition("@")[0].partition(":")
+    return unquote(user if not colon and parts.scheme in TOKEN_SCHEMES else password)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +110,7 @@ class HubConfig:
     pool: PoolConfig = field(default_factory=PoolConfig)
     """The settings of the pool."""
     broker: str = setting("memory://", "where events are kept and shared: a URL")
+    cluster_key: str = setting("", "secret by which nodes know each other; empty = the broker's password", secret=True)
     broker_timeout: float = setting(5.0, "seconds that the broker may take until a publish fails", min=0.01)
     on_duplicate: OnDuplicate = setting("ignore", "for an id that is in the history already: ignore or refuse (409)")
     history_events: int = setting(10_000, "events kept for replay")
@@ -97,6 +129,12 @@ class HubConfig:
 
     def __post_init__(self) -> None:
         check(self)
+
+    def __repr__(self) -> str:
+        """As of any dataclass, without passwords and keys."""
+        values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        values |= {"broker": without_password(self.broker), "cluster_key": "***" if self.cluster_key else ""}
+        return f"HubConfig({', '.join(f'{name}={value!r}' for name, value in values.items())})"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,6 +179,8 @@ class Setting:
     """The value where nobody gives one."""
     help: str
     """One line for people."""
+    secret: bool = False
+    """Whether it must never be shown; then it is not on the command line."""
 
     @property
     def key(self) -> str:
@@ -149,7 +189,7 @@ class Setting:
 
     @property
     def flag(self) -> str:
-        """The option on the command line."""
+        """The option on the command line, unless this is a secret."""
         return "--" + self.key.replace("_", "-")
 
     @property
@@ -164,7 +204,8 @@ def settings() -> Iterator[Setting]:
         hints = typing.get_type_hints(cls)
         for item in dataclasses.fields(cls):
             if "help" in item.metadata:
-                yield Setting(section, item.name, hints[item.name], item.default, item.metadata["help"])
+                help, secret = item.metadata["help"], item.metadata["secret"]
+                yield Setting(section, item.name, hints[item.name], item.default, help, secret)
 
 
 def load(
@@ -182,7 +223,7 @@ def load(
         if unknown := [name for name in table if name not in known]:
             raise ConfigError(f"{file}: [{section}] has no setting {unknown[0]!r}; there are {', '.join(known)}")
         values[section].update(table)
-    if unknown := sorted(set(flags or ()) - {item.key for item in settings()}):
+    if unknown := sorted(set(flags or ()) - {item.key for item in settings() if not item.secret}):
         raise ConfigError(f"there is no setting {unknown[0]!r}")
     for item in settings():
         if env and item.env in env:
@@ -204,7 +245,10 @@ def check(config: Any) -> None:
             value = tuple(value)
             object.__setattr__(config, item.name, value)
         name = f"{type(config).__name__}.{item.name}"
-        if not _fits(value, hint):
+        if item.metadata.get("secret"):
+            if not isinstance(value, str):
+                raise ConfigError(f"{name} is not allowed; it takes {_describe(hint)}")
+        elif not _fits(value, hint):
             raise ConfigError(f"{name} = {value!r} is not allowed; it takes {_describe(hint)}")
         if isinstance(value, (int, float)) and "min" in item.metadata:
             lowest, highest = item.metadata["min"], item.metadata["max"]

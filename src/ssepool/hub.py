@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -41,6 +42,7 @@ class Hub:
         self._engine = self.parts.engine
         self._reaper: Reaper | None = None
         self._monitor: Monitor | None = None
+        self._learning: asyncio.Task[None] | None = None
 
     # Opening and closing.
 
@@ -53,12 +55,15 @@ class Hub:
         engine, parts = self._engine, self.parts
         await engine.open()
         await parts.cluster.open()
+        self._learning = engine.tasks.start(parts.nodes.learn_bans())
         self._reaper = Reaper(engine.pool, evict=engine.connections.evict, expire=self._expire, now=engine.now)
         self._monitor = Monitor(parts.nodes, engine.feeds, engine.tasks)
 
     def shutdown(self) -> None:
         """Begin to close: refuse waiters, say goodbye on every stream. Returns at once; `close` does the rest."""
         self.parts.runs.cancel()
+        if self._learning is not None:
+            self._learning.cancel()
         self._engine.shutdown()
 
     async def close(self) -> None:

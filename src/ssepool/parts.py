@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Self
 
 from ssepool.config import HubConfig
+from ssepool.core.keys import message_key
 from ssepool.http.shortcuts import Shortcuts
 from ssepool.runtime.cluster.cluster import Cluster
 from ssepool.runtime.cluster.nodes import Nodes
+from ssepool.runtime.cluster.seal import Seal
 from ssepool.runtime.engine import Engine
 from ssepool.runtime.runs import Runs
 
@@ -36,6 +38,7 @@ class Parts:
             engine.node,
             None if engine.log.complete else engine.log.broker,
             engine.tasks,
+            Seal(message_key(config), now=engine.now),
             broker_timeout=config.broker_timeout,
             now=engine.now,
         )

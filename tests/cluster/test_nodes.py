@@ -257,7 +257,10 @@ def test_a_connection_that_is_nowhere_is_not_found(nodes: list[LiveServer], conn
         for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/messages")):
             body = {} if method == "POST" else None
             headers = {"Authorization": "Bearer token"}
-            assert node.request(method, f"/connections/{id}{path}", body, headers)[0] == 404, (method, id)
+            status, _ = node.request(method, f"/connections/{id}{path}", body, headers)
+            # Of a node that is there the token alone may tell.
+            wrong = method == "POST" and node is not nodes[1] and id.startswith(used.partition("-")[0])
+            assert status == 404 or (wrong and status == 401), (method, id)
 
 
 def test_who_is_kicked_from_another_node_stays_away_from_all(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ssepool.core.bans import Bans
+from ssepool.core.bans import MAX_BAN_SECONDS, MAX_BANS, Bans
 from ssepool.core.visit import Visit
 
 ANN = Visit(ip="192.0.2.1", user="ann")
@@ -47,3 +47,40 @@ def test_a_visit_costs_nothing_while_nobody_is_banned() -> None:
     bans.add(ANN.fingerprint, until=1.0)
     bans.expire(2.0)
     assert not bans.contains(stranger, 2.0)
+
+
+def test_there_is_room_for_so_many_and_the_oldest_go() -> None:
+    bans = Bans()
+    bans.add(ANN.fingerprint, until=60.0)
+    bans.add(BOB.fingerprint, until=60.0)
+    bans.add(ANN.fingerprint, until=60.0)  # which makes it the newest
+    for number in range(MAX_BANS - 1):
+        bans.add(str(number), until=30.0)
+    assert len(bans.left(0.0)) == MAX_BANS
+    assert bans.contains(ANN, 0.0)
+    assert not bans.contains(BOB, 0.0)
+
+
+def test_what_is_left_is_told_to_another_with_another_clock() -> None:
+    here, there = Bans(), Bans()
+    here.add(ANN.fingerprint, until=30.0)
+    here.add(BOB.fingerprint, until=10.0)
+    assert here.left(10.0) == [(ANN.fingerprint, 20.0)]
+    there.learn(here.left(10.0), now=500.0)
+    assert there.contains(ANN, 519.0)
+    assert not there.contains(ANN, 520.0)
+    assert not there.contains(BOB, 500.0)
+
+
+@pytest.mark.parametrize(("seconds", "until"), [(10.0, 30.0), (50.0, 50.0), (-5.0, 30.0)])
+def test_a_ban_that_is_known_is_made_no_shorter(seconds: float, until: float) -> None:
+    bans = Bans()
+    bans.add(ANN.fingerprint, until=30.0)
+    bans.learn([(ANN.fingerprint, seconds)], now=0.0)
+    assert bans.left(0.0) == [(ANN.fingerprint, until)]
+
+
+def test_no_ban_is_learnt_that_is_over_or_without_end() -> None:
+    bans = Bans()
+    bans.learn([("a", 0.0), ("b", -1.0), ("c", float("inf"))], now=0.0)
+    assert bans.left(0.0) == [("c", MAX_BAN_SECONDS)]

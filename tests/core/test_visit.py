@@ -80,7 +80,7 @@ def test_topics_and_patterns_are_limited() -> None:
 
 # What it is recognised by.
 
-VISIT = Visit(subscription=Subscription.of(["news"], ["a/*"]), ip="192.0.2.1", user="ann", data={"a": 1})
+VISIT = Visit(subscription=Subscription.of(["news"], ["a/*"]), ip="192.0.2.1", data={"a": 1})
 
 
 @pytest.mark.parametrize(
@@ -89,12 +89,13 @@ VISIT = Visit(subscription=Subscription.of(["news"], ["a/*"]), ip="192.0.2.1", u
         {"ip": "192.0.2.2"},
         {"ip": None},
         {"user": "bob"},
-        {"user": None},
         {"data": {"a": 2}},
         {"data": None},
         {"subscription": None},
         {"subscription": Subscription.of(["sport"], ["a/*"])},
         {"subscription": Subscription.of(["news"], ["b/*"])},
+        {"subscription": Subscription.of(["news", "a/*"])},  # a topic with the text of the pattern
+        {"subscription": Subscription.of(patterns=["news", "a/*"])},
         {"subscription": Subscription.of(["news"], ["a/*"], private=True)},
     ],
 )
@@ -116,10 +117,49 @@ def test_the_fingerprint_changes_with_nothing_else(change: dict[str, Any]) -> No
     assert replace(VISIT, **change).fingerprint == VISIT.fingerprint
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"ip": "192.0.2.2"}, {"data": None}, {"subscription": None}],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_user_is_recognised_by_nothing_else(change: dict[str, Any]) -> None:
+    ann = replace(VISIT, user="ann")
+    assert replace(ann, **change).fingerprint == ann.fingerprint
+    assert replace(ann, user="bob").fingerprint != ann.fingerprint
+
+
+def test_the_order_in_which_data_was_written_does_not_matter() -> None:
+    assert Visit(data={"a": 1, "b": 2}).fingerprint == Visit(data={"b": 2, "a": 1}).fingerprint
+
+
 def test_parts_of_a_fingerprint_do_not_run_into_each_other() -> None:
-    fingerprints = {Visit(ip=ip, user=user).fingerprint for ip, user in [("a', 'b", "c"), ("a", "b', 'c"), ("a", "b")]}
-    assert len(fingerprints) == 3
+    parts = [("a', 'b", "c"), ("a", "b', 'c"), ("a", "b")]
+    assert len({Visit(ip=ip, data=data).fingerprint for ip, data in parts}) == 3
     assert Visit(user="None").fingerprint != Visit().fingerprint
+    assert Visit(ip="None").fingerprint != Visit().fingerprint
+    assert Visit(data="null").fingerprint != Visit().fingerprint
+
+
+def nested(levels: int) -> Any:
+    data: Any = []
+    for _ in range(levels):
+        data = [data]
+    return data
+
+
+ODD = {
+    "nested": nested(100_000),
+    "nested in an object": {"a": nested(5000)},
+    "a long number": [10**5000],
+    "a key that is an object": {(1, 2): 3},
+    "half a character": ["\ud800"],
+}
+
+
+@pytest.mark.parametrize("data", ODD.values(), ids=ODD)
+def test_data_that_is_no_json_has_a_fingerprint(data: Any) -> None:
+    assert len(Visit(data=data).fingerprint) == 32
+    assert Visit(data=data).fingerprint != Visit().fingerprint
 
 
 def test_any_text_has_a_fingerprint() -> None:
@@ -127,7 +167,8 @@ def test_any_text_has_a_fingerprint() -> None:
         def __repr__(self) -> str:
             return "\ud800"
 
-    assert len(Visit(user="\ud800", data=Odd()).fingerprint) == 32
+    assert len(Visit(user="\ud800").fingerprint) == 32
+    assert len(Visit(ip="\ud800", data=Odd()).fingerprint) == 32
 
 
 # Whether it has everything.

@@ -178,6 +178,17 @@ async def test_a_token_is_its_connections_alone() -> None:
         assert not stranger.accepts(connections[0].token)  # another process has another secret
 
 
+@pytest.mark.parametrize(("keys", "shared"), [(("k", "k"), True), (("k", "another"), False), (("", ""), False)])
+async def test_tokens_are_known_to_those_with_the_same_cluster_key(keys: tuple[str, str], shared: bool) -> None:
+    configs = [HubConfig(pool=PoolConfig(size=1), detach=False, cluster_key=key) for key in keys]
+    async with running(configs[0]) as engine, running(configs[1]) as other:
+        connection, _, _ = await connected(engine)
+        assert other.connections.is_token(connection.id, connection.token) is shared
+        assert not other.connections.is_token(connection.id + "0", connection.token)
+        assert not other.connections.is_token("\ud800", connection.token)
+        assert (engine.knows_all_tokens, other.knows_all_tokens) == (bool(keys[0]), bool(keys[1]))
+
+
 @pytest.mark.parametrize("wrong", ["", "short", "{token}0", "{token}\ud800", "\u00e4", "{upper}"])
 async def test_no_other_text_is_a_token(engine: Engine, wrong: str) -> None:
     connection, _, _ = await connected(engine)
@@ -193,9 +204,9 @@ async def test_no_other_text_is_a_token(engine: Engine, wrong: str) -> None:
 async def test_an_event_of_its_own_has_all_the_fields_of_an_event(engine: Engine) -> None:
     connection, link, _ = await connected(engine)
     begin = len(link.written)
-    await connection.send({"n": 1}, type="step", id="s-1", retry=50)
+    await connection.send({"n": 1}, type="step", id="s-1", retry=500)
     await connection.send(Event("made before", type="other"))
-    step, other = Event({"n": 1}, type="step", id="s-1", retry=50), Event("made before", type="other")
+    step, other = Event({"n": 1}, type="step", id="s-1", retry=500), Event("made before", type="other")
     assert link.written[begin:] == step.encode() + other.encode()
     with pytest.raises(InvalidEvent):
         await connection.send("x", id="not allowed")

@@ -121,11 +121,11 @@ EACH = pytest.mark.parametrize("topic", [None, "job/7"], ids=["without a topic",
 
 @EACH
 async def test_a_generators_events_come_in_order_and_then_the_end(stage: Stage, topic: str | None) -> None:
-    script = Script("a", Event("b", type="step", id="s-1", retry=70), {"n": 1}, END)
+    script = Script("a", Event("b", type="step", id="s-1", retry=700), {"n": 1}, END)
     link = await stage.view(script, topic)
     await until(lambda: link.ended)
     assert link.events() == ["ssepool.open", "a", "b", '{"n":1}', "ssepool.close"]
-    for line in (b"event: step\n", b"id: s-1\n", b"retry: 70\n"):
+    for line in (b"event: step\n", b"id: s-1\n", b"retry: 700\n"):
         assert link.written.count(line) == 1
     assert b'data: {"reason":"completed"}' in closing(link)
     assert b"retry" not in closing(link)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from urllib.parse import urlsplit
 
-from ssepool.brokers.base import Broker, without_password
-from ssepool.config import HubConfig
+from ssepool.brokers.base import Broker
+from ssepool.config import HubConfig, without_password
 from ssepool.errors import ConfigError
 
 SCHEMES = {

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import NamedTuple
 
 from ssepool.brokers.record import Record
-from ssepool.config import HubConfig, KiB
+from ssepool.config import HubConfig, KiB, without_password
 from ssepool.core.event import Entry, Event
 from ssepool.core.window import Window
 from ssepool.errors import DuplicateEvent
@@ -154,14 +153,3 @@ def new_epoch() -> str:
 def duplicate(id: str) -> DuplicateEvent:
     """The error that `append` raises with `on_duplicate="refuse"`."""
     return DuplicateEvent(f"an event with the id {id!r} is in the history already (on_duplicate=refuse)")
-
-
-def without_password(url: str) -> str:
-    """A URL for logs and messages, without anything that may be a password, even one written without escapes."""
-    scheme, separator, rest = url.partition("://")
-    credentials, at, host = rest.rpartition("@")
-    if ":" in credentials:
-        credentials = credentials.partition(":")[0] + ":***"
-    query = host.partition("?")
-    shown = re.sub(r"(?i)(password|passwd|pass|secret|token)=[^&]*", r"\1=***", query[2])
-    return f"{scheme}{separator}{credentials}{at}{query[0]}{query[1]}{shown}"

@@ -23,16 +23,19 @@ EXAMPLES = """\
 Example: [bold]ssepool serve --pool-size 100 --max-waiting 20[/bold]
 
 A flag wins over the environment, which wins over the file: [bold]\\[pool] size = 100[/bold] in ssepool.toml.
+
+The key by which nodes know each other has no flag: [bold]SSEPOOL_CLUSTER_KEY[/bold], or cluster_key in the file.
 """
 """What the help shows below the options."""
 
 
 def with_settings(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for each setting, beside its own parameters; it gets all by `Setting.key`."""
+    """Give a command an option for each setting that is no secret, beside its own parameters; it gets all by
+    `Setting.key`."""
     signature = inspect.signature(function, eval_str=True)
     own = [item for item in signature.parameters.values() if item.kind is not item.VAR_KEYWORD]
     function.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[*own, *map(_option, config.settings())]
+        parameters=[*own, *(_option(item) for item in config.settings() if not item.secret)]
     )
     return function
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ssepool.core.visit import Visit
 
 KICK_SECONDS = 30.0
 """How long a kicked client is kept away by default."""
+
+MAX_BANS = 10_000
+"""Clients that are kept away at the same time at most; beyond that the first of them may come back."""
+
+MAX_BAN_SECONDS = 1e9
+"""How long a client is kept away at most: some thirty years."""
 
 
 class Bans:
@@ -16,7 +24,21 @@ class Bans:
 
     def add(self, fingerprint: str, until: float) -> None:
         """Keep the client with this fingerprint away until then."""
+        self._until.pop(fingerprint, None)
         self._until[fingerprint] = until
+        if len(self._until) > MAX_BANS:
+            del self._until[next(iter(self._until))]
+
+    def left(self, now: float) -> list[tuple[str, float]]:
+        """Fingerprints, and for how many seconds more each is kept away, in the order in which they were added."""
+        return [(fingerprint, round(until - now, 1)) for fingerprint, until in self._until.items() if until > now]
+
+    def learn(self, left: Iterable[tuple[str, float]], now: float) -> None:
+        """Add what another node has `left`. A ban that is known already is never made shorter."""
+        for fingerprint, seconds in left:
+            until = now + min(seconds, MAX_BAN_SECONDS)
+            if until > self._until.get(fingerprint, now):
+                self.add(fingerprint, until)
 
     def contains(self, visit: Visit, now: float) -> bool:
         """Whether this client is to stay away."""

@@ -90,6 +90,9 @@ class BrokerReport(msgspec.Struct, frozen=True):
     position: Annotated[Count, Meta(description="The position of the newest event that this process has.")]
     behind: Annotated[Count, Meta(description="Events that the broker has and this process has not.")]
     failing: Annotated[str | None, Meta(description="Why the broker cannot be reached; null if it can.")]
+    messages_dropped: Annotated[
+        Count, Meta(description="Messages between nodes that this process did not believe.")
+    ] = 0
 
 
 class NodeReport(Report, frozen=True, kw_only=True):

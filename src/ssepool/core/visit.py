@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from hashlib import sha256
+from reprlib import Repr
 from typing import Any, Protocol, Self
 from urllib.parse import parse_qs
 
@@ -16,6 +17,11 @@ from ssepool.core.topics import Subscription
 
 MAX_LAST_ID_CHARACTERS = 1024
 """Characters of a `Last-Event-ID` that are looked at; longer ones cannot be ours."""
+
+_bounded = Repr()
+_bounded.maxlevel = 10
+_bounded.maxdict = _bounded.maxlist = _bounded.maxtuple = _bounded.maxset = _bounded.maxfrozenset = 50
+_bounded.maxstring = _bounded.maxother = 1000
 
 Scope = Mapping[str, Any]
 """An ASGI scope."""
@@ -104,9 +110,21 @@ class Visit(msgspec.Struct, kw_only=True):
 
     @property
     def fingerprint(self) -> str:
-        """What every node recognises this client by when it comes back: address, user, subscription and data."""
-        private = self.subscription is not None and self.subscription.private
-        text = repr((self.ip, self.user, self.limited, private, repr(self.data)))
+        """What every node recognises this client by when it comes back: its user, or else address, subscription and
+        data."""
+        wanted = self.subscription or Subscription()
+        text = repr(
+            ("user", self.user)
+            if self.user is not None
+            else (
+                "client",
+                self.ip,
+                sorted(wanted.topics),
+                sorted(pattern.text for pattern in wanted.patterns),
+                wanted.private,
+                _text_of(self.data),
+            )
+        )
         return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
     @property
@@ -115,6 +133,18 @@ class Visit(msgspec.Struct, kw_only=True):
         if self.last_event_id == COMPLETED_ID:
             return True
         return self.source is not None and self.source.is_over_for(self.last_event_id)
+
+
+def _text_of(data: Any) -> str:
+    """Data as text: equal for equal JSON, and of bounded size for what else an application keeps on a connection."""
+    try:
+        return msgspec.json.encode(data, order="deterministic").decode()
+    except (TypeError, ValueError, RecursionError):
+        pass
+    try:
+        return _bounded.repr(data)
+    except ValueError:  # an int of more than 4300 digits, somewhere in it
+        return f"<{type(data).__name__}>"
 
 
 def requested_id(scope: Scope) -> str | None:

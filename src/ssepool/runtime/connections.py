@@ -119,7 +119,8 @@ class Connection:
 
     def accepts(self, token: str) -> bool:
         """Whether this is the token; takes as long for a wrong one as for the right one."""
-        return hmac.compare_digest(token.encode(errors="replace"), self.token.encode())
+        self._check()
+        return self._home.is_token(self.id, token)
 
     async def send(
         self, data: Any, *, type: str | None = None, id: str | None = None, retry: int | None = None
@@ -236,7 +237,11 @@ class Connections:
 
     def token(self, id: str) -> str:
         """The token of a connection, from its id."""
-        return hashlib.blake2b(id.encode(), key=self._secret, digest_size=16).hexdigest()
+        return hashlib.blake2b(id.encode(errors="replace"), key=self._secret, digest_size=16).hexdigest()
+
+    def is_token(self, id: str, token: str) -> bool:
+        """Whether this is the token of a connection; takes as long for a wrong one as for the right one."""
+        return hmac.compare_digest(token.encode(errors="replace"), self.token(id).encode())
 
     async def receive(self, connection: Connection, data: Any) -> None:
         """Hand a client's own data to the `on_message` hooks. Raises `ConnectionReleased`."""

@@ -15,6 +15,7 @@ from ssepool.config import HubConfig
 from ssepool.core.bans import Bans
 from ssepool.core.event import Event
 from ssepool.core.frames import jittered
+from ssepool.core.keys import token_key
 from ssepool.core.pool import Pool
 from ssepool.core.states import PoolState, Reason
 from ssepool.core.stats import HubStats
@@ -74,10 +75,13 @@ class Engine:
             broker or connect(config), self.feeds.dispatch, self.feeds.announce_loss, self.delivery.room, now
         )
         """What is at hand of the broker's order."""
+        shared = token_key(config)
         self.connections = Connections(
-            self.pool, self.feeds, self.hooks, node=self.node, secret=secrets.token_bytes(32), now=now
+            self.pool, self.feeds, self.hooks, node=self.node, secret=shared or secrets.token_bytes(32), now=now
         )
         """Who holds the slots."""
+        self.knows_all_tokens = shared is not None
+        """Whether the connections of other nodes have tokens of the same key."""
         self.links = LinkContext(self.pool, self.delivery, now, self.retry, config.lag_policy)
         """What each link is made with."""
         self.streamer: Streamer | None = None

@@ -7,9 +7,10 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+import msgspec
 import pytest
 
-from channel import Channel, Port, arrives, member, met, opened
+from channel import Channel, Port, arrives, member, met, opened, sealed
 from ssepool.brokers.base import MAX_MESSAGE_BYTES
 from ssepool.config import KiB
 from ssepool.errors import BrokerError, ConnectionReleased
@@ -22,6 +23,7 @@ from ssepool.runtime.cluster.cluster import (
     Cluster,
 )
 from ssepool.runtime.cluster.messages import ANSWER, BYE, HERE, AskReport, Ban, Kick, Message, Receive
+from ssepool.runtime.cluster.seal import Seal
 from virtual import in_virtual_time, now
 
 KICK = Kick("x-0-1", 1.0)
@@ -545,7 +547,7 @@ async def test_what_is_not_understood_is_logged_and_harms_nothing(
     async with opened(trio.a, trio.b):
         await met(trio.a, trio.b)
         with caplog.at_level(logging.WARNING, "ssepool"):
-            trio.channel.deliver(data)
+            trio.channel.deliver(sealed(data))
             await asyncio.sleep(0.1)
         assert [line.partition(":")[0] for line in caplog.messages] == [
             "a message of the side channel was not understood"
@@ -581,10 +583,70 @@ async def test_an_answer_of_another_shape_is_logged_and_left_out(body: bytes, ca
         await asyncio.sleep(0.1)
         for kind in ("message", "kick"):
             ref = trio.channel.of_kind(kind)[-1].ref
-            trio.channel.deliver(b'{"kind":"answer","sender":"b","to":"a","ref":%d,"body":%s}' % (ref, body))
+            content = b'{"kind":"answer","sender":"b","to":"a","ref":%d,"body":%s}' % (ref, body)
+            trio.channel.deliver(sealed(content))
         assert (await asking, await kicking) == ({}, {"c": False})
         assert caplog.messages
         assert (names(trio.a), trio.ports[0].listened) == (["b", "c"], 1)
+
+
+# What is not for this node, or not to be believed.
+
+
+@in_virtual_time
+async def test_no_body_is_read_of_a_message_for_another_node(caplog: pytest.LogCaptureFixture) -> None:
+    trio = Trio()
+    asked = answers(trio.a), answers(trio.b)
+    async with opened(trio.a, trio.b):
+        await met(trio.a, trio.b)
+        for kind in (HERE, "kick", ANSWER):
+            trio.channel.say(kind, "z", "no body of this kind", to="c")
+        trio.channel.say("kick", "z", KICK, to="b")
+        await asyncio.sleep(0.1)
+        assert asked == ([], [KICK])
+        assert (names(trio.a), caplog.messages) == (["b"], [])
+
+
+@in_virtual_time
+async def test_an_answer_is_for_the_node_that_asks() -> None:
+    trio = Trio()
+    answers(trio.b)
+    answers(trio.c)
+    async with opened(*trio.nodes):
+        await met(*trio.nodes)
+        await trio.a.ask(KICK, nodes=["b", "c"])
+        await trio.a.ask(KICK, nodes=["b"])
+        assert [message.to for message in trio.channel.of_kind(ANSWER)] == ["a"] * 3
+        assert [message.to for message in trio.channel.of_kind("kick")] == [None, "b"]
+
+
+@in_virtual_time
+async def test_a_message_that_no_node_has_written_is_not_believed(caplog: pytest.LogCaptureFixture) -> None:
+    trio = Trio()
+    asked = answers(trio.a)
+    stranger = Seal(b"another key", wall_clock=lambda: 0.0)
+    async with opened(trio.a, trio.b):
+        await met(trio.a, trio.b)
+        body = msgspec.Raw(msgspec.json.encode(KICK))
+        trio.channel.deliver(stranger.close(Message("kick", "b", "a", 7, body)))
+        trio.channel.deliver(stranger.close(Message(BYE, "b")))
+        trio.channel.deliver(stranger.close(Message(HERE, "z", body=msgspec.Raw(msgspec.json.encode(trio.c.me)))))
+        trio.channel.deliver(b'{"kind":"bye","sender":"b"}')
+        await asyncio.sleep(0.1)
+        assert asked == []
+        assert names(trio.a) == ["b"]
+        assert (trio.a.dropped, trio.b.dropped) == (4, 4)
+        assert len(caplog.messages) == 2  # one of each node
+
+
+@in_virtual_time
+async def test_nodes_of_two_keys_do_not_know_each_other() -> None:
+    trio = Trio()
+    other = member("d", Port(trio.channel), seal=Seal(b"another key", now=now()))
+    async with opened(trio.a, trio.b, other):
+        await met(trio.a, trio.b)
+        assert (names(trio.a), names(other)) == (["b"], [])
+        assert other.dropped > 0
 
 
 # Without others, and the end.

@@ -8,6 +8,9 @@ import msgspec
 import pytest
 
 from parts import report_of
+from ssepool.brokers.base import MAX_MESSAGE_BYTES
+from ssepool.config import KiB
+from ssepool.core.bans import MAX_BAN_SECONDS, MAX_BANS, Bans
 from ssepool.core.pool import Pool
 from ssepool.runtime.cluster import messages
 from ssepool.runtime.cluster.messages import ConnectionInfo, Message, Page, Question
@@ -28,6 +31,7 @@ QUESTIONS: dict[str, list[Question[Any]]] = {
     "connection": [messages.DescribeConnection("abc-0-1")],
     "kick": [messages.Kick("abc-0-1", 30.0)],
     "ban": [messages.Ban("f" * 32, 0.5)],
+    "bans": [messages.AskBans()],
     "message": [messages.Receive("abc-0-1", "token", data) for data in (None, "text", [1, {"x": 2.5}], "\u2028\x00")],
     "report": [messages.AskReport(), messages.AskReport(True)],
     "resize": [messages.Resize(7)],
@@ -39,6 +43,7 @@ ANSWERS: dict[str, list[Any]] = {
     "connection": [INFO, None],
     "kick": [True, False],
     "ban": [None],
+    "bans": [[], [("f" * 32, 0.5)]],
     "message": ["accepted", "invalid_token", "not_found"],
     "report": [REPORT, msgspec.structs.replace(REPORT, cells="ffo")],
     "resize": [True],
@@ -91,6 +96,13 @@ def test_a_message_is_read_as_it_was_written(message: Message) -> None:
     read = msgspec.json.decode(data, type=Message)
     assert (read.kind, read.sender, read.to, read.ref) == (message.kind, message.sender, message.to, message.ref)
     assert bytes(read.body) == bytes(message.body)
+
+
+def test_as_many_bans_as_there_may_be_fit_into_a_message() -> None:
+    bans = Bans()
+    for number in range(MAX_BANS):
+        bans.add(f"{number:032}", until=MAX_BAN_SECONDS)
+    assert len(msgspec.json.encode(bans.left(0.25))) < MAX_MESSAGE_BYTES - KiB
 
 
 def test_what_a_later_version_adds_to_a_message_does_no_harm() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -22,8 +23,9 @@ from ssepool.core.topics import Subscription
 from ssepool.core.visit import Visit
 from ssepool.errors import BrokerError, ConfigError
 from ssepool.runtime.admission.admission import is_to_stay_away
+from ssepool.runtime.cluster.cluster import ANSWER_SECONDS
 from ssepool.runtime.cluster.messages import FindConnections, Message
-from ssepool.runtime.cluster.nodes import Nodes, share
+from ssepool.runtime.cluster.nodes import MAX_ASKED_FOR_BANS, Nodes, share
 from ssepool.runtime.connections import Connection
 from virtual import in_virtual_time, now
 
@@ -65,10 +67,11 @@ def visit_of(user: str) -> Visit:
 
 
 @contextlib.asynccontextmanager
-async def sites(count: int = 2, *, workers: bool = False) -> AsyncIterator[Sites]:
-    """So many nodes that know each other; with `workers` they are those of one port."""
+async def sites(count: int = 2, *, workers: bool = False, **settings: Any) -> AsyncIterator[Sites]:
+    """So many nodes that know each other; with `workers` they are those of one port. `settings` are those of the
+    hub."""
     channel = Channel()
-    config = HubConfig(pool=dataclasses.replace(QUIET, size=10), detach=False)
+    config = HubConfig(pool=dataclasses.replace(QUIET, size=10), detach=False, **settings)
     async with contextlib.AsyncExitStack() as stack:
         engines = [await stack.enter_async_context(running(config, now=now())) for _ in range(count)]
         found = Sites(Site(engine, channel) for engine in sorted(engines, key=lambda engine: engine.node))
@@ -161,6 +164,58 @@ async def test_a_client_that_may_come_back_at_once_is_sent_away_all_the_same() -
         assert not b.keeps_away("ann")
 
 
+@in_virtual_time
+async def test_a_node_that_starts_keeps_away_whom_the_others_keep_away() -> None:
+    async with sites() as (a, b):
+        connection = await a.client("mallory")
+        a.nodes.send_away(connection, 30.0)
+        await asyncio.sleep(10.0)
+        async with running(now=now()) as engine:
+            new = Site(engine, a.cluster._channel.channel)  # type: ignore[union-attr]
+            async with opened_nodes(new.cluster):
+                await new.nodes.learn_bans()
+                assert new.keeps_away("mallory")
+                assert not new.keeps_away("ann")
+                await asyncio.sleep(20.0)
+                assert [site.keeps_away("mallory") for site in (a, b, new)] == [False] * 3
+
+
+@in_virtual_time
+async def test_only_some_nodes_are_asked_for_their_bans_and_each_alone() -> None:
+    async with sites(6) as found:
+        await found[0].nodes.learn_bans()
+        asked = found.channel.of_kind("bans")
+        assert len(asked) == len({message.to for message in asked}) == MAX_ASKED_FOR_BANS
+        assert len(found.channel.of_kind("answer")) == MAX_ASKED_FOR_BANS
+
+
+@pytest.mark.parametrize("trouble", ["nobody else", "no answer", "refused"])
+@in_virtual_time
+async def test_a_node_starts_without_the_bans_of_others_if_it_has_to(
+    trouble: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with sites(1 if trouble == "nobody else" else 2) as found:
+        a = found[0]
+        if trouble == "no answer":
+            found.silence(found[1])
+        elif trouble == "refused":
+            a.cluster._channel.refuses = True  # type: ignore[union-attr]
+        began = now()()
+        await a.nodes.learn_bans()
+        assert now()() - began <= ANSWER_SECONDS + 0.01
+        assert len(caplog.messages) == (trouble != "nobody else")
+        if trouble == "refused":
+            a.cluster._channel.refuses = False  # type: ignore[union-attr]
+
+
+@in_virtual_time
+async def test_a_ban_without_end_is_told_to_all() -> None:
+    async with sites() as (a, b):
+        a.nodes.send_away(await a.client("mallory"), math.inf)
+        await asyncio.sleep(0.1)
+        assert b.keeps_away("mallory")
+
+
 Call = Callable[[Nodes, str, Connection], Awaitable[Any]]
 
 CALLS: dict[str, tuple[Call, Any]] = {
@@ -243,6 +298,21 @@ async def test_a_clients_own_data_gets_to_the_hooks_of_its_node_alone(
         assert received == ([(b.name, connection.id, {"x": 1})] * 2 if outcome == "accepted" else [])
 
 
+@pytest.mark.parametrize(("given", "outcome"), TOKENS.values(), ids=TOKENS)
+@in_virtual_time
+async def test_with_a_key_that_nodes_share_a_wrong_token_goes_to_no_other_node(
+    given: Callable[[Connection], tuple[str, str]], outcome: str
+) -> None:
+    async with sites(cluster_key="k") as found:
+        a, b = found
+        id, token = given(await b.client())
+        known = "invalid_token" if id.startswith(b.name) and outcome == "not_found" else outcome
+        assert a.nodes.expects(id, token) == known
+        assert await a.nodes.receive(id, token, {"x": 1}) == known
+        assert len(found.channel.of_kind("message")) == (outcome == "accepted")
+        assert b.nodes.expects(id, token) == outcome
+
+
 @in_virtual_time
 async def test_data_says_that_its_client_is_there() -> None:
     async with sites() as (a, b):
@@ -288,8 +358,10 @@ async def test_a_report_says_which_process_it_is_of_and_how_it_stands_with_its_b
         assert (report.broker.url, report.broker.behind, report.broker.failing) == ("memory://", 0, None)
         a.engine.log.failing = BrokerError("on purpose")
         a.engine.log.bounds = a.engine.log.bounds._replace(newest=a.engine.log.position + 3)
+        a.cluster._receive(b"of nobody")
         ((report,), _) = await a.nodes.reports()
         assert (report.broker.behind, report.broker.failing) == (3, "on purpose")
+        assert report.broker.messages_dropped == 1
 
 
 @in_virtual_time

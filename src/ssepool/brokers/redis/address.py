@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from ssepool.brokers.base import without_password
-from ssepool.config import HubConfig
+from ssepool.config import HubConfig, without_password
 from ssepool.errors import ConfigError
 
 OPTIONS = {

@@ -20,6 +20,7 @@ from ssepool.brokers.base import MAX_MESSAGE_BYTES
 from ssepool.core.report import Node
 from ssepool.errors import BrokerError, SSEPoolError
 from ssepool.runtime.cluster.messages import ANSWER, BYE, HERE, Message, Question
+from ssepool.runtime.cluster.seal import ENCODER, Seal
 from ssepool.runtime.tasks import Tasks
 
 logger = logging.getLogger("ssepool")
@@ -48,11 +49,6 @@ RETRY_SECONDS = 1.0
 Q = TypeVar("Q", bound=Question[Any])
 A = TypeVar("A")
 
-ENCODER = msgspec.json.Encoder()
-"""Of messages and their bodies."""
-DECODER = msgspec.json.Decoder(Message)
-"""Of messages; the body stays as it is."""
-
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What reading a message can raise: msgspec has errors of its own, but not for bytes that are no UTF-8 and for what is
 nested too deeply."""
@@ -78,16 +74,19 @@ class Cluster:
         node: str,
         channel: SideChannel | None,
         tasks: Tasks,
+        seal: Seal,
         *,
         broker_timeout: float,
         now: Callable[[], float],
     ) -> None:
-        """`node` is this hub's name. Without a channel there is nobody else, and all calls return at once.
-        `broker_timeout` bounds an announcement and `now` is the hub's clock, both in seconds."""
+        """`node` is this hub's name. Without a channel there is nobody else, and all calls return at once. `seal` is
+        what messages are written and believed with. `broker_timeout` bounds an announcement and `now` is the hub's
+        clock, both in seconds."""
         self.me = Node(node, socket.gethostname(), os.getpid())
         """This hub, as the others know it."""
         self._channel = channel
         self._tasks = tasks
+        self._seal = seal
         self._broker_timeout = broker_timeout
         self._now = now
         self._others: dict[str, tuple[Node, float]] = {}
@@ -143,11 +142,26 @@ class Cluster:
                     self._met.clear()
                     await self._met.wait()
 
+    async def meet_any(self) -> None:
+        """Return when another node has been heard of, or none will be soon."""
+        if not self._running:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ANSWER_SECONDS):
+                while not self.others:
+                    self._met.clear()
+                    await self._met.wait()
+
     # What the hub does with it.
 
     def on(self, question: type[Q], handler: Callable[[Q], Awaitable[Any]]) -> None:
         """Call `handler(question)` for questions of a type; what it returns is the answer to the node that asks."""
         self._handlers[question.kind] = (question, handler)
+
+    @property
+    def dropped(self) -> int:
+        """Messages that were not believed."""
+        return self._seal.dropped
 
     @property
     def others(self) -> list[Node]:
@@ -216,7 +230,7 @@ class Cluster:
 
     async def _send(self, message: Message) -> None:
         assert self._channel is not None
-        data = ENCODER.encode(message)
+        data = self._seal.close(message)
         if len(data) > MAX_MESSAGE_BYTES:
             raise BrokerError(f"a message of {len(data)} bytes to other nodes exceeds {MAX_MESSAGE_BYTES}")
         await self._channel.send(data)
@@ -263,8 +277,9 @@ class Cluster:
 
     def _receive(self, data: bytes) -> None:
         try:
-            message = DECODER.decode(data)
-            self._take(message)
+            message = self._seal.open(data)
+            if message is not None:
+                self._take(message)
         except UNREADABLE as error:
             # Another version of this hub, or another program that uses the same name.
             logger.warning("a message of the side channel was not understood: %s", error)

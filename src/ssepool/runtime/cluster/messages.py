@@ -29,6 +29,8 @@ class Message(msgspec.Struct, omit_defaults=True):
     """The question that this asks or answers; 0 if nobody waits for an answer."""
     body: msgspec.Raw = msgspec.Raw(b"null")
     """The struct of the kind, or the answer, as JSON."""
+    time: float = 0.0
+    """When it was sent, in seconds since the epoch."""
 
 
 HERE = "here"
@@ -129,6 +131,13 @@ class Ban(Question[None], frozen=True):
     """What the client is recognised by."""
     seconds: float
     """How long it is kept away."""
+
+
+class AskBans(Question[list[tuple[str, float]]], frozen=True):
+    """Whom a node keeps away: fingerprints, and for how many seconds more. With `MAX_BANS` it fits into a message."""
+
+    kind = "bans"
+    answer = list[tuple[str, float]]
 
 
 Outcome = Literal["accepted", "invalid_token", "not_found"]

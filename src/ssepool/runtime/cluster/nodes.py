@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import msgspec
 
 from ssepool.config import PoolConfig
+from ssepool.core.bans import MAX_BAN_SECONDS
 from ssepool.core.report import BrokerReport, Node, NodeReport, PoolReport, merged
 from ssepool.errors import BrokerError, ConfigError
 from ssepool.runtime.cluster.cluster import Cluster
 from ssepool.runtime.cluster.messages import (
+    AskBans,
     AskReport,
     Ban,
     ConnectionInfo,
@@ -30,6 +34,11 @@ from ssepool.runtime.cluster.presence import describe, merge, page_of
 from ssepool.runtime.connections import Connection
 from ssepool.runtime.engine import Engine
 
+logger = logging.getLogger("ssepool")
+
+MAX_ASKED_FOR_BANS = 3
+"""Nodes that a new one asks whom they keep away: each should know all, but one of them may be new too."""
+
 A = TypeVar("A")
 
 
@@ -46,6 +55,7 @@ class Nodes:
         cluster.on(DescribeConnection, self._describe_here)
         cluster.on(Kick, self._kick_here)
         cluster.on(Ban, self._ban_here)
+        cluster.on(AskBans, self._bans_here)
         cluster.on(Receive, self._receive_here)
         cluster.on(AskReport, self._report_here)
         cluster.on(Resize, self._resize_here)
@@ -72,17 +82,36 @@ class Nodes:
     def send_away(self, connection: Connection, seconds: float) -> None:
         """As `kick`, for a connection of this node. For 0 seconds it may come back at once."""
         if seconds > 0:
+            seconds = min(seconds, MAX_BAN_SECONDS)
             fingerprint = connection.visit.fingerprint
             self._ban(fingerprint, seconds)
             self._cluster.spread(Ban(fingerprint, seconds))
         connection.close()
 
+    async def learn_bans(self) -> None:
+        """Keep away whom the other nodes keep away: for a node that has just been opened."""
+        await self._cluster.meet_any()
+        names = [node.node for node in self._cluster.others]
+        asked = random.sample(names, min(len(names), MAX_ASKED_FOR_BANS))
+        try:
+            answers = await asyncio.gather(*(self._cluster.ask(AskBans(), nodes=[name]) for name in asked))
+        except BrokerError as error:
+            logger.warning("the other nodes could not be asked whom they keep away: %s", error)
+            return
+        for answer in answers:
+            for left in answer.values():
+                self._engine.bans.learn(left, self._engine.now())
+
     def expects(self, id: str, token: str) -> Outcome:
         """What will become of a client's own data, as far as that is known before it is there: `accepted` also where
-        another node has to be asked."""
+        another node has to be asked. With a key that the nodes share a wrong token is known of all their connections.
+        """
         node = id.partition("-")[0]
         if node != self._engine.node:
-            return "accepted" if self._knows(node) else "not_found"
+            if not self._knows(node):
+                return "not_found"
+            wrong = self._engine.knows_all_tokens and not self._engine.connections.is_token(id, token)
+            return "invalid_token" if wrong else "accepted"
         connection = self._find(id)
         if connection is None:
             return "not_found"
@@ -93,6 +122,8 @@ class Nodes:
 
         Data that is too big for a message between nodes raises `BrokerError`.
         """
+        if (outcome := self.expects(id, token)) != "accepted":
+            return outcome
         return await self._where(id, Receive(id, token, data), self._receive_here) or "not_found"
 
     # Pools.
@@ -188,6 +219,9 @@ class Nodes:
     async def _ban_here(self, order: Ban) -> None:
         self._ban(order.fingerprint, order.seconds)
 
+    async def _bans_here(self, question: AskBans) -> list[tuple[str, float]]:
+        return self._engine.bans.left(self._engine.now())
+
     def _ban(self, fingerprint: str, seconds: float) -> None:
         self._engine.bans.add(fingerprint, self._engine.now() + seconds)
 
@@ -207,6 +241,7 @@ class Nodes:
             position=log.position,
             behind=max(0, log.bounds.newest - log.position),
             failing=None if log.failing is None else str(log.failing),
+            messages_dropped=self._cluster.dropped,
         )
         cells = engine.pool.cells() if question.cells else msgspec.UNSET
         return NodeReport.of(engine.stats(), host=me.host, pid=me.pid, worker=me.worker, broker=broker, cells=cells)
