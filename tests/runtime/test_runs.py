@@ -197,7 +197,7 @@ async def test_what_was_published_to_the_topic_before_is_not_the_runs(stage: Sta
 
 
 async def test_events_keep_their_fields_but_go_to_the_runs_topic_alone(stage: Stage) -> None:
-    event = Event("x", ("elsewhere",), "step", "chosen", 50, private=True)
+    event = Event("x", ("elsewhere",), "step", "chosen", 500, private=True)
     script = Script(event, END)
     run = stage.run(script, "job/7")
     run.attend(Viewer(), nowhere)
