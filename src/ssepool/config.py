@@ -67,6 +67,7 @@ class PoolConfig:
     max_per_ip: int | None = setting(None, "connections and waiters of one address at most", min=1)
     max_per_user: int | None = setting(None, "connections and waiters of one user at most", min=1)
     max_per_topic: int | None = setting(None, "connections and waiters of one topic or pattern at most", min=1)
+    max_patterns: int = setting(1000, "different patterns of all clients of GET /events at most; each takes 100 KB")
 
     def __post_init__(self) -> None:
         check(self)

@@ -151,10 +151,11 @@ LEFT_GETS: dict[str, tuple[Scope, str]] = {
 def test_the_visit_of_a_subscription_is_that_of_the_route(hub: Hub) -> None:
     scope = get("topic=a&topic=b&pattern=c/*&data=%7B%22n%22:1%7D", headers=[(b"last-event-id", b"x-1")])
     visit = hub.parts.shortcuts.subscription(scope)
-    assert visit == read_visit(scope)
+    assert visit == read_visit(hub.parts.engine, scope)
     assert (visit.ip, visit.user, visit.data, visit.last_event_id) == ("10.0.0.1", None, {"n": 1}, "x-1")
     assert visit.subscription == Subscription.of(["a", "b"], ["c/*"])
     assert not visit.subscription.private
+    assert visit.bounded == ("c/*",)
 
 
 def test_a_subscription_is_recognised_behind_the_prefix_of_a_mount(hub: Hub) -> None:

@@ -230,7 +230,9 @@ class Subscription(msgspec.Struct, frozen=True, cache_hash=True):
         names, texts = frozenset(topics), frozenset(patterns)
         if not 0 < len(names) + len(texts) <= max_names:
             raise InvalidTopic(f"{len(names)} topics and {len(texts)} patterns; it takes 1 to {max_names} names in all")
-        self = cls(frozenset(map(check_topic, names)), frozenset(map(Pattern, texts)), bool(private))
+        # In order, so that of two that are equal every process keeps the same.
+        wanted = sorted(map(Pattern, texts), key=lambda pattern: pattern.text)
+        self = cls(frozenset(map(check_topic, names)), frozenset(wanted), bool(private))
         if compiled:
             self.compile()
         return self

@@ -14,6 +14,7 @@ from ssepool.core.visit import Scope as AnyScope
 from ssepool.core.visit import Visit
 from ssepool.http.errors import APIError
 from ssepool.http.query import pairs_of
+from ssepool.runtime.admission.admission import is_refused
 from ssepool.runtime.admission.response import EventStream
 from ssepool.runtime.engine import Engine
 
@@ -50,17 +51,23 @@ class Subscribe:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream to one client. Raises the errors of `read_visit`."""
-        await EventStream(self._engine, read_visit(scope))(scope, receive, send)
+        await EventStream(self._engine, read_visit(self._engine, scope))(scope, receive, send)
 
 
-def read_visit(scope: AnyScope) -> Visit:
+def read_visit(engine: Engine, scope: AnyScope) -> Visit:
     """The visit of a request for the stream, from its ASGI scope. A stranger has no right to private events.
 
-    Raises `APIError` (400) or `InvalidTopic`.
+    Nothing is compiled for a client that is turned away. Raises `APIError` (400) or `InvalidTopic`.
     """
     query = read_subscription(scope["query_string"])
-    subscription = Subscription.of(query["topic"], query["pattern"], private=False)
-    return Visit.of(scope, subscription, data=query["data"])
+    patterns = query["pattern"]
+    subscription = Subscription.of(query["topic"], patterns, private=False, compiled=False)
+    visit = Visit.of(scope, subscription, data=query["data"])
+    if patterns:
+        visit.stranger = True
+        if not is_refused(engine, visit):
+            subscription.compile()
+    return visit
 
 
 def read_subscription(query_string: bytes) -> dict[str, Any]:
