@@ -95,6 +95,7 @@ class HubConfig:
     detach: bool = setting(True, "take sockets over from the server where that is possible")
     handle_signals: bool = setting(True, "end all streams on SIGTERM and SIGINT, before the server waits for them")
     allow_origins: tuple[str, ...] = setting((), "origins of other sites that may connect; * = all")
+    allow_regexp: bool = setting(False, "let clients of GET /events use regular expressions in patterns: (...)")
 
     def __post_init__(self) -> None:
         check(self)

@@ -1,9 +1,10 @@
-"""GET /events: how many patterns strangers may have, and that nothing is compiled for those who are turned away."""
+"""GET /events: what patterns a stranger may have, and that nothing is compiled for those who are turned away."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -27,6 +28,51 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(topics, "URLPattern", counted)
     return seen
+
+
+# Regular expressions
+
+
+@pytest.mark.parametrize("pattern", ["(a)", "orders/(\\d+)", ":id(\\d+)", "a/\\\\(b)", "https://e.com/(a)", "("])
+async def test_a_regular_expression_is_refused_before_anything_is_compiled(
+    http: httpx.AsyncClient, compiled: list[Any], pattern: str
+) -> None:
+    answer = await http.get("/events", params={"pattern": ["never/seen/*", pattern]})
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert error["code"] == "invalid_topic"
+    assert repr(pattern) in error["message"] and "allow_regexp" in error["message"]
+    assert compiled == []
+
+
+@pytest.mark.parametrize("pattern", ["orders/:id", "*", "a{/:b}?", "a\\(b\\)/*", "https://*/a"])
+async def test_all_else_is_allowed(subscribe: Subscribe, hub: Hub, pattern: str) -> None:
+    stream = await subscribe("pattern=" + quote(pattern))
+    connection = hub.connection(stream.id)
+    assert connection is not None and connection.patterns == (pattern,)
+
+
+class TestAllowed:
+    @pytest.fixture
+    def config(self) -> HubConfig:
+        return HubConfig(pool=PoolConfig(size=4), allow_regexp=True)
+
+    async def test_a_regular_expression_is_allowed_where_the_operator_says_so(
+        self, hub: Hub, subscribe: Subscribe
+    ) -> None:
+        stream = await subscribe("pattern=" + quote("orders/(\\d+)"))
+        await hub.publish("orders/x", "no")
+        await hub.publish("orders/7", "yes")
+        assert (await stream.next()).data == "yes"
+
+    @pytest.mark.parametrize("pattern", ["(" + "\\w" * 32 + ")", "(a{9})"])
+    async def test_one_that_costs_too_much_is_still_refused(
+        self, http: httpx.AsyncClient, compiled: list[Any], pattern: str
+    ) -> None:
+        answer = await http.get("/events", params={"pattern": pattern})
+        assert answer.status_code == 400
+        assert "64 characters at most and no braces" in answer.json()["error"]["message"]
+        assert compiled == []
 
 
 # Who is turned away
