@@ -86,7 +86,8 @@ def read_subscription(query_string: bytes, *, allow_regexp: bool) -> dict[str, A
             found["data"] = read_data(value)
         elif name in found:
             found[name].append(value)
-    check_patterns(found["pattern"], allow_regexp=allow_regexp)
+    if patterns := found["pattern"]:
+        check_patterns(patterns, allow_regexp=allow_regexp)
     return found
 
 
