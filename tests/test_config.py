@@ -66,6 +66,7 @@ def test_defaults_are_the_documented_ones() -> None:
     assert (pool.heartbeat_interval, pool.ack_timeout, pool.send_timeout) == (15, 30, 20)
     assert (pool.idle_timeout, pool.max_lifetime, pool.reap_interval, pool.announce_queue) == (3600, 0, 1, False)
     assert (pool.max_per_ip, pool.max_per_user, pool.max_per_topic) == (None, None, None)
+    assert pool.max_patterns == 1000
     assert (hub.history_events, hub.history_bytes, hub.history_age) == (10_000, 64 * 2**20, 3600)
     assert (hub.lag_policy, server.host) == ("skip", "127.0.0.1")
 

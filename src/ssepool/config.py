@@ -98,6 +98,7 @@ class PoolConfig:
     max_per_ip: int | None = setting(None, "connections and waiters of one address at most", min=1)
     max_per_user: int | None = setting(None, "connections and waiters of one user at most", min=1)
     max_per_topic: int | None = setting(None, "connections and waiters of one topic or pattern at most", min=1)
+    max_patterns: int = setting(1000, "different patterns of all clients of GET /events at most; each takes 100 KB")
 
     def __post_init__(self) -> None:
         check(self)
@@ -126,6 +127,7 @@ class HubConfig:
     detach: bool = setting(True, "take sockets over from the server where that is possible")
     handle_signals: bool = setting(True, "end all streams on SIGTERM and SIGINT, before the server waits for them")
     allow_origins: tuple[str, ...] = setting((), "origins of other sites that may connect; * = all")
+    allow_regexp: bool = setting(False, "let clients of GET /events use regular expressions in patterns: (...)")
 
     def __post_init__(self) -> None:
         check(self)

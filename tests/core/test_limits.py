@@ -72,6 +72,32 @@ def test_the_sentence_names_setting_value_and_who(
     assert limits.exceeded(limits.keys(ip, user, topics)) is None
 
 
+def test_different_patterns_are_bounded_however_many_have_them() -> None:
+    limits = Limits(PoolConfig(max_patterns=3))
+    one, two = limits.keys("::1", None, ["*"], ["*", "a/*"]), limits.keys("::1", None, ["*"], ["*", "b/*"])
+    assert one == (("pattern", "*"), ("pattern", "a/*"))
+    for keys in (one, one, two):
+        assert limits.exceeded(keys) is None
+        limits.take(keys)
+    assert limits.exceeded(two) is None
+    assert limits.exceeded(limits.keys(None, None, [], ["c"])) == "max_patterns=3 does not allow 1 more than 3"
+    limits.give(one)
+    assert limits.exceeded(limits.keys(None, None, [], ["c"])) is not None
+    limits.give(one)
+    assert limits.exceeded(limits.keys(None, None, [], ["c"])) is None
+    assert limits.exceeded(limits.keys(None, None, [], ["c", "d"])) == "max_patterns=3 does not allow 2 more than 2"
+    limits.give(two)
+    assert limits.taken() == {}
+
+
+def test_patterns_and_other_limits_are_counted_apart() -> None:
+    limits = Limits(PoolConfig(max_per_topic=1, max_patterns=0))
+    limits.take(limits.keys(None, None, ["*"]))
+    assert limits.exceeded(limits.keys(None, None, ["a"])) is None
+    assert limits.exceeded(limits.keys(None, None, ["a"], ["a"])) == "max_patterns=0 does not allow 1 more than 0"
+    assert not Limits(PoolConfig(max_patterns=1))  # which nobody who has no pattern has to ask
+
+
 def test_looking_takes_nothing() -> None:
     limits = Limits(ALL)
     for _ in range(10):

@@ -577,6 +577,49 @@ def test_whether_a_limit_would_be_exceeded_is_told_without_asking_for_a_slot() -
     assert (pool.stats(), pool.limits.taken()) == before
 
 
+def test_patterns_beyond_the_bound_are_refused_until_others_have_left() -> None:
+    pool = pool_of(1, max_patterns=1)
+    first = stream_of(pool, patterns=["a/*"])
+    waiter = pool.acquire(0.0, Client(), patterns=["a/*"])
+    assert isinstance(waiter, Waiter)
+    pool.leave(waiter)
+    with pytest.raises(PoolFull, match="max_patterns=1 does not allow 1 more than 1"):
+        pool.acquire(0.0, Client(), patterns=["b/*"])
+    assert pool.exceeds(None, None, [], ["b/*"])
+    pool.release(first, 1.0)
+    stream_of(pool, patterns=["b/*"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "change", "who"),
+    [
+        ({}, lambda pool: pool.drain(0.0, 1.0), {}),
+        ({}, lambda pool: pool.close(), {}),
+        ({"max_per_user": 1}, lambda pool: stream_of(pool, user="ann"), {"user": "ann"}),
+        ({"max_patterns": 0}, lambda pool: None, {"patterns": ["*"]}),
+        ({"on_full": "reject"}, lambda pool: [stream_of(pool) for _ in range(2)], {}),
+        ({"max_waiting": 0}, lambda pool: [stream_of(pool) for _ in range(2)], {}),
+    ],
+)
+def test_whether_a_request_would_be_refused_is_told_without_asking(
+    settings: dict[str, Any], change: Callable[[Pool], object], who: dict[str, Any]
+) -> None:
+    pool, asked = pool_of(2, **settings), {"ip": None, "user": None, "topics": [], **who}
+    assert pool.refuses(**asked) is ("patterns" in who)
+    change(pool)
+    before = (pool.stats(), pool.limits.taken())
+    assert pool.refuses(**asked)
+    assert (pool.stats(), pool.limits.taken()) == before
+    with pytest.raises((PoolClosed, PoolFull)):
+        pool.acquire(0.0, Client(), **who)
+
+
+def test_a_full_pool_in_which_one_may_wait_refuses_nobody() -> None:
+    pool = pool_of(1)
+    stream_of(pool)
+    assert not pool.refuses(None, None, [])
+
+
 def test_a_waiter_counts_towards_the_limits_until_it_ends() -> None:
     pool, (slot,) = full_pool(1, max_per_ip=1, acquire_timeout=5)
     leaver = wait(pool, ip="a")

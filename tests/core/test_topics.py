@@ -32,6 +32,19 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str]]]:
     return seen
 
 
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What is compiled during the test, in order."""
+    seen: list[Any] = []
+
+    def counted(source: Any) -> URLPattern:
+        seen.append(source)
+        return URLPattern(source)
+
+    monkeypatch.setattr(topics, "URLPattern", counted)
+    return seen
+
+
 class TestCheckTopic:
     @pytest.mark.parametrize(
         "name",
@@ -125,28 +138,79 @@ class TestPattern:
     )
     def test_refuses_with_a_reason(self, text: Any, message: str) -> None:
         with pytest.raises(InvalidTopic, match=message):
-            Pattern(text)
+            Pattern(text).compile()
 
-    def test_is_equal_by_its_text_and_compiled_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        pattern = Pattern("rooms/:room")
-        monkeypatch.setattr(topics, "URLPattern", None)
-        assert Pattern("rooms/:room") == pattern
-        assert hash(Pattern("rooms/:room")) == hash(pattern)
+    def test_is_equal_whatever_its_groups_are_called(self) -> None:
+        pattern = Pattern("rooms/:room/*")
+        for text in ("rooms/:room/*", "rooms/:id/*", "rooms/:n0/*"):
+            assert Pattern(text) == pattern
+            assert hash(Pattern(text)) == hash(pattern)
+            assert Pattern(text).text == text
         assert pattern == copy.deepcopy(pattern) == pickle.loads(pickle.dumps(pattern))
 
-    def test_of_other_text_is_another(self) -> None:
-        assert Pattern("rooms/:room") != Pattern("rooms/:id")
-        assert Pattern("rooms/:room") != "rooms/:room"
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            ("rooms/:id", "rooms/*"),
+            (":a/:b", ":a-:b"),
+            ("a\\:x", "a\\:y"),
+            ("a/(?:x)", "a/(?:y)"),
+            ("https://:x.example/", "https://:y.example/"),
+            (":aé", ":bé"),
+        ],
+    )
+    def test_is_another_where_more_than_names_may_differ(self, one: str, other: str) -> None:
+        assert Pattern(one) != Pattern(other)
+        assert Pattern(one) != one
 
-    def test_is_forgotten_with_its_last_user(self) -> None:
-        pattern = Pattern("for/this/test/:only")
-        assert pattern.text in Pattern._alive
-        del pattern
-        gc.collect()
-        assert "for/this/test/:only" not in Pattern._alive
+    def test_is_compiled_once_for_all_that_are_equal(self, compiled: list[Any]) -> None:
+        assert [Pattern(f"once/:name{n}").matches("once/1") for n in range(3)] == [True] * 3
+        assert len(compiled) == 1
+
+    def test_is_not_compiled_before_it_has_to_be(self, compiled: list[Any]) -> None:
+        pattern = Subscription.of(patterns=["lazy/:id"], compiled=False).patterns
+        assert [one.text for one in pattern] == ["lazy/:id"]
+        assert compiled == []
+        Subscription.of(patterns=["lazy/:id"])
+        assert len(compiled) == 1
+
+    def test_that_comes_and_goes_is_kept_for_a_while(
+        self, compiled: list[Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(topics, "MAX_KEPT_PROGRAMS", 2)
+        monkeypatch.setattr(topics._Program, "_kept", {})
+        for text in ("goes/1/*", "goes/2/*", "goes/1/*", "goes/3/*", "goes/1/*"):
+            Pattern(text).compile()
+            gc.collect()
+        assert compiled == [{"pathname": f"goes/{n}/*"} for n in (1, 2, 3)]
+        assert list(topics._Program._kept) == ["goes/3/*", "goes/1/*"]
+        assert "goes/2/*" not in topics._Program._alive
+
+    def test_in_use_is_compiled_once_however_many_others_come(
+        self, compiled: list[Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(topics, "MAX_KEPT_PROGRAMS", 1)
+        used = Subscription.of(patterns=["used/:id"])
+        Pattern("other/:id").compile()
+        assert Subscription.of(patterns=["used/:name"]) == used
+        assert len(compiled) == 2
+
+    @pytest.mark.parametrize(
+        ("text", "has"),
+        [
+            *(("a/(b)", True), ("(", True), ("\\\\(b)", True), (":id(\\d+)", True), ("*://(a)/", True)),
+            *(("a/:id{/*}?", False), ("a\\(b\\)", False), ("", False)),
+        ],
+    )
+    def test_has_a_regular_expression(self, text: str, has: bool, compiled: list[Any]) -> None:
+        assert topics.has_regexp(text) is has
+        assert compiled == []
 
     @given(
-        st.lists(st.sampled_from(["a", "b", "/", "//", ":x", "*", "{/a}?", "-", ".", "\\\\", "%41", "é", "(b+)", " "])),
+        st.lists(
+            st.sampled_from(["a", "b", "/", "//", ":x", "*", "{/a}?", "-", ".", "\\\\", "%41", "é", "(b+)", " "])
+            | st.sampled_from([":y", ":z1", ":$", ":1", "$", "_", "{", "}", "+", "?", "²"])
+        ),
         st.text(st.sampled_from("ab/\\-. %41é"), min_size=1, max_size=8),
     )
     def test_never_differs_from_the_url_pattern_itself(self, parts: list[str], topic: str) -> None:
@@ -155,7 +219,13 @@ class TestPattern:
             pattern, topic = Pattern(text), check_topic(topic)
         except InvalidTopic:
             return
-        assert pattern.matches(topic) == URLPattern({"pathname": text}).test({"pathname": topic})
+        try:
+            expected = URLPattern({"pathname": text}).test({"pathname": topic})
+        except ValueError:
+            with pytest.raises(InvalidTopic):
+                pattern.compile()
+        else:
+            assert pattern.matches(topic) == expected
 
 
 class TestSubscription:
@@ -253,11 +323,47 @@ class TestTopicIndex:
 
     def test_patterns_run_once_a_topic(self, runs: list[tuple[str, str]]) -> None:
         index: TopicIndex[str] = TopicIndex()
-        index.add(Subscription.of(["a"], ["*", "b/:id"]), "one")
+        index.add(Subscription.of(["a"], ["*", "a/:id"]), "one")
         index.add(Subscription.of(patterns=["*"]), "two")
         for _ in range(3):
             assert sorted(index.match(["a"], private=False)) == ["one", "two"]
-        assert sorted(runs) == [("*", "a"), ("b/:id", "a")]
+        assert sorted(runs) == [("*", "a"), ("a/:id", "a")]
+
+    def test_patterns_that_differ_in_names_run_as_one(self, runs: list[tuple[str, str]]) -> None:
+        index: TopicIndex[int] = TopicIndex()
+        for number in range(100):
+            index.add(Subscription.of(patterns=[f":x{number}/*"]), number)
+        assert len(index.match(["a/b"], private=False)) == 100
+        assert runs == [(":x0/*", "a/b")]
+        index.discard(Subscription.of(patterns=[":x0/*"]), 0)
+        assert len(index.match(["a/b"], private=False)) == 99
+
+    def test_patterns_that_begin_otherwise_do_not_run(self, runs: list[tuple[str, str]]) -> None:
+        index: TopicIndex[int] = TopicIndex()
+        for number in range(1000):
+            index.add(Subscription.of(patterns=[f"other/{number}/*"]), number)
+        index.add(Subscription.of(patterns=["https://*"]), 1000)
+        index.add(Subscription.of(patterns=["mine/*"]), 1001)
+        assert index.match(["mine/1"], private=False) == [1001]
+        assert runs == [("mine/*", "mine/1")]
+
+    @pytest.mark.parametrize(
+        ("text", "topic"),
+        [
+            ("*", "a"),
+            ("a{/:id}?", "a"),
+            ("a/*", "a\\b"),
+            ("x" * 100 + "/*", "x" * 100 + "/1"),
+            ("https://e.com/*", "https://e.com/a"),
+        ],
+    )
+    def test_patterns_are_found_by_what_they_begin_with(self, text: str, topic: str) -> None:
+        index: TopicIndex[str] = TopicIndex()
+        index.add(Subscription.of(patterns=[text]), "feed")
+        assert index.match([topic], private=False) == ["feed"]
+        index.discard(Subscription.of(patterns=[text]), "feed")
+        assert index.match([topic], private=False) == []
+        assert index._beginnings == {}
 
     def test_new_pattern_runs_alone_over_topics_known_before(self, runs: list[tuple[str, str]]) -> None:
         index: TopicIndex[str] = TopicIndex()
@@ -308,9 +414,23 @@ class TestTopicIndex:
         index.discard(subscription, "feed")
         assert index.match(["b"], private=False) == []
 
+    def test_what_is_remembered_of_many_patterns_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(topics, "MAX_CACHED_MATCHES", 10)
+        index: TopicIndex[int] = TopicIndex()
+        wanted = [Subscription.of(patterns=["*" + "{z}?" * number]) for number in range(4)]
+        for feed, subscription in enumerate(wanted):
+            index.add(subscription, feed)
+        for topic in ("a", "b", "c", "a"):
+            assert len(index.match([topic], private=False)) == 4
+        assert list(index._matches) == ["c", "a"]
+        assert index._cached == 8
+        for feed, subscription in enumerate(wanted):
+            index.discard(subscription, feed)
+        assert index._cached == 0
 
-names = st.sampled_from(["a", "b", "a/1", "a/2", "b/1", "https://e.com/a"])
-wild = st.sampled_from(["*", "a/*", "a/:id", ":x/:y", "b", "https://*/a"])
+
+names = st.sampled_from(["a", "b", "a/1", "a/2", "b/1", "a\\1", "https://e.com/a"])
+wild = st.sampled_from(["*", "a/*", "a/:id", "a/:name", ":x/:y", "b", "https://*/a"])
 subscriptions = st.builds(Subscription.of, st.sets(names, min_size=1), st.sets(wild), st.booleans()) | st.builds(
     Subscription.of, st.just(()), st.sets(wild, min_size=1), st.booleans()
 )

@@ -1,4 +1,4 @@
-"""Limits by address, user and topic. All are checked in one step, then all are taken in the same step."""
+"""Limits by address, user and topic, and of patterns. All are checked in one step, then all are taken in the same."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from ssepool.config import PoolConfig
 
 Keys = tuple[tuple[str, str], ...]
-"""What a request counts under: kinds (`ip`, `user`, `topic`) with names."""
+"""What a request counts under: kinds (`ip`, `user`, `topic`, `pattern`) with names."""
 
 
 class Limits:
-    """How many connections and waiters each address, user and topic has; nothing is counted that has no limit.
+    """How many connections and waiters each address, user and topic has; nothing is counted that has no limit. Of
+    patterns it is bounded how many there are, however many have them.
 
     A waiter counts like a connection: whoever is granted a slot has been within the limits all along, so a limit
     can never hold up the head of the queue.
@@ -28,30 +29,43 @@ class Limits:
             if bound is not None
         }
         self._taken: dict[tuple[str, str], int] = {}
+        self._max_patterns = config.max_patterns
+        self._patterns = 0
 
     def __bool__(self) -> bool:
-        """Whether anything is limited at all."""
+        """Whether anything is limited by address, user or topic."""
         return bool(self._bounds)
 
-    def keys(self, ip: str | None, user: str | None, topics: Iterable[str]) -> Keys:
-        """What a request counts under, each once; empty if there are no limits."""
+    def keys(self, ip: str | None, user: str | None, topics: Iterable[str], patterns: Iterable[str] = ()) -> Keys:
+        """What a request counts under, each once; empty if there are no limits. `patterns` are the forms of those that
+        are bounded."""
+        bounded = tuple(("pattern", form) for form in dict.fromkeys(patterns))
         if not self._bounds:
-            return ()
+            return bounded
         found = [("ip", ip), ("user", user), *(("topic", topic) for topic in dict.fromkeys(topics))]
-        return tuple((kind, name) for kind, name in found if name is not None and kind in self._bounds)
+        return (*((kind, name) for kind, name in found if name is not None and kind in self._bounds), *bounded)
 
     def exceeded(self, keys: Keys) -> str | None:
         """A sentence about the first limit that one more request would exceed, or None."""
+        more = 0
         for key in keys:
             kind, name = key
-            if self._taken.get(key, 0) >= self._bounds[kind]:
+            taken = self._taken.get(key, 0)
+            if kind == "pattern":
+                more += not taken
+            elif taken >= self._bounds[kind]:
                 return f"max_per_{kind}={self._bounds[kind]} reached by {kind} {name!r}"
+        if more and self._patterns + more > self._max_patterns:
+            return f"max_patterns={self._max_patterns} does not allow {more} more than {self._patterns}"
         return None
 
     def take(self, keys: Keys) -> None:
         """Count one more under these keys."""
         for key in keys:
-            self._taken[key] = self._taken.get(key, 0) + 1
+            taken = self._taken.get(key, 0)
+            self._taken[key] = taken + 1
+            if not taken and key[0] == "pattern":
+                self._patterns += 1
 
     def give(self, keys: Keys) -> None:
         """Count one less under these keys."""
@@ -61,6 +75,8 @@ class Limits:
                 self._taken[key] = left
             else:
                 del self._taken[key]
+                if key[0] == "pattern":
+                    self._patterns -= 1
 
     def taken(self) -> dict[tuple[str, str], int]:
         """A copy of all counts, for tests and diagnosis."""

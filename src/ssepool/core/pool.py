@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from ssepool.config import PoolConfig
-from ssepool.core.limits import Limits
+from ssepool.core.limits import Keys, Limits
 from ssepool.core.slot import NEVER, Slot
 from ssepool.core.states import (
     POOL_STEPS,
@@ -134,6 +134,7 @@ class Pool:
         ip: str | None = None,
         user: str | None = None,
         topics: Iterable[str] = (),
+        patterns: Iterable[str] = (),
     ) -> Slot | Waiter:
         """A free slot, RESERVED for the caller, or a place in the queue for `applicant`.
 
@@ -141,29 +142,35 @@ class Pool:
         queue is full or `on_full` is not `wait`.
         """
         self._requests += 1
-        if self.state is not PoolState.OPEN:
+        keys = self.limits.keys(ip, user, topics, patterns)
+        if (refusal := self._refusal(keys)) is not None:
             self._refused += 1
-            raise PoolClosed(f"the pool is {self.state.value} ({self._numbers()})")
-        keys = self.limits.keys(ip, user, topics)
-        if exceeded := self.limits.exceeded(keys):
-            self._refused += 1
-            raise PoolFull(f"{exceeded} ({self._numbers()})")
+            raise refusal
+        self.limits.take(keys)
         if self._free:  # then nobody waits: rule 2
-            self.limits.take(keys)
             self._granted += 1
             return self._reserve(keys, now)
-        if self.config.on_full != "wait" or len(self.waiting) >= self.config.max_waiting:
-            self._refused += 1
-            raise PoolFull(f"no slot is free ({self._numbers()})")
-        self.limits.take(keys)
         self._queued += 1
         waiter = Waiter(applicant, keys, now, now + self.config.acquire_timeout)
         self.waiting.join(waiter)
         return waiter
 
-    def exceeds(self, ip: str | None, user: str | None, topics: Iterable[str]) -> bool:
+    def refuses(self, ip: str | None, user: str | None, topics: Iterable[str], patterns: Iterable[str] = ()) -> bool:
+        """Whether `acquire` would raise."""
+        return self._refusal(self.limits.keys(ip, user, topics, patterns)) is not None
+
+    def exceeds(self, ip: str | None, user: str | None, topics: Iterable[str], patterns: Iterable[str] = ()) -> bool:
         """Whether one more request would exceed a limit."""
-        return self.limits.exceeded(self.limits.keys(ip, user, topics)) is not None
+        return self.limits.exceeded(self.limits.keys(ip, user, topics, patterns)) is not None
+
+    def _refusal(self, keys: Keys) -> PoolClosed | PoolFull | None:
+        if self.state is not PoolState.OPEN:
+            return PoolClosed(f"the pool is {self.state.value} ({self._numbers()})")
+        if exceeded := self.limits.exceeded(keys):
+            return PoolFull(f"{exceeded} ({self._numbers()})")
+        if not self._free and (self.config.on_full != "wait" or len(self.waiting) >= self.config.max_waiting):
+            return PoolFull(f"no slot is free ({self._numbers()})")
+        return None
 
     def leave(self, waiter: Waiter) -> None:
         """The waiter's client has gone: take it out of the queue. Once it has ended, this does nothing."""

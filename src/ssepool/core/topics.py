@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
+from operator import attrgetter
 from typing import ClassVar, Generic, TypeVar
 from weakref import WeakValueDictionary
 
@@ -23,8 +25,17 @@ MAX_NAME_CHARACTERS = 1024
 MAX_WILDCARDS = 32
 """Wildcards and groups of a pattern at most: a thousand of them would take 100 MB and 200 ms a match."""
 
+MAX_KEPT_PROGRAMS = 256
+"""Compiled patterns that are kept although nobody may need them now, those used last. Each takes 100 KB, some 400."""
+
 MAX_CACHED_TOPICS = 4096
 """Topics for which a `TopicIndex` remembers the patterns that match them."""
+
+MAX_CACHED_MATCHES = 262_144
+"""Pairs of a topic and a pattern that a `TopicIndex` remembers: about 40 MB."""
+
+MAX_PREFIX_CHARACTERS = 32
+"""Characters of a pattern's beginning by which a `TopicIndex` finds it."""
 
 OWN_TOPICS = "ssepool/"
 """What the names of the hub's own topics begin with. No pattern matches them: a subscription has to name them."""
@@ -38,6 +49,9 @@ _DOT_SEGMENT = re.compile(r"(?:^|[/\\])(?:\.|%2e){1,2}(?:[/\\?#]|\Z)", re.IGNORE
 _FULL_URL = re.compile(r"[^/]*://")
 _WILDCARD = re.compile(r"[*:(]")
 _LITERAL = re.compile(r"[A-Za-z0-9_/~-]*")
+_NAME = re.compile(r":([A-Za-z_][A-Za-z0-9_]*)")
+_NOT_SIMPLE = re.compile(r"[^ -~]|[\\($]|://")
+_ESCAPED = re.compile(r"\\.")
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 100
@@ -82,57 +96,110 @@ def _check_name(what: str, name: str) -> None:
         )
 
 
+def has_regexp(text: str) -> bool:
+    """Whether a pattern has a regular expression in it, `(...)`. Compiles nothing."""
+    return "(" in _ESCAPED.sub("", text)
+
+
+def _form(text: str) -> str:
+    """The text with the names of its groups replaced: what matches the same topics is compiled once."""
+    if ":" not in text or _NOT_SIMPLE.search(text):
+        return text
+    names = _NAME.findall(text)
+    if len(set(names)) < len(names):  # not allowed, which the compiler says in its own words
+        return text
+    numbers = count()
+    return _NAME.sub(lambda _: f":n{next(numbers)}", text)
+
+
+class _Program:
+    """A compiled pattern. It takes 100 KB and 300 us, so all patterns of the same form share one."""
+
+    __slots__ = ("__weakref__", "compiled", "prefix")
+
+    _alive: ClassVar[WeakValueDictionary[str, _Program]] = WeakValueDictionary()
+    _kept: ClassVar[dict[str, _Program]] = {}
+    """Those used last, the last at the end: a pattern that comes and goes is not compiled each time."""
+
+    def __init__(self, form: str) -> None:
+        full = _FULL_URL.match(form) is not None
+        self.compiled = URLPattern(form) if full else URLPattern({"pathname": form})
+        # The slash before a group belongs to the group and may be optional with it.
+        self.prefix = None if full else _LITERAL.match(form)[0].rstrip("/")  # type: ignore[index]
+
+    @classmethod
+    def of(cls, form: str) -> _Program:
+        """The one program of a form. Raises `ValueError` or `TypeError` if the form is not a URL Pattern."""
+        program = cls._alive.get(form)
+        if program is None:
+            program = cls._alive[form] = cls(form)
+        cls._kept.pop(form, None)
+        cls._kept[form] = program
+        if len(cls._kept) > MAX_KEPT_PROGRAMS:
+            del cls._kept[next(iter(cls._kept))]
+        return program
+
+
 class Pattern:
-    """A WHATWG URL Pattern over topic names, equal to every other of the same text.
+    """A WHATWG URL Pattern over topic names, equal to every other that differs in the names of its groups alone.
 
     `scheme://...` is a pattern over topics that are absolute URLs; any other text is matched, as the `pathname`
-    component, against the whole of a topic's name. Raises `InvalidTopic` if the text is not a URL Pattern.
+    component, against the whole of a topic's name. Raises `InvalidTopic` if the text cannot be a pattern; whether it
+    is a URL Pattern is known once it has been compiled.
     """
 
-    __slots__ = ("__weakref__", "_compiled", "_prefix", "text")
+    __slots__ = ("_program", "form", "text")
 
-    text: str
-    """The pattern as it was given."""
-    _compiled: URLPattern
-    _prefix: str | None
-
-    # A compiled pattern takes 75 KB and 200 us, so all that use the same text share one object.
-    _alive: ClassVar[WeakValueDictionary[str, Pattern]] = WeakValueDictionary()
-
-    def __new__(cls, text: str) -> Pattern:
-        known = cls._alive.get(text) if isinstance(text, str) else None
-        if known is not None:
-            return known
+    def __init__(self, text: str) -> None:
         _check_name("pattern", text)
         if (wildcards := len(_WILDCARD.findall(text))) > MAX_WILDCARDS:
             raise InvalidTopic(f"pattern {shown(text)} has {wildcards} of '*', ':' and '('; it takes {MAX_WILDCARDS}")
-        self = super().__new__(cls)
         self.text = str.__str__(text)
-        full = _FULL_URL.match(text) is not None
-        try:
-            self._compiled = URLPattern(self.text) if full else URLPattern({"pathname": self.text})
-        except (ValueError, TypeError) as error:
-            raise InvalidTopic(f"pattern {shown(text)} is not a URL Pattern: {error}") from error
-        # The slash before a group belongs to the group and may be optional with it.
-        self._prefix = None if full else _LITERAL.match(text)[0].rstrip("/")  # type: ignore[index]
-        return cls._alive.setdefault(self.text, self)
+        """The pattern as it was given."""
+        self.form = _form(self.text)
+        """The same for all that are equal."""
+        self._program: _Program | None = None
+
+    def compile(self) -> _Program:
+        """Compile the pattern, unless this was done. Raises `InvalidTopic` if the text is not a URL Pattern."""
+        if self._program is None:
+            try:
+                self._program = _Program.of(self.form)
+            except (ValueError, TypeError) as error:
+                raise InvalidTopic(f"pattern {shown(self.text)} is not a URL Pattern: {error}") from error
+        return self._program
+
+    @property
+    def prefix(self) -> str | None:
+        """What every topic that matches begins with, but for backslashes; None: a URL, of which nothing is known."""
+        return self.compile().prefix
 
     def matches(self, topic: str) -> bool:
         """Whether the pattern matches this topic (a name that `check_topic` has passed)."""
         if topic.startswith(OWN_TOPICS):
             return False
-        if self._prefix is None:
-            return ":" in topic and self._compiled.test(topic)
+        program = self._program or self.compile()
+        if program.prefix is None:
+            return ":" in topic and program.compiled.test(topic)
         # A look at the beginning costs a fiftieth of a run. URL parsing turns backslashes into slashes.
-        if not topic.startswith(self._prefix) and "\\" not in topic:
+        if not topic.startswith(program.prefix) and "\\" not in topic:
             return False
-        return self._compiled.test({"pathname": topic})
+        return program.compiled.test({"pathname": topic})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Pattern) and self.form == other.form
+
+    def __hash__(self) -> int:
+        return hash(self.form)
 
     def __repr__(self) -> str:
         return f"Pattern({self.text!r})"
 
     def __reduce__(self) -> tuple[type[Pattern], tuple[str]]:
         return Pattern, (self.text,)
+
+
+_text = attrgetter("text")
 
 
 class Subscription(msgspec.Struct, frozen=True, cache_hash=True):
@@ -148,20 +215,38 @@ class Subscription(msgspec.Struct, frozen=True, cache_hash=True):
 
     @classmethod
     def of(
-        cls, topics: Iterable[str] = (), patterns: Iterable[str] = (), private: bool = False, max_names: int = 100
+        cls,
+        topics: Iterable[str] = (),
+        patterns: Iterable[str] = (),
+        private: bool = False,
+        max_names: int = 100,
+        *,
+        compiled: bool = True,
     ) -> Subscription:
         """A subscription to at least one and at most `max_names` names, topics and patterns together.
 
-        Raises `InvalidTopic` for a name that is not well formed, for none and for too many.
+        Raises `InvalidTopic` for a name that is not well formed, for none and for too many. Without `compiled` the
+        caller may still call `compile`, which finds what is not a URL Pattern.
         """
         for what, names in (("topics", topics), ("patterns", patterns)):
             if isinstance(names, (str, bytes)):
                 raise InvalidTopic(f"{what} {shown(names)} is one string; it takes a list of them")
-        # Counted before any is compiled, which is what costs.
         names, texts = frozenset(topics), frozenset(patterns)
         if not 0 < len(names) + len(texts) <= max_names:
             raise InvalidTopic(f"{len(names)} topics and {len(texts)} patterns; it takes 1 to {max_names} names in all")
-        return cls(frozenset(map(check_topic, names)), frozenset(map(Pattern, texts)), bool(private))
+        if not texts:  # most have none, and each microsecond counts when all come at once
+            return cls(frozenset(map(check_topic, names)), texts, bool(private))  # type: ignore[arg-type]
+        # In order, so that of two that are equal every process keeps the same.
+        wanted = sorted(map(Pattern, texts), key=_text)
+        self = cls(frozenset(map(check_topic, names)), frozenset(wanted), bool(private))
+        if compiled:
+            self.compile()
+        return self
+
+    def compile(self) -> None:
+        """Compile the patterns, which is what costs. Raises `InvalidTopic`."""
+        for pattern in self.patterns:
+            pattern.compile()
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -203,14 +288,19 @@ class _Matches(Generic[F]):
 class TopicIndex(Generic[F]):
     """Finds the feeds of an event. A feed is any hashable object, added with one subscription.
 
-    Exact topics are looked up. Patterns run once for each topic and are remembered for the topics used last; a pattern
-    that comes later runs once for each of those when it is published to again, and one that leaves is forgotten.
+    Exact topics are looked up. Patterns run once for each topic that begins as they do, and are remembered for the
+    topics used last; a pattern that comes later runs once for each of those when it is published to again, and one
+    that leaves is forgotten.
     """
 
     def __init__(self) -> None:
         self._exact: dict[str, dict[F, bool]] = {}
         self._groups: dict[Pattern, _Group[F]] = {}
+        self._beginnings: dict[str | None, dict[Pattern, _Group[F]]] = {}
+        """The same groups by what their patterns begin with; under None, those over URLs. The newest is the last."""
         self._matches: dict[str, _Matches[F]] = {}
+        self._cached = 0
+        """Groups in `_matches`, all topics together."""
         self._serial = 0
 
     def add(self, subscription: Subscription, feed: F) -> None:
@@ -220,7 +310,8 @@ class TopicIndex(Generic[F]):
         for pattern in subscription.patterns:
             if pattern not in self._groups:
                 self._serial += 1
-                self._groups[pattern] = _Group(pattern, self._serial)
+                group = self._groups[pattern] = _Group[F](pattern, self._serial)
+                self._beginnings.setdefault(_beginning(pattern), {})[pattern] = group
             self._groups[pattern].feeds[feed] = subscription.private
 
     def discard(self, subscription: Subscription, feed: F) -> None:
@@ -234,9 +325,16 @@ class TopicIndex(Generic[F]):
             if group := self._groups.get(pattern):
                 group.feeds.pop(feed, None)
                 if not group.feeds:
-                    del self._groups[pattern]
-                    for topic in group.topics:
-                        del self._matches[topic].groups[group]
+                    self._drop(group)
+
+    def _drop(self, group: _Group[F]) -> None:
+        pattern, beginning = group.pattern, _beginning(group.pattern)
+        del self._groups[pattern], self._beginnings[beginning][pattern]
+        if not self._beginnings[beginning]:
+            del self._beginnings[beginning]
+        for topic in group.topics:
+            del self._matches[topic].groups[group]
+        self._cached -= len(group.topics)
 
     def match(self, topics: Sequence[str], private: bool) -> list[F]:
         """The feeds of an event of these topics, each once; of a private event only those with the right to it."""
@@ -254,15 +352,41 @@ class TopicIndex(Generic[F]):
     def _matching(self, topic: str) -> Iterable[_Group[F]]:
         matches = self._matches.pop(topic, None) or _Matches[F]()
         self._matches[topic] = matches  # at the end, so that the first is the one used longest ago
-        if len(self._matches) > MAX_CACHED_TOPICS:
-            oldest = next(iter(self._matches))
-            for group in self._matches.pop(oldest).groups:
-                group.topics.discard(oldest)
-        for group in reversed(self._groups.values()):
-            if group.serial <= matches.serial:
-                break
-            if group.pattern.matches(topic):
-                matches.groups[group] = None
-                group.topics.add(topic)
-        matches.serial = self._serial
+        if matches.serial != self._serial:
+            for groups in self._candidates(topic):
+                for group in reversed(groups.values()):
+                    if group.serial <= matches.serial:
+                        break
+                    if group.pattern.matches(topic):
+                        matches.groups[group] = None
+                        group.topics.add(topic)
+                        self._cached += 1
+            matches.serial = self._serial
+            self._shrink()
         return matches.groups
+
+    def _candidates(self, topic: str) -> Iterator[dict[Pattern, _Group[F]]]:
+        """Groups among which are all that match the topic."""
+        if "\\" in topic:  # URL parsing turns backslashes into slashes
+            yield self._groups
+            return
+        found = self._beginnings.get
+        if ":" in topic and (groups := found(None)):
+            yield groups
+        for end in range(min(len(topic), MAX_PREFIX_CHARACTERS) + 1):
+            if groups := found(topic[:end]):
+                yield groups
+
+    def _shrink(self) -> None:
+        matches = self._matches
+        while len(matches) > MAX_CACHED_TOPICS or (self._cached > MAX_CACHED_MATCHES and len(matches) > 1):
+            oldest = next(iter(matches))
+            groups = matches.pop(oldest).groups
+            self._cached -= len(groups)
+            for group in groups:
+                group.topics.discard(oldest)
+
+
+def _beginning(pattern: Pattern) -> str | None:
+    prefix = pattern.prefix
+    return None if prefix is None else prefix[:MAX_PREFIX_CHARACTERS]

@@ -74,6 +74,8 @@ class Visit(msgspec.Struct, kw_only=True):
     """Who the client is, as the application says."""
     data: Any = None
     """The client's own data."""
+    stranger: bool = False
+    """Whether the client itself chose what it wants, so that its patterns are bounded."""
     last_event_id: str | None = None
     """The id behind which the client resumes."""
     dialect: Dialect = DIALECT
@@ -107,6 +109,13 @@ class Visit(msgspec.Struct, kw_only=True):
     def limited(self) -> tuple[str, ...]:
         """Topics and patterns, as the limits count them."""
         return self.subscription.keys if self.subscription else ()
+
+    @property
+    def bounded(self) -> tuple[str, ...]:
+        """The forms of the patterns that count for `max_patterns`."""
+        if not self.stranger or self.subscription is None:
+            return ()
+        return tuple(pattern.form for pattern in self.subscription.patterns)
 
     @property
     def fingerprint(self) -> str:

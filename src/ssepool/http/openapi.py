@@ -83,7 +83,7 @@ PATHS: Schema = {
             ),
             "parameters": [
                 param("topic", array(TOPIC), "Exact topic names; at least one topic or pattern."),
-                param("pattern", array(TOPIC), "WHATWG URL Patterns over topic names."),
+                param("pattern", array(TOPIC), "WHATWG URL Patterns over topic names; `(...)` only if allowed."),
                 param("last_event_id", TEXT, "Resume behind this event; `earliest`: all that is kept."),
                 param("lastEventId", TEXT, "The same as `last_event_id`."),
                 param("Last-Event-ID", TEXT, "The same; wins over the query.", place="header"),

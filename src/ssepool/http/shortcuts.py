@@ -47,6 +47,6 @@ class Shortcuts:
         if self._engine.config.allow_origins and any(name == b"origin" for name, _ in scope["headers"]):
             return None
         try:
-            return subscribe.read_visit(scope)
+            return subscribe.read_visit(self._engine, scope)
         except (APIError, SSEPoolError):
             return None

@@ -9,11 +9,12 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from ssepool.config import KiB
-from ssepool.core.topics import Subscription, shown
+from ssepool.core.topics import Subscription, has_regexp, shown
 from ssepool.core.visit import Scope as AnyScope
 from ssepool.core.visit import Visit
 from ssepool.http.errors import APIError
 from ssepool.http.query import pairs_of
+from ssepool.runtime.admission.admission import is_refused
 from ssepool.runtime.admission.response import EventStream
 from ssepool.runtime.engine import Engine
 
@@ -50,20 +51,26 @@ class Subscribe:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream to one client. Raises the errors of `read_visit`."""
-        await EventStream(self._engine, read_visit(scope))(scope, receive, send)
+        await EventStream(self._engine, read_visit(self._engine, scope))(scope, receive, send)
 
 
-def read_visit(scope: AnyScope) -> Visit:
+def read_visit(engine: Engine, scope: AnyScope) -> Visit:
     """The visit of a request for the stream, from its ASGI scope. A stranger has no right to private events.
 
-    Raises `APIError` (400) or `InvalidTopic`.
+    Nothing is compiled for a client that is turned away. Raises `APIError` (400) or `InvalidTopic`.
     """
-    query = read_subscription(scope["query_string"])
-    subscription = Subscription.of(query["topic"], query["pattern"], private=False)
-    return Visit.of(scope, subscription, data=query["data"])
+    query = read_subscription(scope["query_string"], allow_regexp=engine.config.allow_regexp)
+    patterns = query["pattern"]
+    subscription = Subscription.of(query["topic"], patterns, private=False, compiled=False)
+    visit = Visit.of(scope, subscription, data=query["data"])
+    if patterns:
+        visit.stranger = True
+        if not is_refused(engine, visit):
+            subscription.compile()
+    return visit
 
 
-def read_subscription(query_string: bytes) -> dict[str, Any]:
+def read_subscription(query_string: bytes, *, allow_regexp: bool) -> dict[str, Any]:
     """The lists `topic` and `pattern` and the value `data` of a query string. Raises `APIError` (400)."""
     found: dict[str, Any] = {"topic": [], "pattern": [], "data": None}
     try:
@@ -79,16 +86,26 @@ def read_subscription(query_string: bytes) -> dict[str, Any]:
             found["data"] = read_data(value)
         elif name in found:
             found[name].append(value)
-    check_patterns(found["pattern"])
+    if patterns := found["pattern"]:
+        check_patterns(patterns, allow_regexp=allow_regexp)
     return found
 
 
-def check_patterns(patterns: list[str]) -> None:
+def check_patterns(patterns: list[str], *, allow_regexp: bool) -> None:
     """Raise `APIError` (400) for too many patterns, and for a pattern that costs too much to compile."""
     if len(patterns) > MAX_PATTERNS:
         raise APIError(400, "invalid_topic", f"{len(patterns)} patterns; GET /events takes {MAX_PATTERNS} at most")
     for pattern in patterns:
-        if "(" in pattern and (len(pattern) > MAX_REGEXP_CHARACTERS or "{" in pattern):
+        if not has_regexp(pattern):
+            continue
+        if not allow_regexp:
+            raise APIError(
+                400,
+                "invalid_topic",
+                f"pattern {shown(pattern)} is not allowed: it has a regular expression in it, (...), and allow_regexp "
+                "is off; without that it takes '*', ':name' and '{...}'",
+            )
+        if len(pattern) > MAX_REGEXP_CHARACTERS or "{" in pattern:
             raise APIError(
                 400,
                 "invalid_topic",

@@ -173,7 +173,7 @@ class Engine:
 
     def try_publish(self, events: Sequence[Event]) -> list[str] | None:
         """As `publish_many` where that has nothing to wait for; None where it has, and then nothing has been done."""
-        if not self.log.complete or not self.delivery.has_room:
+        if not self.log.complete or not self.log.settled or not self.delivery.has_room:
             return None
         return self.publish_nowait(events)
 

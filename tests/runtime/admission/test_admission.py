@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from admitting import Handed, Headless, Source, news, pool_of, take_slot, takes_sockets
-from parts import QUIET, Applicant, Paper, bound, connection_of, delivered, opened, running, until
+from parts import QUIET, TO_NEWS, Applicant, Paper, bound, connection_of, delivered, opened, running, until
 from ssepool.config import HubConfig, PoolConfig
 from ssepool.core.event import Event
 from ssepool.core.frames import COMPLETED_ID, DIALECT, Dialect
 from ssepool.core.refusal import reason_code
 from ssepool.core.slot import NEVER, Slot
 from ssepool.core.states import Reason, SlotState
+from ssepool.core.topics import Subscription
 from ssepool.core.visit import Visit
 from ssepool.errors import PoolClosed, PoolFull, PoolTimeout, SSEPoolError
 from ssepool.runtime.admission.admission import (
@@ -25,6 +26,7 @@ from ssepool.runtime.admission.admission import (
     ClientGone,
     SlotRequest,
     admit_nowait,
+    is_refused,
     is_to_stay_away,
     no_slot_reply,
     welcome,
@@ -350,6 +352,21 @@ async def test_who_has_everything_or_was_kicked_is_to_stay_away() -> None:
         assert not is_to_stay_away(engine, kicked)
 
 
+@in_virtual_time
+async def test_who_would_be_turned_away_is_refused() -> None:
+    async with pool_of(1, max_patterns=0) as engine:
+        assert not is_refused(engine, news())
+        assert is_refused(engine, news(last_event_id=COMPLETED_ID))
+        wild = Visit(subscription=Subscription.of(patterns=["*"]))
+        assert not is_refused(engine, wild)  # the application chose it
+        wild.stranger = True
+        assert is_refused(engine, wild)
+        take_slot(engine)
+        assert not is_refused(engine, news())  # it may wait
+        engine.pool.drain(engine.now(), 0.0)
+        assert is_refused(engine, news())
+
+
 # Admission at once.
 
 
@@ -378,6 +395,10 @@ def kicked(engine: Engine) -> None:
     engine.bans.add(visitor().fingerprint, engine.now() + 30)
 
 
+def as_many_patterns(engine: Engine) -> None:
+    engine.pool.acquire(engine.now(), Applicant(), patterns=("a/*",))
+
+
 def limited(engine: Engine) -> None:
     engine.pool.acquire(engine.now(), Applicant(), ip="192.0.2.7", user="ada", topics=("news",))
 
@@ -387,7 +408,7 @@ def as_it_is(engine: Engine) -> None:
 
 
 def visitor(**fields: Any) -> Visit:
-    return news(ip="192.0.2.7", user="ada", **fields)
+    return Visit(**{"subscription": TO_NEWS, "ip": "192.0.2.7", "user": "ada", **fields})
 
 
 @takes_sockets
@@ -397,6 +418,7 @@ def visitor(**fields: Any) -> Visit:
         ({"detach": False}, as_it_is, {}),
         ({}, drained, {}),
         ({}, closed, {}),
+        ({"max_patterns": 1}, as_many_patterns, {"subscription": Subscription.of(patterns=["b/*"]), "stranger": True}),
         ({}, full, {}),
         ({}, kicked, {}),
         ({}, as_it_is, {"last_event_id": COMPLETED_ID}),
@@ -405,7 +427,7 @@ def visitor(**fields: Any) -> Visit:
         ({"max_per_user": 1}, limited, {}),
         ({"max_per_topic": 1}, limited, {}),
     ],
-    ids=["no streamer", "draining", "closed", "full", "kicked", "completed", "over", "ip", "user", "topic"],
+    ids=["no streamer", "draining", "closed", "patterns", "full", "kicked", "completed", "over", "ip", "user", "topic"],
 )
 @in_virtual_time
 async def test_what_is_out_of_the_ordinary_goes_the_longer_way_and_nothing_has_been_done(

@@ -36,6 +36,17 @@ def test_an_equal_subscription_is_kept_once_for_all(streams: Streams) -> None:
     assert streams.feeds.shared(equal) is first
 
 
+async def test_patterns_that_differ_in_names_share_a_feed_and_keep_their_words(streams: Streams) -> None:
+    first, equal = Subscription.of(patterns=["a/:id"]), Subscription.of(patterns=["a/:name"])
+    links = [streams.paper(subscription) for subscription in (first, equal)]
+    assert feed_of(links[0]) is feed_of(links[1])
+    assert streams.feeds.shared(equal).keys == ("a/:name",)
+    assert streams.feeds.shared(Subscription.of(patterns=["a/:id"])) is first
+    streams.publish("one", topic="a/1")
+    await delivered(streams)
+    assert [link.events() for link in links] == [["one"], ["one"]]
+
+
 @pytest.mark.parametrize(
     ("subscription", "expected"),
     [

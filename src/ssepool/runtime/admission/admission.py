@@ -48,7 +48,7 @@ class SlotRequest:
         self._announced = 0
         """The place in the queue that the client was told last."""
         self._announced_at = 0.0
-        place = pool.acquire(now(), self, ip=visit.ip, user=visit.user, topics=visit.limited)
+        place = pool.acquire(now(), self, ip=visit.ip, user=visit.user, topics=visit.limited, patterns=visit.bounded)
         if isinstance(place, Slot):
             self._slot = place
         else:
@@ -163,6 +163,11 @@ def is_to_stay_away(engine: Engine, visit: Visit) -> bool:
     return visit.has_everything or engine.bans.contains(visit, engine.now())
 
 
+def is_refused(engine: Engine, visit: Visit) -> bool:
+    """Whether this client would be turned away at once, so that nothing need be prepared for it."""
+    return is_to_stay_away(engine, visit) or engine.pool.refuses(visit.ip, visit.user, visit.limited, visit.bounded)
+
+
 def admit_nowait(engine: Engine, visit: Visit, take: Callable[[], Handover], head: Callable[[Dialect], bytes]) -> bool:
     """Stream to a client whose socket no server holds, if a slot is free and nothing is out of the ordinary.
 
@@ -171,15 +176,16 @@ def admit_nowait(engine: Engine, visit: Visit, take: Callable[[], Handover], hea
     """
     pool = engine.pool
     limited = visit.limited if pool.limits else None  # most pools have none
+    bounded = visit.bounded
     if (
         engine.streamer is None
         or pool.state is not PoolState.OPEN
         or not pool.count(SlotState.FREE)
         or is_to_stay_away(engine, visit)
-        or (limited is not None and pool.exceeds(visit.ip, visit.user, limited))
+        or ((limited is not None or bounded) and pool.exceeds(visit.ip, visit.user, limited or (), bounded))
     ):
         return False
-    slot = pool.acquire(engine.now(), NOBODY, ip=visit.ip, user=visit.user, topics=limited or ())
+    slot = pool.acquire(engine.now(), NOBODY, ip=visit.ip, user=visit.user, topics=limited or (), patterns=bounded)
     assert isinstance(slot, Slot)
     try:
         link = SocketLink(engine.links, engine.streamer, take(), visit.dialect)

@@ -58,9 +58,11 @@ class Feeds:
         return self._index.match((topic,), False)
 
     def shared(self, subscription: Subscription) -> Subscription:
-        """An equal subscription, but the one object for all instead of one for each."""
+        """An equal subscription, but the one object for all instead of one for each that was given with these words."""
         feed = self._feeds.get(subscription)
-        return subscription if feed is None else feed.subscription
+        if feed is None or (subscription.patterns and subscription.keys != feed.subscription.keys):
+            return subscription
+        return feed.subscription
 
     def join(self, link: Link, subscription: Subscription) -> None:
         """Let a link follow its feed from here on."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import NamedTuple
@@ -30,6 +31,12 @@ RETRY_SECONDS = (0.1, 2.0)
 
 MAX_FETCHES = 16
 """Pages of the history that are fetched from the broker at a time."""
+
+SLICE_SECONDS = 0.002
+"""Seconds that a big batch, or a page of the tail, holds the event loop at a time while it goes to the feeds."""
+
+STEP_ENTRIES = 16
+"""Entries that are delivered between two looks at the clock: to 1,000 feeds that takes 4 ms."""
 
 
 class Found(NamedTuple):
@@ -82,6 +89,8 @@ class EventLog:
         self._tail: asyncio.Task[None] | None = None
         self._crowded = False
         """The tail waits for delivery, not for the broker."""
+        self._pending: deque[Entry] = deque()
+        """What the memory broker has, and `deliver` gets in slices."""
         self.window: Window
         """The newest of the history."""
         self.position: int
@@ -120,13 +129,17 @@ class EventLog:
     async def publish(self, events: Sequence[Event]) -> list[str]:
         """Store a batch, all or nothing, and return the ids. Raises `InvalidEvent` and `BrokerError`."""
         if self._instant is not None:
-            return self._instant.append_nowait(events)
+            ids = self._instant.append_nowait(events)
+            await self._settled()
+            return ids
         return [stored.id for stored in await self._group.append(events)]
 
     async def store(self, events: Sequence[Event]) -> list[Stored]:
         """As `publish`, and returns the positions too."""
         if self._instant is not None:
-            return await self._instant.append(records(events, self.config.max_event_size))
+            places = await self._instant.append(records(events, self.config.max_event_size))
+            await self._settled()
+            return places
         return await self._group.append(events)
 
     def publish_nowait(self, events: Sequence[Event]) -> list[str]:
@@ -148,6 +161,8 @@ class EventLog:
         if id == EARLIEST:
             return Found(self.window.oldest if self.complete else self.bounds.oldest, True)
         position = self.window.position(id)
+        if self._pending and position is not None and position > self.position:
+            return None  # who joined the feeds now would get what it has had
         if position is not None and (position >= self.window.oldest or not self.complete):
             return Found(position, True)
         if self.complete or (MADE_ID.fullmatch(id) and not id.startswith(self.window.epoch)):
@@ -156,6 +171,10 @@ class EventLog:
 
     async def ask(self, id: str) -> Found:
         """As `find`, by asking the broker; the log has come to that place then. Raises `BrokerError`."""
+        if self._instant is not None:
+            while (found := self.find(id)) is None:
+                await self._settled()
+            return found
         epoch = self.window.epoch
         async with self.fetching, self._in_time():
             position = await self.broker.find(id)
@@ -199,9 +218,38 @@ class EventLog:
 
     def _take(self, entries: Sequence[Entry]) -> None:
         """The memory broker has new entries, in its window already."""
-        if entries:
+        if self._pending or len(entries) > STEP_ENTRIES:
+            scheduled = bool(self._pending)
+            self._pending.extend(entries)
+            if not scheduled:
+                self._give()
+        elif entries:
             self._deliver(entries)
             self.position = entries[-1].position
+
+    def _give(self) -> None:
+        """Deliver what is pending, and go on in the loop's next turn if it is too much for one."""
+        pending, deadline = self._pending, self._now() + SLICE_SECONDS
+        try:
+            while pending:
+                entries = [pending.popleft() for _ in range(min(STEP_ENTRIES, len(pending)))]
+                self._deliver(entries)
+                self.position = entries[-1].position
+                if self._now() >= deadline:
+                    break
+        finally:
+            if pending:
+                asyncio.get_running_loop().call_soon(self._give)
+            self._arrived.set()
+
+    @property
+    def settled(self) -> bool:
+        """Whether all that was published at once has gone to `deliver`."""
+        return not self._pending
+
+    async def _settled(self) -> None:
+        if self._pending:
+            await self.reached(self.window.newest)
 
     async def _follow(self) -> None:
         """Take entries in for ever; a broken tail is taken up again where it broke."""
@@ -213,12 +261,21 @@ class EventLog:
                         self._crowded = True
                         await self._room()
                         self._crowded = False
-                        self._accept(entries)
+                        await self._accept_all(entries)
                         delay = RETRY_SECONDS[0]
             except BrokerError as error:
                 self._set_failing(error)
             await asyncio.sleep(delay * (0.5 + random.random()))
             delay = min(2 * delay, longest)
+
+    async def _accept_all(self, page: Sequence[Entry]) -> None:
+        """Take a page in, in slices. Whoever restarts the tail between two of them finds the log in order."""
+        deadline = self._now() + SLICE_SECONDS
+        for start in range(0, len(page), STEP_ENTRIES):
+            self._accept(page[start : start + STEP_ENTRIES])
+            if self._now() >= deadline:
+                await asyncio.sleep(0)
+                deadline = self._now() + SLICE_SECONDS
 
     def _accept(self, entries: Sequence[Entry]) -> None:
         """Entries of the tail: what is there already is left out, what is missing is said."""

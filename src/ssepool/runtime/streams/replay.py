@@ -138,6 +138,8 @@ class Replay:
             return None
         else:
             entries = window.read(position, max_entries=max_entries)
+            if entries and entries[-1].position > self._log.position:  # what the feeds have not is left for the feeds
+                entries = [entry for entry in entries if entry.position <= self._log.position]
         first = entries[0].position if entries else self._log.position + 1
         if first > position + 1:  # what was to come next is kept no longer
             self.position = first - 1
