@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from ssepool.http import connections, dashboard, demo, errors, health, metrics, openapi, pages, publish, subscribe
 from ssepool.http import pool as pool_routes
+from ssepool.http.budget import MAX_BODIES_BYTES, Budget
 from ssepool.http.origin import SameOrigin
 from ssepool.http.query import QueryLimit
 from ssepool.http.shortcuts import Shortcuts
@@ -30,16 +31,17 @@ class HubApp(Starlette):
     def __init__(self, engine: Engine, nodes: Nodes, shortcuts: Shortcuts, lifespan: Any) -> None:
         """`engine`, `nodes` and `shortcuts` are the hub's. `lifespan` opens the hub where this application is served
         alone, as in `Starlette(lifespan=...)`."""
+        budget = Budget(max(MAX_BODIES_BYTES, engine.config.max_body))
         routes = [
             *subscribe.routes(engine),
-            *publish.routes(engine),
-            *connections.routes(nodes),
-            *pool_routes.routes(nodes),
+            *publish.routes(engine, budget),
+            *connections.routes(nodes, budget),
+            *pool_routes.routes(nodes, budget),
             *metrics.routes(nodes),
             *health.routes(engine),
             *openapi.routes(),
             *pages.routes(),
-            *demo.routes(engine),
+            *demo.routes(engine, budget),
             *dashboard.routes(),
         ]
         origins = engine.config.allow_origins
