@@ -17,6 +17,9 @@ from ssepool.core.topics import Subscription
 MAX_LAST_ID_CHARACTERS = 1024
 """Characters of a `Last-Event-ID` that are looked at; longer ones cannot be ours."""
 
+DEEP_DATA = "..."
+"""Stands in a fingerprint for data that is nested so deep that Python cannot show it: such clients look the same."""
+
 Scope = Mapping[str, Any]
 """An ASGI scope."""
 
@@ -106,7 +109,11 @@ class Visit(msgspec.Struct, kw_only=True):
     def fingerprint(self) -> str:
         """What every node recognises this client by when it comes back: address, user, subscription and data."""
         private = self.subscription is not None and self.subscription.private
-        text = repr((self.ip, self.user, self.limited, private, repr(self.data)))
+        try:
+            data = repr(self.data)
+        except RecursionError:  # of an application, which may nest as deep as it likes
+            data = DEEP_DATA
+        text = repr((self.ip, self.user, self.limited, private, data))
         return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
     @property

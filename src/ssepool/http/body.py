@@ -14,6 +14,7 @@ from starlette.requests import Request
 from ssepool.config import KiB
 from ssepool.core.topics import shown
 from ssepool.http.budget import Budget, Share
+from ssepool.http.depth import TOO_DEEP
 from ssepool.http.errors import APIError
 
 JSON = "application/json"
@@ -113,7 +114,7 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes, *, root: str, code: st
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise APIError(400, "invalid_json", f"{root} is not JSON in UTF-8: {error}") from None
     except RecursionError:
-        raise APIError(400, "invalid_json", f"{root} is nested too deep") from None
+        raise APIError(400, "invalid_json", f"{root} {TOO_DEEP}") from None
 
 
 def _wrong_value(text: str, root: str, code: str, fields: tuple[str, ...]) -> APIError:

@@ -193,7 +193,7 @@ PATHS: Schema = {
                 202,
                 "Handed to the application.",
                 json(obj("accepted", accepted={"const": True})),
-                _400="The body is not JSON.",
+                _400="The body is not JSON, or nested too deep.",
                 _401="The token is missing or wrong.",
                 _404=_GONE,
                 _503=f"{_UNREACHABLE} {_NO_ROOM}",

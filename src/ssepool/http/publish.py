@@ -18,6 +18,7 @@ from ssepool.core.topics import MAX_NAME_CHARACTERS, OWN_TOPICS, shown
 from ssepool.errors import EventTooLarge, InvalidEvent, InvalidTopic, SSEPoolError
 from ssepool.http.body import JSON, decode, media_type, read_body
 from ssepool.http.budget import Budget
+from ssepool.http.depth import TOO_DEEP, is_too_deep
 from ssepool.http.errors import APIError, translate
 from ssepool.http.query import read_query
 from ssepool.http.reply import JSON_HEADERS, JSONReply
@@ -192,11 +193,19 @@ def _make(new: Incoming) -> Event:
             raise APIError(403, "forbidden_topic", message)
     data = new.data
     if data.__class__ is not str:
-        try:
-            data = msgspec.json.encode(data).decode()
-        except RecursionError:
-            raise APIError(400, "invalid_event", "data is nested too deep") from None
+        data = _encode(data)
     return Event(data, topics, new.type, new.id, new.retry, new.private)
+
+
+def _encode(data: Any) -> str:
+    """An event's data as JSON. Raises `APIError` (400)."""
+    try:
+        encoded = msgspec.json.encode(data)
+    except RecursionError:
+        raise APIError(400, "invalid_event", f"data {TOO_DEEP}") from None
+    if is_too_deep(encoded):
+        raise APIError(400, "invalid_event", f"data {TOO_DEEP}")
+    return encoded.decode()
 
 
 def _from_json(body: bytes) -> Incoming | list[Incoming]:
