@@ -28,6 +28,8 @@ def other_value(item: Setting) -> Any:
         return next(choice for choice in typing.get_args(item.type) if choice != item.default)
     if item.name == "trusted_proxies":
         return ("10.0.0.1", "fd00::/8")
+    if item.name == "allowed_hosts":
+        return ("events.example.com", "node-1")
     if typing.get_origin(item.type) is tuple:
         return ("https://a.example", "https://b.example:8443")
     if item.type is str:
@@ -201,6 +203,10 @@ def test_a_list_in_code_becomes_a_tuple() -> None:
         (HubConfig, "history_events", -1, "a number, at least 0"),
         (HubConfig, "allow_origins", "https://a.example", "a list of strings"),
         (HubConfig, "allow_origins", (1,), "a list of strings"),
+        *(
+            (HubConfig, "allowed_hosts", (name,), "names such as events.example.com, without scheme and port, or *")
+            for name in ("https://a.example", "a.example:443", "*.a.example", "a.example/", ".a.example", "", "a b")
+        ),
         (ServerConfig, "trusted_proxies", ("proxy.example",), "addresses, networks such as 10.0.0.0/8, or *"),
         (ServerConfig, "trusted_proxies", ("10.0.0.1/8",), "addresses, networks such as 10.0.0.0/8, or *"),
         (ServerConfig, "port", 65_536, "a number, from 0 to 65535"),

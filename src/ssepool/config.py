@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import math
+import re
 import tomllib
 import types
 import typing
@@ -93,10 +94,17 @@ class HubConfig:
     retry: float = setting(3.0, "seconds after which a client that is sent away comes back, plus jitter", min=0.001)
     detach: bool = setting(True, "take sockets over from the server where that is possible")
     handle_signals: bool = setting(True, "end all streams on SIGTERM and SIGINT, before the server waits for them")
+    allowed_hosts: tuple[str, ...] = setting(
+        (), "names under which the hub is reached, beside addresses and localhost; * = any"
+    )
     allow_origins: tuple[str, ...] = setting((), "origins of other sites that may connect; * = all")
 
     def __post_init__(self) -> None:
         check(self)
+        for name in self.allowed_hosts:
+            if name != "*" and not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", name):
+                allowed = "it takes names such as events.example.com, without scheme and port, or *"
+                raise ConfigError(f"HubConfig.allowed_hosts = {self.allowed_hosts!r} is not allowed; {allowed}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

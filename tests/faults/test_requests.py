@@ -290,3 +290,27 @@ def listen_overflows() -> int:
     """How often this machine's kernel has dropped a connection because a listen queue was full."""
     names, values = [line.split() for line in Path("/proc/net/netstat").read_text().splitlines()[:2]]
     return int(values[names.index("ListenOverflows")])
+
+
+@pytest.mark.paths("detached", "plain")  # where the hub is part of something else, that decides
+@pytest.mark.parametrize(
+    ("fields", "due"),
+    [
+        (b"Host: evil.example\r\n", 421),
+        (b"Host: localhost.evil.example:80\r\n", 421),
+        (b"", 400),
+        (HOST + HOST, 400),
+        (b"Host: LOCALHOST:1\r\n", 0),
+        (b"Host: [::1]:1\r\n", 0),
+    ],
+)
+def test_a_name_that_is_not_the_hubs_gets_nothing(server: LiveServer, fields: bytes, due: int) -> None:
+    event = b'{"topic":"a","data":"x"}'
+    kind = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(event)
+    before = server.request("GET", "/pool")[1]["events"]["published"]
+    assert status(talk(server, b"GET /events?topic= HTTP/1.1\r\n" + fields + b"\r\n")) == (due or 400)
+    if due:
+        assert status(talk(server, b"GET /events?topic=a HTTP/1.1\r\n" + fields + b"\r\n")) == due
+    assert status(talk(server, b"GET /pool HTTP/1.1\r\n" + fields + b"\r\n")) == (due or 200)
+    assert status(talk(server, b"POST /events HTTP/1.1\r\n" + fields + kind + event)) == (due or 201)
+    assert server.request("GET", "/pool")[1]["events"]["published"] == before + (not due)

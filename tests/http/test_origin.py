@@ -4,17 +4,20 @@ import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from ssepool.http.hosts import Hosts
 from ssepool.http.origin import SameOrigin
 
 
-async def ask(method: str, host: str, *origins: str, allowed: tuple[str, ...] = ()) -> httpx.Response:
+async def ask(
+    method: str, host: str, *origins: str, allowed: tuple[str, ...] = (), names: tuple[str, ...] = ()
+) -> httpx.Response:
     """What a request is answered with: 200 where the application behind the middleware got it."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body"})
 
-    transport = httpx.ASGITransport(SameOrigin(app, allow_origins=allowed))
+    transport = httpx.ASGITransport(SameOrigin(app, Hosts(names), allow_origins=allowed))
     async with httpx.AsyncClient(transport=transport, base_url="http://hub") as http:
         return await http.request(method, "/", headers=[("Host", host), *(("Origin", origin) for origin in origins)])
 
@@ -90,3 +93,19 @@ async def test_one_foreign_origin_among_several_is_enough() -> None:
 )
 async def test_sites_that_are_allowed_pass(allowed: tuple[str, ...], origin: str, status: int) -> None:
     assert (await ask("POST", "hub", origin, allowed=allowed)).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("https://events.example.com", 200),
+        ("http://events.example.com:80", 200),
+        ("https://events.example.com:8443", 403),  # another port may be anybody's
+        ("https://www.example.com", 403),
+        ("https://evil.events.example.com", 403),
+        ("https://user@events.example.com", 403),
+        ("*", 403),
+    ],
+)
+async def test_a_page_of_a_name_of_the_hub_passes_whatever_host_a_proxy_sends(origin: str, status: int) -> None:
+    assert (await ask("POST", "node-1:8000", origin, names=("events.example.com", "*"))).status_code == status

@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from ssepool.http import connections, dashboard, demo, errors, health, metrics, openapi, pages, publish, subscribe
 from ssepool.http import pool as pool_routes
 from ssepool.http.budget import MAX_BODIES_BYTES, Budget
+from ssepool.http.hosts import Hosts, KnownHost
 from ssepool.http.origin import SameOrigin
 from ssepool.http.query import QueryLimit
 from ssepool.http.shortcuts import Shortcuts
@@ -28,9 +29,9 @@ class HubApp(Starlette):
     connection, and time for each event.
     """
 
-    def __init__(self, engine: Engine, nodes: Nodes, shortcuts: Shortcuts, lifespan: Any) -> None:
-        """`engine`, `nodes` and `shortcuts` are the hub's. `lifespan` opens the hub where this application is served
-        alone, as in `Starlette(lifespan=...)`."""
+    def __init__(self, engine: Engine, nodes: Nodes, hosts: Hosts, shortcuts: Shortcuts, lifespan: Any) -> None:
+        """`engine`, `nodes`, `hosts` and `shortcuts` are the hub's. `lifespan` opens the hub where this application is
+        served alone, as in `Starlette(lifespan=...)`."""
         budget = Budget(max(MAX_BODIES_BYTES, engine.config.max_body))
         routes = [
             *subscribe.routes(engine),
@@ -45,7 +46,7 @@ class HubApp(Starlette):
             *dashboard.routes(),
         ]
         origins = engine.config.allow_origins
-        middleware = [Middleware(QueryLimit), Middleware(SameOrigin, allow_origins=origins)]
+        middleware = [Middleware(QueryLimit), Middleware(SameOrigin, hosts=hosts, allow_origins=origins)]
         if origins:
             cors = Middleware(
                 CORSMiddleware,
@@ -55,6 +56,7 @@ class HubApp(Starlette):
                 allow_credentials="*" not in origins,
             )
             middleware.insert(0, cors)
+        middleware.insert(0, Middleware(KnownHost, hosts=hosts))
         super().__init__(routes=routes, middleware=middleware, exception_handlers=errors.handlers, lifespan=lifespan)
         self._engine = engine
         self._shortcuts = shortcuts

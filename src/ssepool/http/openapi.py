@@ -329,7 +329,8 @@ DOCUMENT: Schema = {
         "version": "1",
         "description": (
             "Server-Sent Events from one managed, bounded pool of connections. Every refusal is JSON: "
-            f'`{{"error": {{"code": "...", "message": "..."}}}}`. A query string takes {_QUERY} at most (414).'
+            f'`{{"error": {{"code": "...", "message": "..."}}}}`. A query string takes {_QUERY} at most (414). '
+            "A request whose `Host` is not allowed is answered 421."
         ),
         "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
     },

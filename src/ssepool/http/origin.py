@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ssepool.core.topics import shown
 from ssepool.http.errors import error_reply
+from ssepool.http.hosts import Hosts
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing (RFC 9110, 9.2.1)."""
@@ -22,14 +23,17 @@ class SameOrigin:
 
     Any web page can send a form to any address, for instance to a hub on the visitor's own machine. The browser then
     names the page's origin in `Origin` (RFC 6454, section 7); a request without `Origin` does not come from a page. The
-    scheme is not compared, because a proxy that ends TLS changes it.
+    scheme is not compared, because a proxy that ends TLS changes it. A page of a name of `allowed_hosts` is one of the
+    hub's own also where a proxy gives the hub another `Host`.
     """
 
-    def __init__(self, app: ASGIApp, allow_origins: Iterable[str] = ()) -> None:
-        """`app` gets the allowed requests. `allow_origins` are the allowed origins of other sites, or `*` for all, as
-        in `HubConfig`."""
+    def __init__(self, app: ASGIApp, hosts: Hosts, allow_origins: Iterable[str] = ()) -> None:
+        """`app` gets the allowed requests. `hosts` know the hub's names. `allow_origins` are the allowed origins of
+        other sites, or `*` for all, as in `HubConfig`."""
         self.app = app
         """The application behind this middleware."""
+        self.hosts = hosts
+        """The hub's names."""
         self.allowed = frozenset(origin.lower().rstrip("/") for origin in allow_origins)
         """The allowed origins of other sites, in lower case."""
 
@@ -56,4 +60,5 @@ class SameOrigin:
         except ValueError:
             return False
         port = DEFAULT_PORTS.get(parts.scheme, "")
-        return bool(parts.netloc) and parts.netloc.removesuffix(port) == host.removesuffix(port)
+        name = parts.netloc.removesuffix(port)
+        return bool(name) and (name == host.removesuffix(port) or self.hosts.lists(name))
