@@ -220,6 +220,46 @@ def test_a_bad_value_is_named_with_what_is_allowed(cls: type[Any], name: str, va
     assert str(error.value) == f"{cls.__name__}.{name} = {value!r} is not allowed; it takes {allowed}"
 
 
+@pytest.mark.parametrize("name", ["allow_origins", "publish_origins"])
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("https://a.example/", "https://a.example/path", "https://*.a.example", "a.example", "a.example:443", "//a"),
+        *(
+            "https://a.example:443",
+            "http://a.example:80",
+            "https://A.example",
+            "HTTPS://a.example",
+            "https://ä.example",
+        ),
+        *("https://user@a.example", "https://", "https://a..example", "https://a.example:", "https://a.example?b", ""),
+        *("**", "NULL", " https://a.example", "https://a.example\n"),
+    ],
+)
+def test_an_origin_that_never_matches_is_not_allowed(name: str, origin: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        HubConfig(**{name: ("https://b.example", origin)})
+    assert f"HubConfig.{name} = " in str(error.value) and f"{origin!r} never matches: it takes" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("*", "null", "https://a.example", "http://localhost:3000", "http://127.0.0.1:8080", "http://[::1]:8000"),
+        *(
+            "https://a.example:80",
+            "http://a.example:443",
+            "https://xn--4ca.example",
+            "capacitor://localhost",
+            "http://a",
+        ),
+        "chrome-extension://abcdefghijklmnop",
+    ],
+)
+def test_an_origin_that_a_browser_may_send_is_allowed(origin: str) -> None:
+    HubConfig(allow_origins=(origin,), publish_origins=(origin,))
+
+
 @pytest.mark.parametrize("name", [item.name for item in ALL if item.type is float])
 def test_seconds_beyond_all_floats_are_not_allowed(name: str) -> None:
     item = next(item for item in ALL if item.name == name)

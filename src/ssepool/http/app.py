@@ -6,14 +6,13 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Receive, Scope, Send
 
 from ssepool.http import connections, dashboard, demo, errors, health, metrics, openapi, pages, publish, subscribe
 from ssepool.http import pool as pool_routes
 from ssepool.http.budget import MAX_BODIES_BYTES, Budget
 from ssepool.http.hosts import Hosts, KnownHost
-from ssepool.http.origin import SameOrigin
+from ssepool.http.origin import CrossOrigin, SameOrigin
 from ssepool.http.query import QueryLimit
 from ssepool.http.shortcuts import Shortcuts
 from ssepool.runtime.admission.response import EventStream
@@ -45,18 +44,16 @@ class HubApp(Starlette):
             *demo.routes(engine, budget),
             *dashboard.routes(),
         ]
-        origins = engine.config.allow_origins
-        middleware = [Middleware(QueryLimit), Middleware(SameOrigin, hosts=hosts, allow_origins=origins)]
-        if origins:
-            cors = Middleware(
-                CORSMiddleware,
-                allow_origins=origins,
-                allow_methods=["GET", "POST", "PATCH", "DELETE"],
-                allow_headers=["*"],
-                allow_credentials="*" not in origins,
-            )
-            middleware.insert(0, cors)
-        middleware.insert(0, Middleware(KnownHost, hosts=hosts))
+        origins = {
+            "allow_origins": engine.config.allow_origins,
+            "publish_origins": engine.config.publish_origins,
+        }
+        middleware = [
+            Middleware(KnownHost, hosts=hosts),
+            Middleware(CrossOrigin, **origins),
+            Middleware(QueryLimit),
+            Middleware(SameOrigin, hosts=hosts, **origins),
+        ]
         super().__init__(routes=routes, middleware=middleware, exception_handlers=errors.handlers, lifespan=lifespan)
         self._engine = engine
         self._shortcuts = shortcuts
