@@ -50,7 +50,7 @@ class HubApp(Starlette):
         }
         middleware = [
             Middleware(KnownHost, hosts=hosts),
-            Middleware(CrossOrigin, **origins),
+            *([Middleware(CrossOrigin, **origins)] if any(origins.values()) else []),
             Middleware(QueryLimit),
             Middleware(SameOrigin, hosts=hosts, **origins),
         ]
