@@ -139,6 +139,8 @@ def value_for(item: Setting) -> Any:
         return next(choice for choice in typing.get_args(kind) if choice != item.default)
     if item.key == "trusted_proxies":
         return ("10.0.0.1", "fd00::/8")
+    if item.key == "allowed_hosts":
+        return ("events.example.com", "node-1")
     if typing.get_origin(kind) is tuple:
         return ("https://a.example", "https://b.example")
     return {bool: not item.default, int: 4321, float: 43.25, str: "127.0.0.2"}[kind]

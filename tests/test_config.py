@@ -30,6 +30,8 @@ def other_value(item: Setting) -> Any:
         return next(choice for choice in typing.get_args(item.type) if choice != item.default)
     if item.name == "trusted_proxies":
         return ("10.0.0.1", "fd00::/8")
+    if item.name == "allowed_hosts":
+        return ("events.example.com", "node-1")
     if typing.get_origin(item.type) is tuple:
         return ("https://a.example", "https://b.example:8443")
     if item.type is str:
@@ -220,6 +222,10 @@ def test_a_list_in_code_becomes_a_tuple() -> None:
         (HubConfig, "history_events", -1, "a number, at least 0"),
         (HubConfig, "allow_origins", "https://a.example", "a list of strings"),
         (HubConfig, "allow_origins", (1,), "a list of strings"),
+        *(
+            (HubConfig, "allowed_hosts", (name,), "names such as events.example.com, without scheme and port, or *")
+            for name in ("https://a.example", "a.example:443", "*.a.example", "a.example/", ".a.example", "", "a b")
+        ),
         (ServerConfig, "trusted_proxies", ("proxy.example",), "addresses, networks such as 10.0.0.0/8, or *"),
         (ServerConfig, "trusted_proxies", ("10.0.0.1/8",), "addresses, networks such as 10.0.0.0/8, or *"),
         (ServerConfig, "port", 65_536, "a number, from 0 to 65535"),
@@ -231,6 +237,46 @@ def test_a_bad_value_is_named_with_what_is_allowed(cls: type[Any], name: str, va
     with pytest.raises(ConfigError) as error:
         cls(**{name: value})
     assert str(error.value) == f"{cls.__name__}.{name} = {value!r} is not allowed; it takes {allowed}"
+
+
+@pytest.mark.parametrize("name", ["allow_origins", "publish_origins"])
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("https://a.example/", "https://a.example/path", "https://*.a.example", "a.example", "a.example:443", "//a"),
+        *(
+            "https://a.example:443",
+            "http://a.example:80",
+            "https://A.example",
+            "HTTPS://a.example",
+            "https://ä.example",
+        ),
+        *("https://user@a.example", "https://", "https://a..example", "https://a.example:", "https://a.example?b", ""),
+        *("**", "NULL", " https://a.example", "https://a.example\n"),
+    ],
+)
+def test_an_origin_that_never_matches_is_not_allowed(name: str, origin: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        HubConfig(**{name: ("https://b.example", origin)})
+    assert f"HubConfig.{name} = " in str(error.value) and f"{origin!r} never matches: it takes" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("*", "null", "https://a.example", "http://localhost:3000", "http://127.0.0.1:8080", "http://[::1]:8000"),
+        *(
+            "https://a.example:80",
+            "http://a.example:443",
+            "https://xn--4ca.example",
+            "capacitor://localhost",
+            "http://a",
+        ),
+        "chrome-extension://abcdefghijklmnop",
+    ],
+)
+def test_an_origin_that_a_browser_may_send_is_allowed(origin: str) -> None:
+    HubConfig(allow_origins=(origin,), publish_origins=(origin,))
 
 
 @pytest.mark.parametrize("name", [item.name for item in ALL if item.type is float])

@@ -18,6 +18,7 @@ from starlette.testclient import TestClient
 from live import LiveServer, running
 from ssepool.core.event import Event
 from ssepool.http import demo, pages
+from ssepool.http.budget import Budget
 from ssepool.http.errors import handlers
 from windows import Windows, browser_test, has_state, serving, until
 
@@ -389,7 +390,7 @@ class Quiet:
 
 @pytest.fixture
 def client() -> Iterator[TestClient]:
-    app = Starlette(routes=[*pages.routes(), *demo.routes(Quiet())], exception_handlers=handlers)  # type: ignore[arg-type]
+    app = Starlette(routes=[*pages.routes(), *demo.routes(Quiet(), Budget())], exception_handlers=handlers)  # type: ignore[arg-type]
     with TestClient(app) as client:
         yield client
 

@@ -41,6 +41,7 @@ MiB = 1024 * KiB
 
 TOKEN_SCHEMES = ("nats", "tls")
 """Schemes of brokers whose URL may have a token in the place of user and password."""
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(?:\[[0-9a-f:.]+\]|[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?)(:[1-9][0-9]{0,4})?")
 
 MAX_ACK_TIMEOUT_SECONDS = 2_000_000
 """Seconds: the kernel takes the milliseconds of `TCP_USER_TIMEOUT` as a C int."""
@@ -126,11 +127,23 @@ class HubConfig:
     retry: float = setting(3.0, "seconds after which a client that is sent away comes back, plus jitter", min=0.001)
     detach: bool = setting(True, "take sockets over from the server where that is possible")
     handle_signals: bool = setting(True, "end all streams on SIGTERM and SIGINT, before the server waits for them")
-    allow_origins: tuple[str, ...] = setting((), "origins of other sites that may connect; * = all")
     allow_regexp: bool = setting(False, "let clients of GET /events use regular expressions in patterns: (...)")
+    allowed_hosts: tuple[str, ...] = setting(
+        (), "names under which the hub is reached, beside addresses and localhost; * = any"
+    )
+    allow_origins: tuple[str, ...] = setting(
+        (), "origins of other sites whose pages may stream and send messages; * = all"
+    )
+    publish_origins: tuple[str, ...] = setting((), "origins of other sites whose pages may publish; * = all")
 
     def __post_init__(self) -> None:
         check(self)
+        for name in self.allowed_hosts:
+            if name != "*" and not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", name):
+                allowed = "it takes names such as events.example.com, without scheme and port, or *"
+                raise ConfigError(f"HubConfig.allowed_hosts = {self.allowed_hosts!r} is not allowed; {allowed}")
+        _check_origins("allow_origins", self.allow_origins)
+        _check_origins("publish_origins", self.publish_origins)
 
     def __repr__(self) -> str:
         """As of any dataclass, without passwords and keys."""
@@ -257,6 +270,18 @@ def check(config: Any) -> None:
             if not lowest <= value <= highest or value == math.inf:
                 limit = f"at least {lowest:.15g}" if math.isinf(highest) else f"from {lowest:.15g} to {highest:.15g}"
                 raise ConfigError(f"{name} = {value!r} is not allowed; it takes a number, {limit}")
+
+
+def _check_origins(name: str, origins: tuple[str, ...]) -> None:
+    """Raise `ConfigError` for an origin that no browser sends, and that would never match (RFC 6454, section 6.2)."""
+    for origin in origins:
+        found = _ORIGIN.fullmatch(origin)
+        if origin not in ("*", "null") and (found is None or found.groups() in (("http", ":80"), ("https", ":443"))):
+            raise ConfigError(
+                f"HubConfig.{name} = {origins!r} is not allowed; {origin!r} never matches: it takes origins as "
+                "browsers send them, such as https://www.example.com or http://localhost:3000, in small letters, "
+                "without path, wildcard and usual port, or * for all"
+            )
 
 
 def _read(file: Path | None) -> dict[str, Any]:

@@ -177,7 +177,8 @@ class Hub:
     @cached_property
     def app(self) -> HubApp:
         """The whole HTTP surface as an ASGI application, to be mounted at any prefix or served alone."""
-        return HubApp(self._engine, self.parts.nodes, self.parts.shortcuts, self.lifespan)
+        parts = self.parts
+        return HubApp(self._engine, parts.nodes, parts.hosts, parts.shortcuts, self.lifespan)
 
     # Managing.
 

@@ -7,6 +7,7 @@ from typing import Self
 
 from ssepool.config import HubConfig
 from ssepool.core.keys import message_key
+from ssepool.http.hosts import Hosts
 from ssepool.http.shortcuts import Shortcuts
 from ssepool.runtime.cluster.cluster import Cluster
 from ssepool.runtime.cluster.nodes import Nodes
@@ -27,6 +28,8 @@ class Parts:
     """Who else is there, and a way to ask them."""
     nodes: Nodes
     """What can be done on every node."""
+    hosts: Hosts
+    """The names under which the hub may be reached."""
     shortcuts: Shortcuts
     """Plain requests that need no application."""
 
@@ -42,4 +45,5 @@ class Parts:
             broker_timeout=config.broker_timeout,
             now=engine.now,
         )
-        return cls(engine, Runs(engine), cluster, Nodes(engine, cluster), Shortcuts(engine))
+        hosts = Hosts(config.allowed_hosts)
+        return cls(engine, Runs(engine), cluster, Nodes(engine, cluster), hosts, Shortcuts(engine, hosts))

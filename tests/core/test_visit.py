@@ -201,3 +201,13 @@ class Over:
 )
 def test_a_client_has_everything_that_has_seen_the_end(last_event_id: str | None, source: Any, expected: bool) -> None:
     assert Visit(last_event_id=last_event_id, source=source).has_everything is expected
+
+
+def test_data_nested_too_deep_to_be_shown_has_a_fingerprint() -> None:
+    deep: Any = []
+    for _ in range(100_000):
+        deep = [deep]
+    fingerprint = replace(VISIT, data=deep).fingerprint
+    assert fingerprint == replace(VISIT, data=[deep]).fingerprint != VISIT.fingerprint
+    while deep:
+        [deep] = deep  # to free it whole would recurse, too

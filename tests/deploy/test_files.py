@@ -60,6 +60,11 @@ def check_command(words: list[str]) -> dict[str, Any]:
     return dict(command.make_context(name, options).params)
 
 
+def hosts_of(variables: dict[str, str]) -> set[str]:
+    """The names under which a node with this environment may be reached."""
+    return set(config.load(env=variables)[0].allowed_hosts)
+
+
 def check_environment(variables: dict[str, str]) -> tuple[PoolConfig, ServerConfig]:
     """The configurations that an environment makes; raises for a value that is not allowed."""
     assert set(variables) <= VARIABLES
@@ -175,6 +180,7 @@ def test_the_services_fit_together() -> None:
     for name in nodes:
         _, server = check_environment(services[name]["environment"])
         assert services[name]["expose"] == [str(server.port)]
+        assert hosts_of(services[name]["environment"]) == nodes
         assert "ports" not in services[name]
         assert urlsplit(services[name]["environment"]["SSEPOOL_BROKER"]).hostname in services
     for source in (volume.split(":")[0] for volume in services["nginx"]["volumes"]):
@@ -207,6 +213,14 @@ def test_probes_and_metrics_are_where_the_manifests_look(node: LiveServer) -> No
     assert f"\n{scaler['metric']['name']} " in metrics
     pages = "".join(file.read_text("utf-8") for file in FILES if file.suffix in (".md", ".yaml"))
     assert [name for name in re.findall(r"\bssepool_(?!tls)[a-z_]+", pages) if f"\n{name}" not in metrics] == []
+
+
+def test_a_node_answers_to_the_names_of_its_route_and_its_service(node: LiveServer) -> None:
+    names = {*of_kind("HTTPRoute")["spec"]["hostnames"], of_kind("Service")["metadata"]["name"]}
+    assert hosts_of({item["name"]: item["value"] for item in CONTAINER["env"]}) == names
+    for name in names:
+        assert node.request("GET", "/pool", headers={"Host": f"{name}:8000"})[0] == 200
+    assert node.request("GET", "/pool", headers={"Host": "evil.example"})[0] == 421
 
 
 def test_ports_are_those_of_the_server() -> None:

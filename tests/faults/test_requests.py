@@ -290,3 +290,37 @@ def listen_overflows() -> int:
     """How often this machine's kernel has dropped a connection because a listen queue was full."""
     names, values = [line.split() for line in Path("/proc/net/netstat").read_text().splitlines()[:2]]
     return int(values[names.index("ListenOverflows")])
+
+
+def answer_to(server: LiveServer, request: bytes) -> int:
+    """The status of the answer to a client that stays until it has it."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE) as client:
+        client.sendall(request)
+        answer = b""
+        while not is_whole(answer) and (data := client.recv(65536)):
+            answer += data
+        return status(answer)
+
+
+@pytest.mark.paths("detached", "plain")  # where another server serves the application, nobody has asked for this
+@pytest.mark.parametrize(
+    ("fields", "due"),
+    [
+        (b"Host: evil.example\r\n", 421),
+        (b"Host: localhost.evil.example:80\r\n", 421),
+        (b"", 400),
+        (HOST + HOST, 400),
+        (b"Host: LOCALHOST:1\r\n", 0),
+        (b"Host: [::1]:1\r\n", 0),
+    ],
+)
+def test_a_name_that_is_not_the_hubs_gets_nothing(server: LiveServer, fields: bytes, due: int) -> None:
+    event = b'{"topic":"a","data":"x"}'
+    kind = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(event)
+    before = server.request("GET", "/pool")[1]["events"]["published"]
+    assert answer_to(server, b"GET /events?topic= HTTP/1.1\r\n" + fields + b"\r\n") == (due or 400)
+    if due:
+        assert answer_to(server, b"GET /events?topic=a HTTP/1.1\r\n" + fields + b"\r\n") == due
+    assert answer_to(server, b"GET /pool HTTP/1.1\r\n" + fields + b"\r\n") == (due or 200)
+    assert answer_to(server, b"POST /events HTTP/1.1\r\n" + fields + kind + event) == (due or 201)
+    assert server.request("GET", "/pool")[1]["events"]["published"] == before + (not due)

@@ -11,9 +11,11 @@ import pytest
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
-from ssepool.http import body
-from ssepool.http.body import decode, media_type, read_body
+from ssepool.http.body import MIN_BYTES_PER_SECOND, decode, media_type, seconds_for
+from ssepool.http.body import read_body as reading
+from ssepool.http.budget import Budget
 from ssepool.http.errors import APIError
+from virtual import in_virtual_time
 
 
 class Source:
@@ -38,6 +40,11 @@ def request(source: Source, http_version: str = "1.1", **headers: str) -> Reques
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": "http", "method": "POST", "path": "/events", "query_string": b"", "headers": raw}
     return Request({**scope, "http_version": http_version}, source)
+
+
+async def read_body(request: Request, max_bytes: int, budget: Budget | None = None) -> bytes:
+    async with reading(request, max_bytes, budget or Budget()) as body:
+        return body
 
 
 async def test_a_body_in_chunks_is_put_together() -> None:
@@ -82,12 +89,110 @@ async def test_a_client_that_leaves_half_way_is_told_apart_from_one_that_is_done
         await read_body(request(Source([b"ab"], then="disconnect"), content_length="4"), 10)
 
 
-async def test_a_client_that_pauses_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(body, "MAX_PAUSE_SECONDS", 0.01)
+class Slow:
+    """A client that sends `size` bytes, `chunk` of them every `pause` seconds, and then nothing."""
+
+    def __init__(self, size: int, *, chunk: int = 1, pause: float) -> None:
+        self.left = size
+        self.chunk = chunk
+        self.pause = pause
+
+    async def __call__(self) -> Message:
+        await asyncio.sleep(self.pause)
+        if not self.left:
+            return await asyncio.Future()
+        part = min(self.chunk, self.left)
+        self.left -= part
+        return {"type": "http.request", "body": b"x" * part, "more_body": True}
+
+
+async def refused_after(source: Slow, max_bytes: int, **headers: str) -> tuple[float, str]:
+    """The seconds after which a client that is too slow is refused, and why."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
     with pytest.raises(APIError) as caught:
-        await read_body(request(Source([b"ab"], then="silence")), 10)
+        await read_body(request(source, **headers), max_bytes)
     assert (caught.value.status_code, caught.value.code) == (408, "request_timeout")
-    assert "after 2 bytes" in caught.value.detail
+    assert dict(caught.value.headers or {}) == {"Connection": "close"}
+    return loop.time() - began, caught.value.detail
+
+
+@in_virtual_time
+async def test_a_client_that_sends_a_byte_now_and_then_does_not_get_more_time_for_each() -> None:
+    seconds, why = await refused_after(Slow(1000, pause=25), 1000)
+    assert seconds == pytest.approx(30, abs=0.1)
+    assert "1 bytes of the body came in 30 s" in why
+
+
+@in_virtual_time
+async def test_a_declared_length_gives_the_time_that_it_takes() -> None:
+    size = 10 * MIN_BYTES_PER_SECOND
+    seconds, why = await refused_after(Slow(1000, pause=25), size, content_length=str(size))
+    assert seconds == seconds_for(size) == 40
+    assert "1 bytes of the body came in 40 s" in why
+
+
+@in_virtual_time
+async def test_a_body_without_a_declared_length_has_the_time_for_what_has_come() -> None:
+    slow = Slow(1000 * MIN_BYTES_PER_SECOND, chunk=MIN_BYTES_PER_SECOND // 2, pause=1)
+    seconds, _ = await refused_after(slow, 1000 * MIN_BYTES_PER_SECOND)
+    assert seconds == pytest.approx(60, abs=1)  # which 60 chunks of half a second's bytes take, less 30 s
+
+
+@in_virtual_time
+async def test_a_large_body_at_a_fair_pace_is_taken() -> None:
+    pace, size = 2 * MIN_BYTES_PER_SECOND, 200 * MIN_BYTES_PER_SECOND
+    for headers in ({}, {"content_length": str(size)}):
+        slow = Slow(size, chunk=pace, pause=1)
+
+        async def receive(slow: Slow = slow) -> Message:
+            return {**await slow(), "more_body": slow.left > 0}
+
+        async with reading(request(receive, **headers), size, Budget()) as body:  # type: ignore[arg-type]
+            assert len(body) == size
+
+
+async def test_bodies_under_way_share_a_budget() -> None:
+    budget = Budget(10)
+    async with reading(request(Source([b"x" * 3, b"x" * 3])), 10, budget):
+        assert budget.taken == 6
+        source = Source([b"x" * 4, b"x", b"x"])
+        with pytest.raises(APIError) as caught:
+            await read_body(request(source), 10, budget)
+        assert (caught.value.status_code, caught.value.code, source.taken) == (503, "too_many_bodies", 2)
+        assert caught.value.headers == {"Retry-After": "5", "Connection": "close"}
+        assert budget.taken == 6
+        assert await read_body(request(Source([b"x" * 4])), 10, budget) == b"xxxx"
+    assert budget.taken == 0
+
+
+async def test_a_declared_length_alone_takes_nothing_of_the_budget() -> None:
+    budget = Budget(10)
+    waiting = asyncio.ensure_future(read_body(request(Source([], then="silence"), content_length="10"), 10, budget))
+    await asyncio.sleep(0)
+    assert await read_body(request(Source([b"x" * 10])), 10, budget) == b"x" * 10
+    waiting.cancel()
+
+
+@in_virtual_time
+async def test_a_body_gives_its_share_back_however_it_ends() -> None:
+    budget = Budget()
+    with pytest.raises(ClientDisconnect):
+        await read_body(request(Source([b"ab"], then="disconnect")), 10, budget)
+    with pytest.raises(APIError, match="exceeds"):
+        await read_body(request(Source([b"ab"] * 10)), 10, budget)
+    with pytest.raises(APIError, match="2 bytes of the body came"):
+        await read_body(request(Source([b"ab"], then="silence")), 10, budget)
+    with pytest.raises(ZeroDivisionError):
+        async with reading(request(Source([b"ab"])), 10, budget):
+            raise ZeroDivisionError
+    cut = asyncio.ensure_future(read_body(request(Source([b"ab"], then="silence")), 10, budget))
+    await asyncio.sleep(0)
+    assert budget.taken == 2
+    cut.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cut
+    assert budget.taken == 0
 
 
 @pytest.mark.parametrize(

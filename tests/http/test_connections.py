@@ -220,3 +220,27 @@ async def test_a_message_of_a_client_that_has_left_is_404(http: httpx.AsyncClien
     await stream.leave()
     answer = await http.post(f"/connections/{stream.id}/messages?token={stream.token}", json=1)
     assert answer.status_code == 404
+
+
+async def test_a_client_whose_data_is_nested_without_end_can_be_kicked(hub: Hub, http: httpx.AsyncClient) -> None:
+    deep: list[Any] = []
+    for _ in range(5000):
+        deep = [deep]
+    left = asyncio.Event()
+    started: list[int] = []
+
+    async def receive() -> dict[str, Any]:
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        started.append(message.get("status", 0))
+
+    request = type("Request", (), {"scope": {"type": "http", "method": "GET", "headers": [], "client": ("1.2.3.4", 5)}})
+    scope = request.scope  # type: ignore[attr-defined]
+    stream = asyncio.ensure_future(hub.response(request, topics=["a"], data=deep)(scope, receive, send))  # type: ignore[arg-type]
+    async with asyncio.timeout(5):
+        while not (found := list(hub.connections)):
+            await asyncio.sleep(0)
+        assert (await http.delete(f"/connections/{found[0].id}")).status_code == 204
+        await stream

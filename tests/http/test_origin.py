@@ -2,21 +2,33 @@ from __future__ import annotations
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
+from ssepool import Hub, HubConfig
+from ssepool.http.hosts import Hosts
 from ssepool.http.origin import SameOrigin
 
 
-async def ask(method: str, host: str, *origins: str, allowed: tuple[str, ...] = ()) -> httpx.Response:
+async def ask(
+    method: str,
+    host: str,
+    *origins: str,
+    allowed: tuple[str, ...] = (),
+    publishers: tuple[str, ...] = (),
+    names: tuple[str, ...] = (),
+    path: str = "/",
+) -> httpx.Response:
     """What a request is answered with: 200 where the application behind the middleware got it."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body"})
 
-    transport = httpx.ASGITransport(SameOrigin(app, allow_origins=allowed))
+    transport = httpx.ASGITransport(SameOrigin(app, Hosts(names), allow_origins=allowed, publish_origins=publishers))
     async with httpx.AsyncClient(transport=transport, base_url="http://hub") as http:
-        return await http.request(method, "/", headers=[("Host", host), *(("Origin", origin) for origin in origins)])
+        return await http.request(method, path, headers=[("Host", host), *(("Origin", origin) for origin in origins)])
 
 
 @pytest.mark.parametrize("method", ["POST", "PATCH", "PUT", "DELETE", "ANYTHING"])
@@ -25,7 +37,7 @@ async def test_a_page_of_another_site_may_not_change_anything(method: str) -> No
     assert answer.status_code == 403
     error = answer.json()["error"]
     assert error["code"] == "forbidden_origin"
-    assert "https://evil.example" in error["message"] and "allow_origins" in error["message"]
+    assert "https://evil.example" in error["message"] and "only the hub's own pages" in error["message"]
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
@@ -81,12 +93,113 @@ async def test_one_foreign_origin_among_several_is_enough() -> None:
     ("allowed", "origin", "status"),
     [
         (("https://app.example",), "https://app.example", 200),
-        (("https://App.example/",), "https://app.example", 200),
         (("https://app.example",), "http://app.example", 403),
         (("https://app.example",), "https://app.example.evil.example", 403),
         (("null",), "null", 200),
         (("*",), "https://any.example", 200),
     ],
 )
-async def test_sites_that_are_allowed_pass(allowed: tuple[str, ...], origin: str, status: int) -> None:
-    assert (await ask("POST", "hub", origin, allowed=allowed)).status_code == status
+async def test_sites_that_are_allowed_pass_for_what_they_are_allowed(
+    allowed: tuple[str, ...], origin: str, status: int
+) -> None:
+    messages, events = "/connections/x-1-2/messages", "/events"
+    assert (await ask("POST", "hub", origin, path=messages, allowed=allowed)).status_code == status
+    assert (await ask("POST", "hub", origin, path=messages, publishers=allowed)).status_code == 403
+    assert (await ask("POST", "hub", origin, path=events, publishers=allowed)).status_code == status
+    assert (await ask("POST", "hub", origin, path=events, allowed=allowed)).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        *(("PATCH", "/pool"), ("POST", "/pool/drain"), ("DELETE", "/connections/a-1-2"), ("POST", "/demo/jobs")),
+        *(("POST", "/connections/a-1-2/messages/"), ("POST", "/connections/a/b/messages"), ("POST", "/events/")),
+        *(("PUT", "/events"), ("DELETE", "/events"), ("POST", "/ssepool.js"), ("POST", "/sse/events")),
+    ],
+)
+async def test_no_list_lets_other_sites_manage(method: str, path: str) -> None:
+    answer = await ask(method, "hub", "https://a.example", path=path, allowed=("*",), publishers=("*",))
+    assert answer.status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("path", "setting"), [("/events", "publish_origins"), ("/connections/a-1-2/messages", "allow_origins")]
+)
+async def test_a_refusal_names_the_setting_that_would_help(path: str, setting: str) -> None:
+    error = (await ask("POST", "hub", "https://a.example", path=path)).json()["error"]
+    assert error["message"].endswith(f"{setting} takes the origins of other sites that may")
+
+
+# What browsers are told
+
+STREAMS, PUBLISHES = "https://reader.example", "https://writer.example"
+MAY: dict[tuple[str, str], str] = {
+    ("GET", "/events"): STREAMS,
+    ("GET", "/ssepool.js"): STREAMS,
+    ("POST", "/connections/a-1-2/messages"): STREAMS,
+    ("POST", "/events"): PUBLISHES,
+}
+MAY_NOT = [
+    *(("GET", "/pool"), ("PATCH", "/pool"), ("POST", "/pool/drain"), ("GET", "/connections"), ("GET", "/cluster")),
+    *(("DELETE", "/connections/a-1-2"), ("GET", "/connections/a-1-2"), ("GET", "/metrics"), ("GET", "/dashboard")),
+    *(("GET", "/openapi.json"), ("POST", "/demo/jobs"), ("DELETE", "/events"), ("GET", "/connections/a-1-2/messages")),
+]
+
+
+async def allowed_by(hub: Hub, method: str, path: str, origin: str) -> tuple[bool, bool]:
+    """Whether a page of this origin may send such a request, as its preflight is told, and whether it may read the
+    answer."""
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(hub.app), base_url="http://hub") as http:
+        ask = {"Origin": origin, "Access-Control-Request-Method": method}
+        preflight = await http.options(path, headers=ask)
+        methods = preflight.headers.get("access-control-allow-methods", "").split(", ")
+        allows = preflight.headers.get("access-control-allow-origin") in (origin, "*")
+        answer = await http.request(method, path, headers={"Origin": origin})
+        reads = answer.headers.get("access-control-allow-origin") in (origin, "*")
+        return preflight.status_code == 200 and allows and method in methods, reads
+
+
+@pytest.mark.parametrize(("method", "path"), [*MAY, *MAY_NOT])
+async def test_a_browser_is_told_of_each_use_by_its_own_list(method: str, path: str) -> None:
+    async with Hub(HubConfig(allow_origins=(STREAMS,), publish_origins=(PUBLISHES,))) as hub:
+        for origin in (STREAMS, PUBLISHES, "https://other.example"):
+            may = MAY.get((method, path)) == origin
+            assert await allowed_by(hub, method, path, origin) == (may, may)
+    async with Hub(HubConfig(allow_origins=("*",), publish_origins=("*",))) as hub:
+        may = (method, path) in MAY
+        assert await allowed_by(hub, method, path, "https://other.example") == (may, may)
+
+
+async def test_the_lists_hold_behind_the_prefix_of_a_mount() -> None:
+    hub = Hub(HubConfig(allow_origins=(STREAMS,), publish_origins=(PUBLISHES,)))
+    app = Starlette(routes=[Mount("/sse", hub.app)])
+    async with hub, httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://hub") as http:
+        for origin, status in ((PUBLISHES, 201), (STREAMS, 403)):
+            answer = await http.post("/sse/events", json={"topic": "a", "data": 1}, headers={"Origin": origin})
+            assert answer.status_code == status
+            assert answer.headers.get("access-control-allow-origin") == (origin if status == 201 else None)
+
+
+async def test_a_preflight_allows_no_more_than_its_own_use() -> None:
+    async with Hub(HubConfig(allow_origins=("*",))) as hub:
+        assert await allowed_by(hub, "POST", "/events", STREAMS) == (False, False)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(hub.app), base_url="http://hub") as http:
+            ask = {"Origin": STREAMS, "Access-Control-Request-Method": "GET"}
+            told = (await http.options("/events", headers=ask)).headers["access-control-allow-methods"]
+    assert set(told.split(", ")) == {"GET", "HEAD"}  # a browser would remember POST for this address
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("https://events.example.com", 200),
+        ("http://events.example.com:80", 200),
+        ("https://events.example.com:8443", 403),  # another port may be anybody's
+        ("https://www.example.com", 403),
+        ("https://evil.events.example.com", 403),
+        ("https://user@events.example.com", 403),
+        ("*", 403),
+    ],
+)
+async def test_a_page_of_a_name_of_the_hub_passes_whatever_host_a_proxy_sends(origin: str, status: int) -> None:
+    assert (await ask("POST", "node-1:8000", origin, names=("events.example.com", "*"))).status_code == status

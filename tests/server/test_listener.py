@@ -36,7 +36,7 @@ from virtual import in_virtual_time, now
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="sockets are detached on Linux only")
 
-HOST = b"Host: x\r\n"
+HOST = b"Host: localhost\r\n"
 PLAIN = b"GET /events?topic=a HTTP/1.1\r\n" + HOST + b"Accept: text/event-stream\r\n\r\n"
 
 NOT_RECOGNISED = {
@@ -74,7 +74,8 @@ def server() -> Any:
 ODD = {
     "absolute form": (b"GET http://x/events?topic=a HTTP/1.1\r\n" + HOST + b"\r\n", 200),
     "HTTP/1.0": (NOT_RECOGNISED["HTTP/1.0"], 200),
-    "no host": (b"GET /events?topic=a HTTP/1.1\r\n\r\n", 200),
+    "no host": (b"GET /events?topic=a HTTP/1.1\r\n\r\n", 400),
+    "another name": (PLAIN.replace(b"localhost", b"evil.example"), 421),
     "empty lines first": (b"\r\n\r\n" + PLAIN, 200),
     "two requests": (PLAIN + PLAIN, 200),
     "bytes in the path": (PLAIN.replace(b"/events", b"/\xc3\xa9vents"), 400),

@@ -21,7 +21,7 @@ from ssepool.server.balance import ROW_FIELDS, Balance
 from ssepool.server.listener import Accepted, subscription_scope
 from ssepool.server.server import Server
 
-SUBSCRIBE = b"GET /events?topic=a HTTP/1.1\r\nHost: x\r\n\r\n"
+SUBSCRIBE = b"GET /events?topic=a HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 DATE = [(b"date", b"today")]
 

@@ -6,12 +6,13 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Receive, Scope, Send
 
 from ssepool.http import connections, dashboard, demo, errors, health, metrics, openapi, pages, publish, subscribe
 from ssepool.http import pool as pool_routes
-from ssepool.http.origin import SameOrigin
+from ssepool.http.budget import MAX_BODIES_BYTES, Budget
+from ssepool.http.hosts import Hosts, KnownHost
+from ssepool.http.origin import CrossOrigin, SameOrigin
 from ssepool.http.query import QueryLimit
 from ssepool.http.shortcuts import Shortcuts
 from ssepool.runtime.admission.response import EventStream
@@ -27,32 +28,32 @@ class HubApp(Starlette):
     connection, and time for each event.
     """
 
-    def __init__(self, engine: Engine, nodes: Nodes, shortcuts: Shortcuts, lifespan: Any) -> None:
-        """`engine`, `nodes` and `shortcuts` are the hub's. `lifespan` opens the hub where this application is served
-        alone, as in `Starlette(lifespan=...)`."""
+    def __init__(self, engine: Engine, nodes: Nodes, hosts: Hosts, shortcuts: Shortcuts, lifespan: Any) -> None:
+        """`engine`, `nodes`, `hosts` and `shortcuts` are the hub's. `lifespan` opens the hub where this application is
+        served alone, as in `Starlette(lifespan=...)`."""
+        budget = Budget(max(MAX_BODIES_BYTES, engine.config.max_body))
         routes = [
             *subscribe.routes(engine),
-            *publish.routes(engine),
-            *connections.routes(nodes),
-            *pool_routes.routes(nodes),
+            *publish.routes(engine, budget),
+            *connections.routes(nodes, budget),
+            *pool_routes.routes(nodes, budget),
             *metrics.routes(nodes),
             *health.routes(engine),
             *openapi.routes(),
             *pages.routes(),
-            *demo.routes(engine),
+            *demo.routes(engine, budget),
             *dashboard.routes(),
         ]
-        origins = engine.config.allow_origins
-        middleware = [Middleware(QueryLimit), Middleware(SameOrigin, allow_origins=origins)]
-        if origins:
-            cors = Middleware(
-                CORSMiddleware,
-                allow_origins=origins,
-                allow_methods=["GET", "POST", "PATCH", "DELETE"],
-                allow_headers=["*"],
-                allow_credentials="*" not in origins,
-            )
-            middleware.insert(0, cors)
+        origins = {
+            "allow_origins": engine.config.allow_origins,
+            "publish_origins": engine.config.publish_origins,
+        }
+        middleware = [
+            Middleware(KnownHost, hosts=hosts),
+            *([Middleware(CrossOrigin, **origins)] if any(origins.values()) else []),
+            Middleware(QueryLimit),
+            Middleware(SameOrigin, hosts=hosts, **origins),
+        ]
         super().__init__(routes=routes, middleware=middleware, exception_handlers=errors.handlers, lifespan=lifespan)
         self._engine = engine
         self._shortcuts = shortcuts

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import msgspec
 from starlette.requests import Request
 
+from ssepool.config import KiB
 from ssepool.core.topics import shown
+from ssepool.http.budget import Budget, Share
+from ssepool.http.depth import TOO_DEEP
 from ssepool.http.errors import APIError
 
 JSON = "application/json"
 """The media type of JSON (RFC 8259, section 11)."""
-MAX_PAUSE_SECONDS = 30.0
-"""Seconds that a client may pause while it sends a body."""
+MAX_START_SECONDS = 30.0
+"""Seconds that a client has for a body in any case."""
+MIN_BYTES_PER_SECOND = 16 * KiB
+"""The slowest pace of a body: beyond `MAX_START_SECONDS` it has the time that its size takes at this pace."""
+RETRY_SECONDS = 5
+"""Seconds after which a client comes back whose body found no room, in `Retry-After`."""
 
 TYPE_NAMES = {
     "str": "a string",
@@ -31,27 +40,44 @@ TYPE_NAMES = {
 T = TypeVar("T")
 
 
-async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The whole body of a request, of `max_bytes` bytes at most. Memory holds no more than these and one chunk.
+@asynccontextmanager
+async def read_body(request: Request, max_bytes: int, budget: Budget) -> AsyncIterator[bytes]:
+    """The whole body of a request, of `max_bytes` bytes at most. It counts in `budget` until the `async with` statement
+    ends.
 
-    Raises `APIError` (413) as soon as the declared or the received length exceeds `max_bytes`, `APIError` (408) if the
-    client sends nothing for `MAX_PAUSE_SECONDS`, and `ClientDisconnect` if it leaves before it has sent everything.
+    Raises `APIError` (413) as soon as the declared or the received length exceeds `max_bytes`, `APIError` (408) if it
+    takes the client longer than `seconds_for` its size, `APIError` (503) if the budget has no room for what has come,
+    and `ClientDisconnect` if the client leaves before it has sent everything.
     """
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and (len(declared) > 18 or int(declared) > max_bytes):
+    with budget.share() as share:
+        yield await _read(request, max_bytes, share)
+
+
+def seconds_for(size: int) -> float:
+    """Seconds in which a body of so many bytes has to be there."""
+    return MAX_START_SECONDS + size / MIN_BYTES_PER_SECOND
+
+
+async def _read(request: Request, max_bytes: int, share: Share) -> bytes:
+    length = request.headers.get("content-length", "")
+    # As many digits are no length that any body could have, and Python takes its time over them.
+    declared = (int(length) if len(length) <= 18 else max_bytes + 1) if length.isdecimal() else None
+    if declared is not None and declared > max_bytes:
         raise _too_large(request, max_bytes)
     body = bytearray()
-    loop = asyncio.get_running_loop()
+    began = asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout(MAX_PAUSE_SECONDS) as pause:
+        async with asyncio.timeout(seconds_for(declared or 0)) as deadline:
             async for chunk in request.stream():
-                body += chunk
-                if len(body) > max_bytes:
+                if len(body) + len(chunk) > max_bytes:
                     raise _too_large(request, max_bytes)
-                pause.reschedule(loop.time() + MAX_PAUSE_SECONDS)
+                if not share.take(len(chunk)):
+                    raise _no_room(request)
+                body += chunk
+                if declared is None:
+                    deadline.reschedule(began + seconds_for(len(body)))
     except TimeoutError:
-        message = f"nothing came for {MAX_PAUSE_SECONDS:g} s after {len(body)} bytes of the body"
-        raise APIError(408, "request_timeout", message, _goodbye(request)) from None
+        raise _too_slow(request, len(body), declared) from None
     return bytes(body)
 
 
@@ -88,7 +114,7 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes, *, root: str, code: st
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise APIError(400, "invalid_json", f"{root} is not JSON in UTF-8: {error}") from None
     except RecursionError:
-        raise APIError(400, "invalid_json", f"{root} is nested too deep") from None
+        raise APIError(400, "invalid_json", f"{root} {TOO_DEEP}") from None
 
 
 def _wrong_value(text: str, root: str, code: str, fields: tuple[str, ...]) -> APIError:
@@ -110,6 +136,20 @@ def _wrong_value(text: str, root: str, code: str, fields: tuple[str, ...]) -> AP
 def _too_large(request: Request, max_bytes: int) -> APIError:
     message = f"the body exceeds {max_bytes} bytes, which is the most that {request.url.path} takes"
     return APIError(413, "body_too_large", message, _goodbye(request))
+
+
+def _too_slow(request: Request, size: int, declared: int | None) -> APIError:
+    seconds = seconds_for(size if declared is None else declared)
+    message = (
+        f"{size} bytes of the body came in {seconds:.0f} s; it takes all of it within {MAX_START_SECONDS:g} s and one "
+        f"more for each {MIN_BYTES_PER_SECOND} bytes"
+    )
+    return APIError(408, "request_timeout", message, _goodbye(request))
+
+
+def _no_room(request: Request) -> APIError:
+    message = "the bodies of other requests that are under way leave no room for this one; come back later"
+    return APIError(503, "too_many_bodies", message, {"Retry-After": str(RETRY_SECONDS), **_goodbye(request)})
 
 
 def _goodbye(request: Request) -> dict[str, str]:

@@ -15,6 +15,8 @@ from ssepool.config import KiB
 from ssepool.core.bans import KICK_SECONDS
 from ssepool.core.topics import shown
 from ssepool.http.body import JSON, decode, media_type, read_body
+from ssepool.http.budget import Budget
+from ssepool.http.depth import TOO_DEEP, is_too_deep
 from ssepool.http.errors import APIError
 from ssepool.http.query import number, read_query, seconds
 from ssepool.http.reply import JSONReply
@@ -45,8 +47,9 @@ class ConnectionList(msgspec.Struct):
     missing: Annotated[list[str], Meta(description="Nodes that did not answer: theirs are not among them.")]
 
 
-def routes(nodes: Nodes) -> list[BaseRoute]:
-    """GET /connections, GET and DELETE /connections/{id}, and POST /connections/{id}/messages, for all nodes."""
+def routes(nodes: Nodes, budget: Budget) -> list[BaseRoute]:
+    """GET /connections, GET and DELETE /connections/{id}, and POST /connections/{id}/messages, for all nodes. Bodies
+    count in `budget`."""
 
     async def list_connections(request: Request) -> Response:
         page, missing = await nodes.connections(_wanted(read_query(request, *PARAMETERS)))
@@ -70,8 +73,10 @@ def routes(nodes: Nodes) -> list[BaseRoute]:
         id, token = request.path_params["id"], _token(request, query)
         _check(id, nodes.expects(id, token))
         media_type(request, JSON)
-        body = await read_body(request, MAX_MESSAGE_BYTES)
-        data = decode(JSON_DECODER, body, root="the body", code="invalid_json")
+        async with read_body(request, MAX_MESSAGE_BYTES, budget) as body:
+            data = decode(JSON_DECODER, body, root="the body", code="invalid_json")
+            if is_too_deep(body):
+                raise APIError(400, "invalid_json", f"the body {TOO_DEEP}")
         _check(id, await nodes.receive(id, token, data))  # the client may have left while the body came
         return JSONReply({"accepted": True}, 202)
 

@@ -19,6 +19,7 @@ from ssepool.core.event import Event
 from ssepool.core.topics import shown
 from ssepool.errors import SSEPoolError
 from ssepool.http.body import JSON, decode, media_type, read_body
+from ssepool.http.budget import Budget
 from ssepool.http.errors import APIError
 from ssepool.http.pages import file_route
 from ssepool.http.query import read_query
@@ -56,15 +57,15 @@ START_DECODER = msgspec.json.Decoder(Start)
 """Reads the body of POST /demo/jobs."""
 
 
-def routes(engine: Engine) -> list[BaseRoute]:
-    """GET /demo, the page, the files that it loads, and POST /demo/jobs."""
+def routes(engine: Engine, budget: Budget) -> list[BaseRoute]:
+    """GET /demo, the page, the files that it loads, and POST /demo/jobs, whose bodies count in `budget`."""
     jobs = Jobs(engine)
 
     async def start(request: Request) -> Response:
         read_query(request)
         media_type(request, JSON)
-        body = await read_body(request, MAX_BODY_BYTES)
-        order = decode(START_DECODER, body, root="job", code="invalid_job", fields=Start.__struct_fields__)
+        async with read_body(request, MAX_BODY_BYTES, budget) as body:
+            order = decode(START_DECODER, body, root="job", code="invalid_job", fields=Start.__struct_fields__)
         if not TAB_NAME.fullmatch(order.tab):
             message = f"job.tab is {shown(order.tab)}; it takes 1 to 64 characters of A-Z a-z 0-9 _ and -"
             raise APIError(400, "invalid_job", message)

@@ -63,13 +63,14 @@ def answers(success: int, description: str, body: Schema | None = None, /, **ref
 _DATA = f"{MAX_DATA_BYTES // KiB} KiB"
 _QUERY = f"{MAX_QUERY_BYTES // KiB} KiB"
 _UNREACHABLE = "Other nodes cannot be reached: the broker is away, or a node did not answer."
-_FOREIGN = "A page of another site."
+_FOREIGN = "A page of another site, which may not do this."
 _GONE = "It is not open."
 _NOT_OPEN = "The pool is not open."
 _TOO_SLOW = "The body did not come in time."
 _WRONG_TYPE = "The body is of another type."
+_NO_ROOM = "The bodies of other requests leave no room for this one."
 # The refusals of every JSON body.
-_BODY = {"_413": "The body is too large.", "_415": _WRONG_TYPE}
+_BODY = {"_408": _TOO_SLOW, "_413": "The body is too large.", "_415": _WRONG_TYPE}
 _CONNECTION_ID = param("id", TEXT, "The connection's id, from its `ssepool.open` event.", place="path")
 
 PATHS: Schema = {
@@ -122,7 +123,7 @@ PATHS: Schema = {
                 _409="An id is in the history already, and `on_duplicate` is `refuse`.",
                 _413="The body or an event is too large.",
                 _415=_WRONG_TYPE,
-                _503="The pool is not open, or the broker failed.",
+                _503=f"The pool is not open, or the broker failed. {_NO_ROOM}",
             ),
         },
     },
@@ -192,11 +193,10 @@ PATHS: Schema = {
                 202,
                 "Handed to the application.",
                 json(obj("accepted", accepted={"const": True})),
-                _400="The body is not JSON.",
+                _400="The body is not JSON, or nested too deep.",
                 _401="The token is missing or wrong.",
                 _404=_GONE,
-                _408=_TOO_SLOW,
-                _503=_UNREACHABLE,
+                _503=f"{_UNREACHABLE} {_NO_ROOM}",
                 _403=_FOREIGN,
                 **_BODY,
             ),
@@ -224,7 +224,7 @@ PATHS: Schema = {
                 "The numbers afterwards.",
                 json("Pool"),
                 _400="The size is not allowed.",
-                _503=_NOT_OPEN,
+                _503=f"{_NOT_OPEN} {_NO_ROOM}",
                 _403=_FOREIGN,
                 **_BODY,
             ),
@@ -240,7 +240,7 @@ PATHS: Schema = {
                 "Draining.",
                 json(obj("draining seconds", draining={"const": True}, seconds=NUMBER)),
                 _400="The seconds are not allowed.",
-                _503=_NOT_OPEN,
+                _503=f"{_NOT_OPEN} {_NO_ROOM}",
                 _403=_FOREIGN,
                 **_BODY,
             ),
@@ -304,7 +304,7 @@ PATHS: Schema = {
                     "Started.",
                     json(obj("job", job=TEXT)),
                     _400="The body is not allowed.",
-                    _503="Too many jobs are running.",
+                    _503=f"Too many jobs are running. {_NO_ROOM}",
                     _403=_FOREIGN,
                     **_BODY,
                 ),
@@ -329,7 +329,8 @@ DOCUMENT: Schema = {
         "version": "1",
         "description": (
             "Server-Sent Events from one managed, bounded pool of connections. Every refusal is JSON: "
-            f'`{{"error": {{"code": "...", "message": "..."}}}}`. A query string takes {_QUERY} at most (414).'
+            f'`{{"error": {{"code": "...", "message": "..."}}}}`. A query string takes {_QUERY} at most (414). '
+            "A request whose `Host` is not allowed is answered 421."
         ),
         "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
     },

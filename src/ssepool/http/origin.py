@@ -1,20 +1,77 @@
-"""SameOrigin: pages of other sites cannot change anything in the hub through the browsers of their visitors."""
+"""Origins: what pages of other sites may do through the browsers of their visitors, and what only the hub's own may."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from enum import Enum
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ssepool.core.topics import shown
 from ssepool.http.errors import error_reply
+from ssepool.http.hosts import Hosts
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing (RFC 9110, 9.2.1)."""
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 """The port that an origin of this scheme leaves out."""
+
+_MESSAGES = re.compile(r"/connections/[^/]+/messages")
+
+
+class Use(Enum):
+    """What pages of other sites may do, each by a list of origins."""
+
+    STREAM = "stream"
+    MESSAGES = "messages"
+    PUBLISH = "publish"
+
+
+def use_of(scope: Scope) -> Use | None:
+    """What a request is for, and a preflight by the method that it asks for; None for all that is the hub's own pages'
+    alone."""
+    method = scope["method"]
+    if method == "OPTIONS":
+        method = Headers(scope=scope).get("access-control-request-method", "")
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    if method in ("GET", "HEAD") and path in ("/events", "/ssepool.js"):
+        return Use.STREAM
+    if method == "POST" and path == "/events":
+        return Use.PUBLISH
+    return Use.MESSAGES if method == "POST" and _MESSAGES.fullmatch(path) else None
+
+
+class CrossOrigin:
+    """ASGI middleware: tells browsers which pages of other sites may have an answer (Fetch standard, 3.2)."""
+
+    def __init__(self, app: ASGIApp, allow_origins: Iterable[str] = (), publish_origins: Iterable[str] = ()) -> None:
+        """`app` gets all requests but preflights. The origins are those of `HubConfig`."""
+        self.app = app
+        """The application behind this middleware."""
+        streams, publishers = tuple(allow_origins), tuple(publish_origins)
+        lists = {Use.STREAM: streams, Use.MESSAGES: streams, Use.PUBLISH: publishers}
+        self._by_use = {use: _cors(app, use, origins) for use, origins in lists.items() if origins}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a preflight, or pass a request on."""
+        use = use_of(scope) if scope["type"] == "http" else None
+        app = self.app if use is None else self._by_use.get(use, self.app)
+        await app(scope, receive, send)
+
+
+def _cors(app: ASGIApp, use: Use, origins: tuple[str, ...]) -> ASGIApp:
+    # Only the methods of this use: a browser remembers them for the address, for whatever the page does next.
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=["GET", "HEAD"] if use is Use.STREAM else ["POST"],
+        allow_headers=["*"],
+        allow_credentials="*" not in origins,
+    )
 
 
 class SameOrigin:
@@ -22,16 +79,23 @@ class SameOrigin:
 
     Any web page can send a form to any address, for instance to a hub on the visitor's own machine. The browser then
     names the page's origin in `Origin` (RFC 6454, section 7); a request without `Origin` does not come from a page. The
-    scheme is not compared, because a proxy that ends TLS changes it.
+    scheme is not compared, because a proxy that ends TLS changes it. A page of a name of `allowed_hosts` is one of the
+    hub's own also where a proxy gives the hub another `Host`.
     """
 
-    def __init__(self, app: ASGIApp, allow_origins: Iterable[str] = ()) -> None:
-        """`app` gets the allowed requests. `allow_origins` are the allowed origins of other sites, or `*` for all, as
-        in `HubConfig`."""
+    def __init__(
+        self, app: ASGIApp, hosts: Hosts, allow_origins: Iterable[str] = (), publish_origins: Iterable[str] = ()
+    ) -> None:
+        """`app` gets the allowed requests. `hosts` know the hub's names. The origins are those of `HubConfig`: of other
+        sites that may send messages, and that may publish; `*` for all."""
         self.app = app
         """The application behind this middleware."""
-        self.allowed = frozenset(origin.lower().rstrip("/") for origin in allow_origins)
-        """The allowed origins of other sites, in lower case."""
+        self.hosts = hosts
+        """The hub's names."""
+        self._allowed = {
+            Use.MESSAGES: ("allow_origins", frozenset(allow_origins)),
+            Use.PUBLISH: ("publish_origins", frozenset(publish_origins)),
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or pass it on."""
@@ -39,21 +103,24 @@ class SameOrigin:
             return await self.app(scope, receive, send)
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        foreign = [origin for origin in headers.getlist("origin") if not self._is_allowed(origin.lower(), host.lower())]
+        use = use_of(scope)
+        setting, allowed = ("", frozenset[str]()) if use is None else self._allowed[use]
+        foreign = [
+            origin
+            for origin in headers.getlist("origin")
+            if not ("*" in allowed or origin in allowed or self._is_own(origin.lower(), host.lower()))
+        ]
         if not foreign:
             return await self.app(scope, receive, send)
-        message = (
-            f"a page of {shown(foreign[0])} may not do this at {shown(host)}; "
-            "allow_origins takes the origins of other sites that may"
-        )
+        who = f"{setting} takes the origins of other sites that may" if setting else "only the hub's own pages may"
+        message = f"a page of {shown(foreign[0])} may not do this at {shown(host)}; {who}"
         await error_reply(403, "forbidden_origin", message)(scope, receive, send)
 
-    def _is_allowed(self, origin: str, host: str) -> bool:
-        if "*" in self.allowed or origin in self.allowed:
-            return True
+    def _is_own(self, origin: str, host: str) -> bool:
         try:
             parts = urlsplit(origin)
         except ValueError:
             return False
         port = DEFAULT_PORTS.get(parts.scheme, "")
-        return bool(parts.netloc) and parts.netloc.removesuffix(port) == host.removesuffix(port)
+        name = parts.netloc.removesuffix(port)
+        return bool(name) and (name == host.removesuffix(port) or self.hosts.lists(name))

@@ -14,6 +14,7 @@ from ssepool.config import KiB, PoolConfig
 from ssepool.core.pool import DRAIN_SECONDS
 from ssepool.core.report import ClusterReport
 from ssepool.http.body import JSON, decode, media_type, read_body
+from ssepool.http.budget import Budget
 from ssepool.http.errors import APIError
 from ssepool.http.query import read_query
 from ssepool.http.reply import JSONReply
@@ -57,8 +58,8 @@ DRAIN_DECODER = msgspec.json.Decoder(Drain)
 """Reads the body of POST /pool/drain."""
 
 
-def routes(nodes: Nodes) -> list[BaseRoute]:
-    """GET and PATCH /pool, POST /pool/drain, and GET /cluster."""
+def routes(nodes: Nodes, budget: Budget) -> list[BaseRoute]:
+    """GET and PATCH /pool, POST /pool/drain, and GET /cluster. Bodies count in `budget`."""
 
     async def get(request: Request) -> Response:
         read_query(request)
@@ -67,8 +68,8 @@ def routes(nodes: Nodes) -> list[BaseRoute]:
     async def resize(request: Request) -> Response:
         read_query(request)
         media_type(request, JSON)
-        body = await read_body(request, MAX_BODY_BYTES)
-        new = decode(RESIZE_DECODER, body, root="pool", code="invalid_setting", fields=Resize.__struct_fields__)
+        async with read_body(request, MAX_BODY_BYTES, budget) as body:
+            new = decode(RESIZE_DECODER, body, root="pool", code="invalid_setting", fields=Resize.__struct_fields__)
         await nodes.resize(new.size)
         return JSONReply(await nodes.here())
 
@@ -78,7 +79,8 @@ def routes(nodes: Nodes) -> list[BaseRoute]:
 
     async def drain(request: Request) -> Response:
         read_query(request)
-        order = _drain_order(request, await read_body(request, MAX_BODY_BYTES))
+        async with read_body(request, MAX_BODY_BYTES, budget) as body:
+            order = _drain_order(request, body)
         await nodes.drain(order.seconds)
         return JSONReply({"draining": True, "seconds": order.seconds}, 202)
 

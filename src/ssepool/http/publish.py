@@ -17,6 +17,8 @@ from ssepool.core.event import MAX_ID_BYTES, MAX_RETRY_MILLISECONDS, MAX_TYPE_CH
 from ssepool.core.topics import MAX_NAME_CHARACTERS, OWN_TOPICS, shown
 from ssepool.errors import EventTooLarge, InvalidEvent, InvalidTopic, SSEPoolError
 from ssepool.http.body import JSON, decode, media_type, read_body
+from ssepool.http.budget import Budget
+from ssepool.http.depth import TOO_DEEP, is_too_deep
 from ssepool.http.errors import APIError, translate
 from ssepool.http.query import read_query
 from ssepool.http.reply import JSON_HEADERS, JSONReply
@@ -85,25 +87,29 @@ LINE_DECODER = msgspec.json.Decoder(Incoming)
 """Reads one line of NDJSON."""
 
 
-def routes(engine: Engine) -> list[BaseRoute]:
-    """POST /events."""
+def routes(engine: Engine, budget: Budget) -> list[BaseRoute]:
+    """POST /events. A body counts in `budget` until its events are published."""
 
     async def publish(request: Request) -> Response:
         read_query(request)
         kind = media_type(request, JSON, NDJSON, FORM)
-        batch = _batch(kind, await read_body(request, engine.config.max_body))
-        events: list[Event] = []
-        for start in range(0, len(batch), SLICE_EVENTS):
-            if start:
-                await asyncio.sleep(0)
-            events += _events(batch, start)
-        try:
-            return JSONReply({"ids": await engine.publish_many(events)}, 201)
-        except EventTooLarge as error:
-            sizes = [len(event.encode()) for event in events]
-            raise APIError(413, "event_too_large", f"events[{sizes.index(max(sizes))}]: {error}") from None
+        async with read_body(request, engine.config.max_body, budget) as body:
+            return JSONReply({"ids": await _publish(engine, _batch(kind, body))}, 201)
 
     return [Route(PATH, publish, methods=["POST"])]
+
+
+async def _publish(engine: Engine, batch: Sequence[Incoming]) -> list[str]:
+    events: list[Event] = []
+    for start in range(0, len(batch), SLICE_EVENTS):
+        if start:
+            await asyncio.sleep(0)
+        events += _events(batch, start)
+    try:
+        return await engine.publish_many(events)
+    except EventTooLarge as error:
+        sizes = [len(event.encode()) for event in events]
+        raise APIError(413, "event_too_large", f"events[{sizes.index(max(sizes))}]: {error}") from None
 
 
 def publish_nowait(engine: Engine, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Reply | None:
@@ -187,11 +193,19 @@ def _make(new: Incoming) -> Event:
             raise APIError(403, "forbidden_topic", message)
     data = new.data
     if data.__class__ is not str:
-        try:
-            data = msgspec.json.encode(data).decode()
-        except RecursionError:
-            raise APIError(400, "invalid_event", "data is nested too deep") from None
+        data = _encode(data)
     return Event(data, topics, new.type, new.id, new.retry, new.private)
+
+
+def _encode(data: Any) -> str:
+    """An event's data as JSON. Raises `APIError` (400)."""
+    try:
+        encoded = msgspec.json.encode(data)
+    except RecursionError:
+        raise APIError(400, "invalid_event", f"data {TOO_DEEP}") from None
+    if is_too_deep(encoded):
+        raise APIError(400, "invalid_event", f"data {TOO_DEEP}")
+    return encoded.decode()
 
 
 def _from_json(body: bytes) -> Incoming | list[Incoming]:

@@ -14,6 +14,7 @@ from ssepool.core.visit import Visit
 from ssepool.errors import SSEPoolError
 from ssepool.http import publish, subscribe
 from ssepool.http.errors import APIError
+from ssepool.http.hosts import Hosts
 from ssepool.http.query import MAX_QUERY_BYTES
 from ssepool.runtime.engine import Engine
 from ssepool.runtime.handover import Reply
@@ -22,25 +23,30 @@ from ssepool.runtime.handover import Reply
 class Shortcuts:
     """The shortcuts of one hub. Its application uses them, and so does the server in front of that application."""
 
-    def __init__(self, engine: Engine) -> None:
-        """`engine` is the hub's."""
+    def __init__(self, engine: Engine, hosts: Hosts) -> None:
+        """`engine` and `hosts` are the hub's."""
         self._engine = engine
+        self._hosts = hosts
 
     def publication(self, url: bytes, headers: list[tuple[bytes, bytes]], body: bytes) -> Reply | None:
         """Publish the events of a plain POST to `/events` and return the answer; None: nothing has been done.
 
         `url` is the request's target as it came. The names of `headers` are in lower case.
         """
-        return publish.publish_nowait(self._engine, headers, body) if url == publish.TARGET else None
+        if url != publish.TARGET or not self._hosts.admits(headers):
+            return None
+        return publish.publish_nowait(self._engine, headers, body)
 
     def subscription(self, scope: Mapping[str, Any]) -> Visit | None:
         """The visit of a GET request, from its ASGI scope; None unless it is a well-formed subscription.
 
-        None too for a query that is too long, before the hub is open, and for a page's request if `allow_origins` is
-        set: middleware answers these, or adds header fields to the answer.
+        None too for a `Host` that is not allowed, for a query that is too long, before the hub is open, and for a
+        page's request if `allow_origins` is set: middleware answers these, or adds header fields to the answer.
         """
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if path != subscribe.PATH or len(scope["query_string"]) > MAX_QUERY_BYTES:
+            return None
+        if not self._hosts.admits(scope["headers"]):
             return None
         if self._engine.pool.state is PoolState.NEW:
             return None

@@ -12,6 +12,7 @@ from ssepool.config import KiB
 from ssepool.core.topics import Subscription, has_regexp, shown
 from ssepool.core.visit import Scope as AnyScope
 from ssepool.core.visit import Visit
+from ssepool.http.depth import TOO_DEEP, is_too_deep
 from ssepool.http.errors import APIError
 from ssepool.http.query import pairs_of
 from ssepool.runtime.admission.admission import is_refused
@@ -115,12 +116,17 @@ def check_patterns(patterns: list[str], *, allow_regexp: bool) -> None:
 
 
 def read_data(text: str) -> Any:
-    """The client's own data, from JSON. Raises `APIError` (400) for other text or more than `MAX_DATA_BYTES` bytes."""
-    if len(text.encode()) > MAX_DATA_BYTES:
-        raise APIError(
-            400, "data_too_large", f"data has {len(text.encode())} bytes; it takes JSON of at most {MAX_DATA_BYTES}"
-        )
+    """The client's own data, from JSON. Raises `APIError` (400) for other text, for more than `MAX_DATA_BYTES` bytes,
+    and for JSON that is nested too deep."""
+    given = text.encode()
+    if len(given) > MAX_DATA_BYTES:
+        raise APIError(400, "data_too_large", f"data has {len(given)} bytes; it takes JSON of at most {MAX_DATA_BYTES}")
     try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError) as error:
+        data = msgspec.json.decode(given)
+    except RecursionError:
+        raise APIError(400, "invalid_json", f"data {TOO_DEEP}") from None
+    except msgspec.DecodeError as error:
         raise APIError(400, "invalid_json", f"data is not JSON: {error}") from error
+    if is_too_deep(given):
+        raise APIError(400, "invalid_json", f"data {TOO_DEEP}")
+    return data

@@ -50,7 +50,7 @@ class Server:
     ) -> None:
         """`app` is `hub.app`, or an application that the hub is part of. `on_started` is called with the server's URL
         once it takes connections. A worker accepts on the `listener` that it shares with the others, as its `balance`
-        with them says.
+        with them says. `hub.app` turns requests for names that are not allowed away (`HubConfig.allowed_hosts`).
 
         Raises `ConfigError` for an address other than loopback unless the configuration says `insecure`.
         """
@@ -59,8 +59,10 @@ class Server:
         self.config = config or ServerConfig()
         """The settings."""
         check_address(self.config)
-        # Another application decides by itself what is answered under which path.
+        # Another application decides by itself what is answered under which name and path.
         shortcuts = hub.parts.shortcuts if app is hub.app else None
+        if shortcuts is not None:
+            hub.parts.hosts.enforce(self.config.host)
         self._uvicorn = _Uvicorn(
             _uvicorn_config(app, self.config, shortcuts), hub, shortcuts, self.config, on_started, balance
         )

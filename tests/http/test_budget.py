@@ -1,0 +1,95 @@
+"""What all bodies of a hub may hold together, and that every route with a body counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from starlette.types import Message
+
+from ssepool import Hub, HubConfig, PoolConfig
+from ssepool.http import app
+from ssepool.http.budget import Budget
+
+
+def test_shares_take_what_there_is_and_give_it_back() -> None:
+    budget = Budget(10)
+    with budget.share() as one, budget.share() as other:
+        assert one.take(4) and other.take(5) and one.take(1)
+        assert not other.take(1)
+        assert budget.taken == 10
+    assert budget.taken == 0
+
+
+def test_a_share_that_could_not_take_keeps_what_it_had() -> None:
+    budget = Budget(10)
+    with budget.share() as share:
+        assert share.take(8)
+        assert not share.take(3)
+        assert share.take(2)
+        assert budget.taken == 10
+
+
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[Budget]:
+    """The budgets that applications make from now on."""
+    made: list[Budget] = []
+
+    class Seen(Budget):
+        def __init__(self, max_bytes: int) -> None:
+            super().__init__(max_bytes)
+            made.append(self)
+
+    monkeypatch.setattr(app, "Budget", Seen)
+    return made
+
+
+async def test_one_body_has_room_whatever_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = seen(monkeypatch)
+    for max_body, due in ((1000, 64 * 2**20), (100 * 2**20, 100 * 2**20)):
+        assert Hub(HubConfig(max_body=max_body)).app
+        assert made[-1].max_bytes == due
+
+
+async def ask(hub: Hub, method: str, path: str, query: str = "") -> int:
+    """The status of a request with a body of two bytes."""
+    scope: dict[str, Any] = {
+        **{"type": "http", "http_version": "1.1", "scheme": "http", "method": method, "path": path, "root_path": ""},
+        "query_string": query.encode(),
+        "headers": [(b"host", b"hub"), (b"content-type", b"application/json")],
+    }
+    statuses: list[int] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    async def send(message: Message) -> None:
+        statuses.append(message.get("status", 0))
+
+    await hub.app(scope, receive, send)
+    return statuses[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/events"), ("PATCH", "/pool"), ("POST", "/pool/drain"), ("POST", "/demo/jobs")]
+)
+async def test_every_route_that_reads_a_body_counts_it(monkeypatch: pytest.MonkeyPatch, method: str, path: str) -> None:
+    made = seen(monkeypatch)
+    async with Hub(HubConfig(pool=PoolConfig(size=1))) as hub:
+        assert hub.app
+        [budget] = made
+        with budget.share() as others:
+            assert others.take(budget.max_bytes - 1)
+            assert await ask(hub, method, path) == 503
+        assert await ask(hub, method, path) in (202, 400)
+        assert budget.taken == 0
+
+
+async def test_messages_count_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = seen(monkeypatch)
+    async with Hub(HubConfig(pool=PoolConfig(size=1))) as hub:
+        assert hub.app
+        monkeypatch.setattr(hub.parts.nodes, "expects", lambda id, token: "accepted")
+        with made[0].share() as others:
+            assert others.take(made[0].max_bytes - 1)
+            assert await ask(hub, "POST", "/connections/a/messages") == 503
+        assert await ask(hub, "POST", "/connections/a/messages") == 404
