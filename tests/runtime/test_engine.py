@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -218,6 +219,17 @@ async def test_it_says_why_it_takes_no_clients() -> None:
     await asyncio.sleep(5)
     assert engine.unready == "the broker is away: the cable is out"
     broker.broken = None
+    await asyncio.sleep(5)
+    assert engine.unready is None
+    broker.asleep = True
+    for _ in range(8):
+        broker.put()
+        await asyncio.sleep(1)
+    assert engine.unready is None
+    await asyncio.sleep(5)
+    assert engine.unready is not None
+    assert re.fullmatch(r"what the broker had 1\d s ago has not come; this node is at position 0", engine.unready)
+    broker.asleep = False
     await asyncio.sleep(5)
     assert engine.unready is None
     engine.pool.drain(engine.now(), 30.0)

@@ -25,7 +25,7 @@ from ssepool.runtime.hooks import Hooks
 from ssepool.runtime.streams.delivery import Delivery
 from ssepool.runtime.streams.feeds import Feeds
 from ssepool.runtime.streams.link import LinkContext
-from ssepool.runtime.streams.log import EventLog
+from ssepool.runtime.streams.log import MAX_BEHIND_SECONDS, EventLog
 from ssepool.runtime.streams.socket import Streamer
 from ssepool.runtime.tasks import Tasks
 
@@ -135,7 +135,12 @@ class Engine:
         if state is not PoolState.OPEN:
             return f"the pool is {state.value}; it takes clients only while it is open"
         failing = self.log.failing
-        return None if failing is None else f"the broker is away: {failing}"
+        if failing is not None:
+            return f"the broker is away: {failing}"
+        late = self.log.late
+        if late > MAX_BEHIND_SECONDS:
+            return f"what the broker had {late:.0f} s ago has not come; this node is at position {self.log.position}"
+        return None
 
     def check_open(self) -> None:
         """Raise `PoolClosed` if the hub was never opened: a mistake in the program, not a state of operation."""
