@@ -51,6 +51,9 @@ class PoolConfig:
     """The pool: its size, its waiting queue, its limits and what the reaper does. Times in seconds."""
 
     size: int = setting(1000, "slots in the pool", min=1, max=1_000_000)
+    max_size: int | None = setting(
+        None, "slots that the pool may be resized to; none = what file descriptors allow", min=1, max=1_000_000
+    )
     max_waiting: int = setting(1000, "requests that may wait for a slot; 0 = none")
     acquire_timeout: float = setting(30.0, "seconds that a request waits for a slot", min=0.001)
     on_full: OnFull = setting("wait", "what a full pool does: wait, retry (200 and come back later) or reject (503)")
@@ -70,6 +73,12 @@ class PoolConfig:
 
     def __post_init__(self) -> None:
         check(self)
+
+    def check_resize(self, size: int) -> None:
+        """Raise `ConfigError` for a number of slots to which a pool with these settings may not be resized."""
+        PoolConfig(size=size)
+        if self.max_size is not None and size > self.max_size:
+            raise ConfigError(f"size = {size} is not allowed; max_size is {self.max_size}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,6 +18,7 @@ from ssepool.core.slot import Slot
 from ssepool.core.states import PoolState, Reason, SlotState, WaiterState
 from ssepool.core.visit import Visit
 from ssepool.errors import BrokerError, ConfigError, InvalidTopic, PoolClosed, SSEPoolError
+from ssepool.runtime import engine as engine_module
 from ssepool.runtime.engine import GOODBYE_SECONDS, Engine
 from ssepool.runtime.handover import AVAILABLE
 from virtual import in_virtual_time, now
@@ -206,6 +207,15 @@ async def test_hooks_of_the_last_clients_are_waited_for() -> None:
         engine.shutdown()
         await engine.cut()
         assert told == ["shutdown"]
+
+
+async def test_the_setting_bounds_the_pool_whatever_descriptors_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "max_clients", lambda: 3)
+    async with running(HubConfig(pool=PoolConfig(size=2, max_size=5))) as engine:
+        engine.resize(5)
+        with pytest.raises(ConfigError, match=r"^size = 6 is not allowed; max_size is 5$"):
+            engine.resize(6)
+        assert len(engine.pool.slots) == 5
 
 
 @in_virtual_time

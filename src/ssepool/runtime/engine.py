@@ -18,8 +18,9 @@ from ssepool.core.frames import jittered
 from ssepool.core.pool import Pool
 from ssepool.core.states import PoolState, Reason
 from ssepool.core.stats import HubStats
-from ssepool.errors import InvalidTopic, PoolClosed
+from ssepool.errors import ConfigError, InvalidTopic, PoolClosed
 from ssepool.runtime.connections import Connections
+from ssepool.runtime.files import max_clients
 from ssepool.runtime.handover import AVAILABLE
 from ssepool.runtime.hooks import Hooks
 from ssepool.runtime.streams.delivery import Delivery
@@ -186,6 +187,23 @@ class Engine:
         for event in events:
             if not event.topics:
                 raise InvalidTopic("an event needs at least one topic to be published to")
+
+    # The pool's size.
+
+    def check_size(self, size: int) -> None:
+        """Raise `ConfigError` for more new slots in this process than there are descriptors, unless `max_size` says how
+        many there may be. What there is may stay."""
+        clients = max_clients()
+        if self.config.pool.max_size is None and clients is not None and len(self.pool.slots) < size > clients:
+            raise ConfigError(
+                f"size = {size} is not allowed; the limit on open files leaves this process {clients} clients: raise "
+                "it (ulimit -n) or set max_size"
+            )
+
+    def resize(self, size: int) -> None:
+        """Change the number of slots; see `Pool.resize`. Raises `ConfigError` and `PoolClosed`."""
+        self.check_size(size)
+        self.pool.resize(size, self.now())
 
     # For all who send clients away, look at the clock or count.
 
