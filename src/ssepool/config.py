@@ -99,6 +99,8 @@ class HubConfig:
     lag_bytes: int = setting(16 * MiB, "bytes of events that a client may be behind", min=1)
     max_event_size: int = setting(MiB, "bytes of one event on the wire at most", min=128)
     max_body: int = setting(8 * MiB, "bytes of a request's body at most", min=1)
+    max_runs: int = setting(1000, "generators with a topic that may run at a time, for each process", min=1)
+    run_grace: float = setting(0.0, "seconds that a generator with a topic runs on without a client; 0 = to its end")
     retry: float = setting(3.0, "seconds after which a client that is sent away comes back, plus jitter", min=0.001)
     detach: bool = setting(True, "take sockets over from the server where that is possible")
     handle_signals: bool = setting(True, "end all streams on SIGTERM and SIGINT, before the server waits for them")
