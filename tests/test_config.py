@@ -327,7 +327,7 @@ def test_a_variable_that_is_out_of_range_is_named_by_its_setting(key: str, text:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[pool]\nsizes = 3\n", "[pool] has no setting 'sizes'; there are size, max_waiting, "),
+        ("[pool]\nsizes = 3\n", "[pool] has no setting 'sizes'; there are size, max_size, "),
         ("[pool]\nmax-waiting = 3\n", "[pool] has no setting 'max-waiting'"),
         ("[server]\nsize = 3\n", "[server] has no setting 'size'; there are host, port, "),
         ("[hub]\npool = 3\n", "[hub] has no setting 'pool'; there are broker, "),

@@ -35,6 +35,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # From here on downwards: who stands above whom. `runtime` itself has no code.
     "runtime": (),
     "runtime.tasks": (),
+    "runtime.files": (),
     "runtime.hooks": ("runtime.tasks",),
     "runtime.signals": (),
     "runtime.handover": (),  # all that a server adapter has to know
@@ -44,7 +45,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "runtime.connections": ("runtime.streams", "runtime.hooks", "core", "errors"),
     "runtime.engine": (
-        *("runtime.connections", "runtime.streams", "runtime.handover", "runtime.hooks", "runtime.tasks"),
+        *("runtime.connections", "runtime.streams", "runtime.files", "runtime.handover", "runtime.hooks"),
+        "runtime.tasks",
         *("brokers", "brokers.base", "core", "config", "errors"),
     ),
     "runtime.reaper": ("runtime.streams", "core"),
@@ -71,7 +73,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "uvicorn": ("runtime.handover", "config"),
     "server": (
-        *("hub", "http", "uvicorn", "runtime.admission", "runtime.cluster", "runtime.handover"),
+        *("hub", "http", "uvicorn", "runtime.admission", "runtime.cluster", "runtime.files", "runtime.handover"),
         *("runtime.streams", "runtime.tasks", "core", "config", "errors"),
     ),
     "publisher": ("brokers", "brokers.base", "brokers.group", "core", "config", "errors"),

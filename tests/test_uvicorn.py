@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from ssepool.runtime.handover import ALONE, AVAILABLE, DETACH, MAX_UNSENT_BYTES
 from ssepool.uvicorn import Protocol, protocol
 
 HOST = b"Host: x\r\n"
@@ -246,3 +249,34 @@ async def test_a_trailer_does_not_get_among_the_headers(side: Side, address: tup
     made = side.protocols[-1]
     assert b"x-forwarded-for" not in [name for name, _ in made.headers]
     assert not made.expect_100_continue
+
+
+@pytest.mark.skipif(not AVAILABLE, reason="sockets cannot be taken over here")
+@pytest.mark.parametrize("extension", [DETACH, ALONE])
+async def test_a_socket_that_streams_has_the_kernels_bounds(
+    side: Side, address: tuple[str, int], extension: str
+) -> None:
+    bounds: list[tuple[int, int]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        sock = side.protocols[-1].transport.get_extra_info("socket")
+        await receive()
+        handover = scope["extensions"][extension](7.5)
+        with socket.socket(fileno=os.dup(handover.fd if handover else sock.fileno())) as taken:
+            options = (socket.TCP_USER_TIMEOUT, socket.TCP_NOTSENT_LOWAT)
+            bounds.append(tuple(taken.getsockopt(socket.IPPROTO_TCP, option) for option in options))  # type: ignore[arg-type]
+        if handover:
+            os.close(handover.fd)
+        else:
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+    side.protocols.clear()
+    _, writer = await asyncio.open_connection(*address)
+    await until(lambda: side.protocols)
+    side.protocols[-1]._app = app
+    writer.write(GET)
+    await until(lambda: bounds)
+    assert bounds == [(7500, MAX_UNSENT_BYTES)]
+    writer.close()
+    await writer.wait_closed()

@@ -83,6 +83,9 @@ class PoolConfig:
     """The pool: its size, its waiting queue, its limits and what the reaper does. Times in seconds."""
 
     size: int = setting(1000, "slots in the pool", min=1, max=1_000_000)
+    max_size: int | None = setting(
+        None, "slots that the pool may be resized to; none = what file descriptors allow", min=1, max=1_000_000
+    )
     max_waiting: int = setting(1000, "requests that may wait for a slot; 0 = none")
     acquire_timeout: float = setting(30.0, "seconds that a request waits for a slot", min=0.001)
     on_full: OnFull = setting("wait", "what a full pool does: wait, retry (200 and come back later) or reject (503)")
@@ -104,6 +107,12 @@ class PoolConfig:
     def __post_init__(self) -> None:
         check(self)
 
+    def check_resize(self, size: int) -> None:
+        """Raise `ConfigError` for a number of slots to which a pool with these settings may not be resized."""
+        PoolConfig(size=size)
+        if self.max_size is not None and size > self.max_size:
+            raise ConfigError(f"size = {size} is not allowed; max_size is {self.max_size}")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HubConfig:
@@ -124,6 +133,8 @@ class HubConfig:
     lag_bytes: int = setting(16 * MiB, "bytes of events that a client may be behind", min=1)
     max_event_size: int = setting(MiB, "bytes of one event on the wire at most", min=128)
     max_body: int = setting(8 * MiB, "bytes of a request's body at most", min=1)
+    max_runs: int = setting(1000, "generators with a topic that may run at a time, for each process", min=1)
+    run_grace: float = setting(0.0, "seconds that a generator with a topic runs on without a client; 0 = to its end")
     retry: float = setting(3.0, "seconds after which a client that is sent away comes back, plus jitter", min=0.001)
     detach: bool = setting(True, "take sockets over from the server where that is possible")
     handle_signals: bool = setting(True, "end all streams on SIGTERM and SIGINT, before the server waits for them")

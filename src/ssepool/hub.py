@@ -199,8 +199,9 @@ class Hub:
         self.parts.nodes.send_away(connection, seconds)
 
     def resize(self, size: int) -> None:
-        """Change the number of slots of this process; see `Pool.resize`. Raises `ConfigError` and `PoolClosed`."""
-        self._engine.pool.resize(size, self._engine.now())
+        """Change the number of slots of this process; see `Pool.resize`. Raises `ConfigError`, also for more than
+        `max_size` or file descriptors allow, and `PoolClosed`."""
+        self._engine.resize(size)
 
     def drain(self, seconds: float = DRAIN_SECONDS) -> None:
         """Take no more clients and send those that are here away, evenly over `seconds`."""

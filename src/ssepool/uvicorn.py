@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 
 from ssepool.config import KiB
-from ssepool.runtime.handover import ABORT, ALONE, AVAILABLE, DETACH, Reply, Sink, set_ack_timeout
+from ssepool.runtime.handover import ABORT, ALONE, AVAILABLE, DETACH, Reply, Sink, set_ack_timeout, set_max_unsent
 
 logger = logging.getLogger("ssepool")
 
@@ -316,6 +316,7 @@ class Exchange:
             return None
         os.set_blocking(self.fd, False)
         set_ack_timeout(self.fd, ack_timeout)
+        set_max_unsent(self.fd)
         self._detached = True
         # The server must neither complain that nothing was answered nor tell the application that the client left.
         protocol.cycle = None  # type: ignore[assignment]
@@ -335,6 +336,7 @@ class Exchange:
         sock = protocol.transport.get_extra_info("socket")
         if sock is not None and not protocol.transport.is_closing():
             set_ack_timeout(sock.fileno(), ack_timeout)
+            set_max_unsent(sock.fileno())
         protocol.alone = True
         protocol.pipeline.clear()
         protocol.cycle = cycle

@@ -12,7 +12,7 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,45 @@ async def test_a_relative_path_is_from_where_the_process_is(tmp_path: Path, monk
     await broker.open()
     await broker.close()
     assert (tmp_path / "here.db").is_file()
+
+
+# Whose the file is.
+
+
+@pytest.fixture
+def umask() -> Iterator[None]:
+    """Files are for all to read and write, unless the program says otherwise."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def modes(path: Path) -> dict[str, int]:
+    return {beside.name: beside.stat().st_mode & 0o777 for beside in path.parent.iterdir() if beside.is_file()}
+
+
+async def test_what_is_made_is_only_for_its_own_user(
+    path: Path, umask: None, make: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    await (await make()).append(batch("private"))
+    assert modes(path) == {"events.db": 0o600, "events.db-wal": 0o600, "events.db-shm": 0o600}
+    assert caplog.messages == []
+
+
+async def test_a_file_that_others_may_read_is_left_and_said_once(
+    path: Path, umask: None, make: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    await (await make()).close()
+    path.chmod(0o640)
+    await (await make()).append(batch("private"))
+    assert modes(path)["events.db"] == 0o640
+    assert caplog.messages == [f"other users of this machine have rights to {path}; chmod 600 takes them away"]
+
+
+async def test_a_name_for_a_file_that_is_elsewhere_makes_it_there(path: Path, url: str, make: Open) -> None:
+    path.symlink_to(path.with_name("elsewhere.db"))
+    await (await make()).append(batch("private"))
+    assert modes(path)["elsewhere.db"] == 0o600
 
 
 # Files that will not do.

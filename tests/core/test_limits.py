@@ -28,13 +28,31 @@ def test_there_are_limits_or_none() -> None:
 
 def test_only_kinds_that_have_a_limit_are_counted() -> None:
     assert Limits(PoolConfig(max_per_user=1)).keys("::1", "ann", ["a", "b"]) == (("user", "ann"),)
-    assert Limits(PoolConfig(max_per_ip=1)).keys("::1", "ann", ["a", "b"]) == (("ip", "::1"),)
+    assert Limits(PoolConfig(max_per_ip=1)).keys("::1", "ann", ["a", "b"]) == (("ip", "::/64"),)
     assert Limits(PoolConfig(max_per_topic=1)).keys("::1", "ann", ["a", "b"]) == (("topic", "a"), ("topic", "b"))
 
 
 def test_who_has_no_address_or_no_user_is_not_counted_there() -> None:
     assert Limits(ALL).keys(None, None, ["a"]) == (("topic", "a"),)
     assert Limits(ALL).keys(None, None, []) == ()
+
+
+@pytest.mark.parametrize(
+    ("ip", "counted"),
+    [
+        ("1.2.3.4", "1.2.3.4"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::6", "2001:db8:1:3::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::ffff:1.2.3.4", "1.2.3.4"),
+        ("testclient", "testclient"),
+        ("no:address", "no:address"),
+        ("", ""),
+    ],
+)
+def test_an_address_of_version_6_counts_by_its_network(ip: str, counted: str) -> None:
+    assert Limits(PoolConfig(max_per_ip=1)).keys(ip, None, []) == (("ip", counted),)
 
 
 def test_an_empty_user_name_is_a_name() -> None:
@@ -54,7 +72,7 @@ def test_address_user_and_topic_of_one_name_are_counted_apart() -> None:
 @pytest.mark.parametrize(
     ("ip", "user", "topics", "sentence"),
     [
-        ("::1", None, [], "max_per_ip=2 reached by ip '::1'"),
+        ("::1", None, [], "max_per_ip=2 reached by ip '::/64'"),
         (None, "ann", [], "max_per_user=3 reached by user 'ann'"),
         (None, None, ["quiet", "news"], "max_per_topic=4 reached by topic 'news'"),
     ],

@@ -551,7 +551,7 @@ def test_all_caps_are_checked_in_one_step_before_any_is_taken() -> None:
 @pytest.mark.parametrize(
     ("limit", "who", "message"),
     [
-        ("max_per_ip", {"ip": "::1"}, "max_per_ip=2 reached by ip '::1'"),
+        ("max_per_ip", {"ip": "::1"}, "max_per_ip=2 reached by ip '::/64'"),
         ("max_per_user", {"user": "ann"}, "max_per_user=2 reached by user 'ann'"),
         ("max_per_topic", {"topics": ["news"]}, "max_per_topic=2 reached by topic 'news'"),
     ],
@@ -573,7 +573,7 @@ def test_whether_a_limit_would_be_exceeded_is_told_without_asking_for_a_slot() -
     before = (pool.stats(), pool.limits.taken())
     assert pool.exceeds("::1", None, [])
     assert pool.exceeds(None, None, ["sport", "news"])
-    assert not pool.exceeds("::2", "ann", ["sport"])
+    assert not pool.exceeds("0:0:0:1::2", "ann", ["sport"])
     assert (pool.stats(), pool.limits.taken()) == before
 
 

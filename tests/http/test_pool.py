@@ -9,6 +9,8 @@ import httpx
 import pytest
 
 from ssepool import Hub
+from ssepool.errors import ConfigError
+from ssepool.runtime import engine
 
 Subscribe = Callable[..., Awaitable[Any]]
 
@@ -36,6 +38,26 @@ async def test_the_numbers_are_those_of_the_hub(http: httpx.AsyncClient, subscri
     assert found["feeds"] == 1
     assert found["history"]["events"] == 1 and found["history"]["bytes"] > 0
     assert found["bytes_sent"] > 0 and found["uptime"] >= 0
+
+
+async def test_a_size_that_descriptors_do_not_allow_is_refused(
+    http: httpx.AsyncClient, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "max_clients", lambda: 6)
+    assert (await http.patch("/pool", json={"size": 6})).status_code == 200
+    answer = await http.patch("/pool", json={"size": 7})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_setting")
+    assert answer.json()["error"]["message"] == (
+        "size = 7 is not allowed; the limit on open files leaves this process 6 clients: raise it (ulimit -n) or set "
+        "max_size"
+    )
+    with pytest.raises(ConfigError):
+        hub.resize(7)
+    monkeypatch.setattr(engine, "max_clients", lambda: 3)
+    for size in (6, 4):  # what there is may stay, and go
+        assert (await http.patch("/pool", json={"size": size})).status_code == 200
+    monkeypatch.setattr(engine, "max_clients", lambda: None)
+    assert (await http.patch("/pool", json={"size": 9})).status_code == 200
 
 
 async def test_a_resize_answers_with_the_new_numbers(http: httpx.AsyncClient, hub: Hub) -> None:

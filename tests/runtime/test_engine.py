@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from ssepool.core.slot import Slot
 from ssepool.core.states import PoolState, Reason, SlotState, WaiterState
 from ssepool.core.visit import Visit
 from ssepool.errors import BrokerError, ConfigError, InvalidTopic, PoolClosed, SSEPoolError
+from ssepool.runtime import engine as engine_module
 from ssepool.runtime.engine import GOODBYE_SECONDS, Engine
 from ssepool.runtime.handover import AVAILABLE
 from virtual import in_virtual_time, now
@@ -207,6 +209,15 @@ async def test_hooks_of_the_last_clients_are_waited_for() -> None:
         assert told == ["shutdown"]
 
 
+async def test_the_setting_bounds_the_pool_whatever_descriptors_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "max_clients", lambda: 3)
+    async with running(HubConfig(pool=PoolConfig(size=2, max_size=5))) as engine:
+        engine.resize(5)
+        with pytest.raises(ConfigError, match=r"^size = 6 is not allowed; max_size is 5$"):
+            engine.resize(6)
+        assert len(engine.pool.slots) == 5
+
+
 @in_virtual_time
 async def test_it_says_why_it_takes_no_clients() -> None:
     broker = Scripted(CONFIG)
@@ -218,6 +229,17 @@ async def test_it_says_why_it_takes_no_clients() -> None:
     await asyncio.sleep(5)
     assert engine.unready == "the broker is away: the cable is out"
     broker.broken = None
+    await asyncio.sleep(5)
+    assert engine.unready is None
+    broker.asleep = True
+    for _ in range(8):
+        broker.put()
+        await asyncio.sleep(1)
+    assert engine.unready is None
+    await asyncio.sleep(5)
+    assert engine.unready is not None
+    assert re.fullmatch(r"what the broker had 1\d s ago has not come; this node is at position 0", engine.unready)
+    broker.asleep = False
     await asyncio.sleep(5)
     assert engine.unready is None
     engine.pool.drain(engine.now(), 30.0)

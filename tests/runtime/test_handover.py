@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -10,9 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from ssepool.config import MAX_ACK_TIMEOUT_SECONDS
+from ssepool.config import MAX_ACK_TIMEOUT_SECONDS, MiB
 from ssepool.runtime import handover
-from ssepool.runtime.handover import set_ack_timeout
+from ssepool.runtime.handover import MAX_UNSENT_BYTES, set_ack_timeout, set_max_unsent
 
 tcp_user_timeout = pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system has no such option")
 
@@ -63,10 +64,30 @@ def test_what_a_listener_accepts_inherits_it(listener: socket.socket) -> None:
             assert milliseconds(accepted) == 7_000
 
 
+@pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="the system has no such option")
+def test_the_kernel_takes_little_for_a_client_that_does_not_read(listener: socket.socket) -> None:
+    def taken() -> int:
+        with socket.create_connection(listener.getsockname()):  # which has an untouched buffer of its own
+            accepted, _ = listener.accept()
+            with accepted, contextlib.suppress(BlockingIOError):
+                accepted.setblocking(False)
+                total = 0
+                while True:
+                    total += accepted.send(b"x" * 4096)
+        return total
+
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * MiB)
+    before = taken()
+    set_max_unsent(listener.fileno())
+    assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == MAX_UNSENT_BYTES
+    assert taken() < before - 2 * MAX_UNSENT_BYTES
+
+
 def test_a_unix_socket_has_no_such_option_and_is_left_alone() -> None:
     ours, peer = socket.socketpair()
     with ours, peer:
         set_ack_timeout(ours.fileno(), 5.0)
+        set_max_unsent(ours.fileno())
         ours.sendall(b"still open")
         assert peer.recv(100) == b"still open"
 
@@ -86,7 +107,9 @@ def test_what_is_no_socket_is_said_to_be_none(closed: bool) -> None:
 
 def test_a_system_without_the_option_is_left_alone(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(socket, "TCP_USER_TIMEOUT", raising=False)
+    monkeypatch.delattr(socket, "TCP_NOTSENT_LOWAT", raising=False)
     set_ack_timeout(listener.fileno(), 5.0)
+    set_max_unsent(listener.fileno())
     monkeypatch.undo()
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         assert milliseconds(listener) == 0

@@ -19,6 +19,7 @@ from ssepool.core.states import Reason
 from ssepool.core.topics import Subscription
 from ssepool.core.visit import Visit
 from ssepool.errors import BrokerError, ConnectionReleased
+from ssepool.runtime.admission.response import EventStream
 from ssepool.runtime.engine import Engine
 from ssepool.runtime.runs import Run, Runs
 from ssepool.runtime.streams.delivery import SLICE_SECONDS
@@ -366,6 +367,80 @@ async def test_a_generator_has_the_time_that_it_needs_to_clean_up() -> None:
         run.cancel()  # a second time must not hit that
         await asyncio.sleep(1)
         assert steps == ["begins", "is done"]
+
+
+@in_virtual_time
+async def test_a_generator_that_nobody_watches_ends_after_the_time_given() -> None:
+    async with running(HubConfig(pool=QUIET, detach=False, run_grace=10.0), now=now()) as engine:
+        stage = Stage(engine)
+        scripts = {name: Script("a") for name in ("deserted", "watched", "back", "asked for")}
+        links = {name: await stage.view(script, name) for name, script in scripts.items()}
+        await until(lambda: all(script.pulled for script in scripts.values()))
+        for name in ("deserted", "back", "asked for"):
+            links[name].end(Reason.CLIENT_CLOSED)
+        await asyncio.sleep(9)
+        stage.runs.expire(engine.now())
+        await stage.view(Script(), "back")
+        waiting = stage.ask(Script(), "asked for")  # it has no slot yet
+        await asyncio.sleep(2)
+        assert [script.closed for script in scripts.values()] == [0, 0, 0, 0]
+        stage.runs.expire(engine.now())
+        await asyncio.sleep(1)
+        assert {name: script.closed for name, script in scripts.items()} == {
+            **{"deserted": 1, "watched": 0},
+            **{"back": 0, "asked for": 0},
+        }
+        late = await stage.view(Script("anew", END), "deserted")
+        await until(lambda: late.ended)
+        assert late.events() == ["ssepool.open", "anew", "ssepool.close"]
+        assert waiting.source is not None
+        await waiting.source.left(waiting.spare)
+        stage.runs.cancel()
+
+
+@in_virtual_time
+async def test_without_a_time_a_generator_goes_on_to_its_end() -> None:
+    async with running(HubConfig(pool=QUIET, detach=False), now=now()) as engine:
+        stage, script = Stage(engine), Script("a")
+        link = await stage.view(script, "job/7")
+        await until(lambda: script.pulled)
+        link.end(Reason.CLIENT_CLOSED)
+        await asyncio.sleep(10**6)
+        stage.runs.expire(engine.now())
+        script.give("b", END)
+        await until(lambda: script.closed)
+        assert script.pulled == 2
+
+
+async def test_beyond_the_bound_another_generator_is_refused_and_closed_unused() -> None:
+    async with running(HubConfig(pool=QUIET, detach=False, max_runs=2)) as engine:
+        stage, scripts = Stage(engine), [Script("a"), Script("a")]
+        for number, script in enumerate(scripts):
+            await stage.view(script, f"job/{number}")
+        spare, own, third = Script(), Script(), Script()
+        assert stage.ask(spare, "job/1").refusal is None  # it runs already
+        assert stage.ask(own).refusal is None  # it ends with its client, and so is bounded by the pool
+        refused = stage.ask(third, "job/2")
+        assert str(refused.refusal) == "max_runs=2 generators with a topic run already"
+        status, body = await answer_of(engine, refused)
+        assert (status, b'{"reason":"pool_full"}' in body) == (200, True)
+        assert (third.begun, third.closed) == (0, 1)
+        scripts[0].give(END)
+        await until(lambda: scripts[0].closed)
+        await until(lambda: stage.ask(Script(), "job/3").refusal is None)
+        stage.runs.cancel()
+
+
+async def answer_of(engine: Engine, visit: Visit) -> tuple[int, bytes]:
+    """Status and body of the answer to a request."""
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "headers": []}
+    await EventStream(engine, visit)(scope, None, send)  # type: ignore[arg-type]
+    return sent[0]["status"], b"".join(message["body"] for message in sent[1:])
 
 
 async def test_a_client_that_left_while_it_was_sent_to_ends_its_generator(stage: Stage) -> None:

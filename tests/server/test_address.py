@@ -9,6 +9,7 @@ import pytest
 
 from ssepool.config import ServerConfig
 from ssepool.errors import ConfigError
+from ssepool.runtime.handover import MAX_UNSENT_BYTES
 from ssepool.server.address import check_address, listen, url_of
 
 LOOPBACK = ["127.0.0.1", "127.7.7.7", "::1", "localhost"]
@@ -35,6 +36,8 @@ def test_it_listens_without_blocking_and_with_the_options_that_its_clients_inher
         assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 7500
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == MAX_UNSENT_BYTES
         with pytest.raises(BlockingIOError):
             listener.accept()
         with socket.create_connection(listener.getsockname()):

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from ssepool.server.files import SPARE_DESCRIPTORS, raise_limit
+from ssepool.runtime.files import SPARE_DESCRIPTORS
+from ssepool.server.files import raise_limit
 
 if sys.platform == "win32":
     pytest.skip("there is no such limit", allow_module_level=True)

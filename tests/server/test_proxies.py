@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from ssepool.server.proxies import TrustedProxies
@@ -23,21 +25,68 @@ CLIENTS: dict[str, tuple[tuple[str, ...], Address, list[str], Address]] = {
     "in two headers": (("127.0.0.1", "10.0.0.1"), PEER, ["1.2.3.4", "10.0.0.1"], ("1.2.3.4", 0)),
     "a network is trusted": (("127.0.0.0/8",), PEER, ["1.2.3.4"], ("1.2.3.4", 0)),
     "another network is": (("10.0.0.0/8",), PEER, ["1.2.3.4"], PEER),
-    "all are trusted": (("*",), ("9.9.9.9", 5), ["1.2.3.4, 5.6.7.8"], ("1.2.3.4", 0)),
-    "all among others": (("10.0.0.1", "*"), ("9.9.9.9", 5), ["1.2.3.4"], ("1.2.3.4", 0)),
+    "all are trusted": (("*",), ("9.9.9.9", 5), ["1.2.3.4, 5.6.7.8"], ("5.6.7.8", 0)),
+    "all among others": (("10.0.0.1", "*"), ("9.9.9.9", 5), ["1.2.3.4, 10.0.0.1"], ("10.0.0.1", 0)),
+    "all are trusted, in two headers": (("*",), ("9.9.9.9", 5), ["1.2.3.4", "5.6.7.8"], ("5.6.7.8", 0)),
+    "a client that is trusted itself": (("10.0.0.0/8", "127.0.0.1"), PEER, ["10.2.0.1, 10.0.0.1"], ("10.2.0.1", 0)),
+    "no address": (("127.0.0.1",), PEER, ["unknown"], PEER),
+    "no address, and all are trusted": (("*",), PEER, ["1.2.3.4, _hidden"], PEER),
+    "no address behind a proxy": (("127.0.0.1", "10.0.0.1"), PEER, ["1.2.3.4, none, 10.0.0.1"], PEER),
+    "no address, but it does not count": (("127.0.0.1",), PEER, ["none, 1.2.3.4"], ("1.2.3.4", 0)),
+    "no port": (("127.0.0.1",), PEER, ["1.2.3.4:http"], PEER),
+    "no end of an address": (("127.0.0.1",), PEER, ["[2001:db8::1]99"], PEER),
+    "nothing between commas": (("127.0.0.1",), PEER, [" , 1.2.3.4 ,, "], ("1.2.3.4", 0)),
+    "bytes of any kind": (("127.0.0.1",), PEER, ["\xff\xfe"], PEER),
+    "a mapped peer": (("127.0.0.1",), ("::ffff:127.0.0.1", 5), ["1.2.3.4"], ("1.2.3.4", 0)),
+    "a mapped proxy": (("::ffff:127.0.0.1",), PEER, ["1.2.3.4"], ("1.2.3.4", 0)),
+    "a mapped network": (("::ffff:127.0.0.0/104",), PEER, ["1.2.3.4"], ("1.2.3.4", 0)),
+    "a mapped peer that is not trusted": (("10.0.0.1",), ("::ffff:127.0.0.1", 5), ["1.2.3.4"], ("::ffff:127.0.0.1", 5)),
+    "a mapped proxy behind": (("127.0.0.1", "10.0.0.1"), PEER, ["1.2.3.4, ::ffff:10.0.0.1"], ("1.2.3.4", 0)),
+    "a mapped client": (("127.0.0.1",), PEER, ["::ffff:1.2.3.4"], ("1.2.3.4", 0)),
+    "a peer without an address": (("127.0.0.1",), ("testclient", 5), ["1.2.3.4"], ("testclient", 5)),
 }
+"""The trusted proxies, the peer, its headers, and whose request it is."""
 
 
 @pytest.mark.parametrize(("proxies", "peer", "forwarded", "client"), CLIENTS.values(), ids=CLIENTS)
-def test_the_address_of_a_client(
+async def test_the_address_of_a_client_is_the_same_both_ways(
     proxies: tuple[str, ...], peer: Address, forwarded: list[str], client: Address
 ) -> None:
-    headers = [(b"host", b"x"), *((b"x-forwarded-for", value.encode()) for value in forwarded)]
-    assert TrustedProxies(proxies).client(peer, headers) == client
+    headers = [(b"host", b"x"), *((b"x-forwarded-for", value.encode("latin-1")) for value in forwarded)]
+    trusted = TrustedProxies(proxies)
+    assert trusted.client(peer, headers) == client
+    assert (await asked(trusted, client=peer, headers=headers))["client"] == client
 
 
-def test_bytes_of_any_kind_do_no_harm() -> None:
-    assert TrustedProxies(("127.0.0.1",)).client(PEER, [(b"x-forwarded-for", b"\xff\xfe")]) == ("\xff\xfe", 0)
+async def asked(trusted: TrustedProxies, **scope: Any) -> Any:
+    """The scope of a request as the application gets it."""
+    seen = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope)
+
+    await trusted.forwarded(app)({"type": "http", **scope}, None, None)
+    return seen[0]
+
+
+@pytest.mark.parametrize(
+    ("peer", "said", "scheme"),
+    [
+        ("127.0.0.1", b"https", "https"),
+        ("127.0.0.1", b" HTTP ", "http"),
+        ("127.0.0.1", b"gopher", "other"),
+        ("10.0.0.1", b"https", "other"),
+    ],
+)
+async def test_a_trusted_proxy_tells_the_scheme_too(peer: str, said: bytes, scheme: str) -> None:
+    headers = [(b"x-forwarded-proto", said)]
+    scope = await asked(TrustedProxies(("127.0.0.1",)), client=(peer, 5), headers=headers, scheme="other")
+    assert (scope["scheme"], scope["client"]) == (scheme, (peer, 5))
+
+
+@pytest.mark.parametrize("scope", [{"type": "lifespan"}, {"client": None, "headers": []}])
+async def test_what_has_no_client_goes_through(scope: dict[str, Any]) -> None:
+    assert await asked(TrustedProxies(("*",)), **scope) == {"type": "http", **scope}
 
 
 @pytest.mark.parametrize("name", [b"x-real-ip", b"forwarded", b"x-forwarded-host"])

@@ -76,9 +76,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], str, Any]] = {
     "log level": ({"log_level": "error"}, "log_level", "error"),
     "shutdown timeout": ({"shutdown_timeout": 5.0}, "timeout_graceful_shutdown", 5),
     "half a second more": ({"shutdown_timeout": 5.5}, "timeout_graceful_shutdown", 6),
-    "proxies": ({"trusted_proxies": ("10.0.0.0/8",)}, "forwarded_allow_ips", ["10.0.0.0/8"]),
-    "all proxies": ({"trusted_proxies": ("10.0.0.1", "*")}, "forwarded_allow_ips", "*"),
-    "no proxies": ({"trusted_proxies": ()}, "forwarded_allow_ips", []),
+    "proxies are looked at by us": ({"trusted_proxies": ("*",)}, "proxy_headers", False),
 }
 
 

@@ -58,7 +58,9 @@ class Broker(ABC):
     - *Reading.* `tail` and `read` return the entries behind a position in order. They may return an entry twice; a
       subscriber still receives it once, because its position says what the subscriber has. Both read the history that
       `open` or `bounds` named last. If another history has begun, they raise `BrokerError` until `bounds` has named
-      it, because a position of the old history means nothing in the new one.
+      it, because a position of the old history means nothing in the new one. A record that cannot be read does not
+      hold up those behind it: `unreadable` (`brokers.record`) makes an entry without a frame, which stands in its
+      place.
     - *Bounds.* `history_events` and `history_bytes` hold soon after each `append`, `history_age` after `trim`.
 
     Every method may raise `BrokerError` when the broker fails or cannot be reached. None retries for longer than it

@@ -50,4 +50,12 @@ pack = msgspec.msgpack.Encoder().encode
 """A record, or a list of them, as MessagePack."""
 
 unpack = msgspec.msgpack.Decoder(Record).decode
-"""The record that `pack` made these bytes of."""
+"""The record that `pack` made these bytes of. Raises one of `UNREADABLE_ERRORS` for other bytes."""
+
+UNREADABLE_ERRORS = (msgspec.MsgspecError, AttributeError, TypeError, ValueError)
+"""What reading a record raises that somebody else has written, or a version with another layout."""
+
+
+def unreadable(position: int) -> Entry:
+    """What stands in a page for a record that cannot be read: an entry without id, topics and frame."""
+    return Entry(position, None, (), b"")

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
+from ipaddress import IPv6Address, IPv6Network
 
 from ssepool.config import PoolConfig
+
+MAX_REMEMBERED = 4096
+"""Addresses of which it is remembered what they count as."""
+
+PREFIX_BITS = 64
+"""Bits of an IPv6 address that count: who has one has all that begin alike (RFC 6177, RFC 7421)."""
 
 Keys = tuple[tuple[str, str], ...]
 """What a request counts under: kinds (`ip`, `user`, `topic`, `pattern`) with names."""
@@ -42,7 +50,11 @@ class Limits:
         bounded = tuple(("pattern", form) for form in dict.fromkeys(patterns))
         if not self._bounds:
             return bounded
-        found = [("ip", ip), ("user", user), *(("topic", topic) for topic in dict.fromkeys(topics))]
+        found = [
+            ("ip", _counted(ip) if ip and "ip" in self._bounds else ip),
+            ("user", user),
+            *(("topic", topic) for topic in dict.fromkeys(topics)),
+        ]
         return (*((kind, name) for kind, name in found if name is not None and kind in self._bounds), *bounded)
 
     def exceeded(self, keys: Keys) -> str | None:
@@ -81,3 +93,18 @@ class Limits:
     def taken(self) -> dict[tuple[str, str], int]:
         """A copy of all counts, for tests and diagnosis."""
         return dict(self._taken)
+
+
+@lru_cache(MAX_REMEMBERED)
+def _counted(ip: str) -> str:
+    """What an address counts as: one of IPv6 as its network."""
+    if ":" not in ip:
+        return ip
+    try:
+        address = IPv6Address(ip)
+    except ValueError:
+        return ip
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    rest = 128 - PREFIX_BITS
+    return str(IPv6Network((int(address) >> rest << rest, PREFIX_BITS)))

@@ -87,9 +87,9 @@ class Pool:
     def resize(self, size: int, now: float) -> None:
         """Change the number of slots. New ones go to waiters at once; surplus ones go as their clients leave.
 
-        Raises `ConfigError` for a size that `PoolConfig` would refuse and `PoolClosed` if the pool is not open.
+        Raises `ConfigError` for a size that the settings do not allow and `PoolClosed` if the pool is not open.
         """
-        PoolConfig(size=size)
+        self.config.check_resize(size)
         if self.state is not PoolState.OPEN:
             raise PoolClosed(f"a pool that is {self.state.value} cannot be resized ({self._numbers()})")
         self._target = size

@@ -14,6 +14,7 @@ from ssepool.core.event import Event
 from ssepool.core.frames import COMPLETED_ID, DIALECT, Dialect
 from ssepool.core.states import Reason
 from ssepool.core.topics import Subscription
+from ssepool.errors import SSEPoolError
 
 MAX_LAST_ID_CHARACTERS = 1024
 """Characters of a `Last-Event-ID` that are looked at; longer ones cannot be ours."""
@@ -82,6 +83,8 @@ class Visit(msgspec.Struct, kw_only=True):
     """How the hub speaks to this client."""
     source: Source | None = None
     """The run whose events this client wants."""
+    refusal: SSEPoolError | None = None
+    """Why the client is turned away before the pool is asked; None if it is not."""
     spare: AsyncIterable[Any] | None = None
     """A generator that came with this request and is not needed: the same topic has one already."""
 

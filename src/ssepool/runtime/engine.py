@@ -19,14 +19,15 @@ from ssepool.core.keys import token_key
 from ssepool.core.pool import Pool
 from ssepool.core.states import PoolState, Reason
 from ssepool.core.stats import HubStats
-from ssepool.errors import InvalidTopic, PoolClosed
+from ssepool.errors import ConfigError, InvalidTopic, PoolClosed
 from ssepool.runtime.connections import Connections
+from ssepool.runtime.files import max_clients
 from ssepool.runtime.handover import AVAILABLE
 from ssepool.runtime.hooks import Hooks
 from ssepool.runtime.streams.delivery import Delivery
 from ssepool.runtime.streams.feeds import Feeds
 from ssepool.runtime.streams.link import LinkContext
-from ssepool.runtime.streams.log import EventLog
+from ssepool.runtime.streams.log import MAX_BEHIND_SECONDS, EventLog
 from ssepool.runtime.streams.socket import Streamer
 from ssepool.runtime.tasks import Tasks
 
@@ -139,7 +140,12 @@ class Engine:
         if state is not PoolState.OPEN:
             return f"the pool is {state.value}; it takes clients only while it is open"
         failing = self.log.failing
-        return None if failing is None else f"the broker is away: {failing}"
+        if failing is not None:
+            return f"the broker is away: {failing}"
+        late = self.log.late
+        if late > MAX_BEHIND_SECONDS:
+            return f"what the broker had {late:.0f} s ago has not come; this node is at position {self.log.position}"
+        return None
 
     def check_open(self) -> None:
         """Raise `PoolClosed` if the hub was never opened: a mistake in the program, not a state of operation."""
@@ -185,6 +191,23 @@ class Engine:
         for event in events:
             if not event.topics:
                 raise InvalidTopic("an event needs at least one topic to be published to")
+
+    # The pool's size.
+
+    def check_size(self, size: int) -> None:
+        """Raise `ConfigError` for more new slots in this process than there are descriptors, unless `max_size` says how
+        many there may be. What there is may stay."""
+        clients = max_clients()
+        if self.config.pool.max_size is None and clients is not None and len(self.pool.slots) < size > clients:
+            raise ConfigError(
+                f"size = {size} is not allowed; the limit on open files leaves this process {clients} clients: raise "
+                "it (ulimit -n) or set max_size"
+            )
+
+    def resize(self, size: int) -> None:
+        """Change the number of slots; see `Pool.resize`. Raises `ConfigError` and `PoolClosed`."""
+        self.check_size(size)
+        self.pool.resize(size, self.now())
 
     # For all who send clients away, look at the clock or count.
 

@@ -8,7 +8,7 @@ request has become a stream; servers without them are served through ASGI's plai
 - `ALONE`: `alone(ack_timeout)` keeps the connection for this one response, and reads on to see its client leave.
 - `ABORT`: `abort()` drops the connection with everything that is still to be written.
 
-`ack_timeout` is in seconds: the adapter passes the socket to `set_ack_timeout`.
+`ack_timeout` is in seconds: the adapter passes the socket to `set_ack_timeout`, and to `set_max_unsent`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ ABORT = "ssepool.abort"
 
 AVAILABLE = sys.platform == "linux"
 """Whether sockets can be taken over on this system: that takes epoll."""
+
+MAX_UNSENT_BYTES = 128 * 1024
+"""Bytes that the kernel takes for a client beyond those that are on their way to it."""
 
 Reply = tuple[int, list[tuple[bytes, bytes]], bytes]
 """Status, headers but for the length, and body of an answer that is given without an application's help."""
@@ -57,16 +60,29 @@ class Handover(Protocol):
         """Tell the server's side of the request that the client has left."""
 
 
+def set_max_unsent(fd: int) -> None:
+    """Have the kernel take no more for a slow peer than `MAX_UNSENT_BYTES` beyond what is on its way
+    (TCP_NOTSENT_LOWAT, tcp(7)): what comes behind that lies in the feed once for all, not in each socket's buffer.
+
+    Does nothing where the system or the socket has no such option. Sockets accepted from a listener inherit it.
+    """
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        _set(fd, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
+
+
 def set_ack_timeout(fd: int, seconds: float) -> None:
     """Have the kernel give a peer up that acknowledges nothing for so long (TCP_USER_TIMEOUT, RFC 5482).
 
     Does nothing where the system or the socket has no such option. Sockets accepted from a listener inherit it.
     """
-    if not hasattr(socket, "TCP_USER_TIMEOUT"):
-        return
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        _set(fd, socket.TCP_USER_TIMEOUT, max(1, int(seconds * 1000)))
+
+
+def _set(fd: int, option: int, value: int) -> None:
     sock = socket.socket(fileno=fd)
     try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, int(seconds * 1000)))
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
     except OSError as error:
         if error.errno not in (errno.ENOPROTOOPT, errno.EOPNOTSUPP):
             raise

@@ -11,7 +11,7 @@ from typing import Any
 from ssepool.core.event import EARLIEST, Event
 from ssepool.core.states import Reason
 from ssepool.core.visit import Viewer, Visit
-from ssepool.errors import ConnectionReleased
+from ssepool.errors import ConnectionReleased, PoolFull
 from ssepool.runtime.engine import Engine
 from ssepool.runtime.streams.delivery import SLICE_SECONDS
 
@@ -53,6 +53,8 @@ class Run:
         """Why the generator has ended; None while it goes on."""
         self.ended_at: float | None = None
         """When that was, by the hub's clock."""
+        self._left_at = engine.now()
+        """When the last viewer left, if there is none."""
 
     def expect(self) -> None:
         """One more request is on its way in."""
@@ -78,8 +80,14 @@ class Run:
     def unattend(self, viewer: Viewer) -> None:
         """A client has left."""
         self._viewers.discard(viewer)
+        self._left_at = self._engine.now()
         if self.topic is None:
             self.cancel()
+
+    def is_deserted(self, since: float) -> bool:
+        """Whether it goes on and has been watched by nobody since a time, and nobody is on the way in."""
+        is_watched = bool(self._viewers) or self._visits > 0
+        return self._task is not None and self.ended_at is None and not is_watched and self._left_at <= since
 
     def is_over_for(self, last_event_id: str | None) -> bool:
         """Whether a client that comes back with this id has all that there ever will be."""
@@ -128,7 +136,7 @@ class Run:
                 paused_at = now()
 
     def cancel(self) -> None:
-        """Stop the generator: its one client has left, or the hub closes."""
+        """Stop the generator: its clients have left, or the hub closes."""
         if self._task is not None and not self._task.cancelling():  # a second time would hit its cleaning up
             if not self._begun:
                 self._engine.tasks.start(_aclose(self._generator))
@@ -144,11 +152,12 @@ class Runs:
         self._ended: deque[Run] = deque()
 
     def give(self, visit: Visit, generator: AsyncIterable[Any], topic: str | None) -> None:
-        """Give the visit a run of this generator, or the one that its topic has already."""
+        """Give the visit a run of this generator, or the one that its topic has already. Beyond `max_runs` the visit is
+        refused, and the generator is closed unused."""
         run = self._by_topic.get(topic) if topic is not None else None
         if run is None:
             run = Run(self._engine, generator, topic, self._over)
-            if topic is not None:
+            if topic is not None and self._check_room(visit):
                 self._by_topic[topic] = run
         else:
             visit.spare = generator
@@ -156,7 +165,12 @@ class Runs:
         visit.source = run
 
     def expire(self, now: float) -> None:
-        """Give the topics free whose events are kept no longer."""
+        """Give the topics free whose events are kept no longer, and end the runs that nobody has watched for
+        `run_grace` seconds: who comes later begins another."""
+        if grace := self._engine.config.run_grace:
+            for run in [run for run in self._by_topic.values() if run.is_deserted(now - grace)]:
+                self._forget(run)
+                run.cancel()
         oldest = now - self._engine.config.history_age
         while self._ended and (self._ended[0].ended_at or 0.0) <= oldest:
             self._forget(self._ended.popleft())
@@ -165,6 +179,13 @@ class Runs:
         """Stop all: the hub closes."""
         for run in list(self._by_topic.values()):
             run.cancel()
+
+    def _check_room(self, visit: Visit) -> bool:
+        most = self._engine.config.max_runs
+        if len(self._by_topic) - len(self._ended) < most:
+            return True
+        visit.refusal = PoolFull(f"max_runs={most} generators with a topic run already")
+        return False
 
     def _over(self, run: Run) -> None:
         if run.topic is not None and run.ended_at is not None:

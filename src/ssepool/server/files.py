@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 
-logger = logging.getLogger("ssepool")
+from ssepool.runtime.files import SPARE_DESCRIPTORS
 
-SPARE_DESCRIPTORS = 64
-"""Descriptors for all that is not a client: listeners, logs, the event loop, requests to publish."""
+logger = logging.getLogger("ssepool")
 
 
 def raise_limit(clients: int) -> None:

@@ -83,9 +83,9 @@ class Server:
             listener.close()
 
 
-def _uvicorn_config(app: Callable[..., object], config: ServerConfig, shortcuts: Shortcuts | None) -> uvicorn.Config:
+def _uvicorn_config(app: Callable[..., Any], config: ServerConfig, shortcuts: Shortcuts | None) -> uvicorn.Config:
     return uvicorn.Config(
-        app,
+        TrustedProxies(config.trusted_proxies).forwarded(app),
         http=protocol(config.head_timeout, shortcuts.publication if shortcuts else None),
         loop=LOOP,
         lifespan="on",
@@ -93,7 +93,7 @@ def _uvicorn_config(app: Callable[..., object], config: ServerConfig, shortcuts:
         log_level=config.log_level,
         access_log=False,
         backlog=config.backlog,
-        forwarded_allow_ips="*" if "*" in config.trusted_proxies else list(config.trusted_proxies),
+        proxy_headers=False,  # with `*` uvicorn believes what the client itself has written in front
         timeout_graceful_shutdown=math.ceil(config.shutdown_timeout),
         server_header=False,
     )

@@ -22,6 +22,7 @@ from ssepool.core.states import PoolState, Reason
 from ssepool.core.topics import Subscription
 from ssepool.core.visit import Visit
 from ssepool.errors import BrokerError, ConfigError
+from ssepool.runtime import engine as engine_module
 from ssepool.runtime.admission.admission import is_to_stay_away
 from ssepool.runtime.cluster.cluster import ANSWER_SECONDS
 from ssepool.runtime.cluster.messages import FindConnections, Message
@@ -421,6 +422,16 @@ async def test_a_size_that_will_not_do_changes_nothing(size: int, message: str) 
         with pytest.raises(ConfigError, match=message):
             await found[0].nodes.resize(size)
         assert [len(site.pool.slots) for site in found] == [10, 10, 10]
+
+
+@in_virtual_time
+async def test_each_worker_has_descriptors_for_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "max_clients", lambda: 12)
+    async with sites(3, workers=True) as found:
+        await found[0].nodes.resize(36)
+        with pytest.raises(ConfigError, match="size = 13 is not allowed; the limit on open files leaves"):
+            await found[0].nodes.resize(37)
+        assert [len(site.pool.slots) for site in found] == [12, 12, 12]
 
 
 @in_virtual_time

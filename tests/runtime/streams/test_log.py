@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from scripted_broker import DEADLINE, Heard
+from ssepool.brokers.record import unreadable
 from ssepool.core.event import Event
 from ssepool.errors import BrokerError
 from ssepool.runtime.streams.log import Found
@@ -99,6 +100,38 @@ async def test_entries_that_were_dropped_while_we_were_away_are_told(heard: Hear
     heard.broker.broken = None
     await heard.until(lambda: heard.log.position == 15)
     assert heard.all == [1, 2, 3, 4, 5, "lost", *range(10, 16)]
+
+
+async def test_records_that_cannot_be_read_are_told_of_in_their_place_and_passed_over(
+    heard: Heard, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard.broker.put(9)
+    for position in (3, 4, 9):
+        heard.broker.entries[position - 1] = unreadable(position)
+    await heard.until(lambda: heard.log.position == 9)
+    heard.broker.put(1)
+    await heard.until(lambda: heard.log.position == 10)
+    assert heard.all == [1, 2, "lost", 5, 6, 7, 8, "lost", 10]
+    assert [record.getMessage().rpartition("positions ")[2] for record in caplog.records] == ["3 to 4", "9 to 9"]
+    assert [entry.position for entry in await heard.log.fetch(2, max_entries=2)] == [5, 6]
+    assert [entry.position for entry in await heard.log.fetch(5, max_entries=10)] == [6, 7, 8]
+    assert await heard.log.fetch(10, max_entries=10) == ()
+
+
+async def test_a_defect_in_one_page_does_not_end_following(
+    heard: Heard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    deliver = heard.log._deliver
+
+    def fail_once(entries: object) -> None:
+        monkeypatch.setattr(heard.log, "_deliver", deliver)
+        raise AttributeError("a defect")
+
+    monkeypatch.setattr(heard.log, "_deliver", fail_once)
+    heard.broker.put(2)
+    await heard.until(lambda: "following memory:// failed behind position 0" in caplog.text)
+    heard.broker.put(2)
+    await heard.until(lambda: heard.log.position == 4)
 
 
 async def test_a_position_is_waited_for_unless_its_history_is_lost(heard: Heard) -> None:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from parts import TO_NEWS, Paper, Streams
 from scripted_broker import Heard, Scripted
+from ssepool.brokers.record import unreadable
 from ssepool.config import HubConfig
 from ssepool.core.decoder import Decoder
 from ssepool.core.frames import DIALECT
@@ -182,6 +183,16 @@ async def test_a_client_is_told_of_a_gap_where_what_it_missed_is_kept_no_longer(
 
 
 @in_virtual_time
+async def test_a_client_is_told_of_a_gap_where_what_it_missed_cannot_be_read() -> None:
+    async with Following(9, window_bytes=1) as following:
+        following.broker.entries[4:6] = [unreadable(5), unreadable(6)]
+        link = following.come_back("0000000a-2")
+        await asyncio.sleep(AWHILE)
+        assert link.state is LinkState.FOLLOWING
+    assert link.events() == ["3", "4", "ssepool.gap", *numbers(7, 9)]
+    assert gaps(link) == ['{"requested":null,"resumed":"0000000a-7","reason":"expired"}']
+
+
 async def test_a_client_that_asks_for_the_earliest_is_told_of_no_gap_when_that_has_gone_meanwhile() -> None:
     async with Following(9, window_bytes=1) as following:
         following.broker.drop(4)

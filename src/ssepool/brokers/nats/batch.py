@@ -8,13 +8,14 @@ from urllib.parse import quote
 
 import msgspec
 
-from ssepool.brokers.record import AROUND_ID_BYTES, Record, pack
+from ssepool.brokers.record import AROUND_ID_BYTES, UNREADABLE_ERRORS, Record, pack, unpack, unreadable
 from ssepool.core.event import Entry
 
 LOG_SUBJECT = "log"
 """The subject, behind the stream's, of messages without a chosen id."""
 
 _unpack = msgspec.msgpack.Decoder(list[Record]).decode
+_split = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 
 
 class State(NamedTuple):
@@ -93,9 +94,13 @@ class Mark(NamedTuple):
         return State(self.seq, self.part.epoch, self.part.newest, self.part.all_bytes)
 
     @classmethod
-    def of(cls, seq: int, time: float, data: bytes) -> Mark:
-        """The mark of a message with this place, time and data."""
-        return cls(seq, time, msgspec.structs.replace(decode(data), data=b""))
+    def of(cls, seq: int, time: float, data: bytes) -> Mark | None:
+        """The mark of a message with this place, time and data; None if it is no part of a batch: somebody else has
+        sent it, or another version."""
+        try:
+            return cls(seq, time, msgspec.structs.replace(decode(data), data=b""))
+        except UNREADABLE_ERRORS:
+            return None
 
 
 def batch(
@@ -126,7 +131,11 @@ class Joiner:
 
     def join(self, data: bytes) -> tuple[str, list[Entry]] | None:
         """The epoch and the entries of the batch that this message completes; None if it completes none."""
-        part = decode(data)
+        try:
+            part = decode(data)
+        except UNREADABLE_ERRORS:  # the next batch says whether there were events in it
+            self._parts = []
+            return None
         if part.number == 0:
             self._parts = []
         self._parts.append(part)
@@ -135,8 +144,26 @@ class Joiner:
         parts, self._parts = self._parts, []
         if len(parts) != part.of:  # the beginning of the batch has been dropped
             return None
-        records = _unpack(b"".join([part.data for part in parts]))
-        return part.epoch, [record.entry(part.epoch, place) for place, record in enumerate(records, part.after + 1)]
+        whole, first = b"".join([part.data for part in parts]), part.after + 1
+        try:
+            return part.epoch, [one.entry(part.epoch, place) for place, one in enumerate(_unpack(whole), first)]
+        except UNREADABLE_ERRORS:
+            return part.epoch, _one_by_one(whole, part)
+
+
+def _one_by_one(data: bytes, part: Part) -> list[Entry]:
+    """The entries of a batch in which at least one cannot be read."""
+    try:
+        pieces = _split(data)
+    except UNREADABLE_ERRORS:
+        pieces = [msgspec.Raw()] * part.events
+    entries = []
+    for place, piece in enumerate(pieces, part.after + 1):
+        try:
+            entries.append(unpack(piece).entry(part.epoch, place))
+        except UNREADABLE_ERRORS:
+            entries.append(unreadable(place))
+    return entries
 
 
 def subject_of(id: str) -> str:

@@ -344,12 +344,12 @@ class NatsBroker(Broker):
             info = await js.info()
         self._marks.follow(info)
         first = await self._marks.at(js, info.first) if info.messages else None
-        last = await self._marks.at(js, info.last) if info.messages else None
+        last = await self._marks.before(js, info.last, info.first) if info.messages else None
         if first is None or last is None:
             return View(State(info.last, _epoch(info.token, info.last), 0, 0), 0, 0, None)
         oldest = await self._oldest(js, first, last)
         size = last.part.all_bytes - await self._bytes(js, first, last, oldest)
-        return View(last.state, oldest, size, (first, last))
+        return View(last.state._replace(seq=info.last), oldest, size, (first, last))
 
     async def _oldest(self, js: JetStream, first: Mark, last: Mark, events: int = 0, size: int = 0) -> int:
         """The position before the oldest entry of a history with `events` and `size` bytes more than configured."""

@@ -35,11 +35,27 @@ class Marks:
         return f"{self._name}.{self.token}.{rest}"
 
     async def at(self, js: JetStream, seq: int) -> Mark | None:
-        """The message at a place or, if it is gone, the next one; None if there is none."""
-        return self._known.get(seq) or self._remember(await js.get(self.subject(ALL_SUBJECTS), seq))
+        """The message at a place or, if it is gone or cannot be read, the next one; None if there is none."""
+        while (mark := self._known.get(seq)) is None:
+            message = await js.get(self.subject(ALL_SUBJECTS), seq)
+            if message is None:
+                return None
+            mark = self._remember(message)
+            if mark is not None:
+                return mark
+            seq = message.seq + 1
+        return mark
+
+    async def before(self, js: JetStream, seq: int, first: int) -> Mark | None:
+        """The last message up to a place that can be read, from the place `first` on; None if there is none."""
+        for place in range(seq, first - 1, -1):
+            mark = await self.at(js, place)
+            if mark is not None and mark.seq <= seq:
+                return mark
+        return None
 
     async def last(self, js: JetStream, subject: str) -> Mark | None:
-        """The newest message of a subject; None if there is none."""
+        """The newest message of a subject; None if there is none, or if it cannot be read."""
         return self._remember(await js.last(self.subject(subject)))
 
     async def search(self, js: JetStream, first: Mark, last: Mark, fits: Callable[[Mark], bool]) -> Mark | None:
@@ -66,6 +82,8 @@ class Marks:
         if message is None:
             return None
         mark = Mark.of(message.seq, message.time, message.data)
+        if mark is None:
+            return None
         while len(self._known) >= MAX_MARKS:
             del self._known[next(iter(self._known))]
         self._known[mark.seq] = mark

@@ -15,7 +15,7 @@ from psycopg import conninfo, errors
 from ssepool.brokers.base import Bounds, Broker, Stored, duplicate, new_epoch
 from ssepool.brokers.postgres.session import MISSING, Row, Session, Values
 from ssepool.brokers.postgres.tables import NAME_PATTERN, SLICE_ENTRIES, TABLES_VERSION, Tables
-from ssepool.brokers.record import Record
+from ssepool.brokers.record import UNREADABLE_ERRORS, Record, unreadable
 from ssepool.config import HubConfig
 from ssepool.core.event import Entry
 from ssepool.errors import BrokerError, ConfigError
@@ -339,4 +339,8 @@ def _said(error: psycopg.Error) -> str:
 
 def _entry(row: Row) -> Entry:
     epoch, position, id, topics, private, frame = row
-    return Record(frame, tuple(topics), private, id).entry(epoch, position)
+    try:
+        "".join(topics)  # an array may have NULL or arrays in it
+        return Record(frame, tuple(topics), private, id).entry(epoch, position)
+    except UNREADABLE_ERRORS:
+        return unreadable(position)

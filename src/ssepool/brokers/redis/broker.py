@@ -16,7 +16,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from ssepool.brokers.base import Bounds, Broker, Stored, duplicate, new_epoch
-from ssepool.brokers.record import Record, pack, unpack
+from ssepool.brokers.record import UNREADABLE_ERRORS, Record, pack, unpack, unreadable
 from ssepool.brokers.redis import scripts
 from ssepool.brokers.redis.address import address
 from ssepool.config import HubConfig, MiB
@@ -204,7 +204,9 @@ class RedisBroker(Broker):
                     news: Any = await self._ask(
                         client.xread(behind, count=2, block=1000 * BLOCK_SECONDS), wait=BLOCK_SECONDS
                     )
-                    entries = self._entries(epoch, [(id, fields[b"record"]) for _, new in news for id, fields in new])
+                    entries = self._entries(
+                        epoch, [(id, fields.get(b"record", b"")) for _, new in news for id, fields in new]
+                    )
                     is_behind = len(entries) > 1
                 if entries:
                     after = entries[-1].position
@@ -234,7 +236,10 @@ class RedisBroker(Broker):
             position = int(number)
             if entries and position != entries[-1].position + 1:
                 break
-            entries.append(unpack(record).entry(epoch, position))
+            try:
+                entries.append(unpack(record).entry(epoch, position))
+            except UNREADABLE_ERRORS:
+                entries.append(unreadable(position))
         return entries
 
     async def find(self, id: str) -> int | None:

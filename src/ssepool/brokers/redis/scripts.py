@@ -30,7 +30,7 @@ local function drop(most, age)
     while most > 0 and events > 0 and (events > most_events or bytes > most_bytes or age) do
         local page = redis.call('XRANGE', log, last and '(' .. last or '-', '+', 'COUNT', math.min(page_size, most))
         for _, entry in ipairs(page) do
-            local record, at, id = entry[2][2], tonumber(entry[2][4]), entry[2][6]
+            local record, at, id = entry[2][2], tonumber(entry[2][4]) or 0, entry[2][6]
             local due = events > most_events or bytes > most_bytes or (age and now - at >= age)
             local spared = now - at < grace and events <= most_events + spare_events
                 and bytes <= most_bytes + spare_bytes

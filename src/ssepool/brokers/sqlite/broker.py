@@ -1,8 +1,8 @@
 """The SQLite broker: it keeps events in a file for all processes of one machine, and needs no server.
 
 The URL has SQLAlchemy's form: `sqlite:///relative/events.db` or `sqlite:////absolute/events.db` (four slashes). In the
-path `%3F` stands for `?` and `%23` for `#`. A file holds one history. The broker creates a missing file, but not a
-missing directory.
+path `%3F` stands for `?` and `%23` for `#`. A file holds one history. The broker creates a missing file, which only its
+own user can read, but not a missing directory.
 
 Beside the file are SQLite's own `<file>-wal` and `<file>-shm`, and the directory `<file>-wake`, in which processes wake
 each other. The file must be on a local disk, because SQLite's locks do not work over a network. The file does not
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -25,6 +26,7 @@ from urllib.parse import unquote, urlsplit
 
 from ssepool.brokers.base import Bounds, Broker, Stored
 from ssepool.brokers.record import Record
+from ssepool.brokers.sqlite.file import others_may
 from ssepool.brokers.sqlite.history import History
 from ssepool.brokers.sqlite.notifier import Notifier
 from ssepool.config import HubConfig
@@ -33,6 +35,8 @@ from ssepool.errors import BrokerError, ConfigError
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+logger = logging.getLogger("ssepool")
 
 POLL_SECONDS = 0.5
 """Seconds after which a tail looks for new entries without having been notified, since a notification may be lost."""
@@ -46,7 +50,7 @@ class SqliteBroker(Broker):
 
     def __init__(self, config: HubConfig) -> None:
         super().__init__(config)
-        path = path_of(config.broker)
+        path = self._path = path_of(config.broker)
         self._notifier = Notifier(path.with_name(path.name + "-wake"))
         self._writer = _Worker(path, config, self.url, then=self._notifier.notify)
         self._reader = _Worker(path, config, self.url)
@@ -58,6 +62,8 @@ class SqliteBroker(Broker):
         await self._writer.open()
         await self._reader.open()
         await self.bounds()
+        if others_may(self._path):
+            logger.warning("other users of this machine have rights to %s; chmod 600 takes them away", self._path)
         self._notifier.open(self._heard)
 
     async def close(self) -> None:

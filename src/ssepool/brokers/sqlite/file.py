@@ -47,6 +47,7 @@ def connect(path: Path) -> sqlite3.Connection:
         raise ConfigError(f"the SQLite database {path} cannot be made: there is no directory {path.parent.absolute()}")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise ConfigError(f"the SQLite database {path} cannot be written: it or its directory is read-only for us")
+    _create_file(path)
     try:
         connection = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None)
     except sqlite3.OperationalError as error:
@@ -57,6 +58,21 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def others_may(path: Path) -> bool:
+    """Whether other users of this machine have any right to the database."""
+    return os.name == "posix" and bool(os.stat(path).st_mode & 0o077)
+
+
+def _create_file(path: Path) -> None:
+    """Make a missing file that is its owner's alone; SQLite gives the files beside it the same rights."""
+    try:
+        os.close(os.open(os.path.realpath(path), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise ConfigError(f"the SQLite database {path} cannot be made: {error.strerror or error}") from None
 
 
 @contextmanager

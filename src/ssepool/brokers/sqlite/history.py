@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from ssepool.brokers.base import MAX_MESSAGE_BYTES, Bounds, Stored, duplicate
-from ssepool.brokers.record import Record
+from ssepool.brokers.record import UNREADABLE_ERRORS, Record, unreadable
 from ssepool.brokers.sqlite.file import connect, transaction
 from ssepool.config import HubConfig, MiB
 from ssepool.core.event import Entry
@@ -230,14 +230,20 @@ class History:
 
     def _page(self, which: str, after: int, max_entries: int) -> list[Entry]:
         rows = self._connection.execute(
-            f"SELECT position, id, topics, frame, private FROM events WHERE {which} ORDER BY position LIMIT ?",
+            # Text as bytes: text that is not UTF-8 would be an error of the whole page.
+            "SELECT position, CAST(id AS BLOB), CAST(topics AS BLOB), frame, private FROM events "
+            f"WHERE {which} ORDER BY position LIMIT ?",
             (after, min(max_entries, PAGE_ENTRIES)),
         )
         entries: list[Entry] = []
         size = 0
         for position, id, topics, frame, private in rows:
-            entries.append(Record(frame, _topics(topics), bool(private), id).entry(self.epoch, position))
-            size += len(frame)
+            try:
+                record = Record(frame, _topics(topics), bool(private), None if id is None else id.decode())
+                entries.append(record.entry(self.epoch, position))
+            except UNREADABLE_ERRORS:
+                entries.append(unreadable(position))
+            size += len(entries[-1].frame)
             if size >= PAGE_BYTES:
                 break
         rows.close()

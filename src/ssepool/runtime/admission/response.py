@@ -53,6 +53,8 @@ class EventStream(Response):
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
+            if self.visit.refusal is not None:
+                raise self.visit.refusal
             request = SlotRequest(self._engine.pool, self.visit, self._engine.now)
         except SSEPoolError as error:
             await self._turn_away(scope, send, error)

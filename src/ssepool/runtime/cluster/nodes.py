@@ -10,7 +10,6 @@ from typing import TypeVar
 
 import msgspec
 
-from ssepool.config import PoolConfig
 from ssepool.core.bans import MAX_BAN_SECONDS
 from ssepool.core.report import BrokerReport, Node, NodeReport, PoolReport, merged
 from ssepool.errors import BrokerError, ConfigError
@@ -153,9 +152,10 @@ class Nodes:
     async def resize(self, size: int) -> None:
         """Share a new number of slots out among the workers of this group. Raises `ConfigError`."""
         workers = self._workers()
-        PoolConfig(size=size)
+        self._engine.config.pool.check_resize(size)
         if size < len(workers):
             raise ConfigError(f"size = {size} is not allowed; {len(workers)} workers take {len(workers)} at least")
+        self._engine.check_size(share(size, 0, len(workers)))  # theirs are like this one's
         for place, node in enumerate(workers):
             order = Resize(share(size, place, len(workers)))
             if node == self._engine.node:
@@ -247,7 +247,7 @@ class Nodes:
         return NodeReport.of(engine.stats(), host=me.host, pid=me.pid, worker=me.worker, broker=broker, cells=cells)
 
     async def _resize_here(self, order: Resize) -> bool:
-        self._engine.pool.resize(order.size, self._engine.now())
+        self._engine.resize(order.size)
         return True
 
     async def _drain_here(self, order: Drain) -> bool:

@@ -9,6 +9,7 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from itertools import groupby
 from typing import NamedTuple
 
 from ssepool.brokers.base import Bounds, Broker, InstantBroker, Stored
@@ -28,6 +29,9 @@ TRIM_LOOKS = 10
 
 RETRY_SECONDS = (0.1, 2.0)
 """Seconds until a broken tail is taken up again: at first, and at the most. With jitter."""
+
+MAX_BEHIND_SECONDS = 10.0
+"""Seconds that what the broker has may take to come here; a hub that misses it for longer is not ready."""
 
 MAX_FETCHES = 16
 """Pages of the history that are fetched from the broker at a time."""
@@ -77,6 +81,8 @@ class EventLog:
         """Why the broker cannot be followed at the moment."""
         self.bounds = Bounds("", 0, 0, 0)
         """What the broker had when we last looked."""
+        self._goal = (0, now())
+        """A position that the broker has named, and when: this log is to come there soon."""
         self.fetching = asyncio.Semaphore(MAX_FETCHES)
         """Bounds the pages that are fetched at a time."""
         self._deliver = deliver
@@ -152,6 +158,12 @@ class EventLog:
     # Reading.
 
     @property
+    def late(self) -> float:
+        """Seconds for which something has been missing here that the broker says it has; 0 if nothing is."""
+        goal, since = self._goal
+        return self._now() - since if self.position < goal else 0.0
+
+    @property
     def complete(self) -> bool:
         """Whether the window has all of the history, so that there is nothing to be fetched."""
         return self._instant is not None
@@ -186,9 +198,14 @@ class EventLog:
         return Found(position, True)
 
     async def fetch(self, after: int, *, max_entries: int) -> Sequence[Entry]:
-        """Entries behind a position, from the broker. Raises `BrokerError`."""
+        """Entries behind a position, from the broker, up to one that cannot be read. Raises `BrokerError`."""
         async with self._in_time():
-            return await self.broker.read(after, max_entries=max_entries)
+            while entries := await self.broker.read(after, max_entries=max_entries):
+                for readable, group in groupby(entries, _is_readable):
+                    if readable:
+                        return list(group)
+                after = entries[-1].position
+            return ()
 
     async def reached(self, position: int) -> None:
         """Wait until the entry at a position has been delivered, or the history in which it was is lost."""
@@ -209,6 +226,8 @@ class EventLog:
             age=config.history_age,
         )
         self.position = after
+        if after < self._goal[0]:  # of a history that is lost
+            self._goal = (after, self._now())
         self._arrived.set()
 
     def _take_over(self, memory: InstantBroker) -> None:
@@ -265,6 +284,8 @@ class EventLog:
                         delay = RETRY_SECONDS[0]
             except BrokerError as error:
                 self._set_failing(error)
+            except Exception:  # a defect that one page meets must not end following
+                logger.exception("following %s failed behind position %d; trying again", self.broker.url, self.position)
             await asyncio.sleep(delay * (0.5 + random.random()))
             delay = min(2 * delay, longest)
 
@@ -278,17 +299,20 @@ class EventLog:
                 deadline = self._now() + SLICE_SECONDS
 
     def _accept(self, entries: Sequence[Entry]) -> None:
-        """Entries of the tail: what is there already is left out, what is missing is said."""
+        """Entries of the tail: what is there already is left out, what is missing or unreadable is said."""
         if entries and entries[0].position <= self.position:
             entries = [entry for entry in entries if entry.position > self.position]
-        if not entries:
-            return
-        if entries[0].position > self.position + 1:
-            self._skip(entries[0].position - 1)
-        self.window.append(entries, self._now())
-        self._deliver(entries)
-        self.position = entries[-1].position
-        self._arrived.set()
+        for readable, group in groupby(entries, _is_readable):
+            some = list(group)
+            if not readable:
+                self._skip(some[-1].position, "has records that cannot be read, and are skipped, at the positions")
+                continue
+            if some[0].position > self.position + 1:
+                self._skip(some[0].position - 1, "does not have any more the events at the positions")
+            self.window.append(some, self._now())
+            self._deliver(some)
+            self.position = some[-1].position
+            self._arrived.set()
 
     async def _watch(self) -> None:
         """See that the broker is there, that it has what it had, and that the tail does not sleep."""
@@ -308,6 +332,8 @@ class EventLog:
                 self._set_failing(error)
                 continue
             self._set_failing(None)
+            if self.position >= self._goal[0]:
+                self._goal = (bounds.newest, self._now())
             if bounds.epoch != self.window.epoch:
                 self._start_over(bounds, bounds.oldest)
             elif bounds.newest < before:
@@ -326,8 +352,8 @@ class EventLog:
         self._lost()
         self._restart_tail()
 
-    def _skip(self, position: int) -> None:
-        logger.error("%s does not have the events from %d to %d any more", self.broker.url, self.position + 1, position)
+    def _skip(self, position: int, why: str) -> None:
+        logger.error("%s %s %d to %d", self.broker.url, why, self.position + 1, position)
         self._begin(self.bounds._replace(epoch=self.window.epoch), position)
         self._lost()
 
@@ -364,3 +390,7 @@ class EventLog:
                 yield
         except TimeoutError:
             raise BrokerError(f"{self.broker.url} did not answer in {self.config.broker_timeout:g} s") from None
+
+
+def _is_readable(entry: Entry) -> bool:
+    return bool(entry.frame)
