@@ -48,6 +48,14 @@ ATTACKS: dict[str, bytes] = {
     "a long query": get("/events?" + "topic=a&" * 7000),
     "many topics": get("/events?" + "&".join(f"topic={number}" for number in range(700))),
     "escapes": get("/events?topic=" + "%41" * 2600),
+    "ten regular expressions": get("/events?" + "&".join(f"pattern=({'%5Cw' * 30}){number}" for number in range(10))),
+    "ten patterns of many groups": get(
+        "/events?" + "&".join("pattern=" + "/".join(f":g{number}x{n}" for n in range(30)) for number in range(10))
+    ),
+    "patterns of a client that has everything": get(
+        "/events?" + "&".join(f"pattern=:x{number}/*" for number in range(10)), b"Last-Event-ID: ssepool.completed"
+    ),
+    "a million slots": post(b'{"size":1000000}', path=b"/pool").replace(b"POST", b"PATCH", 1),
     "data nested deep": get("/events?topic=a&data=" + quote("[" * 2000)),
     "a last id": get("/events?topic=a", b"Last-Event-ID: " + filled(b"9")),
     "topics of an event": post(b'{"data":"","topics":[' + filled(b'"a",') + b'"a"]}'),
@@ -78,7 +86,7 @@ ATTACKS: dict[str, bytes] = {
 
 @pytest.fixture(scope="module", params=["detached", "plain"])
 def server(request: pytest.FixtureRequest) -> Iterator[LiveServer]:
-    with serve(request.param, size=100) as server:
+    with serve(request.param, size=100, max_size=10_000) as server:
         yield server
 
 
