@@ -183,6 +183,18 @@ async def test_a_client_is_told_of_a_gap_where_what_it_missed_is_kept_no_longer(
 
 
 @in_virtual_time
+async def test_a_gap_names_no_event_of_another_topic() -> None:
+    async with Following(5) as following:
+        following.broker.put(3, topic="secret")
+        await asyncio.sleep(AWHILE)
+        alone = following.come_back("ffffffff-1", subscription=Subscription.of(["nothing"]))
+        before = following.come_back("ffffffff-1", subscription=Subscription.of(["secret"]))
+        await asyncio.sleep(AWHILE)
+    assert gaps(alone) == ['{"requested":"ffffffff-1","resumed":null,"reason":"unknown_id"}']
+    assert gaps(before) == ['{"requested":"ffffffff-1","resumed":"0000000a-6","reason":"unknown_id"}']
+
+
+@in_virtual_time
 async def test_a_client_is_told_of_a_gap_where_what_it_missed_cannot_be_read() -> None:
     async with Following(9, window_bytes=1) as following:
         following.broker.entries[4:6] = [unreadable(5), unreadable(6)]

@@ -17,6 +17,9 @@ from ssepool.runtime.tasks import Tasks
 SCAN_ENTRIES = 1000
 """Entries looked through in one step: about a millisecond."""
 
+NEAR_ENTRIES = 100
+"""Entries that are looked through for the id at which delivery goes on behind a gap."""
+
 PAGE_BYTES = 256 * KiB
 """A page ends when it has this much, so that one step writes about what a socket buffer takes."""
 
@@ -170,13 +173,17 @@ class Replay:
 
     def _tell(self, link: Link, reason: str) -> None:
         """Send the client a gap. It says where delivery goes on, if that is known."""
-        window, position = self._log.window, self.position or 0
-        following = self._page
-        if not following and (self._log.complete or position >= window.oldest):
-            following = window.read(position, max_entries=1)
-        resumed = following[0].id if following else None
-        link.push(link.dialect.gap(self.wanted, resumed, reason))
+        link.push(link.dialect.gap(self.wanted, self._resumed(), reason))
         self.wanted = None
+
+    def _resumed(self) -> str | None:
+        """The id of the next event for this client, if it is near: ids of other topics are none of its business."""
+        window, position = self._log.window, self.position or 0
+        following = self._page or ()
+        if not following and (self._log.complete or position >= window.oldest):
+            following = window.read(position, max_entries=NEAR_ENTRIES)
+        matches = self.subscription.matches
+        return next((entry.id for entry in following[:NEAR_ENTRIES] if matches(entry.topics, entry.private)), None)
 
     # What the broker is asked.
 
