@@ -458,3 +458,19 @@ def test_the_settings_of_the_server_fit_on_the_command_line() -> None:
     assert len(keys) == len(set(keys))
     assert not {"ctx", "config_file", "config", "help"} & set(keys)
     assert all(dataclasses.is_dataclass(section) for section in (HubConfig, ServerConfig))
+
+
+# check
+
+
+def test_check_says_what_is_weak_in_the_file_and_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "weak.toml"
+    file.write_text('[server]\nhost = "0.0.0.0"\ninsecure = true\n')
+    result = run("check", "--config", str(file), env={"SSEPOOL_ALLOWED_HOSTS": "*"})
+    assert result.exit_code == 1
+    assert [line.partition(":")[0] for line in result.stdout.splitlines()] == ["host", "max_per_ip", "allowed_hosts"]
+
+
+def test_check_finds_nothing_in_the_defaults() -> None:
+    result = run("check")
+    assert (result.exit_code, result.stdout) == (0, "nothing weak was found\n")

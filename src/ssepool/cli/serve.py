@@ -64,7 +64,7 @@ def command(
     **settings: Any,
 ) -> None:
     """Run the hub: the pool, its HTTP interface and the demo."""
-    file = config_file or next(filter(Path.is_file, [Path("ssepool.toml")]), None)
+    file = settings_file(config_file)
     flags = {key: value for key, value in settings.items() if _is_given(ctx, key)}
     hub_config, server_config = config.load(file=file, env=os.environ, flags=flags)
 
@@ -83,6 +83,11 @@ def command(
 
     hub = Hub(hub_config)
     Server(hub, hub.app, server_config, on_started=announce).run()
+
+
+def settings_file(given: Path | None) -> Path | None:
+    """The file of settings: the one that was given, else `ssepool.toml` if it is there."""
+    return given or next(filter(Path.is_file, [Path("ssepool.toml")]), None)
 
 
 def _work(worker: Worker, hub_config: config.HubConfig, server_config: config.ServerConfig) -> None:

@@ -41,14 +41,16 @@ def url_of(listener: socket.socket) -> str:
 
 def check_address(config: ServerConfig) -> None:
     """Raise `ConfigError` for an address that others can reach, unless `insecure` is set."""
-    if config.insecure or config.host == "localhost":
-        return
-    try:
-        loopback = ipaddress.ip_address(config.host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
+    if not config.insecure and not is_loopback(config.host):
         raise ConfigError(
             f"host {config.host!r} is not a loopback address, and the hub has no access control yet: whoever reaches "
             "it may read and publish everything. Put a proxy in front, or say --insecure if that is what you want"
         )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs of this machine reach a host."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

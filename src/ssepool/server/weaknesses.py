@@ -1,0 +1,73 @@
+"""Weaknesses: what is weak in a configuration, and the setting to change."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from ssepool.config import HubConfig, ServerConfig, password_of
+from ssepool.server.address import is_loopback
+
+
+class Weakness(NamedTuple):
+    """One thing that an attacker could use."""
+
+    setting: str
+    """The setting to change."""
+    why: str
+    """What is weak, and what to do."""
+
+
+def weaknesses(hub: HubConfig, server: ServerConfig, file: Path | None = None) -> Iterator[Weakness]:
+    """What is weak in these settings, of which some were read from a file."""
+    if not is_loopback(server.host):
+        yield from _open_to_others(hub, server)
+    if "*" in hub.allowed_hosts:
+        yield Weakness(
+            "allowed_hosts", "every name is answered to, so a page of any site may point its name here; name them"
+        )
+    for setting, origins in (("allow_origins", hub.allow_origins), ("publish_origins", hub.publish_origins)):
+        if "*" in origins:
+            yield Weakness(setting, "pages of every site may do what it opens; name their origins")
+    if "*" in server.trusted_proxies:
+        yield Weakness("trusted_proxies", "whoever connects is believed to be a proxy; name the addresses of yours")
+    if hub.allow_regexp:
+        yield Weakness("allow_regexp", "clients may have the hub compile and run regular expressions; leave it off")
+    if hub.pool.acquire_timeout > 600:
+        yield Weakness(
+            "acquire_timeout", "a request may hold a place in the queue for more than 10 minutes; shorten it"
+        )
+    yield from _broker(hub)
+    if file is not None:
+        yield from _file(hub, file)
+
+
+def _open_to_others(hub: HubConfig, server: ServerConfig) -> Iterator[Weakness]:
+    yield Weakness(
+        "host",
+        f"{server.host} is reached by others, and there is no access control: whoever reaches it may read, publish and "
+        "administer; listen on 127.0.0.1 behind a proxy that decides who may pass",
+    )
+    if hub.pool.max_per_ip is None:
+        sensible = max(20, hub.pool.size // 20)
+        yield Weakness("max_per_ip", f"one address may take every slot and every place in the queue; try {sensible}")
+
+
+def _broker(hub: HubConfig) -> Iterator[Weakness]:
+    scheme = hub.broker.partition(":")[0]
+    if scheme in ("memory", "sqlite") or hub.cluster_key:
+        return
+    if not password_of(hub.broker):
+        yield Weakness(
+            "cluster_key",
+            "the broker's URL has no password, so whoever reaches the broker is believed to be a node; give the broker "
+            "one, or set cluster_key in the file or as SSEPOOL_CLUSTER_KEY",
+        )
+
+
+def _file(hub: HubConfig, file: Path) -> Iterator[Weakness]:
+    secret = bool(hub.cluster_key or password_of(hub.broker))
+    if secret and stat.S_IMODE(file.stat().st_mode) & (stat.S_IRGRP | stat.S_IROTH):
+        yield Weakness(str(file), f"others on this machine may read it, and it has a secret in it; chmod 600 {file}")
