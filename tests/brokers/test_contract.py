@@ -13,6 +13,7 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from histories import DEADLINE, Open, batch, data, positions, read_all, take, until
 from services.kinds import SERVICES
@@ -179,7 +180,7 @@ EVENTS = {
     "type": Event("hello", ("news",), "grüße"),
     "retry": Event("hello", ("news",), retry=300_000),
     "private": Event("hello", ("news",), private=True),
-    "all": Event("one\ntwo", ("news", "sport"), "update", "mine-7", 0, True),
+    "all": Event("one\ntwo", ("news", "sport"), "update", "mine-7", 500, True),
     "chosen id": Event("hello", ("news",), id="order/42#7"),
     "longest id": Event("hello", ("news",), id="x" * 128),
     "strange id": Event("hello", ("news",), id="""'"`\\%s{0}$1:a;--/*<>*/?&=+@|~^!()[],."""),
@@ -222,7 +223,9 @@ async def test_an_id_that_nobody_gave_is_not_found(make: Open, id: str) -> None:
 
 async def test_a_chosen_id_may_look_like_a_made_one(make: Open) -> None:
     broker = await make()
-    assert await broker.append(batch("a", "b", ids=[None, "00c0ffee-1"])) == [
+    # Publishers may not choose one any more, but those of earlier versions could.
+    [chosen] = batch("b")
+    assert await broker.append([*batch("a"), replace(chosen, id="00c0ffee-1")]) == [
         (f"{(await broker.bounds()).epoch}-1", 1),
         ("00c0ffee-1", 2),
     ]
