@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from disk_fixtures import small_disk  # noqa: F401 a disk that a test may fill
+from pattern_fixtures import compiled  # noqa: F401
 from service_fixtures import services  # noqa: F401 a server of each kind
 from windows import browser, windows  # noqa: F401 the fixtures of tests in a browser
 

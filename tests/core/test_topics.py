@@ -32,19 +32,6 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str]]]:
     return seen
 
 
-@pytest.fixture
-def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What is compiled during the test, in order."""
-    seen: list[Any] = []
-
-    def counted(source: Any) -> URLPattern:
-        seen.append(source)
-        return URLPattern(source)
-
-    monkeypatch.setattr(topics, "URLPattern", counted)
-    return seen
-
-
 class TestCheckTopic:
     @pytest.mark.parametrize(
         "name",

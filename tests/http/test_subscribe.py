@@ -8,26 +8,12 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from urlpattern import URLPattern
 
 from ssepool import Hub, HubConfig, PoolConfig
 from ssepool.core import topics
 from ssepool.core.frames import COMPLETED_ID
 
 Subscribe = Callable[..., Awaitable[Any]]
-
-
-@pytest.fixture
-def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What is compiled during the test, in order."""
-    seen: list[Any] = []
-
-    def counted(source: Any) -> URLPattern:
-        seen.append(source)
-        return URLPattern(source)
-
-    monkeypatch.setattr(topics, "URLPattern", counted)
-    return seen
 
 
 # Regular expressions

@@ -166,7 +166,7 @@ PATHS: Schema = {
                 param(
                     "seconds",
                     {"type": "number", "minimum": 0, "maximum": MAX_KICK_SECONDS, "default": KICK_SECONDS},
-                    "Who comes back within that time gets 204.",
+                    "A client that comes back within that time gets 204.",
                 )
             ],
             "responses": answers(
