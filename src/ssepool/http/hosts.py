@@ -62,7 +62,7 @@ class Hosts:
 
     def refusal(self, scope: Scope) -> JSONReply | None:
         """The answer to a request that may not pass: 400 (RFC 9112, 3.2) or 421 (RFC 9110, 15.5.20)."""
-        if not self.enforced or self.admits(scope["headers"]):
+        if self.admits(scope["headers"]):
             return None
         hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
         if not hosts and scope.get("http_version") != "1.1":

@@ -101,7 +101,7 @@ class Engine:
         self._opened_at = self.now()
         try:
             await self.log.open()
-        except BaseException:
+        except BaseException:  # cancelled too: what has been opened must not be left open
             self.pool.close()
             await self.log.close()
             raise

@@ -34,7 +34,7 @@ class Hooks:
                 result = hook(*args)
                 if inspect.isawaitable(result):
                     await result
-            except Exception:
+            except Exception:  # an application's defect must end neither the stream nor the other hooks
                 logger.exception("an on_%s hook failed: %r", name, hook)
 
     def start(self, name: str, *args: Any) -> None:

@@ -71,7 +71,7 @@ class Reaper:
             logger.warning("the reaper ran %.1f s late: something held the event loop up", late)
         try:
             self.look()
-        except Exception:
+        except Exception:  # a defect that one look meets must not keep later ones from freeing slots
             logger.exception("the reaper failed; it goes on")
 
     def look(self) -> None:

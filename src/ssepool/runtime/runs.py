@@ -181,10 +181,10 @@ class Runs:
             run.cancel()
 
     def _check_room(self, visit: Visit) -> bool:
-        most = self._engine.config.max_runs
-        if len(self._by_topic) - len(self._ended) < most:
+        max_runs = self._engine.config.max_runs
+        if len(self._by_topic) - len(self._ended) < max_runs:
             return True
-        visit.refusal = PoolFull(f"max_runs={most} generators with a topic run already")
+        visit.refusal = PoolFull(f"max_runs={max_runs} generators with a topic run already")
         return False
 
     def _over(self, run: Run) -> None:

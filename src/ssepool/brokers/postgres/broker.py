@@ -109,7 +109,7 @@ class PostgresBroker(Broker):
             with self._told(opening=True):
                 await self._check()
             await self.bounds()
-        except BaseException:
+        except BaseException:  # cancelled too: the connections are to be given back
             await self.close()
             raise
 

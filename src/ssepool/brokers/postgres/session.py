@@ -70,7 +70,7 @@ class Session:
                 return [] if values is None else await cursor.fetchall()
             except MISSING:
                 raise
-            except BaseException:
+            except BaseException:  # cancelled too: an answer may still be on its way, which is nobody's
                 await self.close()
                 raise
 
@@ -85,7 +85,7 @@ class Session:
             heard = self._connection.notifies(timeout=seconds, stop_after=1)
             try:
                 return [notify.payload async for notify in heard]
-            except BaseException:
+            except BaseException:  # cancelled too: an answer may still be on its way, which is nobody's
                 await self.close()
                 raise
 
@@ -102,7 +102,7 @@ class Session:
         connection = await _Connection.connect(self._conninfo, autocommit=True)
         try:
             await connection.execute(_SESSION, [str(round(1000 * self._timeout))])
-        except BaseException:
+        except BaseException:  # cancelled too: nobody else knows of this connection
             await connection.close()
             raise
         self._connection = connection

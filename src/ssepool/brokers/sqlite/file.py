@@ -54,7 +54,7 @@ def connect(path: Path) -> sqlite3.Connection:
         raise ConfigError(f"the SQLite database {path} cannot be opened: {error}") from None
     try:
         _prepare(connection, path)
-    except BaseException:
+    except BaseException:  # whatever it is: nobody else knows of this connection
         connection.close()
         raise
     return connection

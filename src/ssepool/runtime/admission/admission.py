@@ -234,9 +234,8 @@ def _go_on(engine: Engine, connection: Connection, link: Link, visit: Visit) -> 
     if source is not None:
         source.attend(link, connection.send)
     if subscription is not None:
-        _follow(
-            engine, link, subscription, visit.last_event_id, engine.log.position if source is None else source.start
-        )
+        after = engine.log.position if source is None else source.start
+        _follow(engine, link, subscription, visit.last_event_id, after)
     if source is not None and source.outcome is not None:
         link.finish(source.outcome)
     else:

@@ -18,6 +18,7 @@ from ssepool.brokers.record import records
 from ssepool.core.event import EARLIEST, MADE_ID, Entry, Event
 from ssepool.core.window import Window
 from ssepool.errors import BrokerError
+from ssepool.runtime.streams.delivery import SLICE_SECONDS
 
 logger = logging.getLogger("ssepool")
 
@@ -35,9 +36,6 @@ MAX_BEHIND_SECONDS = 10.0
 
 MAX_FETCHES = 16
 """Pages of the history that are fetched from the broker at a time."""
-
-SLICE_SECONDS = 0.002
-"""Seconds that a big batch, or a page of the tail, holds the event loop at a time while it goes to the feeds."""
 
 STEP_ENTRIES = 16
 """Entries that are delivered between two looks at the clock: to 1,000 feeds that takes 4 ms."""
