@@ -6,6 +6,12 @@ SSEPoolError
 │   ├── EventTooLarge      an event exceeds the configured size
 │   └── DuplicateEvent     an event's id is in the history already
 ├── InvalidTopic           a topic or a pattern is not well formed
+├── InvalidGrant           a grant, or an entry of it, is not well formed
+├── AccessDenied           a request may not do what it asks for
+│   ├── BadCredentials     its credentials are not presented as they must be (400)
+│   ├── Unauthorized       it has none, or none that count (401)
+│   │   └── TokenExpired   the only fault of its token is that it ran out a moment ago
+│   └── Forbidden          it has no right to this (403)
 ├── PoolFull               no slot, and the request may not wait
 ├── PoolTimeout            no slot came free in time
 ├── PoolClosed             the pool is not open (not yet, or no longer)
@@ -38,6 +44,36 @@ class DuplicateEvent(InvalidEvent):
 
 class InvalidTopic(SSEPoolError):
     """A topic name or a URL Pattern is not well formed: the message shows it."""
+
+
+class InvalidGrant(SSEPoolError):
+    """A grant, or one entry of it, is not well formed: the message shows it. Nothing of it counts then."""
+
+
+class AccessDenied(SSEPoolError):
+    """A request may not do what it asks for. What is answered tells no more than the class (RFC 6750, section 3)."""
+
+
+class BadCredentials(AccessDenied):
+    """Credentials are not presented as they must be: two of a kind, say."""
+
+
+class Unauthorized(AccessDenied):
+    """There are no credentials, or they do not count."""
+
+    def __init__(self, message: str, *, presented: bool = False) -> None:
+        """`presented`: whether there are any."""
+        super().__init__(message)
+        self.presented = presented
+        """Whether credentials were there: only then is something wrong with them."""
+
+
+class TokenExpired(Unauthorized):
+    """The only fault of a token is that it ran out within the last minutes: its holder may be about to renew it."""
+
+
+class Forbidden(AccessDenied):
+    """The one who asks is known, and has no right to this."""
 
 
 class PoolFull(SSEPoolError):

@@ -12,17 +12,23 @@ import msgspec
 from msgspec import Meta
 
 from ssepool.errors import (
+    AccessDenied,
+    BadCredentials,
     BrokerError,
     ConfigError,
     ConnectionReleased,
     DuplicateEvent,
     EventTooLarge,
+    Forbidden,
     InvalidEvent,
+    InvalidGrant,
     InvalidTopic,
     PoolClosed,
     PoolFull,
     PoolTimeout,
     SSEPoolError,
+    TokenExpired,
+    Unauthorized,
 )
 
 ANSWERS: dict[type[SSEPoolError], tuple[int, str]] = {
@@ -31,6 +37,12 @@ ANSWERS: dict[type[SSEPoolError], tuple[int, str]] = {
     EventTooLarge: (413, "event_too_large"),
     DuplicateEvent: (409, "duplicate_event"),
     InvalidTopic: (400, "invalid_topic"),
+    InvalidGrant: (500, "invalid_grant"),  # of a function of the application: what clients present is refused as theirs
+    AccessDenied: (403, "access_denied"),
+    BadCredentials: (400, "invalid_request"),
+    Unauthorized: (401, "unauthorized"),
+    TokenExpired: (401, "token_expired"),
+    Forbidden: (403, "forbidden"),
     PoolFull: (503, "pool_full"),
     PoolTimeout: (503, "timed_out"),
     PoolClosed: (503, "pool_closed"),

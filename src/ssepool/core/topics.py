@@ -212,6 +212,8 @@ class Subscription(msgspec.Struct, frozen=True, cache_hash=True):
     """Patterns over names."""
     private: bool = False
     """Whether private events belong to it."""
+    public_only: frozenset[str | Pattern] = frozenset()
+    """The names of which, although `private`, only the public events belong to it."""
 
     @classmethod
     def of(
@@ -255,9 +257,12 @@ class Subscription(msgspec.Struct, frozen=True, cache_hash=True):
 
     def matches(self, topics: Iterable[str], private: bool) -> bool:
         """Whether an event of these topics, private or not, belongs to this subscription."""
-        if private and not self.private:
-            return False
-        return any(topic in self.topics or any(p.matches(topic) for p in self.patterns) for topic in topics)
+        names, patterns = self.topics, self.patterns
+        if private:
+            if not self.private:
+                return False
+            names, patterns = names - self.public_only, patterns - self.public_only
+        return any(topic in names or any(p.matches(topic) for p in patterns) for topic in topics)
 
 
 F = TypeVar("F")
@@ -305,14 +310,15 @@ class TopicIndex(Generic[F]):
 
     def add(self, subscription: Subscription, feed: F) -> None:
         """Let `feed` be found for the events of `subscription`."""
+        private, public_only = subscription.private, subscription.public_only
         for topic in subscription.topics:
-            self._exact.setdefault(topic, {})[feed] = subscription.private
+            self._exact.setdefault(topic, {})[feed] = private and topic not in public_only
         for pattern in subscription.patterns:
             if pattern not in self._groups:
                 self._serial += 1
                 group = self._groups[pattern] = _Group[F](pattern, self._serial)
                 self._beginnings.setdefault(_beginning(pattern), {})[pattern] = group
-            self._groups[pattern].feeds[feed] = subscription.private
+            self._groups[pattern].feeds[feed] = private and pattern not in public_only
 
     def discard(self, subscription: Subscription, feed: F) -> None:
         """Undo `add`, if it was done."""
@@ -343,11 +349,11 @@ class TopicIndex(Generic[F]):
         found: dict[F, bool] = {}
         for topic in topics:
             if feeds := self._exact.get(topic):
-                found.update(feeds)
+                found.update(_seeing(feeds) if private else feeds)
             if self._groups:
                 for group in self._matching(topic):
-                    found.update(group.feeds)
-        return [feed for feed, may_see in found.items() if may_see] if private else list(found)
+                    found.update(_seeing(group.feeds) if private else group.feeds)
+        return list(found)
 
     def _matching(self, topic: str) -> Iterable[_Group[F]]:
         matches = self._matches.pop(topic, None) or _Matches[F]()
@@ -385,6 +391,11 @@ class TopicIndex(Generic[F]):
             self._cached -= len(groups)
             for group in groups:
                 group.topics.discard(oldest)
+
+
+def _seeing(feeds: dict[F, bool]) -> dict[F, bool]:
+    """Those with the right to private events."""
+    return {feed: True for feed, may_see in feeds.items() if may_see}
 
 
 def _beginning(pattern: Pattern) -> str | None:

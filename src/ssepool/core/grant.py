@@ -1,0 +1,178 @@
+"""Grant: who asks, and what they may do; and the effect of its rights on what a client subscribes to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from ssepool.core.event import Event
+from ssepool.core.rights import EVERYTHING, NOTHING, Right, Rights
+from ssepool.core.topics import OWN_TOPICS, Pattern, Subscription, shown
+from ssepool.errors import Forbidden, InvalidGrant
+
+AdminPart = Literal["metrics", "connections", "kick", "pool", "audit"]
+"""A part of administration: numbers and the hub's own topics; who is connected, which is personal data; sending clients
+away and revoking; resizing and draining; the audit log."""
+PublishPart = Literal["id", "retry", "public"]
+"""What a publisher may decide beside data, type and topics: the event's own id, the time after which its readers
+reconnect, and that whoever may read a public topic may read the event (`private: false`)."""
+
+MAX_SUBJECT_CHARACTERS = 256
+"""Characters of a subject, an issuer or a token's id at most."""
+
+MAX_TIME = 1e12
+"""Seconds since the epoch at most: some 30,000 years."""
+
+OwnRights = Rights | Iterable[Right | str | Mapping[str, Any]]
+"""The forms in which a grant takes rights: `["room:blue", {"match": "orders/:id", "match_type": "urlpattern"}]`."""
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Grant:
+    """Who asks, and what they may do; unchangeable. `Grant(subject="u1", subscribe=["users/u1"], publish=["chat/1"])`.
+
+    Without anything it grants nothing: its holder may read what is public.
+    """
+
+    subject: str | None
+    """Who asks: the user, as the one who issued this names them."""
+    issuer: str | None
+    """Who says so; None for the application itself."""
+    subscribe: Rights
+    """The topics that they may read, private events among them."""
+    publish: Rights
+    """The topics that they may publish to. An event needs the right to each of its topics."""
+    publish_parts: frozenset[PublishPart]
+    """What they may decide about an event beside its data, type and topics."""
+    admin: frozenset[AdminPart]
+    """The parts of administration that they have."""
+    data: Any
+    """What the issuer vouches for; it is kept on the connection in the place of what the client says of itself."""
+    expires_at: float | None
+    """When all this ends, in seconds since the epoch; None if it does not say."""
+    issued_at: float | None
+    """When it was issued, in seconds since the epoch; None if it does not say."""
+    token_id: str | None
+    """Names the token that it comes from, so that it can be revoked."""
+
+    def __init__(
+        self,
+        *,
+        subject: str | None = None,
+        issuer: str | None = None,
+        subscribe: OwnRights = NOTHING,
+        publish: OwnRights = NOTHING,
+        publish_parts: Iterable[PublishPart] = (),
+        admin: Iterable[AdminPart] = (),
+        data: Any = None,
+        expires_at: float | None = None,
+        issued_at: float | None = None,
+        token_id: str | None = None,
+    ) -> None:
+        """See the attributes. One entry that is not well formed refuses the whole: raises `InvalidGrant`."""
+        fields = {
+            "subject": _checked_name("subject", subject),
+            "issuer": _checked_name("issuer", issuer),
+            "subscribe": subscribe if isinstance(subscribe, Rights) else Rights(*_listed("subscribe", subscribe)),
+            "publish": publish if isinstance(publish, Rights) else Rights(*_listed("publish", publish)),
+            "publish_parts": _parts("publish_parts", publish_parts, get_args(PublishPart)),
+            "admin": _parts("admin", admin, get_args(AdminPart)),
+            "data": data,
+            "expires_at": _checked_time("expires_at", expires_at),
+            "issued_at": _checked_time("issued_at", issued_at),
+            "token_id": _checked_name("token_id", token_id),
+        }
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+
+    def may_administer(self, part: AdminPart) -> bool:
+        """Whether this part of administration is granted."""
+        return part in self.admin
+
+    def __repr__(self) -> str:
+        """Who, and until when: the rest may be personal."""
+        return f"<Grant subject={self.subject!r} issuer={self.issuer!r} expires_at={self.expires_at}>"
+
+
+def _checked_name(what: str, name: Any) -> Any:
+    if name is not None and not (isinstance(name, str) and 0 < len(name) <= MAX_SUBJECT_CHARACTERS):
+        raise InvalidGrant(f"{what} {shown(name)} is not allowed: it takes 1 to {MAX_SUBJECT_CHARACTERS} characters")
+    return name
+
+
+def _checked_time(what: str, time: Any) -> Any:
+    if time is None or (isinstance(time, int | float) and not isinstance(time, bool) and abs(time) < MAX_TIME):
+        return time
+    raise InvalidGrant(f"{what} {shown(time)} is not allowed: it takes seconds since the epoch")
+
+
+def _listed(what: str, entries: Any) -> list[Any]:
+    if isinstance(entries, str | bytes | Mapping) or not isinstance(entries, Iterable):
+        raise InvalidGrant(f"{what} {shown(entries)} is not allowed: it takes a list")
+    return list(entries)
+
+
+def _parts(what: str, given: Any, allowed: tuple[str, ...]) -> frozenset[Any]:
+    found = _listed(what, given)
+    for part in found:
+        if part not in allowed:
+            raise InvalidGrant(f"{what} {shown(part)} is not allowed; there are {', '.join(allowed)}")
+    return frozenset(found)
+
+
+NOBODY = Grant()
+"""What somebody without credentials has: nothing but what is public."""
+ANYBODY = Grant(
+    subscribe=EVERYTHING,
+    publish=EVERYTHING,
+    publish_parts=frozenset(get_args(PublishPart)),
+    admin=frozenset(get_args(AdminPart)),
+)
+"""Everything, for everybody: what a hub under development grants."""
+
+
+def effect(wanted: Subscription, grant: Grant, public: Rights) -> Subscription:
+    """What a client that wants this and has this grant is given: an equal object for all to whom the same is given, so
+    that they share a feed however much their grants differ.
+
+    Of what is granted the private events belong to it, of what is only `public` they do not. Raises `Forbidden` if a
+    topic is neither, or a pattern stays within neither: what may not be seen is answered as if it did not exist.
+    """
+    if grant.subscribe.everything and not wanted.patterns and not _has_own(wanted):
+        return wanted if wanted.private else Subscription(wanted.topics, wanted.patterns, True)
+    names: list[str | Pattern] = [*wanted.topics, *wanted.patterns]
+    public_only = frozenset(name for name in names if not _is_granted(name, grant))
+    for name in public_only:
+        if not (public.cover_pattern(name) if isinstance(name, Pattern) else public.cover(name)):
+            raise Forbidden("what this client wants is not there for it")
+    if len(public_only) == len(names):
+        return Subscription(wanted.topics, wanted.patterns, False)
+    return Subscription(wanted.topics, wanted.patterns, True, public_only)
+
+
+def _has_own(wanted: Subscription) -> bool:
+    return any(topic.startswith(OWN_TOPICS) for topic in wanted.topics)
+
+
+def _is_granted(name: str | Pattern, grant: Grant) -> bool:
+    if isinstance(name, Pattern):
+        return grant.subscribe.cover_pattern(name)
+    if name.startswith(OWN_TOPICS):
+        return grant.may_administer("metrics")
+    return grant.subscribe.cover(name)
+
+
+def check_publishable(event: Event, grant: Grant) -> None:
+    """Raise `Forbidden` unless the grant allows to publish this event: the right to each of its topics, and to what its
+    publisher decided beside."""
+    for topic in event.topics:
+        if not grant.publish.cover(topic):
+            raise Forbidden("this publisher may not publish to one of the topics")
+    parts = grant.publish_parts
+    if (
+        (event.id is not None and "id" not in parts)
+        or (event.retry is not None and "retry" not in parts)
+        or (not event.private and "public" not in parts)
+    ):
+        raise Forbidden("this publisher may not set id, retry or private as the event has them")
