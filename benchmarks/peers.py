@@ -191,7 +191,7 @@ def max_files() -> int:
 
 
 def _ours(site: Site) -> Sequence[str]:
-    size, serve = str(site.subscribers + 100), [sys.executable, "-m", "ssepool", "serve"]
+    size, serve = str(site.subscribers + 100), [sys.executable, "-m", "ssepool", "serve", "--dev"]
     return [*serve, "--pool-size", size, "--port", str(site.port), "--backlog", "4096", "--log-level", "warning"]
 
 

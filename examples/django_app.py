@@ -32,4 +32,4 @@ async def count(request: HttpRequest) -> JsonResponse:
 
 urlpatterns = [path("articles", create), path("articles/readers", count)]
 
-app = Starlette(routes=[Mount("/sse", hub.app), Mount("/", get_asgi_application())], lifespan=hub.lifespan)
+app = Starlette(routes=[Mount("/sse", hub.dev_app), Mount("/", get_asgi_application())], lifespan=hub.lifespan)

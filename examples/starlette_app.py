@@ -13,7 +13,7 @@ from starlette.routing import Mount
 from ssepool import Connection, Hub
 
 hub = Hub()
-app = Starlette(routes=[Mount("/sse", hub.app)], lifespan=hub.lifespan)
+app = Starlette(routes=[Mount("/sse", hub.dev_app)], lifespan=hub.lifespan)
 present: dict[str, tuple[tuple[str, ...], str]] = {}
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from parts import Applicant, Paper, running
 from ssepool.config import HubConfig, PoolConfig
+from ssepool.core.grant import STRANGER, Grant
 from ssepool.core.slot import Slot
 from ssepool.core.states import Reason
 from ssepool.core.topics import Subscription
@@ -25,9 +26,9 @@ from virtual import now
 takes_sockets = pytest.mark.skipif(not AVAILABLE, reason="sockets can be taken over on Linux alone")
 
 
-def news(**fields: Any) -> Visit:
+def news(grant: Grant = STRANGER, **fields: Any) -> Visit:
     """A visit of its own: binding changes it."""
-    return Visit(subscription=Subscription.of(["news"]), **fields)
+    return Visit(grant=grant, subscription=Subscription.of(["news"]), **fields)
 
 
 @contextlib.asynccontextmanager

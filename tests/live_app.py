@@ -61,7 +61,7 @@ def build(hub: Hub) -> Starlette:
     middleware = [Middleware(BaseHTTPMiddleware, dispatch=tag), Middleware(GZipMiddleware)]
     wrapped = Mount("/wrapped", routes=[Route("/mine/{user}", mine)], middleware=middleware)
     watched = Mount("/watched", routes=[Route("/mine/{user}", mine)], middleware=[Middleware(Watchful)])
-    routes = [Route("/mine/{user}", mine), Route("/counts", counts), wrapped, watched, Mount("/", app=hub.app)]
+    routes = [Route("/mine/{user}", mine), Route("/counts", counts), wrapped, watched, Mount("/", app=hub.dev_app)]
     return Starlette(routes=routes, lifespan=hub.lifespan)
 
 

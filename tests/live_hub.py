@@ -15,21 +15,23 @@ from typing import Any
 import uvicorn
 
 import live_app
-from ssepool import Hub, HubConfig, PoolConfig, ServerConfig
+from parts import open_app
+from ssepool import AccessConfig, Hub, HubConfig, PoolConfig, ServerConfig
 from ssepool.config import settings
 from ssepool.server.server import Server
 
 
 def main(path: str, port: int, values: dict[str, Any]) -> None:
     with_app = values.pop("app", False)
-    sections: dict[str, dict[str, Any]] = {"pool": {}, "hub": {}, "server": {}}
+    sections: dict[str, dict[str, Any]] = {"pool": {}, "access": {}, "hub": {}, "server": {}}
     known = {item.name: item.section for item in settings()}
     for name, value in values.items():
         sections[known[name]][name] = value
     if path not in ("detached", "uvicorn"):
         sections["hub"]["detach"] = False
-    hub = Hub(HubConfig(pool=PoolConfig(**sections["pool"]), **sections["hub"]))
-    app: Any = live_app.build(hub) if with_app else hub.app
+    pool, access = PoolConfig(**sections["pool"]), AccessConfig(**sections["access"])
+    hub = Hub(HubConfig(pool=pool, access=access, **sections["hub"]))
+    app: Any = live_app.build(hub) if with_app else open_app(hub)
     if path == "hypercorn":
         asyncio.run(hypercorn(hub, app, port))
     elif path.startswith("uvicorn"):
@@ -41,7 +43,7 @@ def main(path: str, port: int, values: dict[str, Any]) -> None:
 class Uvicorn(uvicorn.Server):
     """What `uvicorn --http ssepool.uvicorn:Protocol app:app` runs, but for `ready`."""
 
-    def __init__(self, app: Any, port: int, host: str = "127.0.0.1", insecure: bool = False) -> None:
+    def __init__(self, app: Any, port: int, host: str = "127.0.0.1") -> None:
         super().__init__(uvicorn.Config(app, host=host, port=port, http="ssepool.uvicorn:Protocol"))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -50,4 +50,4 @@ async def count(request: Request) -> Response:
     return hub.stream(request, numbers())
 
 
-app.mount("/", hub.app)
+app.mount("/", hub.dev_app)

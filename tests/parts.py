@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from ssepool.config import HubConfig, PoolConfig
 from ssepool.core.decoder import Decoder
 from ssepool.core.event import Entry
 from ssepool.core.frames import DIALECT, Dialect
+from ssepool.core.grant import STRANGER
 from ssepool.core.pool import Pool
 from ssepool.core.report import BrokerReport, NodeReport
 from ssepool.core.slot import Slot
@@ -19,6 +21,10 @@ from ssepool.core.states import LinkState, Reason, WaiterState
 from ssepool.core.stats import HubStats
 from ssepool.core.topics import Subscription
 from ssepool.core.visit import Visit
+from ssepool.http.access.door import Door
+from ssepool.http.access.everybody import Everybody
+from ssepool.http.app import HubApp, Surface
+from ssepool.hub import Hub
 from ssepool.runtime.admission.admission import welcome
 from ssepool.runtime.connections import Connection
 from ssepool.runtime.engine import Engine
@@ -27,7 +33,7 @@ from ssepool.runtime.streams.feeds import Feeds
 from ssepool.runtime.streams.link import Link, LinkContext
 
 TO_NEWS = Subscription.of(["news"])
-NEWS = Visit(subscription=TO_NEWS)
+NEWS = Visit(grant=STRANGER, subscription=TO_NEWS)
 
 QUIET = PoolConfig(size=1000, heartbeat_interval=1e6, reap_interval=1e6)
 """Nothing happens by itself."""
@@ -211,3 +217,9 @@ def check_promises(link: Link) -> None:
         assert (link.feed, link.replay, link.rest, link.outbox, link.held, link.owner, link.slot) == (None,) * 7
     assert (link.finishing is not None) == (link.state is LinkState.FINISHING) or link.is_leaving
     assert link.feed is None or link in link.feed.members
+
+
+def open_app(hub: Hub, door: Door | None = None) -> HubApp:
+    """All that a hub has, for whoever reaches it, also through a proxy; or for whom `door` lets in."""
+    parts, door = hub.parts, door or Door([Everybody()], wall_clock=time.time)
+    return HubApp(Surface.DEVELOPMENT, parts.engine, parts.nodes, parts.hosts, parts.budget, door, hub.lifespan)

@@ -91,22 +91,22 @@ def test_help_lists_the_commands() -> None:
 
 @pytest.mark.parametrize("item", SETTINGS, ids=lambda item: item.key)
 def test_help_shows_each_setting_with_its_variable(item: Setting) -> None:
-    text = run("serve", "--help").stdout
+    text = run("serve", "--dev", "--help").stdout
     [line] = [line for line in text.splitlines() if line.startswith(f"│ {item.flag} ")]
     assert item.help in line
     assert f"[env: {item.env}]" in line
 
 
 def test_a_secret_has_no_flag() -> None:
-    text = run("serve", "--help", env={"SSEPOOL_CLUSTER_KEY": "hunter2"}).stdout
+    text = run("serve", "--dev", "--help", env={"SSEPOOL_CLUSTER_KEY": "hunter2"}).stdout
     assert "--cluster-key" not in text
     assert "hunter2" not in text
     assert "SSEPOOL_CLUSTER_KEY" in text
-    assert run("serve", "--cluster-key", "hunter2").exit_code == 2
+    assert run("serve", "--dev", "--cluster-key", "hunter2").exit_code == 2
 
 
 def test_help_has_a_panel_for_each_section() -> None:
-    text = run("serve", "--help").stdout
+    text = run("serve", "--dev", "--help").stdout
     assert [word for word in ("Pool", "Hub", "Server") if f"─ {word} ─" in text] == ["Pool", "Hub", "Server"]
 
 
@@ -157,22 +157,22 @@ def test_each_setting_is_an_option(item: Setting, served: list[Any]) -> None:
         args = [part for one in value for part in (item.flag, one)]
     else:
         args = [item.flag, str(value)]
-    result = run("serve", *args)
+    result = run("serve", "--dev", *args)
     assert result.exit_code == 0, result.output
     hub, server = served[0]
-    section = {"pool": hub.pool, "hub": hub, "server": server}[item.section]
+    section = {"pool": hub.pool, "access": hub.access, "hub": hub, "server": server}[item.section]
     assert getattr(section, item.name) == value
 
 
 def test_without_options_the_defaults_hold(served: list[Any]) -> None:
-    assert run("serve").exit_code == 0
-    assert served == [(HubConfig(), ServerConfig())]
+    assert run("serve", "--dev").exit_code == 0
+    assert served == [(HubConfig(), ServerConfig(dev=True))]
 
 
 def test_a_flag_wins_over_the_environment_and_that_over_the_file(served: list[Any]) -> None:
     Path("ssepool.toml").write_text("[pool]\nsize = 1\nmax_waiting = 1\nmax_per_ip = 1\n")
     env = {"SSEPOOL_POOL_SIZE": "2", "SSEPOOL_MAX_WAITING": "2"}
-    run("serve", "--pool-size", "1000", env=env)  # a flag that happens to be the default is a flag
+    run("serve", "--dev", "--pool-size", "1000", env=env)  # a flag that happens to be the default is a flag
     pool = served[0][0].pool
     assert (pool.size, pool.max_waiting, pool.max_per_ip) == (1000, 2, 1)
 
@@ -180,12 +180,12 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file(served: list[An
 def test_another_file_may_be_named(served: list[Any]) -> None:
     Path("ssepool.toml").write_text("[pool]\nsize = 1\n")
     Path("other.toml").write_text("[pool]\nsize = 3\n")
-    run("serve", "--config", "other.toml")
+    run("serve", "--dev", "--config", "other.toml")
     assert served[0][0].pool.size == 3
 
 
 def test_a_start_is_told_in_lines_that_programs_can_read(served: list[Any]) -> None:
-    lines = run("serve", "--pool-size", "7").stdout.splitlines()
+    lines = run("serve", "--dev", "--pool-size", "7").stdout.splitlines()
     assert lines[0] == "ssepool is serving on http://127.0.0.1:1234"
     assert [line.split() for line in lines[1:]] == [
         ["demo", "http://127.0.0.1:1234/demo"],
@@ -202,20 +202,20 @@ def test_a_start_is_told_in_lines_that_programs_can_read(served: list[Any]) -> N
         ((), {"SSEPOOL_POOL_SIZE": "many"}, "SSEPOOL_POOL_SIZE='many' is not allowed; it takes a whole number"),
         ((), {"SSEPOOL_ON_FULL": "explode"}, "PoolConfig.on_full = 'explode' is not allowed; it takes 'wait', 'retry'"),
         (("--config", "nowhere.toml"), {}, "nowhere.toml cannot be read: "),
-        (("--host", "0.0.0.0"), {}, "--insecure"),
-        (("--host", "::"), {}, "--insecure"),
+        (("--host", "0.0.0.0"), {}, "without --dev"),
+        (("--host", "::"), {}, "without --dev"),
         (("--broker", "carrier-pigeon://"), {}, "carrier-pigeon"),
     ],
 )
 def test_a_bad_setting_is_one_line_and_the_code_2(args: tuple[str, ...], env: dict[str, str], message: str) -> None:
-    assert message in error_of(run("serve", *args, env=env), 2)
+    assert message in error_of(run("serve", "--dev", *args, env=env), 2)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("[pool]\nsiez = 1\n", "[pool] has no setting 'siez'; there are size, "),
-        ("[puddle]\nsize = 1\n", "[puddle] is not a table of settings; there are pool, hub, server"),
+        ("[puddle]\nsize = 1\n", "[puddle] is not a table of settings; there are pool, access, hub, server"),
         ("size = 1\n", "[size] is not a table of settings"),
         ("[pool\n", "ssepool.toml cannot be read: "),
         ("[pool]\nsize = '1'\n", "PoolConfig.size = '1' is not allowed; it takes a whole number"),
@@ -223,13 +223,13 @@ def test_a_bad_setting_is_one_line_and_the_code_2(args: tuple[str, ...], env: di
 )
 def test_a_bad_file_is_one_line_and_the_code_2(text: str, message: str) -> None:
     Path("ssepool.toml").write_text(text)
-    assert message in error_of(run("serve"), 2)
+    assert message in error_of(run("serve", "--dev"), 2)
 
 
 def test_a_port_in_use_is_one_line_and_the_code_2() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        assert f"cannot listen on 127.0.0.1 port {port}" in error_of(run("serve", "--port", port), 2)
+        assert f"cannot listen on 127.0.0.1 port {port}" in error_of(run("serve", "--dev", "--port", port), 2)
 
 
 @pytest.mark.parametrize(
@@ -465,10 +465,10 @@ def test_the_settings_of_the_server_fit_on_the_command_line() -> None:
 
 def test_check_says_what_is_weak_in_the_file_and_the_environment(tmp_path: Path) -> None:
     file = tmp_path / "weak.toml"
-    file.write_text('[server]\nhost = "0.0.0.0"\ninsecure = true\n')
+    file.write_text('[server]\nhost = "0.0.0.0"\n')
     result = run("check", "--config", str(file), env={"SSEPOOL_ALLOWED_HOSTS": "*"})
     assert result.exit_code == 1
-    assert [line.partition(":")[0] for line in result.stdout.splitlines()] == ["host", "max_per_ip", "allowed_hosts"]
+    assert [line.partition(":")[0] for line in result.stdout.splitlines()] == ["max_per_ip", "allowed_hosts"]
 
 
 def test_check_finds_nothing_in_the_defaults() -> None:

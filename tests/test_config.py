@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ssepool.config import SECTIONS, HubConfig, PoolConfig, ServerConfig, Setting, check, load, settings
+from ssepool.config import SECTIONS, AccessConfig, HubConfig, PoolConfig, ServerConfig, Setting, check, load, settings
 from ssepool.errors import ConfigError, SSEPoolError
 
 ALL = list(settings())
@@ -50,7 +50,7 @@ def as_toml(item: Setting, value: Any) -> str:
 
 def value_of(item: Setting, configs: tuple[HubConfig, ServerConfig]) -> Any:
     hub, server = configs
-    return getattr({"pool": hub.pool, "hub": hub, "server": server}[item.section], item.name)
+    return getattr({"pool": hub.pool, "access": hub.access, "hub": hub, "server": server}[item.section], item.name)
 
 
 def write(folder: Path, text: str) -> Path:
@@ -75,7 +75,7 @@ def test_defaults_are_the_documented_ones() -> None:
 
 def test_every_field_but_the_pool_is_a_setting_with_help() -> None:
     fields = {(section, field.name) for section, cls in SECTIONS.items() for field in dataclasses.fields(cls)}
-    assert {(item.section, item.name) for item in ALL} == fields - {("hub", "pool")}
+    assert {(item.section, item.name) for item in ALL} == fields - {("hub", "pool"), ("hub", "access")}
     assert all(item.help for item in ALL)
 
 
@@ -223,7 +223,7 @@ def test_a_list_in_code_becomes_a_tuple() -> None:
         (HubConfig, "allow_origins", "https://a.example", "a list of strings"),
         (HubConfig, "allow_origins", (1,), "a list of strings"),
         *(
-            (HubConfig, "allowed_hosts", (name,), "names such as events.example.com, without scheme and port, or *")
+            (AccessConfig, "allowed_hosts", (name,), "names such as events.example.com, without scheme and port, or *")
             for name in ("https://a.example", "a.example:443", "*.a.example", "a.example/", ".a.example", "", "a b")
         ),
         (ServerConfig, "trusted_proxies", ("proxy.example",), "addresses, networks such as 10.0.0.0/8, or *"),
@@ -332,7 +332,7 @@ def test_a_variable_that_is_out_of_range_is_named_by_its_setting(key: str, text:
         ("[server]\nsize = 3\n", "[server] has no setting 'size'; there are host, port, "),
         ("[hub]\npool = 3\n", "[hub] has no setting 'pool'; there are broker, "),
         ("[hub.pool]\nsize = 3\n", "[hub] has no setting 'pool'"),
-        ("[pools]\nsize = 3\n", "[pools] is not a table of settings; there are pool, hub, server"),
+        ("[pools]\nsize = 3\n", "[pools] is not a table of settings; there are pool, access, hub, server"),
         ("size = 3\n", "[size] is not a table of settings"),
         ("[[pool]]\nsize = 3\n", "[pool] is not a table of settings"),
         ("[pool\n", "cannot be read: "),

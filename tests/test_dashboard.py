@@ -233,7 +233,7 @@ from starlette.routing import Mount
 from ssepool import Hub
 
 hub = Hub()
-app = Starlette(routes=[Mount("/sse", app=hub.app)], lifespan=hub.lifespan)
+app = Starlette(routes=[Mount("/sse", app=hub.dev_app)], lifespan=hub.lifespan)
 uvicorn.run(app, port=0)
 """
 

@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,8 @@ from starlette.testclient import TestClient
 from live import LiveServer, running
 from ssepool.core.event import Event
 from ssepool.http import demo, pages
+from ssepool.http.access.door import Door
+from ssepool.http.access.everybody import Everybody
 from ssepool.http.budget import Budget
 from ssepool.http.errors import handlers
 from windows import Windows, browser_test, has_state, serving, until
@@ -310,7 +313,7 @@ from starlette.routing import Mount
 from ssepool import Hub
 
 hub = Hub()
-app = Starlette(routes=[Mount("/sse", app=hub.app)], lifespan=hub.lifespan)
+app = Starlette(routes=[Mount("/sse", app=hub.dev_app)], lifespan=hub.lifespan)
 uvicorn.run(app, port=0)
 """
 
@@ -390,7 +393,9 @@ class Quiet:
 
 @pytest.fixture
 def client() -> Iterator[TestClient]:
-    app = Starlette(routes=[*pages.routes(), *demo.routes(Quiet(), Budget())], exception_handlers=handlers)  # type: ignore[arg-type]
+    door = Door([Everybody()], wall_clock=time.time)
+    routes = [*pages.routes(), *demo.routes(Quiet(), Budget(), door)]  # type: ignore[arg-type]
+    app = Starlette(routes=routes, exception_handlers=handlers)
     with TestClient(app) as client:
         yield client
 

@@ -12,6 +12,7 @@ import pytest
 from parts import until
 from ssepool import Connection, Hub, HubConfig, PoolConfig
 from ssepool.core.event import EventFields
+from ssepool.core.grant import Grant
 from ssepool.core.visit import Visit
 
 PAGE = (Path(__file__).parents[1] / "docs" / "hub.md").read_text("utf-8")
@@ -61,7 +62,7 @@ def on(folder: Path) -> HubConfig:
 
 
 async def test_a_hub_that_opens_keeps_away_whom_the_others_keep_away(tmp_path: Path) -> None:
-    visit = Visit(user="mallory")
+    visit = Visit(grant=Grant(subject="mallory"))
     async with Hub(on(tmp_path)) as one:
         first = one.parts.engine
         first.bans.add(visit.fingerprint, first.now() + 30)

@@ -59,17 +59,18 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("runtime.engine", "runtime.connections", "runtime.streams", "runtime.tasks"),
         *("brokers.base", "core", "config", "errors"),
     ),
+    "http.access": ("core", "config", "errors"),  # who may do what
     "http": (
-        *("runtime.admission", "runtime.cluster", "runtime.engine", "runtime.handover"),
+        *("http.access", "runtime.admission", "runtime.cluster", "runtime.engine", "runtime.handover"),
         *("core", "config", "errors"),
     ),
     "parts": (  # puts everything together
-        *("http", "runtime.cluster", "runtime.engine", "runtime.runs"),
+        *("http", "http.access", "runtime.cluster", "runtime.engine", "runtime.runs"),
         *("core", "config", "errors"),
     ),
     "hub": (
-        *("parts", "http", "runtime.admission", "runtime.cluster", "runtime.connections", "runtime.reaper"),
-        *("runtime.signals", "core", "config", "errors"),
+        *("parts", "http", "http.access", "runtime.admission", "runtime.cluster", "runtime.connections"),
+        *("runtime.reaper", "runtime.signals", "core", "config", "errors"),
     ),
     "uvicorn": ("runtime.handover", "config"),
     "server": (
@@ -81,7 +82,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "bench": ("core", "config", "errors"),
     "cli": ("server", "hub", "client", "bench", "core", "config", "errors"),
     "__main__": ("cli",),
-    "__init__": ("hub", "publisher", "runtime.connections", "client", "core", "config", "errors"),
+    "__init__": ("hub", "http.access", "publisher", "runtime.connections", "client", "core", "config", "errors"),
     "testing": ("__init__", "hub", "http", "client", "brokers.base", "core", "config", "errors"),
     "web": (),
 }

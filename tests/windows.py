@@ -25,7 +25,7 @@ browser_test = pytest.mark.asyncio(loop_scope="module")
 @contextlib.contextmanager
 def serving(*flags: str, port: int = 0) -> Iterator[LiveServer]:
     """The stand-alone server with these flags."""
-    command = [sys.executable, "-m", "ssepool", "serve", "--port", str(port), *flags]
+    command = [sys.executable, "-m", "ssepool", "serve", "--dev", "--port", str(port), *flags]
     with running(command, r"serving on (http\S*)") as server:
         yield server
 

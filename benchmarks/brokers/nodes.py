@@ -26,7 +26,18 @@ class Node(Server):
 
     def command(self) -> Sequence[str]:
         place = ("--broker", self._broker, "--port", str(self.port), "--backlog", "4096")
-        return [sys.executable, "-m", "ssepool", "serve", *place, "--pool-size", "2000", "--log-level", "warning"]
+        return [
+            sys.executable,
+            "-m",
+            "ssepool",
+            "serve",
+            "--dev",
+            *place,
+            "--pool-size",
+            "2000",
+            "--log-level",
+            "warning",
+        ]
 
     def answers(self) -> bool:
         try:

@@ -1,6 +1,6 @@
 """Server-Sent Events from one managed, bounded pool of connections.
 
-hub = Hub(HubConfig(pool=PoolConfig(size=10_000)))
+hub = Hub(HubConfig(pool=PoolConfig(size=10_000)), authorize=who)
 app = FastAPI(lifespan=hub.lifespan)
 app.mount("/sse", hub.app)
 """
@@ -10,26 +10,35 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ssepool.config import HubConfig, PoolConfig, ServerConfig
+from ssepool.config import AccessConfig, HubConfig, PoolConfig, ServerConfig
 from ssepool.core.decoder import Decoder, Message
 from ssepool.core.event import Event
+from ssepool.core.grant import Grant
 from ssepool.core.pool import Pool
+from ssepool.core.rights import Right, Rights
 from ssepool.core.stats import HubStats, PoolStats
 from ssepool.errors import (
+    AccessDenied,
+    BadCredentials,
     BrokerError,
     ConfigError,
     ConnectionReleased,
     DuplicateEvent,
     EventTooLarge,
+    Forbidden,
     InvalidEvent,
+    InvalidGrant,
     InvalidTopic,
     PoolClosed,
     PoolFull,
     PoolTimeout,
     SSEPoolError,
+    TokenExpired,
+    Unauthorized,
 )
 
 if TYPE_CHECKING:
+    from ssepool.http.access.asking import Asking
     from ssepool.hub import Hub
     from ssepool.publisher import AsyncPublisher, Publisher
     from ssepool.runtime.connections import Connection
@@ -37,7 +46,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AccessConfig",
+    "AccessDenied",
+    "Asking",
     "AsyncPublisher",
+    "BadCredentials",
     "BrokerError",
     "ConfigError",
     "Connection",
@@ -46,10 +59,13 @@ __all__ = [
     "DuplicateEvent",
     "Event",
     "EventTooLarge",
+    "Forbidden",
+    "Grant",
     "Hub",
     "HubConfig",
     "HubStats",
     "InvalidEvent",
+    "InvalidGrant",
     "InvalidTopic",
     "Message",
     "Pool",
@@ -59,11 +75,16 @@ __all__ = [
     "PoolStats",
     "PoolTimeout",
     "Publisher",
+    "Right",
+    "Rights",
     "SSEPoolError",
     "ServerConfig",
+    "TokenExpired",
+    "Unauthorized",
 ]
 
 _LAZY = {
+    "Asking": "ssepool.http.access.asking",
     "AsyncPublisher": "ssepool.publisher",
     "Connection": "ssepool.runtime.connections",
     "Hub": "ssepool.hub",

@@ -43,6 +43,9 @@ TOKEN_SCHEMES = ("nats", "tls")
 """Schemes of brokers whose URL may have a token in the place of user and password."""
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(?:\[[0-9a-f:.]+\]|[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?)(:[1-9][0-9]{0,4})?")
 
+PATTERN_PREFIX = "pattern:"
+"""What an entry of `public_topics` that is a pattern begins with."""
+
 MAX_ACK_TIMEOUT_SECONDS = 2_000_000
 """Seconds: the kernel takes the milliseconds of `TCP_USER_TIMEOUT` as a C int."""
 
@@ -115,11 +118,38 @@ class PoolConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AccessConfig:
+    """Who may do what. Nothing is open unless something here, or `Hub(authorize=...)`, says so."""
+
+    public_topics: tuple[str, ...] = setting(
+        (), "topics that everybody may read: names, patterns as pattern:news/*, or * for all"
+    )
+    allowed_hosts: tuple[str, ...] = setting(
+        (), "names under which the hub is reached, beside addresses and localhost; * = any"
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        for name in self.allowed_hosts:
+            if name != "*" and not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", name):
+                allowed = "it takes names such as events.example.com, without scheme and port, or *"
+                raise ConfigError(f"AccessConfig.allowed_hosts = {self.allowed_hosts!r} is not allowed; {allowed}")
+        for topic in self.public_topics:
+            if not topic.startswith(PATTERN_PREFIX) and topic != "*" and re.search(r"[*{(]", topic):
+                raise ConfigError(
+                    f"AccessConfig.public_topics = {self.public_topics!r} is not allowed; {topic!r} stands for exactly "
+                    f"this name: write {PATTERN_PREFIX + topic!r} for a pattern, or * for all topics"
+                )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class HubConfig:
     """The hub: its pool, what it keeps for replay, and how it treats clients that lag."""
 
     pool: PoolConfig = field(default_factory=PoolConfig)
     """The settings of the pool."""
+    access: AccessConfig = field(default_factory=AccessConfig)
+    """Who may do what."""
     broker: str = setting("memory://", "where events are kept and shared: a URL")
     cluster_key: str = setting("", "secret by which nodes know each other; empty = the broker's password", secret=True)
     broker_timeout: float = setting(5.0, "seconds that the broker may take until a publish fails", min=0.01)
@@ -139,9 +169,6 @@ class HubConfig:
     detach: bool = setting(True, "take sockets over from the server where that is possible")
     handle_signals: bool = setting(True, "end all streams on SIGTERM and SIGINT, before the server waits for them")
     allow_regexp: bool = setting(False, "let clients of GET /events use regular expressions in patterns: (...)")
-    allowed_hosts: tuple[str, ...] = setting(
-        (), "names under which the hub is reached, beside addresses and localhost; * = any"
-    )
     allow_origins: tuple[str, ...] = setting(
         (), "origins of other sites whose pages may stream and send messages; * = all"
     )
@@ -149,10 +176,6 @@ class HubConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        for name in self.allowed_hosts:
-            if name != "*" and not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", name):
-                allowed = "it takes names such as events.example.com, without scheme and port, or *"
-                raise ConfigError(f"HubConfig.allowed_hosts = {self.allowed_hosts!r} is not allowed; {allowed}")
         _check_origins("allow_origins", self.allow_origins)
         _check_origins("publish_origins", self.publish_origins)
 
@@ -170,7 +193,7 @@ class ServerConfig:
     host: str = setting("127.0.0.1", "address to listen on")
     port: int = setting(8000, "port to listen on; 0 = any that is free", max=65535)
     workers: int = setting(1, "processes on one port; 2 or more take a broker that they share", min=1, max=256)
-    insecure: bool = setting(False, "listen on other addresses than loopback although there is no access control")
+    dev: bool = setting(False, "open everything to programs of this machine, with the demo: for development alone")
     trusted_proxies: tuple[str, ...] = setting(
         ("127.0.0.1", "::1"),
         "proxies whose X-Forwarded-For is believed: addresses, networks such as 10.0.0.0/8, or *",
@@ -187,7 +210,12 @@ class ServerConfig:
             raise ConfigError(f"ServerConfig.trusted_proxies = {self.trusted_proxies!r} is not allowed; {allowed}")
 
 
-SECTIONS: dict[str, type[Any]] = {"pool": PoolConfig, "hub": HubConfig, "server": ServerConfig}
+SECTIONS: dict[str, type[Any]] = {
+    "pool": PoolConfig,
+    "access": AccessConfig,
+    "hub": HubConfig,
+    "server": ServerConfig,
+}
 """The tables of `ssepool.toml`."""
 
 
@@ -196,7 +224,7 @@ class Setting:
     """One setting as the command line, the environment and the file know it."""
 
     section: str
-    """The table of `ssepool.toml`: pool, hub or server."""
+    """The table of `ssepool.toml`: pool, access, hub or server."""
     name: str
     """The field of the section's dataclass."""
     type: Any
@@ -256,7 +284,8 @@ def load(
             values[item.section][item.name] = _parse(item, env[item.env])
         if flags and flags.get(item.key) is not None:
             values[item.section][item.name] = flags[item.key]
-    return HubConfig(pool=PoolConfig(**values["pool"]), **values["hub"]), ServerConfig(**values["server"])
+    pool, access = PoolConfig(**values["pool"]), AccessConfig(**values["access"])
+    return HubConfig(pool=pool, access=access, **values["hub"]), ServerConfig(**values["server"])
 
 
 def check(config: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Self, TypeVar, Unpack
@@ -11,18 +12,33 @@ from typing import Any, Self, TypeVar, Unpack
 from ssepool.config import HubConfig
 from ssepool.core.bans import KICK_SECONDS
 from ssepool.core.event import Event, EventFields
+from ssepool.core.grant import Grant
 from ssepool.core.pool import DRAIN_SECONDS
 from ssepool.core.states import PoolState
 from ssepool.core.stats import HubStats
 from ssepool.core.topics import Subscription
 from ssepool.core.visit import Request, Visit
-from ssepool.http.app import HubApp
+from ssepool.errors import ConfigError
+from ssepool.http.access.authorize import AuthorizeFunction
+from ssepool.http.access.door import Door
+from ssepool.http.access.everybody import Developer
+from ssepool.http.app import HubApp, Surface
 from ssepool.parts import Parts
 from ssepool.runtime.admission.response import EventStream
 from ssepool.runtime.cluster.monitor import Monitor
 from ssepool.runtime.connections import Connection
 from ssepool.runtime.reaper import Reaper
 from ssepool.runtime.signals import before_others
+
+NOTHING_SAYS_WHO = """\
+nothing says who may do what, and nothing is open by itself. Write one of
+
+    Hub(authorize=function)                                            # a function of yours, asked about each request
+    Hub(HubConfig(access=AccessConfig(public_topics=["news"])))        # what everybody may read
+    hub.dev_app                                                        # everything, for programs of this machine alone
+
+On the command line these are --public-topics news, and --dev. See docs/access.md"""
+"""What `Hub.app` says where it would have to let everybody in or nobody."""
 
 Hook = TypeVar("Hook", bound=Callable[..., Any])
 
@@ -33,11 +49,12 @@ class Hub:
     All calls belong to the event loop that opened it; from other threads use `loop.call_soon_threadsafe`.
     """
 
-    def __init__(self, config: HubConfig | None = None) -> None:
-        """Nothing is opened yet. Raises `ConfigError` for a broker that is not known."""
+    def __init__(self, config: HubConfig | None = None, *, authorize: AuthorizeFunction | None = None) -> None:
+        """Nothing is opened yet. `authorize` is asked about each request to `app` and `admin_app`, and returns its
+        `Grant`, or None for who is not known. Raises `ConfigError` for settings that cannot be obeyed."""
         self.config = config or HubConfig()
         """The settings."""
-        self.parts = Parts.of(self.config)
+        self.parts = Parts.of(self.config, authorize)
         """What the hub is made of. For servers and tests; it may change with any version."""
         self._engine = self.parts.engine
         self._reaper: Reaper | None = None
@@ -145,7 +162,7 @@ class Hub:
         client asks for. Raises `InvalidTopic`.
         """
         subscription = Subscription.of(topics, patterns, private)
-        visit = Visit.of(request.scope, subscription, user=user, data=data, last_event_id=last_event_id)
+        visit = Visit.of(request.scope, subscription, Grant(subject=user), data=data, last_event_id=last_event_id)
         return EventStream(self._engine, visit)
 
     def stream(
@@ -170,15 +187,39 @@ class Hub:
             )
         # The application has let this client in, so private events are for it too.
         subscription = Subscription.of([topic], private=True) if topic is not None else None
-        visit = Visit.of(request.scope, subscription, user=user, data=data)
+        visit = Visit.of(request.scope, subscription, Grant(subject=user), data=data)
         self.parts.runs.give(visit, source, topic)
         return EventStream(self._engine, visit)
 
+    # The HTTP surface, as ASGI applications: to be mounted at any prefix, or served alone.
+
     @cached_property
     def app(self) -> HubApp:
-        """The whole HTTP surface as an ASGI application, to be mounted at any prefix or served alone."""
+        """What the world may reach: the stream, publishing with a right, messages, the browser client, probes.
+
+        Raises `ConfigError` if nothing says who may do what.
+        """
+        return self._surface(Surface.WORLD, self.parts.door)
+
+    @cached_property
+    def admin_app(self) -> HubApp:
+        """What operators may reach, each with the rights of its grant: connections, the pool, numbers, the dashboard.
+
+        Raises `ConfigError` if nothing says who may do what.
+        """
+        return self._surface(Surface.ADMIN, self.parts.door)
+
+    @cached_property
+    def dev_app(self) -> HubApp:
+        """Everything, and the demo, open to programs of this machine: to develop with. What came through a proxy is
+        turned away, for with a proxy on this machine everybody comes from here."""
+        return self._surface(Surface.DEVELOPMENT, Door([Developer()], wall_clock=time.time))
+
+    def _surface(self, surface: Surface, door: Door | None) -> HubApp:
+        if door is None:
+            raise ConfigError(NOTHING_SAYS_WHO)
         parts = self.parts
-        return HubApp(self._engine, parts.nodes, parts.hosts, parts.shortcuts, self.lifespan)
+        return HubApp(surface, self._engine, parts.nodes, parts.hosts, parts.budget, door, self.lifespan)
 
     # Managing.
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Self
 
-from ssepool.config import HubConfig
+from ssepool.config import PATTERN_PREFIX, AccessConfig, HubConfig
 from ssepool.core.keys import message_key
+from ssepool.core.rights import Right, Rights
+from ssepool.errors import ConfigError, InvalidGrant
+from ssepool.http.access.authorize import Authorize, AuthorizeFunction
+from ssepool.http.access.door import Door, Source
+from ssepool.http.budget import MAX_BODIES_BYTES, Budget
 from ssepool.http.hosts import Hosts
-from ssepool.http.shortcuts import Shortcuts
 from ssepool.runtime.cluster.cluster import Cluster
 from ssepool.runtime.cluster.nodes import Nodes
 from ssepool.runtime.cluster.seal import Seal
@@ -30,12 +35,15 @@ class Parts:
     """What can be done on every node."""
     hosts: Hosts
     """The names under which the hub may be reached."""
-    shortcuts: Shortcuts
-    """Plain requests that need no application."""
+    budget: Budget
+    """What the request bodies under way may hold of the memory."""
+    door: Door | None
+    """Who may do what; None if nothing says so."""
 
     @classmethod
-    def of(cls, config: HubConfig) -> Self:
-        """Put the parts together. Raises `ConfigError` for a broker that is not known."""
+    def of(cls, config: HubConfig, authorize: AuthorizeFunction | None = None) -> Self:
+        """Put the parts together. Raises `ConfigError` for a broker that is not known, and for settings of access that
+        cannot be obeyed."""
         engine = Engine(config)
         cluster = Cluster(
             engine.node,
@@ -45,5 +53,33 @@ class Parts:
             broker_timeout=config.broker_timeout,
             now=engine.now,
         )
-        hosts = Hosts(config.allowed_hosts)
-        return cls(engine, Runs(engine), cluster, Nodes(engine, cluster), hosts, Shortcuts(engine, hosts))
+        return cls(
+            engine,
+            Runs(engine),
+            cluster,
+            Nodes(engine, cluster),
+            Hosts(config.access.allowed_hosts),
+            Budget(max(MAX_BODIES_BYTES, config.max_body)),
+            _door(config.access, authorize),
+        )
+
+
+def _door(config: AccessConfig, authorize: AuthorizeFunction | None) -> Door | None:
+    """The door of the application for the world; None if there is nothing by which it could let anybody pass."""
+    sources: list[Source] = [Authorize(authorize)] if authorize is not None else []
+    if not sources and not config.public_topics:
+        return None
+    return Door(sources, _public(config), wall_clock=time.time)
+
+
+def _public(config: AccessConfig) -> Rights:
+    try:
+        return Rights(*(_entry(topic) for topic in config.public_topics))
+    except InvalidGrant as error:
+        raise ConfigError(f"AccessConfig.public_topics = {config.public_topics!r} is not allowed: {error}") from error
+
+
+def _entry(topic: str) -> Right:
+    if topic.startswith(PATTERN_PREFIX):
+        return Right(topic.removeprefix(PATTERN_PREFIX), "urlpattern")
+    return Right(topic)

@@ -113,7 +113,7 @@ class Commands:
 
     def serve(self, *args: str, port: int = 0) -> tuple[Command, str]:
         """A hub and its URL."""
-        hub = self.start("serve", "--port", str(port), *args)
+        hub = self.start("serve", "--dev", "--port", str(port), *args)
         return hub, hub.out.wait_for("^ssepool is serving on ").split()[-1]
 
     def end(self) -> None:

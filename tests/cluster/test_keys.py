@@ -15,7 +15,7 @@ KEY = "hunter2"
 
 
 def node(url: str, key: str) -> AbstractContextManager[LiveServer]:
-    command = [sys.executable, "-m", "ssepool", "serve", "--port", "0", "--broker", url, "--pool-size", "5"]
+    command = [sys.executable, "-m", "ssepool", "serve", "--dev", "--port", "0", "--broker", url, "--pool-size", "5"]
     return running(command, r"serving on (http\S*)", {"SSEPOOL_CLUSTER_KEY": key})
 
 

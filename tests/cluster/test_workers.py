@@ -286,7 +286,7 @@ def test_workers_end_with_their_supervisor(start: Start) -> None:
     ],
 )
 def test_what_will_not_do_is_one_line_and_an_exit_code(tmp_path: Path, flags: tuple[str, ...], message: str) -> None:
-    command = [sys.executable, "-m", "ssepool", "serve", "--port", "0", *flags]
+    command = [sys.executable, "-m", "ssepool", "serve", "--dev", "--port", "0", *flags]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=50)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from ssepool.core.bans import MAX_BAN_SECONDS, MAX_BANS, Bans
+from ssepool.core.grant import STRANGER, Grant
 from ssepool.core.visit import Visit
 
-ANN = Visit(ip="192.0.2.1", user="ann")
-BOB = Visit(ip="192.0.2.1", user="bob")
+ANN = Visit(grant=Grant(subject="ann"), ip="192.0.2.1")
+BOB = Visit(grant=Grant(subject="bob"), ip="192.0.2.1")
 
 
 class Unprintable:
@@ -42,7 +43,7 @@ def test_a_ban_that_has_run_out_is_forgotten_and_the_others_stay() -> None:
 
 def test_a_visit_costs_nothing_while_nobody_is_banned() -> None:
     bans = Bans()
-    stranger = Visit(data=Unprintable())
+    stranger = Visit(grant=STRANGER, data=Unprintable())
     assert not bans.contains(stranger, 0.0)
     bans.add(ANN.fingerprint, until=1.0)
     bans.expire(2.0)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ssepool import Event
-from ssepool.core.grant import ANYBODY, NOBODY, Grant, check_publishable, effect
+from ssepool.core.grant import ANYBODY, STRANGER, Grant, check_publishable, effect
 from ssepool.core.rights import EVERYTHING, NOTHING, Rights
 from ssepool.core.topics import Pattern, Subscription, TopicIndex
 from ssepool.errors import Forbidden, InvalidGrant
@@ -56,23 +56,23 @@ def test_a_grant_shows_nothing_personal() -> None:
 @pytest.mark.parametrize(
     ("wanted", "grant", "given"),
     [
-        (to("news"), NOBODY, to("news")),
+        (to("news"), STRANGER, to("news")),
         (to("news"), Grant(subscribe=["news"]), Subscription.of(["news"], private=True)),
         (to("news"), Grant(subscribe=["*"]), Subscription.of(["news"], private=True)),
         (to("news"), ANYBODY, Subscription.of(["news"], private=True)),
         (to("ssepool/pool"), ANYBODY, Subscription.of(["ssepool/pool"], private=True)),
         (to("ssepool/pool"), Grant(admin=["metrics"]), Subscription.of(["ssepool/pool"], private=True)),
         (to("ssepool/pool"), Grant(subscribe=["*"]), None),
-        (to("room"), NOBODY, None),
-        (to("news", "room"), NOBODY, None),  # nothing is left out in silence
+        (to("room"), STRANGER, None),
+        (to("news", "room"), STRANGER, None),  # nothing is left out in silence
         (
             to("news", "room"),
             Grant(subscribe=["room"]),
             Subscription(frozenset(["news", "room"]), frozenset(), True, frozenset(["news"])),
         ),
-        (to(patterns=("public/:x",)), NOBODY, to(patterns=("public/:x",))),
-        (to(patterns=("room/:x",)), NOBODY, None),
-        (to(patterns=("*",)), NOBODY, None),
+        (to(patterns=("public/:x",)), STRANGER, to(patterns=("public/:x",))),
+        (to(patterns=("room/:x",)), STRANGER, None),
+        (to(patterns=("*",)), STRANGER, None),
         (to(patterns=("room/:x",)), Grant(subscribe=["room/1", "room/2"]), None),
         (to(patterns=("*",)), Grant(subscribe=["*"]), Subscription.of((), ["*"], private=True)),
         (
@@ -133,7 +133,7 @@ PUBLISHER = Grant(publish=["chat/1", "chat/2"])
         (Event("x", ["chat/1"], retry=1000, private=True), Grant(publish=["*"], publish_parts=["retry"]), True),
         (Event("x", ["chat/1"], id="7", retry=1000), ANYBODY, True),
         (Event("x", ["ssepool/pool"], private=True), ANYBODY, False),
-        (Event("x", ["chat/1"], private=True), NOBODY, False),
+        (Event("x", ["chat/1"], private=True), STRANGER, False),
         (Event("x", ["chat/1"], private=True), Grant(subscribe=["chat/1"]), False),
     ],
 )
@@ -148,5 +148,5 @@ def test_publishing_takes_the_right_to_every_topic_and_to_what_is_decided(
 
 
 def test_nobody_has_nothing() -> None:
-    assert (NOBODY.subscribe, NOBODY.publish, NOBODY.admin) == (NOTHING, NOTHING, frozenset())
-    assert Grant() == NOBODY and ANYBODY.subscribe == EVERYTHING
+    assert (STRANGER.subscribe, STRANGER.publish, STRANGER.admin) == (NOTHING, NOTHING, frozenset())
+    assert Grant() == STRANGER and ANYBODY.subscribe == EVERYTHING

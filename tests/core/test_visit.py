@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from ssepool.core.frames import COMPLETED_ID, Dialect
+from ssepool.core.grant import STRANGER, Grant
 from ssepool.core.topics import Subscription
 from ssepool.core.visit import MAX_LAST_ID_CHARACTERS, Visit, requested_id
 
@@ -59,28 +60,30 @@ def test_a_scope_needs_no_query() -> None:
 def test_a_visit_takes_address_and_id_from_the_scope() -> None:
     subscription = Subscription.of(["news"])
     scope = scope_of([(ID, b"e-7")], client=("192.0.2.1", 4711))
-    visit = Visit.of(scope, subscription, user="ann", data={"a": 1})
-    assert visit == Visit(subscription=subscription, ip="192.0.2.1", user="ann", data={"a": 1}, last_event_id="e-7")
+    visit = Visit.of(scope, subscription, Grant(subject="ann"), data={"a": 1})
+    assert visit == Visit(
+        grant=Grant(subject="ann"), subscription=subscription, ip="192.0.2.1", data={"a": 1}, last_event_id="e-7"
+    )
 
 
 @pytest.mark.parametrize("more", [{}, {"client": None}])
 def test_a_server_may_know_no_address(more: dict[str, Any]) -> None:
-    assert Visit.of(scope_of([], **more), None).ip is None
+    assert Visit.of(scope_of([], **more), None, STRANGER).ip is None
 
 
 @pytest.mark.parametrize(("given", "expected"), [("e-1", "e-1"), ("", "e-7"), (None, "e-7")])
 def test_the_id_that_the_application_gives_wins(given: str | None, expected: str) -> None:
-    assert Visit.of(scope_of([(ID, b"e-7")]), None, last_event_id=given).last_event_id == expected
+    assert Visit.of(scope_of([(ID, b"e-7")]), None, STRANGER, last_event_id=given).last_event_id == expected
 
 
 def test_topics_and_patterns_are_limited() -> None:
-    assert Visit(subscription=Subscription.of(["b", "a"], ["a/*"])).limited == ("a", "a/*", "b")
-    assert Visit().limited == ()
+    assert Visit(grant=STRANGER, subscription=Subscription.of(["b", "a"], ["a/*"])).limited == ("a", "a/*", "b")
+    assert Visit(grant=STRANGER).limited == ()
 
 
 # What it is recognised by.
 
-VISIT = Visit(subscription=Subscription.of(["news"], ["a/*"]), ip="192.0.2.1", data={"a": 1})
+VISIT = Visit(grant=STRANGER, subscription=Subscription.of(["news"], ["a/*"]), ip="192.0.2.1", data={"a": 1})
 
 
 @pytest.mark.parametrize(
@@ -88,7 +91,7 @@ VISIT = Visit(subscription=Subscription.of(["news"], ["a/*"]), ip="192.0.2.1", d
     [
         {"ip": "192.0.2.2"},
         {"ip": None},
-        {"user": "bob"},
+        {"grant": Grant(subject="bob")},
         {"data": {"a": 2}},
         {"data": None},
         {"subscription": None},
@@ -123,21 +126,24 @@ def test_the_fingerprint_changes_with_nothing_else(change: dict[str, Any]) -> No
     ids=lambda change: next(iter(change)),
 )
 def test_a_user_is_recognised_by_nothing_else(change: dict[str, Any]) -> None:
-    ann = replace(VISIT, user="ann")
+    ann = replace(VISIT, grant=Grant(subject="ann"))
     assert replace(ann, **change).fingerprint == ann.fingerprint
-    assert replace(ann, user="bob").fingerprint != ann.fingerprint
+    assert replace(ann, grant=Grant(subject="bob")).fingerprint != ann.fingerprint
 
 
 def test_the_order_in_which_data_was_written_does_not_matter() -> None:
-    assert Visit(data={"a": 1, "b": 2}).fingerprint == Visit(data={"b": 2, "a": 1}).fingerprint
+    assert (
+        Visit(grant=STRANGER, data={"a": 1, "b": 2}).fingerprint
+        == Visit(grant=STRANGER, data={"b": 2, "a": 1}).fingerprint
+    )
 
 
 def test_parts_of_a_fingerprint_do_not_run_into_each_other() -> None:
     parts = [("a', 'b", "c"), ("a", "b', 'c"), ("a", "b")]
-    assert len({Visit(ip=ip, data=data).fingerprint for ip, data in parts}) == 3
-    assert Visit(user="None").fingerprint != Visit().fingerprint
-    assert Visit(ip="None").fingerprint != Visit().fingerprint
-    assert Visit(data="null").fingerprint != Visit().fingerprint
+    assert len({Visit(grant=STRANGER, ip=ip, data=data).fingerprint for ip, data in parts}) == 3
+    assert Visit(grant=Grant(subject="None")).fingerprint != Visit(grant=STRANGER).fingerprint
+    assert Visit(grant=STRANGER, ip="None").fingerprint != Visit(grant=STRANGER).fingerprint
+    assert Visit(grant=STRANGER, data="null").fingerprint != Visit(grant=STRANGER).fingerprint
 
 
 def nested(levels: int) -> Any:
@@ -158,8 +164,8 @@ ODD = {
 
 @pytest.mark.parametrize("data", ODD.values(), ids=ODD)
 def test_data_that_is_no_json_has_a_fingerprint(data: Any) -> None:
-    assert len(Visit(data=data).fingerprint) == 32
-    assert Visit(data=data).fingerprint != Visit().fingerprint
+    assert len(Visit(grant=STRANGER, data=data).fingerprint) == 32
+    assert Visit(grant=STRANGER, data=data).fingerprint != Visit(grant=STRANGER).fingerprint
 
 
 def test_any_text_has_a_fingerprint() -> None:
@@ -167,8 +173,8 @@ def test_any_text_has_a_fingerprint() -> None:
         def __repr__(self) -> str:
             return "\ud800"
 
-    assert len(Visit(user="\ud800").fingerprint) == 32
-    assert len(Visit(ip="\ud800", data=Odd()).fingerprint) == 32
+    assert len(Visit(grant=Grant(subject="\ud800")).fingerprint) == 32
+    assert len(Visit(grant=STRANGER, ip="\ud800", data=Odd()).fingerprint) == 32
 
 
 # Whether it has everything.
@@ -200,7 +206,7 @@ class Over:
     ],
 )
 def test_a_client_has_everything_that_has_seen_the_end(last_event_id: str | None, source: Any, expected: bool) -> None:
-    assert Visit(last_event_id=last_event_id, source=source).has_everything is expected
+    assert Visit(grant=STRANGER, last_event_id=last_event_id, source=source).has_everything is expected
 
 
 def test_data_nested_too_deep_to_be_shown_has_a_fingerprint() -> None:

@@ -62,7 +62,7 @@ def check_command(words: list[str]) -> dict[str, Any]:
 
 def hosts_of(variables: dict[str, str]) -> set[str]:
     """The names under which a node with this environment may be reached."""
-    return set(config.load(env=variables)[0].allowed_hosts)
+    return set(config.load(env=variables)[0].access.allowed_hosts)
 
 
 def check_environment(variables: dict[str, str]) -> tuple[PoolConfig, ServerConfig]:
@@ -153,7 +153,7 @@ def test_the_environment_of_the_unit_is_allowed() -> None:
 def test_the_image_serves_to_others_than_itself() -> None:
     variables = dict(re.findall(r"(SSEPOOL_\w+)=(\S+)", DOCKERFILE))
     _, server = check_environment(variables)
-    assert (server.host, server.insecure) == ("0.0.0.0", True)
+    assert (server.host, server.dev) == ("0.0.0.0", False)
     assert re.findall(r"(?m)^EXPOSE (\d+)$", DOCKERFILE) == [str(server.port)]
 
 
@@ -256,7 +256,7 @@ def test_only_what_is_public_is_routed() -> None:
 
 def test_a_pod_that_drains_is_alive_and_not_ready_and_ends_in_time() -> None:
     drain = CONTAINER["lifecycle"]["preStop"]["exec"]["command"]
-    with running([sys.executable, "-m", "ssepool", "serve", "--port", "0"], r"serving on (http\S*)") as node:
+    with running([sys.executable, "-m", "ssepool", "serve", "--dev", "--port", "0"], r"serving on (http\S*)") as node:
         env = {**os.environ, "SSEPOOL_URL": node.url}
         command = [sys.executable, "-m", *drain]
         done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, env=env, cwd=ROOT, check=False)

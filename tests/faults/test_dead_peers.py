@@ -107,7 +107,7 @@ def dropping(port: int) -> Iterator[None]:
 
 def test_a_peer_behind_a_cut_link_is_dead(start: Start, connect: Connect) -> None:
     with far_away() as (namespace, address):
-        server: LiveServer = start(**VIGILANT, host="0.0.0.0", insecure=True)
+        server: LiveServer = start(**VIGILANT, host="0.0.0.0")
         near = connect(server, "a").opened()
         far = [connect_from(namespace, (address, server.port)) for _ in range(5)]
         for client in far:

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from starlette.types import ASGIApp
 
+from parts import open_app
 from ssepool import Hub, HubConfig, PoolConfig
 from ssepool.core.decoder import Decoder
 from ssepool.core.decoder import Message as Event
@@ -32,18 +33,19 @@ async def hub(config: HubConfig) -> AsyncIterator[Hub]:
 
 @pytest.fixture
 async def http(hub: Hub) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of `hub.app`; what is raised through the application is raised here."""
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(hub.app), base_url="http://hub") as http:
+    """A client of `hub.dev_app`; what is raised through the application is raised here."""
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(hub.dev_app), base_url="http://hub") as http:
         yield http
 
 
 @pytest.fixture
 async def subscribe(hub: Hub) -> AsyncIterator[Subscribe]:
     """Opens a stream: `await subscribe("topic=a", ip="10.0.0.1")`. All are left when the test ends."""
+    app = open_app(hub)
     async with AsyncExitStack() as streams:
 
         async def subscribe(query: str, ip: str = "127.0.0.1") -> Stream:
-            stream = Stream(hub.app, query, ip)
+            stream = Stream(app, query, ip)
             streams.push_async_callback(stream.leave)
             await stream.opened()
             return stream

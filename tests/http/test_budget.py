@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from starlette.types import Message
 
-from ssepool import Hub, HubConfig, PoolConfig
-from ssepool.http import app
+from ssepool import Hub, HubConfig, PoolConfig, parts
 from ssepool.http.budget import Budget
 
 
@@ -39,14 +38,14 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Budget]:
             super().__init__(max_bytes)
             made.append(self)
 
-    monkeypatch.setattr(app, "Budget", Seen)
+    monkeypatch.setattr(parts, "Budget", Seen)
     return made
 
 
 async def test_one_body_has_room_whatever_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     made = seen(monkeypatch)
     for max_body, due in ((1000, 64 * 2**20), (100 * 2**20, 100 * 2**20)):
-        assert Hub(HubConfig(max_body=max_body)).app
+        assert Hub(HubConfig(max_body=max_body))
         assert made[-1].max_bytes == due
 
 
@@ -65,7 +64,7 @@ async def ask(hub: Hub, method: str, path: str, query: str = "") -> int:
     async def send(message: Message) -> None:
         statuses.append(message.get("status", 0))
 
-    await hub.app(scope, receive, send)
+    await hub.dev_app(scope, receive, send)
     return statuses[0]
 
 
@@ -75,7 +74,7 @@ async def ask(hub: Hub, method: str, path: str, query: str = "") -> int:
 async def test_every_route_that_reads_a_body_counts_it(monkeypatch: pytest.MonkeyPatch, method: str, path: str) -> None:
     made = seen(monkeypatch)
     async with Hub(HubConfig(pool=PoolConfig(size=1))) as hub:
-        assert hub.app
+        assert hub.dev_app
         [budget] = made
         with budget.share() as others:
             assert others.take(budget.max_bytes - 1)
@@ -87,7 +86,7 @@ async def test_every_route_that_reads_a_body_counts_it(monkeypatch: pytest.Monke
 async def test_messages_count_too(monkeypatch: pytest.MonkeyPatch) -> None:
     made = seen(monkeypatch)
     async with Hub(HubConfig(pool=PoolConfig(size=1))) as hub:
-        assert hub.app
+        assert hub.dev_app
         monkeypatch.setattr(hub.parts.nodes, "expects", lambda id, token: "accepted")
         with made[0].share() as others:
             assert others.take(made[0].max_bytes - 1)

@@ -77,7 +77,7 @@ async def test_an_event_has_data_of_some_depth_at_most(
     kind = "application/x-ndjson" if form == "lines" else "application/json"
     headers = [(b"content-type", kind.encode())]
     if depth > MAX_DEPTH:
-        assert hub.parts.shortcuts.publication(b"/events", headers, body.encode()) is None
+        assert hub.dev_app.shortcuts.publication(b"/events", headers, body.encode()) is None
     answer = await http.post("/events", content=body, headers={"Content-Type": kind})
     if depth == MAX_DEPTH:
         assert answer.status_code == 201

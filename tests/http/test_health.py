@@ -8,7 +8,7 @@ from ssepool import Hub
 
 
 async def ask(hub: Hub, path: str) -> httpx.Response:
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(hub.app), base_url="http://hub") as http:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(hub.dev_app), base_url="http://hub") as http:
         return await http.get(path)
 
 

@@ -10,7 +10,8 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
-from ssepool import Hub, HubConfig, ServerConfig
+from parts import open_app
+from ssepool import AccessConfig, Hub, HubConfig, ServerConfig
 from ssepool.http.hosts import Hosts
 from ssepool.server.server import Server
 
@@ -107,8 +108,10 @@ def scope_of(host: bytes) -> dict[str, Any]:
 )
 async def test_the_stand_alone_server_turns_names_away_that_it_does_not_have(method: str, path: str) -> None:
     async with Hub(HubConfig(allow_origins=("http://evil.example",))) as hub:
-        Server(hub, hub.app, ServerConfig(port=0))
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(hub.app), base_url="http://evil.example") as http:
+        Server(hub, hub.dev_app, ServerConfig(port=0))
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(hub.dev_app), base_url="http://evil.example"
+        ) as http:
             answer = await http.request(method, path, headers={"Origin": "http://evil.example"})
     assert answer.status_code == 421
     assert answer.json()["error"]["code"] == "misdirected_request"
@@ -116,10 +119,10 @@ async def test_the_stand_alone_server_turns_names_away_that_it_does_not_have(met
 
 async def test_the_shortcuts_leave_such_requests_to_the_application() -> None:
     async with Hub() as hub:
-        shortcuts = hub.parts.shortcuts
+        shortcuts = open_app(hub).shortcuts
         assert shortcuts.subscription(scope_of(b"evil.example")) is not None
         assert shortcuts.publication(b"/events", [*hosts(b"evil.example"), JSON], EVENT) is not None
-        Server(hub, hub.app, ServerConfig(port=0))
+        Server(hub, hub.dev_app, ServerConfig(port=0))
         published = hub.stats().events_published
         for bad in ([b"evil.example"], [], [b"localhost"] * 2):
             assert shortcuts.subscription({**scope_of(b""), "headers": hosts(*bad)}) is None
@@ -130,15 +133,15 @@ async def test_the_shortcuts_leave_such_requests_to_the_application() -> None:
 
 
 async def test_the_name_that_a_server_listens_on_is_allowed() -> None:
-    hub = Hub()
-    Server(hub, hub.app, ServerConfig(host="hub.internal", insecure=True))
+    hub = Hub(HubConfig(access=AccessConfig(public_topics=("news",))))
+    Server(hub, hub.app, ServerConfig(host="hub.internal"))
     assert hub.parts.hosts.admits(hosts(b"hub.internal:8000"))
 
 
 def test_another_application_decides_for_itself() -> None:
-    for config, status in ((HubConfig(), 200), (HubConfig(allowed_hosts=("hub.example",)), 421)):
+    for config, status in ((HubConfig(), 200), (HubConfig(access=AccessConfig(allowed_hosts=("hub.example",))), 421)):
         hub = Hub(config)
-        app = Starlette(routes=[Mount("/sse", hub.app)], lifespan=hub.lifespan)
+        app = Starlette(routes=[Mount("/sse", hub.dev_app)], lifespan=hub.lifespan)
         Server(hub, app, ServerConfig(port=0))
         with TestClient(app) as client:
             assert client.get("/sse/pool").status_code == status

@@ -72,7 +72,7 @@ async def test_saturation_is_one_when_the_pool_is_full_and_goes_on_with_the_queu
 
 
 async def test_a_hub_that_is_not_open_yet_is_not_saturated() -> None:
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(Hub().app), base_url="http://hub") as http:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(Hub().dev_app), base_url="http://hub") as http:
         assert samples((await http.get("/metrics")).text)["ssepool_saturation"] == 0
 
 
@@ -93,6 +93,6 @@ async def test_openmetrics_is_spoken_to_who_asks_for_it(http: httpx.AsyncClient)
 async def test_two_hubs_do_not_mix(http: httpx.AsyncClient, hub: Hub) -> None:
     await hub.publish("a", "x")
     async with Hub() as second:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(second.app), base_url="http://hub") as other:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(second.dev_app), base_url="http://hub") as other:
             assert samples((await other.get("/metrics")).text)["ssepool_events_published_total"] == 0
         assert samples((await http.get("/metrics")).text)["ssepool_events_published_total"] == 1

@@ -39,7 +39,7 @@ def references(node: Any) -> Iterator[str]:
 
 def test_the_document_has_every_route_of_the_application_and_no_other(hub: Hub) -> None:
     documented = {(method, path) for path, item in DOCUMENT["paths"].items() for method in item if method in METHODS}
-    assert documented == set(operations(list(hub.app.routes)))
+    assert documented == set(operations(list(hub.dev_app.routes)))
 
 
 def test_every_reference_leads_somewhere() -> None:
@@ -73,8 +73,8 @@ async def test_answers_have_the_fields_that_the_document_tells(http: httpx.Async
 
 async def test_the_servers_url_is_where_the_surface_is_mounted(hub: Hub) -> None:
     outer = Starlette()
-    outer.mount("/sse", hub.app)
-    for app, url in ((hub.app, "/"), (outer, "/sse")):
+    outer.mount("/sse", hub.dev_app)
+    for app, url in ((hub.dev_app, "/"), (outer, "/sse")):
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://hub") as http:
             prefix = "" if url == "/" else url
             answer = await http.get(f"{prefix}/openapi.json")

@@ -149,7 +149,7 @@ MAY_NOT = [
 async def allowed_by(hub: Hub, method: str, path: str, origin: str) -> tuple[bool, bool]:
     """Whether a page of this origin may send such a request, as its preflight is told, and whether it may read the
     answer."""
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(hub.app), base_url="http://hub") as http:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(hub.dev_app), base_url="http://hub") as http:
         ask = {"Origin": origin, "Access-Control-Request-Method": method}
         preflight = await http.options(path, headers=ask)
         methods = preflight.headers.get("access-control-allow-methods", "").split(", ")
@@ -172,7 +172,7 @@ async def test_a_browser_is_told_of_each_use_by_its_own_list(method: str, path: 
 
 async def test_the_lists_hold_behind_the_prefix_of_a_mount() -> None:
     hub = Hub(HubConfig(allow_origins=(STREAMS,), publish_origins=(PUBLISHES,)))
-    app = Starlette(routes=[Mount("/sse", hub.app)])
+    app = Starlette(routes=[Mount("/sse", hub.dev_app)])
     async with hub, httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://hub") as http:
         for origin, status in ((PUBLISHES, 201), (STREAMS, 403)):
             answer = await http.post("/sse/events", json={"topic": "a", "data": 1}, headers={"Origin": origin})
@@ -183,7 +183,7 @@ async def test_the_lists_hold_behind_the_prefix_of_a_mount() -> None:
 async def test_a_preflight_allows_no_more_than_its_own_use() -> None:
     async with Hub(HubConfig(allow_origins=("*",))) as hub:
         assert await allowed_by(hub, "POST", "/events", STREAMS) == (False, False)
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(hub.app), base_url="http://hub") as http:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(hub.dev_app), base_url="http://hub") as http:
             ask = {"Origin": STREAMS, "Access-Control-Request-Method": "GET"}
             told = (await http.options("/events", headers=ask)).headers["access-control-allow-methods"]
     assert set(told.split(", ")) == {"GET", "HEAD"}  # a browser would remember POST for this address

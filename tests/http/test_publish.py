@@ -268,5 +268,5 @@ async def test_a_publisher_that_leaves_half_way_publishes_nothing(hub: Hub) -> N
         pass  # as servers do with what comes after a disconnect
 
     scope = {"type": "http", "method": "POST", "path": "/events", "query_string": b"", "http_version": "1.1"}
-    await hub.app({**scope, "headers": [(b"content-type", NDJSON.encode())]}, receive, send)
+    await hub.dev_app({**scope, "headers": [(b"content-type", NDJSON.encode())]}, receive, send)
     assert hub.stats().events_published == 0

@@ -9,11 +9,13 @@ from typing import Any
 import httpx
 import pytest
 
+from parts import open_app
 from ssepool import Hub, HubConfig
+from ssepool.core.grant import ANYBODY
 from ssepool.core.topics import Subscription
 from ssepool.http.publish import SLICE_EVENTS
 from ssepool.http.query import MAX_QUERY_BYTES
-from ssepool.http.subscribe import MAX_DATA_BYTES, MAX_PATTERNS, read_visit
+from ssepool.http.subscribe import MAX_DATA_BYTES, MAX_PATTERNS
 from ssepool.runtime.streams.delivery import MAX_BACKLOG_BYTES, Delivery
 from ssepool.runtime.streams.log import EventLog
 
@@ -63,7 +65,7 @@ LEFT: dict[str, tuple[bytes, Headers, bytes]] = {
 async def test_what_is_plain_is_answered_as_by_the_route(
     hub: Hub, http: httpx.AsyncClient, headers: Headers, body: bytes
 ) -> None:
-    reply = hub.parts.shortcuts.publication(PATH, headers, body)
+    reply = open_app(hub).shortcuts.publication(PATH, headers, body)
     assert reply is not None
     status, fields, content = reply
     published = hub.stats().events_published
@@ -75,13 +77,13 @@ async def test_what_is_plain_is_answered_as_by_the_route(
 
 @pytest.mark.parametrize(("url", "headers", "body"), LEFT.values(), ids=LEFT)
 async def test_nothing_is_done_about_all_else(hub: Hub, url: bytes, headers: Headers, body: bytes) -> None:
-    assert hub.parts.shortcuts.publication(url, headers, body) is None
+    assert open_app(hub).shortcuts.publication(url, headers, body) is None
     assert hub.stats().events_published == 0
 
 
 async def test_subscribers_get_what_is_published_at_once(hub: Hub, subscribe: Subscribe) -> None:
     stream = await subscribe("topic=a")
-    reply = hub.parts.shortcuts.publication(PATH, [JSON], EVENT)
+    reply = open_app(hub).shortcuts.publication(PATH, [JSON], EVENT)
     assert reply is not None
     event = await stream.next()
     assert (event.data, [event.id]) == ("x", json.loads(reply[2])["ids"])
@@ -96,24 +98,24 @@ async def test_with_a_full_backlog_the_route_has_to_wait(
         hub.publish_nowait("a", "x" * 900)
     published = hub.stats().events_published
     assert published * 900 <= MAX_BACKLOG_BYTES + 900
-    assert hub.parts.shortcuts.publication(PATH, [JSON], EVENT) is None
+    assert open_app(hub).shortcuts.publication(PATH, [JSON], EVENT) is None
     assert hub.stats().events_published == published
     monkeypatch.setattr(Delivery, "has_room", True)
-    assert hub.parts.shortcuts.publication(PATH, [JSON], EVENT) is not None
+    assert open_app(hub).shortcuts.publication(PATH, [JSON], EVENT) is not None
 
 
 async def test_a_broker_that_takes_its_time_is_left_to_the_route(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(EventLog, "complete", False)
-    assert hub.parts.shortcuts.publication(PATH, [JSON], EVENT) is None
+    assert open_app(hub).shortcuts.publication(PATH, [JSON], EVENT) is None
 
 
 async def test_a_hub_that_has_closed_is_left_to_the_route(hub: Hub) -> None:
     await hub.close()
-    assert hub.parts.shortcuts.publication(PATH, [JSON], EVENT) is None
+    assert open_app(hub).shortcuts.publication(PATH, [JSON], EVENT) is None
 
 
 async def test_a_hub_that_is_not_open_yet_is_left_to_the_route() -> None:
-    assert Hub().parts.shortcuts.publication(PATH, [JSON], EVENT) is None
+    assert open_app(Hub()).shortcuts.publication(PATH, [JSON], EVENT) is None
 
 
 # Subscriptions
@@ -150,40 +152,40 @@ LEFT_GETS: dict[str, tuple[Scope, str]] = {
 
 def test_the_visit_of_a_subscription_is_that_of_the_route(hub: Hub) -> None:
     scope = get("topic=a&topic=b&pattern=c/*&data=%7B%22n%22:1%7D", headers=[(b"last-event-id", b"x-1")])
-    visit = hub.parts.shortcuts.subscription(scope)
-    assert visit == read_visit(hub.parts.engine, scope)
+    visit = open_app(hub).shortcuts.subscription(scope)
+    assert visit is not None
     assert (visit.ip, visit.user, visit.data, visit.last_event_id) == ("10.0.0.1", None, {"n": 1}, "x-1")
-    assert visit.subscription == Subscription.of(["a", "b"], ["c/*"])
-    assert not visit.subscription.private
+    assert visit.subscription == Subscription.of(["a", "b"], ["c/*"], private=True)
+    assert visit.grant is ANYBODY
     assert visit.bounded == ("c/*",)
 
 
 def test_a_subscription_is_recognised_behind_the_prefix_of_a_mount(hub: Hub) -> None:
-    assert hub.parts.shortcuts.subscription(get(path="/sse/events", root="/sse")) is not None
-    assert hub.parts.shortcuts.subscription(get(path="/sse/events")) is None
+    assert open_app(hub).shortcuts.subscription(get(path="/sse/events", root="/sse")) is not None
+    assert open_app(hub).shortcuts.subscription(get(path="/sse/events")) is None
 
 
 @pytest.mark.parametrize(("scope", "reason"), LEFT_GETS.values(), ids=LEFT_GETS)
 async def test_a_request_that_is_no_plain_subscription_is_left_to_the_route(
     hub: Hub, http: httpx.AsyncClient, scope: Scope, reason: str
 ) -> None:
-    assert hub.parts.shortcuts.subscription(scope) is None, reason
+    assert open_app(hub).shortcuts.subscription(scope) is None, reason
     answer = await http.get(f"{scope['path']}?{scope['query_string'].decode()}")
     assert answer.status_code in (400, 404, 414), reason
 
 
 async def test_no_subscription_is_taken_before_the_hub_is_open() -> None:
     hub = Hub()
-    assert hub.parts.shortcuts.subscription(get()) is None  # the route says why
+    assert open_app(hub).shortcuts.subscription(get()) is None  # the route says why
     async with hub:
-        assert hub.parts.shortcuts.subscription(get()) is not None
+        assert open_app(hub).shortcuts.subscription(get()) is not None
 
 
 async def test_a_hub_that_drains_or_has_closed_turns_its_clients_away_itself(hub: Hub) -> None:
     hub.drain(0)
-    assert hub.parts.shortcuts.subscription(get()) is not None
+    assert open_app(hub).shortcuts.subscription(get()) is not None
     await hub.close()
-    assert hub.parts.shortcuts.subscription(get()) is not None
+    assert open_app(hub).shortcuts.subscription(get()) is not None
 
 
 @pytest.mark.parametrize(
@@ -198,4 +200,4 @@ async def test_a_page_of_another_site_gets_the_header_fields_of_cors(
     origins: tuple[str, ...], headers: Headers, taken: bool
 ) -> None:
     async with Hub(HubConfig(allow_origins=origins)) as hub:
-        assert (hub.parts.shortcuts.subscription(get(headers=headers)) is not None) == taken
+        assert (open_app(hub).shortcuts.subscription(get(headers=headers)) is not None) == taken

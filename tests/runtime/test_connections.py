@@ -13,6 +13,7 @@ from admitting import Source, news
 from parts import Applicant, Paper, bound, connection_of, delivered, opened, running, until
 from ssepool.config import HubConfig, PoolConfig
 from ssepool.core.event import Event
+from ssepool.core.grant import STRANGER, Grant
 from ssepool.core.slot import Slot
 from ssepool.core.states import Reason, SlotState
 from ssepool.core.topics import Subscription
@@ -40,9 +41,9 @@ async def connected(engine: Engine, visit: Visit | None = None) -> tuple[Connect
 
 async def test_a_connection_tells_of_its_client(engine: Engine) -> None:
     visit = Visit(
+        grant=Grant(subject="ada"),
         subscription=Subscription.of(["news", "alerts"], patterns=["orders/:id", "jobs/*"]),
         ip="192.0.2.7",
-        user="ada",
         data={"tab": 3},
     )
     connection, link, slot = await connected(engine, visit)
@@ -60,7 +61,7 @@ async def test_a_connection_tells_of_its_client(engine: Engine) -> None:
 
 
 async def test_a_connection_without_a_subscription_follows_nothing(engine: Engine) -> None:
-    connection, _, _ = await connected(engine, Visit())
+    connection, _, _ = await connected(engine, Visit(grant=STRANGER))
     assert (connection.topics, connection.patterns, connection.user, connection.ip) == ((), (), None, None)
 
 
@@ -448,8 +449,8 @@ async def test_all_of_a_subscription_share_one_feed_until_the_last_has_left(engi
 
 async def test_a_client_that_leaves_is_no_longer_a_viewer_of_its_run(engine: Engine) -> None:
     source = Source()
-    _, first, _ = await connected(engine, Visit(source=source))
-    _, second, _ = await connected(engine, Visit(source=source))
+    _, first, _ = await connected(engine, Visit(grant=STRANGER, source=source))
+    _, second, _ = await connected(engine, Visit(grant=STRANGER, source=source))
     assert source.viewers == [first, second]
     first.end(Reason.CLIENT_CLOSED)
     assert source.viewers == [second]

@@ -14,6 +14,7 @@ from scripted_broker import Scripted
 from ssepool.brokers.memory import MemoryBroker
 from ssepool.config import HubConfig, MiB, PoolConfig
 from ssepool.core.event import Event
+from ssepool.core.grant import Grant
 from ssepool.core.slot import Slot
 from ssepool.core.states import PoolState, Reason, SlotState, WaiterState
 from ssepool.core.visit import Visit
@@ -386,7 +387,7 @@ async def test_lifetimes_are_shortened_by_the_same_chance() -> None:
 async def test_what_is_too_old_is_forgotten() -> None:
     config = HubConfig(pool=QUIET, history_age=60)
     async with running(config, broker=MemoryBroker(config, clock=now()), now=now()) as engine:
-        visit = Visit(user="kicked")
+        visit = Visit(grant=Grant(subject="kicked"))
         engine.publish_nowait([NEWS])
         engine.bans.add(visit.fingerprint, engine.now() + 30)
         engine.expire(engine.now() + 29)

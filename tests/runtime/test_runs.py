@@ -15,6 +15,7 @@ from scripted_broker import Scripted
 from ssepool.config import HubConfig
 from ssepool.core.event import Event
 from ssepool.core.frames import COMPLETED_ID
+from ssepool.core.grant import STRANGER
 from ssepool.core.states import Reason
 from ssepool.core.topics import Subscription
 from ssepool.core.visit import Visit
@@ -68,7 +69,7 @@ class Stage:
 
     def ask(self, source: AsyncIterable[Any], topic: str | None = None, last_event_id: str | None = None) -> Visit:
         subscription = None if topic is None else Subscription.of([topic], private=True)
-        visit = Visit(subscription=subscription, last_event_id=last_event_id)
+        visit = Visit(grant=STRANGER, subscription=subscription, last_event_id=last_event_id)
         self.runs.give(visit, source, topic)
         return visit
 
@@ -602,7 +603,7 @@ async def test_a_run_that_is_forgotten_late_does_not_take_its_topic_from_the_nex
 
 
 async def test_what_a_run_publishes_is_delivered_like_everything_else(stage: Stage) -> None:
-    subscriber, _ = await opened(stage.engine, Visit(subscription=Subscription.of(["job/7"])))
+    subscriber, _ = await opened(stage.engine, Visit(grant=STRANGER, subscription=Subscription.of(["job/7"])))
     link = await stage.view(Script("a", Event("for viewers", private=True), END), "job/7")
     await until(lambda: link.ended)
     await delivered(stage.engine)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from parts import until
-from ssepool.config import HubConfig, PoolConfig, ServerConfig
+from ssepool.config import AccessConfig, HubConfig, PoolConfig, ServerConfig
 from ssepool.core.frames import DIALECT, Dialect
 from ssepool.errors import ConfigError
 from ssepool.hub import Hub
@@ -52,16 +52,16 @@ async def opened(hub: Hub) -> AsyncIterator[None]:
 
 
 def test_an_address_that_others_can_reach_is_refused_at_once() -> None:
-    hub = Hub()
+    hub = Hub(HubConfig(access=AccessConfig(public_topics=("news",))))
     with pytest.raises(ConfigError, match=r"host '0\.0\.0\.0' is not a loopback address"):
-        Server(hub, hub.app, ServerConfig(host="0.0.0.0"))
-    Server(hub, hub.app, ServerConfig(host="0.0.0.0", insecure=True))
+        Server(hub, hub.dev_app, ServerConfig(host="0.0.0.0"))
+    Server(hub, hub.app, ServerConfig(host="0.0.0.0"))
 
 
-@pytest.mark.parametrize("own", [True, False], ids=["hub.app", "another application"])
+@pytest.mark.parametrize("own", [True, False], ids=["hub.dev_app", "another application"])
 async def test_only_the_hubs_own_application_has_shortcuts(own: bool) -> None:
     hub = Hub()
-    subject = Server(hub, hub.app if own else hello)._uvicorn
+    subject = Server(hub, hub.dev_app if own else hello)._uvicorn
     with socket.create_server(("127.0.0.1", 0)) as sock:
         sock.setblocking(False)
         listener = subject._listen(sock)
@@ -172,7 +172,7 @@ def test_a_head_is_rendered_once_for_each_dialect_until_the_servers_headers_chan
 @pytest.mark.skipif(not AVAILABLE, reason="sockets are detached on Linux only")
 async def test_a_subscription_is_admitted_with_its_head() -> None:
     hub = Hub()
-    subject = Server(hub, hub.app)._uvicorn
+    subject = Server(hub, hub.dev_app)._uvicorn
     subject.server_state.default_headers = DATE
     here, there = socket.socketpair()
     there.setblocking(False)
@@ -193,7 +193,7 @@ async def test_what_is_out_of_the_ordinary_is_not_admitted(trouble: str) -> None
 
     hub = Hub(HubConfig(pool=PoolConfig(size=1)))
     engine = hub.parts.engine
-    subject = Server(hub, hub.app)._uvicorn
+    subject = Server(hub, hub.dev_app)._uvicorn
     request = SUBSCRIBE if trouble != "not a subscription" else SUBSCRIBE.replace(b"/events", b"/pool")
     scope = subscription_scope(request, ("127.0.0.1", 5))
     assert scope is not None

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from ssepool.config import HubConfig, PoolConfig, ServerConfig
+from ssepool.config import AccessConfig, HubConfig, PoolConfig, ServerConfig
 from ssepool.server.weaknesses import weaknesses
 
 
-def found(pool: dict[str, Any] | None = None, server: dict[str, Any] | None = None, **hub: Any) -> list[str]:
+def found(*, pool: Any = None, access: Any = None, server: Any = None, **hub: Any) -> list[str]:
     """The settings that are weak."""
-    configs = HubConfig(pool=PoolConfig(**(pool or {})), **hub), ServerConfig(**(server or {}))
+    sections = {"pool": PoolConfig(**(pool or {})), "access": AccessConfig(**(access or {}))}
+    configs = HubConfig(**sections, **hub), ServerConfig(**(server or {}))
     return [weakness.setting for weakness in weaknesses(*configs)]
 
 
@@ -27,9 +28,9 @@ def test_loopback_is_not_weak(host: str) -> None:
 
 
 WEAK: dict[str, tuple[dict[str, Any], list[str]]] = {
-    "open to others": ({"server": {"host": "0.0.0.0", "insecure": True}}, ["host", "max_per_ip"]),
-    "open, with a share": ({"server": {"host": "::", "insecure": True}, "pool": {"max_per_ip": 20}}, ["host"]),
-    "every host": ({"allowed_hosts": ("*",)}, ["allowed_hosts"]),
+    "open to others": ({"server": {"host": "0.0.0.0"}}, ["max_per_ip"]),
+    "open, with a share": ({"server": {"host": "::"}, "pool": {"max_per_ip": 20}}, []),
+    "every host": ({"access": {"allowed_hosts": ("*",)}}, ["allowed_hosts"]),
     "every origin": ({"allow_origins": ("*",), "publish_origins": ("*",)}, ["allow_origins", "publish_origins"]),
     "every proxy": ({"server": {"trusted_proxies": ("*",)}}, ["trusted_proxies"]),
     "regular expressions": ({"allow_regexp": True}, ["allow_regexp"]),
@@ -60,4 +61,4 @@ def test_a_file_with_a_secret_is_for_its_user_alone(tmp_path: Path, mode: int, w
 
 def test_no_secret_is_shown() -> None:
     config = HubConfig(broker="redis://10.0.0.1/0?password=hunter2", cluster_key="")
-    assert "hunter2" not in str(list(weaknesses(config, ServerConfig(host="0.0.0.0", insecure=True))))
+    assert "hunter2" not in str(list(weaknesses(config, ServerConfig(host="0.0.0.0"))))

@@ -120,7 +120,7 @@ def test_the_socket_is_there_for_as_long_as_the_workers_are(
 
 def test_an_address_that_others_can_reach_is_refused() -> None:
     with pytest.raises(ConfigError, match="is not a loopback address"):
-        supervise(hub_config(), ServerConfig(host="0.0.0.0", workers=2), work=print, on_started=print)
+        supervise(hub_config(), ServerConfig(host="0.0.0.0", workers=2, dev=True), work=print, on_started=print)
 
 
 # The worker's side.
@@ -163,7 +163,7 @@ class Serving:
         self.options: dict[str, Any] = {}
 
     def __call__(self, hub: Hub, app: Any, config: ServerConfig, **options: Any) -> Serving:
-        assert app is hub.app
+        assert app is hub.dev_app
         self.hub, self.config, self.options = hub, config, options
         return self
 
@@ -195,7 +195,7 @@ class Life:
 
     def live(self) -> None:
         try:
-            work(self.worker, hub_config(10, "memory://"), ServerConfig(head_timeout=7.0))
+            work(self.worker, hub_config(10, "memory://"), ServerConfig(head_timeout=7.0, dev=True))
         finally:
             self.parent.close()
 

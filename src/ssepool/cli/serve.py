@@ -79,10 +79,10 @@ def command(
         return
 
     from ssepool.hub import Hub
-    from ssepool.server.server import Server
+    from ssepool.server.server import Server, surface
 
     hub = Hub(hub_config)
-    Server(hub, hub.app, server_config, on_started=announce).run()
+    Server(hub, surface(hub, server_config), server_config, on_started=announce).run()
 
 
 def settings_file(given: Path | None) -> Path | None:

@@ -121,7 +121,7 @@ def _parts(what: str, given: Any, allowed: tuple[str, ...]) -> frozenset[Any]:
     return frozenset(found)
 
 
-NOBODY = Grant()
+STRANGER = Grant()
 """What somebody without credentials has: nothing but what is public."""
 ANYBODY = Grant(
     subscribe=EVERYTHING,

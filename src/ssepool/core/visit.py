@@ -12,6 +12,7 @@ import msgspec
 
 from ssepool.core.event import Event
 from ssepool.core.frames import COMPLETED_ID, DIALECT, Dialect
+from ssepool.core.grant import Grant
 from ssepool.core.states import Reason
 from ssepool.core.topics import Subscription
 from ssepool.errors import SSEPoolError
@@ -67,14 +68,14 @@ class Source(Protocol):
 class Visit(msgspec.Struct, kw_only=True):
     """One request for a stream."""
 
+    grant: Grant
+    """Who asks, and what they may do: there is no visit without."""
     subscription: Subscription | None = None
     """What the client wants; None for a generator's stream that has no topic."""
     ip: str | None = None
     """The address that the client comes from."""
-    user: str | None = None
-    """Who the client is, as the application says."""
     data: Any = None
-    """The client's own data."""
+    """The client's own data, or what the grant vouches for."""
     stranger: bool = False
     """Whether the client itself chose what it wants, so that its patterns are bounded."""
     last_event_id: str | None = None
@@ -93,20 +94,26 @@ class Visit(msgspec.Struct, kw_only=True):
         cls,
         scope: Scope,
         subscription: Subscription | None,
+        grant: Grant,
         *,
-        user: str | None = None,
         data: Any = None,
         last_event_id: str | None = None,
     ) -> Self:
-        """The visit of a request, from its ASGI scope. A `last_event_id` wins over that of the request."""
+        """The visit of a request, from its ASGI scope. The data of the grant wins over `data`, and a `last_event_id`
+        over that of the request."""
         client = scope.get("client")
         return cls(
+            grant=grant,
             subscription=subscription,
             ip=client[0] if client else None,
-            user=user,
-            data=data,
+            data=data if grant.data is None else grant.data,
             last_event_id=last_event_id or requested_id(scope),
         )
+
+    @property
+    def user(self) -> str | None:
+        """Who the client is, as the grant says."""
+        return self.grant.subject
 
     @property
     def limited(self) -> tuple[str, ...]:

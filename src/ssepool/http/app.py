@@ -1,16 +1,20 @@
-"""HubApp: the whole HTTP surface of a hub as one ASGI application."""
+"""HubApp: the HTTP surface of a hub as an ASGI application: what the world may reach, what operators may, or both."""
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
+from ssepool.config import HubConfig
 from ssepool.http import connections, dashboard, demo, errors, health, metrics, openapi, pages, publish, subscribe
 from ssepool.http import pool as pool_routes
-from ssepool.http.budget import MAX_BODIES_BYTES, Budget
+from ssepool.http.access.door import Door
+from ssepool.http.budget import Budget
 from ssepool.http.hosts import Hosts, KnownHost
 from ssepool.http.origin import CrossOrigin, SameOrigin
 from ssepool.http.query import QueryLimit
@@ -20,49 +24,80 @@ from ssepool.runtime.cluster.nodes import Nodes
 from ssepool.runtime.engine import Engine
 
 
+class Surface(Enum):
+    """Whom an application is for."""
+
+    WORLD = "world"
+    """Everybody: the stream, publishing and messages, the browser client, probes."""
+    ADMIN = "admin"
+    """Operators: connections, the pool, all nodes, numbers and the dashboard, whose page needs the stream."""
+    DEVELOPMENT = "development"
+    """Both, and the demo."""
+
+
 class HubApp(Starlette):
-    """The ASGI application of a hub. Mount it at any prefix, or serve it alone.
+    """An ASGI application of a hub. Mount it at any prefix, or serve it alone.
 
     It serves a well-formed subscription in front of its middleware and routes. They have nothing to do for a
     subscription, and their wrappers around a request would stay as long as its stream: that costs memory for each
     connection, and time for each event.
     """
 
-    def __init__(self, engine: Engine, nodes: Nodes, hosts: Hosts, shortcuts: Shortcuts, lifespan: Any) -> None:
-        """`engine`, `nodes`, `hosts` and `shortcuts` are the hub's. `lifespan` opens the hub where this application is
-        served alone, as in `Starlette(lifespan=...)`."""
-        budget = Budget(max(MAX_BODIES_BYTES, engine.config.max_body))
-        routes = [
-            *subscribe.routes(engine),
-            *publish.routes(engine, budget),
-            *connections.routes(nodes, budget),
-            *pool_routes.routes(nodes, budget),
-            *metrics.routes(nodes),
-            *health.routes(engine),
-            *openapi.routes(),
-            *pages.routes(),
-            *demo.routes(engine, budget),
-            *dashboard.routes(),
-        ]
-        origins = {
-            "allow_origins": engine.config.allow_origins,
-            "publish_origins": engine.config.publish_origins,
-        }
-        middleware = [
-            Middleware(KnownHost, hosts=hosts),
-            *([Middleware(CrossOrigin, **origins)] if any(origins.values()) else []),
-            Middleware(QueryLimit),
-            Middleware(SameOrigin, hosts=hosts, **origins),
-        ]
-        super().__init__(routes=routes, middleware=middleware, exception_handlers=errors.handlers, lifespan=lifespan)
+    def __init__(
+        self, surface: Surface, engine: Engine, nodes: Nodes, hosts: Hosts, budget: Budget, door: Door, lifespan: Any
+    ) -> None:
+        """`engine`, `nodes`, `hosts` and `budget` are the hub's, `door` is the way into this application. `lifespan`
+        opens the hub where it is served alone, as in `Starlette(lifespan=...)`."""
+        super().__init__(
+            routes=_routes(surface, engine, nodes, budget, door),
+            middleware=_middleware(engine.config, hosts),
+            exception_handlers=errors.handlers,
+            lifespan=lifespan,
+        )
+        self.surface = surface
+        """Whom it is for."""
+        self.hosts = hosts
+        """The names under which it may be reached."""
+        self.shortcuts = Shortcuts(engine, hosts, door)
+        """Plain requests that need no middleware and no route."""
         self._engine = engine
-        self._shortcuts = shortcuts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the lifespan."""
         plain = scope["type"] == "http" and scope["method"] == "GET"
-        visit = self._shortcuts.subscription(scope) if plain else None
+        visit = self.shortcuts.subscription(scope) if plain else None
         if visit is None:
             await super().__call__(scope, receive, send)
         else:
             await EventStream(self._engine, visit)(scope, receive, send)
+
+
+def _routes(surface: Surface, engine: Engine, nodes: Nodes, budget: Budget, door: Door) -> list[BaseRoute]:
+    found = [
+        *subscribe.routes(engine, door),
+        *health.routes(engine, explained=surface is not Surface.WORLD),
+        *openapi.routes(),
+        *pages.routes(),
+    ]
+    if surface is not Surface.ADMIN:
+        found += [*publish.routes(engine, budget, door), *connections.message_routes(nodes, budget)]
+    if surface is not Surface.WORLD:
+        found += [
+            *connections.routes(nodes, door),
+            *pool_routes.routes(nodes, budget, door),
+            *metrics.routes(nodes, door),
+            *dashboard.routes(),
+        ]
+    if surface is Surface.DEVELOPMENT:
+        found += demo.routes(engine, budget, door)
+    return found
+
+
+def _middleware(config: HubConfig, hosts: Hosts) -> list[Middleware]:
+    origins = {"allow_origins": config.allow_origins, "publish_origins": config.publish_origins}
+    return [
+        Middleware(KnownHost, hosts=hosts),
+        *([Middleware(CrossOrigin, **origins)] if any(origins.values()) else []),
+        Middleware(QueryLimit),
+        Middleware(SameOrigin, hosts=hosts, **origins),
+    ]

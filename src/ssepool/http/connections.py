@@ -9,11 +9,14 @@ import msgspec
 from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from ssepool.config import KiB
 from ssepool.core.bans import KICK_SECONDS
+from ssepool.core.grant import Grant
 from ssepool.core.topics import shown
+from ssepool.http.access.door import Door
+from ssepool.http.access.entrance import Entrance, guarded
 from ssepool.http.body import JSON, decode, media_type, read_body
 from ssepool.http.budget import Budget
 from ssepool.http.depth import TOO_DEEP, is_too_deep
@@ -47,26 +50,35 @@ class ConnectionList(msgspec.Struct):
     missing: Annotated[list[str], Meta(description="Nodes that did not answer: theirs are not among them.")]
 
 
-def routes(nodes: Nodes, budget: Budget) -> list[BaseRoute]:
-    """GET /connections, GET and DELETE /connections/{id}, and POST /connections/{id}/messages, for all nodes. Bodies
-    count in `budget`."""
+def routes(nodes: Nodes, door: Door) -> list[BaseRoute]:
+    """GET /connections, GET and DELETE /connections/{id}, for all nodes."""
 
-    async def list_connections(request: Request) -> Response:
+    async def list_connections(request: Request, grant: Grant) -> Response:
         page, missing = await nodes.connections(_wanted(read_query(request, *PARAMETERS)))
         following = page.connections[-1].id if page.more else None
         return JSONReply(ConnectionList(page.connections, following, missing))
 
-    async def get(request: Request) -> Response:
+    async def get(request: Request, grant: Grant) -> Response:
         read_query(request)
         id = request.path_params["id"]
         return JSONReply(_there(id, await nodes.connection(id)))
 
-    async def kick(request: Request) -> Response:
+    async def kick(request: Request, grant: Grant) -> Response:
         query = read_query(request, "seconds")
         id = request.path_params["id"]
         apart = seconds("seconds", query.get("seconds", str(KICK_SECONDS)), maximum=MAX_KICK_SECONDS)
         _there(id, await nodes.kick(id, apart) or None)
         return Response(status_code=204)
+
+    return [
+        guarded(door, "/connections", list_connections, methods=["GET"], needs="connections"),
+        guarded(door, "/connections/{id}", get, methods=["GET"], needs="connections"),
+        guarded(door, "/connections/{id}", kick, methods=["DELETE"], needs="kick"),
+    ]
+
+
+def message_routes(nodes: Nodes, budget: Budget) -> list[BaseRoute]:
+    """POST /connections/{id}/messages, for all nodes. Bodies count in `budget`."""
 
     async def message(request: Request) -> Response:
         query = read_query(request, "token")
@@ -80,12 +92,7 @@ def routes(nodes: Nodes, budget: Budget) -> list[BaseRoute]:
         _check(id, await nodes.receive(id, token, data))  # the client may have left while the body came
         return JSONReply({"accepted": True}, 202)
 
-    return [
-        Route("/connections", list_connections, methods=["GET"]),
-        Route("/connections/{id}", get, methods=["GET"]),
-        Route("/connections/{id}", kick, methods=["DELETE"]),
-        Route("/connections/{id}/messages", message, methods=["POST"]),
-    ]
+    return [Entrance("/connections/{id}/messages", message, methods=["POST"], needs="connection")]
 
 
 def _there(id: str, found: Any) -> Any:

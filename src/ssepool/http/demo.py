@@ -12,12 +12,14 @@ import msgspec
 from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from ssepool.config import KiB
 from ssepool.core.event import Event
 from ssepool.core.topics import shown
 from ssepool.errors import SSEPoolError
+from ssepool.http.access.door import Door
+from ssepool.http.access.entrance import Entrance, grant_of
 from ssepool.http.body import JSON, decode, media_type, read_body
 from ssepool.http.budget import Budget
 from ssepool.http.errors import APIError
@@ -57,11 +59,12 @@ START_DECODER = msgspec.json.Decoder(Start)
 """Reads the body of POST /demo/jobs."""
 
 
-def routes(engine: Engine, budget: Budget) -> list[BaseRoute]:
+def routes(engine: Engine, budget: Budget, door: Door) -> list[BaseRoute]:
     """GET /demo, the page, the files that it loads, and POST /demo/jobs, whose bodies count in `budget`."""
     jobs = Jobs(engine)
 
     async def start(request: Request) -> Response:
+        door.check_may_publish(await grant_of(door, request, "publish"))
         read_query(request)
         media_type(request, JSON)
         async with read_body(request, MAX_BODY_BYTES, budget) as body:
@@ -76,7 +79,7 @@ def routes(engine: Engine, budget: Budget) -> list[BaseRoute]:
         file_route("/demo", "demo.html"),
         file_route("/demo/demo.css", "demo.css"),
         file_route("/demo/demo.js", "demo.js"),
-        Route("/demo/jobs", start, methods=["POST"]),
+        Entrance("/demo/jobs", start, methods=["POST"], needs="publish"),
     ]
 
 

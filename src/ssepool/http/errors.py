@@ -17,7 +17,7 @@ from starlette.types import ExceptionHandler
 
 from ssepool.core.refusal import DEFECT, refusal_body, status_and_code
 from ssepool.core.topics import shown
-from ssepool.errors import SSEPoolError
+from ssepool.errors import AccessDenied, BadCredentials, SSEPoolError, Unauthorized
 from ssepool.http.reply import JSONReply
 
 
@@ -40,7 +40,19 @@ def translate(error: SSEPoolError) -> APIError:
     """The refusal for an error of the package. The message of an error that is in no table stays inside the hub."""
     status, code = status_and_code(error)
     message = "the hub could not do what was asked" if (status, code) == DEFECT else str(error)
-    return APIError(status, code, message)
+    return APIError(status, code, message, challenge(error))
+
+
+def challenge(error: SSEPoolError) -> dict[str, str] | None:
+    """The header field that goes with a refusal for want of rights (RFC 6750, section 3): without a word on what is
+    wrong if nothing was presented, and otherwise without one on why it does not count."""
+    if not isinstance(error, AccessDenied):
+        return None
+    if isinstance(error, Unauthorized):
+        word = "invalid_token" if error.presented else None
+    else:
+        word = "invalid_request" if isinstance(error, BadCredentials) else "insufficient_scope"
+    return {"WWW-Authenticate": 'Bearer realm="ssepool"' + (f', error="{word}"' if word else "")}
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

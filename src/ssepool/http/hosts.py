@@ -24,7 +24,7 @@ _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\[\]:/?#@\s]+?)\.?)(?::[0-9]*)?")
 
 
 class Hosts:
-    """Which values of `Host` are allowed: addresses, the names of loopback, and the names of `HubConfig.allowed_hosts`.
+    """Which values of `Host` are allowed: addresses, the names of loopback, and `AccessConfig.allowed_hosts`.
 
     An address cannot be made to point elsewhere, and what ends in `.localhost` nobody owns (RFC 6761, 6.3).
     """

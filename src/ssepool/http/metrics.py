@@ -7,20 +7,23 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
+from ssepool.core.grant import Grant
 from ssepool.core.report import NodeReport
 from ssepool.core.states import PoolState, SlotState
+from ssepool.http.access.door import Door
+from ssepool.http.access.entrance import guarded
 from ssepool.runtime.cluster.nodes import Nodes
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
 
-def routes(nodes: Nodes) -> list[BaseRoute]:
+def routes(nodes: Nodes, door: Door) -> list[BaseRoute]:
     """GET /metrics."""
 
-    async def metrics(request: Request) -> Response:
+    async def metrics(request: Request, grant: Grant) -> Response:
         # Imported at the first request: a hub without a Prometheus does not pay for it.
         from prometheus_client import CollectorRegistry
         from prometheus_client.exposition import choose_encoder
@@ -33,7 +36,7 @@ def routes(nodes: Nodes) -> list[BaseRoute]:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(registry), headers={"Content-Type": content_type, "Cache-Control": "no-store"})
 
-    return [Route("/metrics", metrics, methods=["GET"])]
+    return [guarded(door, "/metrics", metrics, methods=["GET"], needs="metrics")]
 
 
 Metrics = tuple[tuple[str, str, Callable[[NodeReport], float]], ...]

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 from starlette.staticfiles import StaticFiles
+
+from ssepool.http.access.entrance import Entrance
 
 WEB_DIRECTORY = Path(__file__).parent.parent / "web"
 """The directory of all pages, styles and scripts."""
@@ -42,7 +44,7 @@ def routes() -> list[BaseRoute]:
     return [file_route("/ssepool.js", "ssepool.js"), *(file_route(f"/web/{name}", name) for name in SHARED_FILES)]
 
 
-def file_route(path: str, name: str) -> Route:
+def file_route(path: str, name: str) -> Entrance:
     """A route at `path` that sends the file `name` of `web/`, and 304 to a browser that has it already."""
 
     async def get(request: Request) -> Response:
@@ -52,4 +54,4 @@ def file_route(path: str, name: str) -> Route:
             response.headers["Content-Type"] = MEDIA_TYPES[Path(name).suffix]
         return response
 
-    return Route(path, get, methods=["GET"])
+    return Entrance(path, get, methods=["GET"], needs="nothing")

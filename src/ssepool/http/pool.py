@@ -8,11 +8,14 @@ import msgspec
 from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from ssepool.config import KiB, PoolConfig
+from ssepool.core.grant import Grant
 from ssepool.core.pool import DRAIN_SECONDS
 from ssepool.core.report import ClusterReport
+from ssepool.http.access.door import Door
+from ssepool.http.access.entrance import guarded
 from ssepool.http.body import JSON, decode, media_type, read_body
 from ssepool.http.budget import Budget
 from ssepool.http.errors import APIError
@@ -58,14 +61,14 @@ DRAIN_DECODER = msgspec.json.Decoder(Drain)
 """Reads the body of POST /pool/drain."""
 
 
-def routes(nodes: Nodes, budget: Budget) -> list[BaseRoute]:
+def routes(nodes: Nodes, budget: Budget, door: Door) -> list[BaseRoute]:
     """GET and PATCH /pool, POST /pool/drain, and GET /cluster. Bodies count in `budget`."""
 
-    async def get(request: Request) -> Response:
+    async def get(request: Request, grant: Grant) -> Response:
         read_query(request)
         return JSONReply(await nodes.here())
 
-    async def resize(request: Request) -> Response:
+    async def resize(request: Request, grant: Grant) -> Response:
         read_query(request)
         media_type(request, JSON)
         async with read_body(request, MAX_BODY_BYTES, budget) as body:
@@ -73,11 +76,11 @@ def routes(nodes: Nodes, budget: Budget) -> list[BaseRoute]:
         await nodes.resize(new.size)
         return JSONReply(await nodes.here())
 
-    async def cluster(request: Request) -> Response:
+    async def cluster(request: Request, grant: Grant) -> Response:
         read_query(request)
         return JSONReply(ClusterReport(*await nodes.reports()))
 
-    async def drain(request: Request) -> Response:
+    async def drain(request: Request, grant: Grant) -> Response:
         read_query(request)
         async with read_body(request, MAX_BODY_BYTES, budget) as body:
             order = _drain_order(request, body)
@@ -85,10 +88,10 @@ def routes(nodes: Nodes, budget: Budget) -> list[BaseRoute]:
         return JSONReply({"draining": True, "seconds": order.seconds}, 202)
 
     return [
-        Route("/pool", get, methods=["GET"]),
-        Route("/pool", resize, methods=["PATCH"]),
-        Route("/pool/drain", drain, methods=["POST"]),
-        Route("/cluster", cluster, methods=["GET"]),
+        guarded(door, "/pool", get, methods=["GET"], needs="metrics"),
+        guarded(door, "/pool", resize, methods=["PATCH"], needs="pool"),
+        guarded(door, "/pool/drain", drain, methods=["POST"], needs="pool"),
+        guarded(door, "/cluster", cluster, methods=["GET"], needs="metrics"),
     ]
 
 

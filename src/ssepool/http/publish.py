@@ -11,11 +11,14 @@ import msgspec
 from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from ssepool.core.event import MAX_ID_BYTES, MAX_RETRY_MILLISECONDS, MAX_TYPE_CHARACTERS, Event
+from ssepool.core.grant import Grant
 from ssepool.core.topics import MAX_NAME_CHARACTERS, OWN_TOPICS, shown
 from ssepool.errors import EventTooLarge, InvalidEvent, InvalidTopic, SSEPoolError
+from ssepool.http.access.door import Door
+from ssepool.http.access.entrance import Entrance, grant_of
 from ssepool.http.body import JSON, decode, media_type, read_body
 from ssepool.http.budget import Budget
 from ssepool.http.depth import TOO_DEEP, is_too_deep
@@ -74,7 +77,10 @@ class Incoming(msgspec.Struct, forbid_unknown_fields=True, gc=False, kw_only=Tru
         Meta(description=f"Visible ASCII, at most {MAX_ID_BYTES} bytes; without it the hub makes one."),
     ] = None
     retry: Annotated[_Retry | None, Meta(description="Milliseconds.")] = None
-    private: Annotated[bool, Meta(description="Only for clients with that right.")] = False
+    private: Annotated[
+        bool | None,
+        Meta(description="Only for clients with that right; true unless the publisher may publish to everybody."),
+    ] = None
 
 
 EVENT_FIELDS = Incoming.__struct_fields__
@@ -87,24 +93,28 @@ LINE_DECODER = msgspec.json.Decoder(Incoming)
 """Reads one line of NDJSON."""
 
 
-def routes(engine: Engine, budget: Budget) -> list[BaseRoute]:
+def routes(engine: Engine, budget: Budget, door: Door) -> list[BaseRoute]:
     """POST /events. A body counts in `budget` until its events are published."""
 
     async def publish(request: Request) -> Response:
+        grant = await grant_of(door, request, "publish")
+        door.check_may_publish(grant)
         read_query(request)
         kind = media_type(request, JSON, NDJSON, FORM)
         async with read_body(request, engine.config.max_body, budget) as body:
-            return JSONReply({"ids": await _publish(engine, _batch(kind, body))}, 201)
+            return JSONReply({"ids": await _publish(engine, door, grant, _batch(kind, body))}, 201)
 
-    return [Route(PATH, publish, methods=["POST"])]
+    return [Entrance(PATH, publish, methods=["POST"], needs="publish")]
 
 
-async def _publish(engine: Engine, batch: Sequence[Incoming]) -> list[str]:
+async def _publish(engine: Engine, door: Door, grant: Grant, batch: Sequence[Incoming]) -> list[str]:
     events: list[Event] = []
     for start in range(0, len(batch), SLICE_EVENTS):
         if start:
             await asyncio.sleep(0)
-        events += _events(batch, start)
+        made = _events(batch, start, grant)
+        door.check_publishable(made, grant)
+        events += made
     try:
         return await engine.publish_many(events)
     except EventTooLarge as error:
@@ -112,8 +122,10 @@ async def _publish(engine: Engine, batch: Sequence[Incoming]) -> list[str]:
         raise APIError(413, "event_too_large", f"events[{sizes.index(max(sizes))}]: {error}") from None
 
 
-def publish_nowait(engine: Engine, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Reply | None:
-    """Publish the events of a plain request to `PATH`, and return its answer.
+def publish_nowait(
+    engine: Engine, door: Door, grant: Grant, headers: Iterable[tuple[bytes, bytes]], body: bytes
+) -> Reply | None:
+    """Publish the events of a plain request to `PATH`, whose grant is known, and return its answer.
 
     None if that would take time, if something is wrong, or if the request is not plain. Then nothing has been done, and
     the request is the route's: it waits where it must, and its refusals give the reason. The names of `headers` are in
@@ -129,7 +141,11 @@ def publish_nowait(engine: Engine, headers: Iterable[tuple[bytes, bytes]], body:
         return None
     try:
         batch = _batch(kind, body)
-        ids = engine.try_publish(_events(batch, 0)) if len(batch) <= SLICE_EVENTS else None
+        if len(batch) > SLICE_EVENTS:
+            return None
+        events = _events(batch, 0, grant)
+        door.check_publishable(events, grant)
+        ids = engine.try_publish(events)
     except (SSEPoolError, APIError):
         return None
     return None if ids is None else (201, JSON_HEADERS, msgspec.json.encode({"ids": ids}))
@@ -150,12 +166,14 @@ def _batch(kind: str, body: bytes) -> Sequence[Incoming]:
     return batch
 
 
-def _events(batch: Sequence[Incoming], start: int) -> list[Event]:
-    """The slice of a batch that begins at `start`, as events. Raises `APIError`, which names the first bad event."""
+def _events(batch: Sequence[Incoming], start: int, grant: Grant) -> list[Event]:
+    """The slice of a batch that begins at `start`, as events of whoever has this grant. Raises `APIError`, which names
+    the first bad event."""
     events: list[Event] = []
+    private = "public" not in grant.publish_parts
     try:
         for new in batch[start : start + SLICE_EVENTS]:
-            events.append(_make(new))
+            events.append(_make(new, private))
     except (SSEPoolError, APIError):
         # The bad event is made once more, under its name. Good batches, nearly all, do not pay for names.
         place = start + len(events)
@@ -167,7 +185,7 @@ def _events(batch: Sequence[Incoming], start: int) -> list[Event]:
 def _event(new: Incoming, name: str) -> Event:
     """Make an event. Raises `APIError`, with `name` as the event's name in the message."""
     try:
-        return _make(new)
+        return _make(new, private=True)
     except (InvalidEvent, InvalidTopic) as error:
         refused = translate(error)
     except APIError as error:
@@ -176,8 +194,11 @@ def _event(new: Incoming, name: str) -> Event:
     raise APIError(refused.status_code, refused.code, f"{name}.{refused.detail}")
 
 
-def _make(new: Incoming) -> Event:
-    """The event that a publisher wrote. Raises `APIError` (400 or 403), `InvalidEvent` or `InvalidTopic`."""
+def _make(new: Incoming, private: bool) -> Event:
+    """The event that a publisher wrote; `private` where it does not say.
+
+    Raises `APIError` (400 or 403), `InvalidEvent` or `InvalidTopic`.
+    """
     topics = new.topics
     if topics is None:
         if new.topic is None:
@@ -194,7 +215,7 @@ def _make(new: Incoming) -> Event:
     data = new.data
     if data.__class__ is not str:
         data = _encode(data)
-    return Event(data, topics, new.type, new.id, new.retry, new.private)
+    return Event(data, topics, new.type, new.id, new.retry, private if new.private is None else new.private)
 
 
 def _encode(data: Any) -> str:
@@ -262,5 +283,5 @@ def _from_form(body: bytes) -> Incoming:
         type=values.get("type") or None,
         id=values.get("id") or None,
         retry=int(retry) if retry else None,
-        private=private in TRUE_WORDS,
+        private=private in TRUE_WORDS if private else None,
     )

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from starlette.exceptions import HTTPException
+
 from ssepool.core.states import PoolState
 from ssepool.core.visit import Visit
 from ssepool.errors import SSEPoolError
 from ssepool.http import publish, subscribe
-from ssepool.http.errors import APIError
+from ssepool.http.access.asking import Asking
+from ssepool.http.access.door import Door
 from ssepool.http.hosts import Hosts
 from ssepool.http.query import MAX_QUERY_BYTES
 from ssepool.runtime.engine import Engine
@@ -23,10 +26,11 @@ from ssepool.runtime.handover import Reply
 class Shortcuts:
     """The shortcuts of one hub. Its application uses them, and so does the server in front of that application."""
 
-    def __init__(self, engine: Engine, hosts: Hosts) -> None:
-        """`engine` and `hosts` are the hub's."""
+    def __init__(self, engine: Engine, hosts: Hosts, door: Door) -> None:
+        """`engine` and `hosts` are the hub's; `door` is that of the application."""
         self._engine = engine
         self._hosts = hosts
+        self._door = door
 
     def publication(self, url: bytes, headers: list[tuple[bytes, bytes]], body: bytes) -> Reply | None:
         """Publish the events of a plain POST to `/events` and return the answer; None: nothing has been done.
@@ -35,7 +39,13 @@ class Shortcuts:
         """
         if url != publish.TARGET or not self._hosts.admits(headers):
             return None
-        return publish.publish_nowait(self._engine, headers, body)
+        door = self._door
+        scope = {"type": "http", "method": "POST", "path": publish.PATH, "query_string": b"", "headers": headers}
+        try:
+            grant = door.at_once(Asking(scope, "publish"))
+        except (HTTPException, SSEPoolError):
+            return None
+        return None if grant is None else publish.publish_nowait(self._engine, door, grant, headers, body)
 
     def subscription(self, scope: Mapping[str, Any]) -> Visit | None:
         """The visit of a GET request, from its ASGI scope; None unless it is a well-formed subscription.
@@ -52,7 +62,10 @@ class Shortcuts:
             return None
         if self._engine.config.allow_origins and any(name == b"origin" for name, _ in scope["headers"]):
             return None
+        engine, door = self._engine, self._door
         try:
-            return subscribe.read_visit(self._engine, scope)
-        except (APIError, SSEPoolError):
+            wish = subscribe.read_wish(scope, allow_regexp=engine.config.allow_regexp)
+            grant = door.at_once(Asking(scope, "subscribe", wish.subscription))
+            return None if grant is None else subscribe.visit_of(engine, door, scope, wish, grant)
+        except (HTTPException, SSEPoolError):
             return None

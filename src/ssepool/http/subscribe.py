@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
 from ssepool.config import KiB
+from ssepool.core.grant import Grant
 from ssepool.core.topics import Subscription, has_regexp, shown
 from ssepool.core.visit import Scope as AnyScope
 from ssepool.core.visit import Visit
+from ssepool.http.access.asking import Asking
+from ssepool.http.access.door import Door
+from ssepool.http.access.entrance import Entrance
 from ssepool.http.depth import TOO_DEEP, is_too_deep
 from ssepool.http.errors import APIError
 from ssepool.http.query import pairs_of
@@ -34,9 +38,9 @@ PARAMETERS = ("topic", "pattern", "last_event_id", "lastEventId", "data")
 """The query parameters of GET /events."""
 
 
-def routes(engine: Engine) -> list[BaseRoute]:
+def routes(engine: Engine, door: Door) -> list[BaseRoute]:
     """GET and HEAD /events."""
-    return [Route(PATH, Subscribe(engine), methods=["GET", "HEAD"])]
+    return [Entrance(PATH, Subscribe(engine, door), methods=["GET", "HEAD"], needs="subscribe")]
 
 
 class Subscribe:
@@ -46,28 +50,44 @@ class Subscribe:
     would stay in memory as long as its stream.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        """`engine` is the hub's."""
+    def __init__(self, engine: Engine, door: Door) -> None:
+        """`engine` is the hub's, `door` the way to its streams."""
         self._engine = engine
+        self._door = door
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Stream to one client. Raises the errors of `read_visit`."""
-        await EventStream(self._engine, read_visit(self._engine, scope))(scope, receive, send)
+        """Stream to one client. Raises the errors of `read_wish` and `visit_of`, and `AccessDenied`."""
+        engine, door = self._engine, self._door
+        wish = read_wish(scope, allow_regexp=engine.config.allow_regexp)
+        grant = await door.grant(Asking(scope, "subscribe", wish.subscription))
+        await EventStream(engine, visit_of(engine, door, scope, wish, grant))(scope, receive, send)
 
 
-def read_visit(engine: Engine, scope: AnyScope) -> Visit:
-    """The visit of a request for the stream, from its ASGI scope. A stranger has no right to private events.
+class Wish(NamedTuple):
+    """What a query asks for. Its patterns have not been compiled."""
 
-    Nothing is compiled for a client that is turned away. Raises `APIError` (400) or `InvalidTopic`.
+    subscription: Subscription
+    """The topics and patterns."""
+    data: Any
+    """The client's own data."""
+
+
+def read_wish(scope: AnyScope, *, allow_regexp: bool) -> Wish:
+    """What a request for the stream asks for, from its ASGI scope. Raises `APIError` (400) or `InvalidTopic`."""
+    query = read_subscription(scope["query_string"], allow_regexp=allow_regexp)
+    return Wish(Subscription.of(query["topic"], query["pattern"], private=False, compiled=False), query["data"])
+
+
+def visit_of(engine: Engine, door: Door, scope: AnyScope, wish: Wish, grant: Grant) -> Visit:
+    """The visit of a request that asks for this and has this grant.
+
+    Nothing is compiled for a client that is turned away. Raises `AccessDenied` or `InvalidTopic`.
     """
-    query = read_subscription(scope["query_string"], allow_regexp=engine.config.allow_regexp)
-    patterns = query["pattern"]
-    subscription = Subscription.of(query["topic"], patterns, private=False, compiled=False)
-    visit = Visit.of(scope, subscription, data=query["data"])
-    if patterns:
+    visit = Visit.of(scope, door.reduce(wish.subscription, grant), grant, data=wish.data)
+    if wish.subscription.patterns:
         visit.stranger = True
         if not is_refused(engine, visit):
-            subscription.compile()
+            wish.subscription.compile()
     return visit
 
 

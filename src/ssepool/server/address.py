@@ -39,12 +39,12 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def check_address(config: ServerConfig) -> None:
-    """Raise `ConfigError` for an address that others can reach, unless `insecure` is set."""
-    if not config.insecure and not is_loopback(config.host):
+def check_address(config: ServerConfig, *, dev: bool) -> None:
+    """Raise `ConfigError` for an address that others can reach, if everything is open there (`dev`)."""
+    if dev and not is_loopback(config.host):
         raise ConfigError(
-            f"host {config.host!r} is not a loopback address, and the hub has no access control yet: whoever reaches "
-            "it may read and publish everything. Put a proxy in front, or say --insecure if that is what you want"
+            f"host {config.host!r} is not a loopback address, and --dev opens everything to whoever reaches it; "
+            "without --dev the hub listens anywhere, and settings say who may do what (docs/access.md)"
         )
 
 

@@ -14,6 +14,7 @@ import uvicorn
 
 from ssepool.config import ServerConfig
 from ssepool.core.frames import Dialect
+from ssepool.http.app import HubApp
 from ssepool.http.shortcuts import Shortcuts
 from ssepool.hub import Hub
 from ssepool.runtime.admission.admission import admit_nowait
@@ -48,19 +49,20 @@ class Server:
         listener: socket.socket | None = None,
         balance: Balance | None = None,
     ) -> None:
-        """`app` is `hub.app`, or an application that the hub is part of. `on_started` is called with the server's URL
-        once it takes connections. A worker accepts on the `listener` that it shares with the others, as its `balance`
-        with them says. `hub.app` turns requests for names that are not allowed away (`HubConfig.allowed_hosts`).
+        """`app` is one of the hub's own, or an application that the hub is part of. `on_started` is called with the
+        server's URL once it takes connections. A worker accepts on the `listener` that it shares with the others, as
+        its `balance` with them says. An application of the hub turns requests for names away that are not allowed
+        (`AccessConfig.allowed_hosts`).
 
-        Raises `ConfigError` for an address other than loopback unless the configuration says `insecure`.
+        Raises `ConfigError` for an address other than loopback with `hub.dev_app`.
         """
         self.hub = hub
         """What is served."""
         self.config = config or ServerConfig()
         """The settings."""
-        check_address(self.config)
+        check_address(self.config, dev=app is hub.dev_app)
         # Another application decides by itself what is answered under which name and path.
-        shortcuts = hub.parts.shortcuts if app is hub.app else None
+        shortcuts = app.shortcuts if isinstance(app, HubApp) else None
         if shortcuts is not None:
             hub.parts.hosts.enforce(self.config.host)
         self._uvicorn = _Uvicorn(
@@ -81,6 +83,11 @@ class Server:
         finally:
             log.removeFilter(repeats)
             listener.close()
+
+
+def surface(hub: Hub, config: ServerConfig) -> HubApp:
+    """The application that a stand-alone hub serves. Raises `ConfigError` if nothing says who may do what."""
+    return hub.dev_app if config.dev else hub.app
 
 
 def _uvicorn_config(app: Callable[..., Any], config: ServerConfig, shortcuts: Shortcuts | None) -> uvicorn.Config:

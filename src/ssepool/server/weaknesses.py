@@ -24,7 +24,7 @@ def weaknesses(hub: HubConfig, server: ServerConfig, file: Path | None = None) -
     """What is weak in these settings, of which some were read from a file."""
     if not is_loopback(server.host):
         yield from _open_to_others(hub, server)
-    if "*" in hub.allowed_hosts:
+    if "*" in hub.access.allowed_hosts:
         yield Weakness(
             "allowed_hosts", "every name is answered to, so a page of any site may point its name here; name them"
         )
@@ -45,11 +45,6 @@ def weaknesses(hub: HubConfig, server: ServerConfig, file: Path | None = None) -
 
 
 def _open_to_others(hub: HubConfig, server: ServerConfig) -> Iterator[Weakness]:
-    yield Weakness(
-        "host",
-        f"{server.host} is reached by others, and there is no access control: whoever reaches it may read, publish and "
-        "administer; listen on 127.0.0.1 behind a proxy that decides who may pass",
-    )
     if hub.pool.max_per_ip is None:
         sensible = max(20, hub.pool.size // 20)
         yield Weakness("max_per_ip", f"one address may take every slot and every place in the queue; try {sensible}")

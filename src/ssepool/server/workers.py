@@ -14,7 +14,7 @@ from ssepool.errors import ConfigError
 from ssepool.hub import Hub
 from ssepool.runtime.cluster.nodes import share
 from ssepool.server.address import check_address, listen, url_of
-from ssepool.server.server import Server
+from ssepool.server.server import Server, surface
 from ssepool.server.supervisor import Supervisor, Worker
 
 Work = Callable[[Worker, HubConfig, ServerConfig], None]
@@ -27,7 +27,7 @@ def supervise(
     """Run the workers until SIGTERM or SIGINT, and return the exit code. `on_started` is called with the URL once all
     take connections. Raises `ConfigError` for settings that will not do with several workers."""
     check(hub_config, server_config)
-    check_address(server_config)
+    check_address(server_config, dev=server_config.dev)
     listener = listen(server_config, hub_config.pool.ack_timeout)
     url = url_of(listener)
     try:
@@ -74,7 +74,8 @@ def work(worker: Worker, hub_config: HubConfig, server_config: ServerConfig) -> 
         asyncio.get_running_loop().add_reader(parent.sentinel, os.kill, os.getpid(), signal.SIGTERM)
         engine.tasks.start(tell_ready())
 
-    Server(hub, hub.app, server_config, on_started=started, listener=worker.listener, balance=worker.balance).run()
+    app = surface(hub, server_config)
+    Server(hub, app, server_config, on_started=started, listener=worker.listener, balance=worker.balance).run()
 
 
 def pool_of(worker: Worker, pool: PoolConfig) -> PoolConfig:

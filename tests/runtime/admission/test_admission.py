@@ -15,6 +15,7 @@ from parts import QUIET, TO_NEWS, Applicant, Paper, bound, connection_of, delive
 from ssepool.config import HubConfig, PoolConfig
 from ssepool.core.event import Event
 from ssepool.core.frames import COMPLETED_ID, DIALECT, Dialect
+from ssepool.core.grant import STRANGER, Grant
 from ssepool.core.refusal import reason_code
 from ssepool.core.slot import NEVER, Slot
 from ssepool.core.states import Reason, SlotState
@@ -143,9 +144,9 @@ async def test_who_waits_is_refused_when_the_pool_closes(end: Callable[[Any], An
 @in_virtual_time
 async def test_who_may_not_wait_is_told_at_once(settings: dict[str, Any], message: str) -> None:
     async with pool_of(**settings) as engine:
-        with SlotRequest(engine.pool, news(ip="192.0.2.7", user="ada"), engine.now):
+        with SlotRequest(engine.pool, visitor(), engine.now):
             with pytest.raises(PoolFull, match=message):
-                SlotRequest(engine.pool, news(ip="192.0.2.7", user="ada"), engine.now)
+                SlotRequest(engine.pool, visitor(), engine.now)
             assert len(engine.pool.waiting) == 0
 
 
@@ -335,16 +336,16 @@ def test_nobody_takes_no_slot_and_is_told_nothing() -> None:
 @in_virtual_time
 async def test_who_has_everything_or_was_kicked_is_to_stay_away() -> None:
     async with pool_of() as engine:
-        kicked = news(user="kicked")
+        kicked = news(grant=Grant(subject="kicked"))
         engine.bans.add(kicked.fingerprint, engine.now() + 30)
         table = [
-            (news(), False),
+            (news(grant=STRANGER), False),
             (news(last_event_id=COMPLETED_ID), True),
             (news(last_event_id="x", source=Source(last="x")), True),
             (news(last_event_id="y", source=Source(last="x")), False),
             (news(source=Source()), False),
             (kicked, True),
-            (news(user="another"), False),
+            (news(grant=Grant(subject="another")), False),
         ]
         for visit, expected in table:
             assert (visit, is_to_stay_away(engine, visit)) == (visit, expected)
@@ -357,7 +358,7 @@ async def test_who_would_be_turned_away_is_refused() -> None:
     async with pool_of(1, max_patterns=0) as engine:
         assert not is_refused(engine, news())
         assert is_refused(engine, news(last_event_id=COMPLETED_ID))
-        wild = Visit(subscription=Subscription.of(patterns=["*"]))
+        wild = Visit(grant=STRANGER, subscription=Subscription.of(patterns=["*"]))
         assert not is_refused(engine, wild)  # the application chose it
         wild.stranger = True
         assert is_refused(engine, wild)
@@ -408,7 +409,7 @@ def as_it_is(engine: Engine) -> None:
 
 
 def visitor(**fields: Any) -> Visit:
-    return Visit(**{"subscription": TO_NEWS, "ip": "192.0.2.7", "user": "ada", **fields})
+    return Visit(**{"grant": Grant(subject="ada"), "subscription": TO_NEWS, "ip": "192.0.2.7", **fields})
 
 
 @takes_sockets

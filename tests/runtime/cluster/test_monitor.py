@@ -12,6 +12,7 @@ import pytest
 
 from parts import Applicant, Paper, opened, report_of, running
 from ssepool.core.decoder import Decoder
+from ssepool.core.grant import STRANGER
 from ssepool.core.pool import Pool
 from ssepool.core.report import Node, NodeReport
 from ssepool.core.topics import Subscription
@@ -47,7 +48,7 @@ class Watched:
         return [mine, report_of(self.pool, node="b")], self.missing
 
     async def listener(self, topic: str = TOPIC) -> Paper:
-        return (await opened(self.engine, Visit(subscription=Subscription.of([topic]))))[0]
+        return (await opened(self.engine, Visit(grant=STRANGER, subscription=Subscription.of([topic]))))[0]
 
 
 @contextlib.asynccontextmanager

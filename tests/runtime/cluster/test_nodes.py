@@ -16,6 +16,7 @@ from channel import Channel, Port, member, met
 from channel import opened as opened_nodes
 from parts import QUIET, connection_of, opened, running
 from ssepool.config import HubConfig
+from ssepool.core.grant import Grant
 from ssepool.core.pool import Pool
 from ssepool.core.report import merged
 from ssepool.core.states import PoolState, Reason
@@ -64,7 +65,7 @@ def is_answer(message: Message, name: str) -> bool:
 
 
 def visit_of(user: str) -> Visit:
-    return Visit(subscription=Subscription.of(["news"]), user=user, ip="127.0.0.1")
+    return Visit(grant=Grant(subject=user), subscription=Subscription.of(["news"]), ip="127.0.0.1")
 
 
 @contextlib.asynccontextmanager

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from parts import Paper, bound, connection_of, opened, running
+from ssepool.core.grant import Grant
 from ssepool.core.states import Reason
 from ssepool.core.topics import Subscription
 from ssepool.core.visit import Visit
@@ -41,8 +42,8 @@ WANTED: dict[str, tuple[dict[str, Any], list[int]]] = {
 }
 
 
-def visit(*, topics: Any = ("news",), patterns: Any = (), **fields: Any) -> Visit:
-    return Visit(subscription=Subscription.of(topics, patterns), **fields)
+def visit(*, topics: Any = ("news",), patterns: Any = (), user: str | None = None, **fields: Any) -> Visit:
+    return Visit(grant=Grant(subject=user), subscription=Subscription.of(topics, patterns), **fields)
 
 
 async def filled(engine: Engine, count: int, **fields: Any) -> list[Link]:

@@ -12,6 +12,7 @@ import pytest
 from parts import TO_NEWS, Streams, delivered, running, until
 from ssepool.config import HubConfig, PoolConfig
 from ssepool.core.event import Event
+from ssepool.core.grant import STRANGER
 from ssepool.core.states import LinkState, Reason
 from ssepool.core.topics import Subscription
 from ssepool.core.visit import Visit
@@ -280,7 +281,7 @@ class Client:
         self.takes.set()
         self.received = b""
         self.scope: dict[str, Any] = {"type": "http", "method": "GET", "headers": [], "query_string": b""}
-        self.response = EventStream(engine, Visit.of(self.scope, Subscription.of(["news"]), data=data))
+        self.response = EventStream(engine, Visit.of(self.scope, Subscription.of(["news"]), STRANGER, data=data))
         self.task = asyncio.create_task(self.response(self.scope, self.receive, self.send))
 
     async def receive(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from parts import bound, connection_of, running
 from ssepool.brokers.memory import MemoryBroker
 from ssepool.config import HubConfig, PoolConfig
 from ssepool.core.event import Event
+from ssepool.core.grant import STRANGER
 from ssepool.core.states import LinkState, Reason
 from ssepool.core.topics import Subscription
 from ssepool.core.visit import Visit
@@ -81,7 +82,7 @@ class Costly(Link):
 
 async def opened(engine: Engine, clock: Clock, topic: str, *, cost: float, last_event_id: str | None = None) -> Costly:
     """A client that has its stream."""
-    visit = Visit(subscription=Subscription.of(["news", topic]), last_event_id=last_event_id)
+    visit = Visit(grant=STRANGER, subscription=Subscription.of(["news", topic]), last_event_id=last_event_id)
     link = Costly(engine, clock, cost)
     bound(engine, link, visit)
     await welcome(engine, connection_of(link), link, visit)
@@ -211,7 +212,7 @@ class AsgiStream:
             "query_string": b"",
         }
         self.scope = scope
-        self.response = EventStream(engine, Visit.of(scope, Subscription.of(["news"])))
+        self.response = EventStream(engine, Visit.of(scope, Subscription.of(["news"]), STRANGER))
         self.clock = clock
         self.left = asyncio.Event()
         self.events = 0

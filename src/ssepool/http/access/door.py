@@ -1,0 +1,117 @@
+"""Door: where every request is given its grant, and is turned away without one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+from typing import Final, Literal, Protocol
+
+from ssepool.core.event import Event
+from ssepool.core.grant import STRANGER, AdminPart, Grant, check_publishable, effect
+from ssepool.core.rights import NOTHING, Rights
+from ssepool.core.topics import Subscription
+from ssepool.errors import AccessDenied, Forbidden, Unauthorized
+from ssepool.http.access.asking import Asking
+
+
+class _Later(Enum):
+    LATER = "later"
+
+
+LATER: Final = _Later.LATER
+"""The answer of a source that has to wait for something."""
+
+
+class Source(Protocol):
+    """Where grants come from: tokens, a function of the application, an answer of another server."""
+
+    def at_once(self, asking: Asking) -> Grant | Literal[_Later.LATER] | None:
+        """The grant of this request; None if it has none from here, `LATER` if it takes time to know. Raises
+        `AccessDenied` if the request presents something to this source that does not count."""
+
+    async def in_time(self, asking: Asking) -> Grant | None:
+        """As `at_once`, and waits where that would say `LATER`."""
+
+
+class Door:
+    """Asks its sources in order; the first that knows of a grant decides. Who has none is nobody, and may read what is
+    public."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source] = (),
+        public: Rights = NOTHING,
+        *,
+        wall_clock: Callable[[], float],
+        revoked: Callable[[Grant], bool] = lambda grant: False,
+    ) -> None:
+        """`public` is what everybody may read, `wall_clock` the time in seconds since the epoch, and `revoked` tells
+        whether a grant has been taken back."""
+        self.public = public
+        """What everybody may read."""
+        self._sources = sources
+        self._wall_clock = wall_clock
+        self._revoked = revoked
+
+    def at_once(self, asking: Asking) -> Grant | None:
+        """The grant of a request; None if it takes time to know. Raises `AccessDenied`, and what a source raises."""
+        for source in self._sources:
+            found = source.at_once(asking)
+            if found is LATER:
+                return None
+            if found is not None:
+                return self._checked(found)
+        return self._nobody(asking)
+
+    async def grant(self, asking: Asking) -> Grant:
+        """The grant of a request. Raises as `at_once`."""
+        for source in self._sources:
+            found = source.at_once(asking)
+            if found is LATER:
+                found = await source.in_time(asking)
+            if found is not None:
+                return self._checked(found)
+        return self._nobody(asking)
+
+    def _checked(self, grant: Grant) -> Grant:
+        if grant.expires_at is not None and grant.expires_at <= self._wall_clock():
+            raise Unauthorized("the grant has run out", presented=True)
+        if self._revoked(grant):
+            raise Unauthorized("the grant has been revoked", presented=True)
+        return grant
+
+    def _nobody(self, asking: Asking) -> Grant:
+        if "authorization" in asking.headers:
+            raise Unauthorized("the credentials do not count here", presented=True)
+        return STRANGER
+
+    # What a grant is needed for. Who has no credentials is told to present some.
+
+    def reduce(self, wanted: Subscription, grant: Grant) -> Subscription:
+        """What a client with this grant is given of what it wants; see `effect`. Raises `AccessDenied`."""
+        try:
+            return effect(wanted, grant, self.public)
+        except Forbidden as error:
+            raise _refusal(grant, error) from None
+
+    def check_publishable(self, events: Iterable[Event], grant: Grant) -> None:
+        """Raise `AccessDenied` unless the grant allows to publish all of these events."""
+        try:
+            for event in events:
+                check_publishable(event, grant)
+        except Forbidden as error:
+            raise _refusal(grant, error) from None
+
+    def check_may_publish(self, grant: Grant) -> None:
+        """Raise `AccessDenied` unless the grant allows to publish anything: asked before a body is read."""
+        if not grant.publish:
+            raise _refusal(grant, Forbidden("this grant has no right to publish"))
+
+    def check_may_administer(self, part: AdminPart, grant: Grant) -> None:
+        """Raise `AccessDenied` unless the grant has this part of administration."""
+        if not grant.may_administer(part):
+            raise _refusal(grant, Forbidden(f"this grant has no right to {part}"))
+
+
+def _refusal(grant: Grant, error: Forbidden) -> AccessDenied:
+    return Unauthorized("this takes credentials") if grant is STRANGER else error

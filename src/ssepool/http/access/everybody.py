@@ -1,0 +1,45 @@
+"""Everybody: all rights for whoever reaches the hub, where the way to it is guarded otherwise."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from ssepool.core.grant import ANYBODY, Grant
+from ssepool.errors import Forbidden
+from ssepool.http.access.asking import Asking
+
+PROXY_FIELDS = frozenset({b"forwarded", b"via"})
+"""Header fields that a request gets on its way through a proxy, beside those that begin with `X-Forwarded-`."""
+
+
+class Everybody:
+    """A source: grants everything, to each request that reaches it."""
+
+    def at_once(self, asking: Asking) -> Grant:
+        """See `Source`."""
+        return ANYBODY
+
+    async def in_time(self, asking: Asking) -> Grant:
+        """See `Source`."""
+        return ANYBODY
+
+
+class Developer(Everybody):
+    """As `Everybody`, for programs of this machine alone: with a proxy on it the whole world comes from loopback, so
+    what came through one is turned away."""
+
+    def at_once(self, asking: Asking) -> Grant:
+        """See `Source`. Raises `Forbidden`."""
+        if asking.ip is not None and not _is_loopback(asking.ip):
+            raise Forbidden(f"a hub that is open for development answers to this machine alone, not to {asking.ip}")
+        for name, _ in asking.scope["headers"]:
+            if name in PROXY_FIELDS or name.startswith(b"x-forwarded-"):
+                raise Forbidden("a hub that is open for development answers to nobody behind a proxy")
+        return ANYBODY
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host in ("", "localhost", "testclient")  # a Unix socket's peer; test clients of frameworks
