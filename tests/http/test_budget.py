@@ -45,7 +45,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Budget]:
 
 async def test_one_body_has_room_whatever_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     made = seen(monkeypatch)
-    for max_body, due in ((1000, 64 * 2**20), (100 * 2**20, 100 * 2**20)):
+    for max_body, due in ((1000, 64 * 2**20), (100 * 2**20, 200 * 2**20)):
         assert Hub(HubConfig(max_body=max_body)).app
         assert made[-1].max_bytes == due
 

@@ -31,7 +31,7 @@ class HubApp(Starlette):
     def __init__(self, engine: Engine, nodes: Nodes, hosts: Hosts, shortcuts: Shortcuts, lifespan: Any) -> None:
         """`engine`, `nodes`, `hosts` and `shortcuts` are the hub's. `lifespan` opens the hub where this application is
         served alone, as in `Starlette(lifespan=...)`."""
-        budget = Budget(max(MAX_BODIES_BYTES, engine.config.max_body))
+        budget = Budget(max(MAX_BODIES_BYTES, 2 * engine.config.max_body))
         routes = [
             *subscribe.routes(engine),
             *publish.routes(engine, budget),
