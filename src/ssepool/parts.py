@@ -59,7 +59,7 @@ class Parts:
             cluster,
             Nodes(engine, cluster),
             Hosts(config.access.allowed_hosts),
-            Budget(max(MAX_BODIES_BYTES, config.max_body)),
+            Budget(max(MAX_BODIES_BYTES, 2 * config.max_body)),
             _door(config.access, authorize),
         )
 

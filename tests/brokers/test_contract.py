@@ -553,6 +553,20 @@ async def test_bounds_say_how_many_bytes_are_kept(make: Open) -> None:
     assert 20_000 <= (await broker.bounds()).bytes < 40_000
 
 
+async def test_topics_count_for_the_bytes_that_are_kept(make: Open) -> None:
+    broker = await make(history_bytes=64 * KiB)
+    long = tuple(f"{number}/" + "x" * 1000 for number in range(10))
+    for _ in range(20):
+        await broker.append(records([Event("", long)], MiB))
+
+    async def is_trimmed() -> bool:
+        return (await broker.bounds()).bytes <= 64 * KiB
+
+    await until(is_trimmed)
+    assert (await broker.bounds()).bytes >= 10_000
+    assert len(await read_all(broker)) <= 6
+
+
 @shared
 async def test_a_history_stays_when_its_brokers_close(make: Open) -> None:
     broker = await make()

@@ -14,7 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssepool.core.decoder import Decoder, Message
-from ssepool.core.event import MAX_RETRY_MILLISECONDS, MIN_RETRY_MILLISECONDS, Event, comment, encode
+from ssepool.core.event import (
+    ENTRY_BYTES,
+    MAX_RETRY_MILLISECONDS,
+    MIN_RETRY_MILLISECONDS,
+    TOPIC_BYTES,
+    Entry,
+    Event,
+    comment,
+    encode,
+    memory_of,
+)
 from ssepool.errors import InvalidEvent, InvalidTopic
 
 CASES: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "vectors" / "sse_vectors.json").read_bytes())[
@@ -252,3 +262,17 @@ def test_event_survives_msgspec() -> None:
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(event), type=Event) == event
     with pytest.raises(InvalidEvent):
         msgspec.json.decode(b'{"data":"x","id":"a b"}', type=Event)
+
+
+@pytest.mark.parametrize(
+    ("frame", "topics", "size"),
+    [
+        (b"", (), ENTRY_BYTES),
+        (b"data: x\n\n", ("news",), ENTRY_BYTES + 9 + TOPIC_BYTES + 4),
+        (b"", ("a", "bc"), ENTRY_BYTES + 2 * TOPIC_BYTES + 3),
+        (b"", ("ä",), ENTRY_BYTES + TOPIC_BYTES + 4),
+        (b"", ("x" * 1024,) * 100, ENTRY_BYTES + 100 * (TOPIC_BYTES + 1024)),
+    ],
+)
+def test_the_size_of_an_entry_counts_all_that_it_holds(frame: bytes, topics: tuple[str, ...], size: int) -> None:
+    assert Entry(1, "1", topics, frame).size == memory_of(frame, topics) == size

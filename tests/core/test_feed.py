@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import tracemalloc
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,13 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ssepool.config import MiB
 from ssepool.core import feed as feed_module
-from ssepool.core.event import Entry, encode
-from ssepool.core.feed import JOIN_BYTES, MAX_JOINS, Feed, joined
+from ssepool.core.event import Entry, encode, memory_of
+from ssepool.core.feed import JOIN_BYTES, MAX_JOINING_FEEDS, MAX_JOINS, Feed, Joins, joined
 from ssepool.core.topics import Subscription
 
 NEWS = Subscription.of(["news", "sport"])
 NO_BOUND = 10**9
+ONE = memory_of(b"0" * 10, ["news"])
+"""Bytes of an entry of `feed_of`."""
 
 
 def entry(number: int, data: str = "", topics: Sequence[str] = ("news",)) -> Entry:
@@ -52,7 +57,7 @@ def trim(
         max_bytes=max_bytes,
         keep_latest=keep_latest,
     )
-    assert feed.size == sum(len(entry.frame) for entry in feed.entries)
+    assert feed.size == sum(entry.size for entry in feed.entries)
     assert feed.first == feed.head - len(feed.entries)
 
 
@@ -73,7 +78,7 @@ def test_appending_moves_the_head_and_counts_bytes() -> None:
     feed.append(first, 5.0)
     feed.append(second, 7.0)
     assert (feed.head, feed.first, feed.appended_at) == (2, 0, 7.0)
-    assert feed.size == len(first.frame) + len(second.frame)
+    assert feed.size == first.size + second.size
     assert feed.entries == [first, second]
 
 
@@ -202,12 +207,12 @@ def test_what_no_cursor_needs_is_dropped() -> None:
 
 def test_what_the_slowest_needs_is_kept_within_the_bounds() -> None:
     feed = feed_of(5)
-    trim(feed, 1, max_entries=4, max_bytes=40)
+    trim(feed, 1, max_entries=4, max_bytes=4 * ONE)
     assert numbers(feed.entries) == [2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(
-    ("bound", "kept"), [({"max_entries": 2}, [4, 5]), ({"max_bytes": 30}, [3, 4, 5]), ({"max_entries": 0}, [])]
+    ("bound", "kept"), [({"max_entries": 2}, [4, 5]), ({"max_bytes": 3 * ONE}, [3, 4, 5]), ({"max_entries": 0}, [])]
 )
 def test_beyond_the_bounds_the_oldest_goes_although_a_stalled_client_needs_it(
     bound: dict[str, int], kept: list[int]
@@ -219,7 +224,7 @@ def test_beyond_the_bounds_the_oldest_goes_although_a_stalled_client_needs_it(
 
 def test_the_tighter_bound_decides() -> None:
     feed = feed_of(10)
-    trim(feed, 0, max_entries=7, max_bytes=40)
+    trim(feed, 0, max_entries=7, max_bytes=4 * ONE)
     assert numbers(feed.entries) == [7, 8, 9, 10]
 
 
@@ -455,7 +460,7 @@ def test_a_trim_drops_as_little_as_the_bounds_allow(
     sizes: list[int], slowest: int, healthy: int, max_entries: int
 ) -> None:
     slowest, healthy = min(slowest, len(sizes)), min(healthy, len(sizes))
-    max_bytes = 100
+    max_bytes = 4 * memory_of(b"", ["news"])
     feed = Feed(NEWS)
     for number, size in enumerate(sizes, 1):
         feed.append(Entry(number, None, ("news",), b"x" * size), 0.0)
@@ -464,9 +469,77 @@ def test_a_trim_drops_as_little_as_the_bounds_allow(
     assert first >= slowest
     if first > slowest:
         assert first <= healthy
-        assert len(sizes) - (first - 1) > max_entries or sum(sizes[first - 1 :]) > max_bytes
+        assert (
+            len(sizes) - (first - 1) > max_entries
+            or sum(memory_of(b"x" * size, ["news"]) for size in sizes[first - 1 :]) > max_bytes
+        )
     if first < healthy:
         assert len(feed.entries) <= max_entries
         assert feed.size <= max_bytes
     assert [len(entry.frame) for entry in feed.entries] == sizes[first:]
     assert all(later == sooner + 1 for sooner, later in itertools.pairwise(numbers(feed.entries)))
+
+
+# What it takes.
+
+
+def test_feeds_share_their_entries() -> None:
+    entries = [entry(number, "x" * 1000) for number in range(1000)]
+    gc.collect()
+    tracemalloc.start()
+    feeds = [Feed(NEWS) for _ in range(20)]
+    for feed in feeds:
+        for each in entries:
+            feed.append(each, 0.0)
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert {feed.size for feed in feeds} == {sum(each.size for each in entries)}
+    assert taken < 20 * 1000 * 16  # a place in a list each
+
+
+@pytest.mark.parametrize("topics", [["news"], [f"t{number}" for number in range(100)]])
+def test_what_a_stalled_client_needs_is_bounded_with_all_that_it_takes(topics: list[str]) -> None:
+    limit = 2 * MiB
+    gc.collect()
+    tracemalloc.start()
+    feed = Feed(NEWS)
+    for number in range(20 * 250 if len(topics) == 1 else 400):
+        names = tuple([f"{name}/{number}" for name in topics])
+        feed.append(Entry(number, str(number), names, encode("", id=str(number))), 0.0)
+        feed.trim(0, feed.head, max_entries=10_000, max_bytes=limit)
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert feed.size <= limit
+    assert 0.2 * limit < taken <= 1.1 * limit
+
+
+def test_what_is_remembered_of_each_topic_is_bounded_too() -> None:
+    feed, limit = Feed(NEWS), 100 * ONE
+    for number in range(1000):
+        feed.append(Entry(number, None, (f"{number:04}",), b"0" * 10), 0.0)
+        feed.trim(0, feed.head, max_entries=5, max_bytes=limit, keep_latest=True)
+    assert numbers(feed.latest(0)) == list(range(895, 1000))  # the newest
+    feed.append(Entry(1000, None, ("0899",), b"0" * 10), 0.0)
+    feed.append(Entry(1001, None, ("0899",), b"0" * 10), 0.0)
+    feed.trim(0, feed.head, max_entries=1, max_bytes=limit, keep_latest=True)
+    assert 899 not in numbers(feed.latest(0))
+    assert feed._cut_size == sum(kept.size for _, kept in feed._cut.values()) <= limit
+    feed.clear()
+    assert feed._cut_size == 0
+
+
+def test_all_feeds_together_keep_a_bounded_number_of_large_joins() -> None:
+    joins = Joins()
+    feeds = [Feed(NEWS, joins) for _ in range(4 * MAX_JOINING_FEEDS)]
+    for feed in feeds:
+        for number in range(20):
+            feed.append(entry(number, "x" * (JOIN_BYTES // 4)), 0.0)
+    for cursor in range(20):
+        for feed in feeds:
+            feed.read(cursor)
+            kept = [data for each in feeds for data, _ in each._joined.values()]
+            assert sum(map(len, kept)) <= MAX_JOINING_FEEDS * MAX_JOINS * JOIN_BYTES
+    newest = feeds[-1]
+    assert newest.read(19)[0] is newest.read(19)[0]
+    joins.let_go(newest)
+    assert not newest._joined

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssepool.core.event import Entry
+from ssepool.config import MiB
+from ssepool.core.event import Entry, Event
 from ssepool.core.window import STEP_ENTRIES, Window
 
 TOPICS = ("a", "b", "c")
@@ -103,3 +106,54 @@ def test_what_is_selected_is_what_a_look_at_all_finds(max_entries: int, steps: l
             found, reached = window.select(wanted, after=after, until=window.newest, max_entries=max_entries)
             assert found == expected[:max_entries]
             assert reached == (found[-1].position if len(found) == max_entries else window.newest)
+
+
+# What it takes.
+
+
+def held(events: int, topics: int, *, bytes: float, indexed: bool, data: str = "") -> tuple[int, int]:
+    """Bytes of memory that a window has after so many events of so many topics, and what it says that it has."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        window = Window("0000000a", events=10**9, bytes=bytes, age=1e9)
+        for place in range(1, events + 1):
+            names = tuple(f"orders/{place}/{number}" for number in range(topics))
+            window.append([Event(data, names).entry("0000000a", place)], float(place))
+            if indexed and place % 200 == 0:
+                window.select({"nobody's"}, after=0, until=place, max_entries=1)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0], window.kept.bytes
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+@pytest.mark.parametrize(("events", "topics"), [(1000, 100), (20_000, 1), (15_000, 0), (3000, 3)])
+def test_what_a_history_of_little_events_takes_is_what_its_bound_says(events: int, topics: int, indexed: bool) -> None:
+    limit = 2 * MiB
+    taken, said = held(events, topics, bytes=limit, indexed=indexed)
+    assert said <= limit
+    assert taken <= 1.2 * limit
+    assert taken >= 0.3 * said  # it does not say far more either
+
+
+@pytest.mark.parametrize("data", ["", "x" * 1000, "é" * 300])
+@pytest.mark.parametrize("topics", [0, 1, 10, 100])
+def test_the_size_of_an_entry_is_the_memory_that_it_takes(topics: int, data: str) -> None:
+    taken, said = held(1000, topics, bytes=10**12, indexed=True, data=data)
+    assert 0.6 * said <= taken <= 1.15 * said
+
+
+def test_the_index_has_nothing_of_what_is_dropped() -> None:
+    window = window_of(events=10)
+    put(window, *[(f"t{number}",) for number in range(10)])
+    window.select({"t0"}, after=0, until=10, max_entries=1)
+    put(window, *[(f"u{number}",) for number in range(10)])  # and nobody asks
+    assert not window._topics
+
+
+def test_entries_without_topics_are_passed_over() -> None:
+    window = window_of()
+    put(window, (), ("a",), ())
+    assert positions(window.select({"a"}, after=0, until=3, max_entries=10)) == ([2], 3)

@@ -29,6 +29,15 @@ def test_a_share_that_could_not_take_keeps_what_it_had() -> None:
         assert budget.taken == 10
 
 
+def test_a_share_can_have_what_the_whole_budget_has() -> None:
+    budget = Budget(10)
+    with budget.share() as one, budget.share() as other:
+        assert one.take(4) and other.take(5)
+        assert one.can_have(6)
+        assert not one.can_have(7)
+        assert budget.taken == 9
+
+
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[Budget]:
     """The budgets that applications make from now on."""
     made: list[Budget] = []
@@ -44,13 +53,13 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Budget]:
 
 async def test_one_body_has_room_whatever_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     made = seen(monkeypatch)
-    for max_body, due in ((1000, 64 * 2**20), (100 * 2**20, 100 * 2**20)):
+    for max_body, due in ((1000, 64 * 2**20), (100 * 2**20, 200 * 2**20)):
         assert Hub(HubConfig(max_body=max_body))
         assert made[-1].max_bytes == due
 
 
-async def ask(hub: Hub, method: str, path: str, query: str = "") -> int:
-    """The status of a request with a body of two bytes."""
+async def ask(hub: Hub, method: str, path: str, query: str = "", body: bytes = b"{}") -> int:
+    """The status of a request with a body, of two bytes unless one is given."""
     scope: dict[str, Any] = {
         **{"type": "http", "http_version": "1.1", "scheme": "http", "method": method, "path": path, "root_path": ""},
         "query_string": query.encode(),
@@ -59,7 +68,7 @@ async def ask(hub: Hub, method: str, path: str, query: str = "") -> int:
     statuses: list[int] = []
 
     async def receive() -> Message:
-        return {"type": "http.request", "body": b"{}", "more_body": False}
+        return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(message: Message) -> None:
         statuses.append(message.get("status", 0))
@@ -92,3 +101,19 @@ async def test_messages_count_too(monkeypatch: pytest.MonkeyPatch) -> None:
             assert others.take(made[0].max_bytes - 1)
             assert await ask(hub, "POST", "/connections/a/messages") == 503
         assert await ask(hub, "POST", "/connections/a/messages") == 404
+
+
+@pytest.mark.parametrize(("taken", "due"), [(0, 413), (1500, 503)], ids=["alone", "beside others"])
+async def test_the_events_of_a_body_count_with_all_that_they_take(
+    monkeypatch: pytest.MonkeyPatch, taken: int, due: int
+) -> None:
+    made = seen(monkeypatch)
+    monkeypatch.setattr(parts, "MAX_BODIES_BYTES", 5000)
+    async with Hub(HubConfig(detach=False, max_body=1000)) as hub:
+        event = b'{"topic":"a","data":""}'
+        assert await ask(hub, "POST", "/events", body=b"[" + event + b"]") == 201
+        budget = made[-1]
+        budget.taken = taken
+        many = b"[" + b",".join([event] * (9 if taken == 0 else 7)) + b"]"
+        assert await ask(hub, "POST", "/events", body=many) == due
+        assert (budget.taken, hub.stats().events_published) == (taken, 1)

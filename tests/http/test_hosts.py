@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from parts import open_app
 from ssepool import AccessConfig, Hub, HubConfig, ServerConfig
-from ssepool.http.hosts import Hosts
+from ssepool.http.hosts import MAX_HOST_BYTES, Hosts
 from ssepool.server.server import Server
 
 JSON = (b"content-type", b"application/json")
@@ -56,6 +56,13 @@ def test_any_other_name_has_to_be_listed(host: bytes) -> None:
 def test_a_name_that_is_listed_is_allowed_with_any_port(host: bytes) -> None:
     assert Hosts(["Events.Example.com"]).admits(hosts(host))
     assert not Hosts(["example.com"]).admits(hosts(host))
+
+
+def test_what_is_longer_than_any_name_is_not_looked_at_and_not_remembered() -> None:
+    hosts = Hosts(["*"])
+    assert hosts.admits([(b"host", b"x" * MAX_HOST_BYTES)])
+    assert not hosts.admits([(b"host", b"x" * (MAX_HOST_BYTES + 1))])
+    assert hosts._allows.cache_info().currsize == 1
 
 
 def test_without_a_list_nothing_is_checked_until_a_server_asks_for_it() -> None:

@@ -328,28 +328,28 @@ async def test_publishers_wait_while_delivery_is_far_behind(publish: Callable[..
     async with running(HubConfig(pool=QUIET, detach=False), now=now()) as engine:
         link, _ = await opened(engine)
         waiting = asyncio.ensure_future(publish(engine, [NEWS]))  # whose turn comes before delivery's
-        engine.publish_nowait([BIG] * 9)
+        engine.publish_nowait([BIG] * 33)
         await asyncio.sleep(0)
-        assert (waiting.done(), engine.log.position) == (False, 9)
+        assert (waiting.done(), engine.log.position) == (False, 33)
         await waiting
-        assert engine.log.position == 10
+        assert engine.log.position == 34
         await delivered(engine)
-        assert len(link.events()) == 1 + 10
+        assert len(link.events()) == 1 + 34
 
 
 async def test_nothing_is_published_at_once_while_delivery_is_far_behind_unless_it_has_to_be() -> None:
     async with running() as engine:
         link, _ = await opened(engine)
-        engine.publish_nowait([BIG] * 9)
+        engine.publish_nowait([BIG] * 33)
         assert not engine.delivery.has_room
         assert engine.try_publish([NEWS]) is None
-        assert (engine.log.position, engine.feeds.dispatched) == (9, 9)
+        assert (engine.log.position, engine.feeds.dispatched) == (33, 33)
         engine.publish_nowait([NEWS])  # which does not wait
-        assert engine.log.position == 10
+        assert engine.log.position == 34
         await delivered(engine)
         assert engine.try_publish([NEWS]) is not None
         await delivered(engine)
-        assert len(link.events()) == 1 + 9 + 2
+        assert len(link.events()) == 1 + 33 + 2
 
 
 @in_virtual_time

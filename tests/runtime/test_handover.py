@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import socket
+import struct
 import sys
 from collections.abc import Iterator
 
@@ -81,6 +82,32 @@ def test_the_kernel_takes_little_for_a_client_that_does_not_read(listener: socke
     set_max_unsent(listener.fileno())
     assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == MAX_UNSENT_BYTES
     assert taken() < before - 2 * MAX_UNSENT_BYTES
+
+
+SO_MEMINFO, WMEM_QUEUED = 55, 5
+"""A socket's memory as the kernel counts it, overheads too (Linux, `SK_MEMINFO_WMEM_QUEUED` of linux/sock_diag.h)."""
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="the system has no such option")
+@pytest.mark.parametrize("window", [None, 4096], ids=["an ordinary window", "a tiny window"])
+@pytest.mark.parametrize("size", [300, 16 * 1024, 256 * 1024])
+def test_what_the_kernel_holds_for_a_client_that_does_not_read_is_bounded(
+    listener: socket.socket, size: int, window: int | None
+) -> None:
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * MiB)
+    set_max_unsent(listener.fileno())
+    with socket.socket() as client:
+        if window is not None:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+        client.connect(listener.getsockname())
+        accepted, _ = listener.accept()
+        with accepted:
+            accepted.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    accepted.send(b"x" * size)
+            counts = struct.unpack("9I", accepted.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36))
+            assert 0 < counts[WMEM_QUEUED] <= 4 * MAX_UNSENT_BYTES
 
 
 def test_a_unix_socket_has_no_such_option_and_is_left_alone() -> None:

@@ -20,6 +20,7 @@ from ssepool.core.states import Reason
 from ssepool.core.topics import Subscription
 from ssepool.core.visit import Visit
 from ssepool.errors import BrokerError, ConnectionReleased
+from ssepool.runtime import runs as runs_module
 from ssepool.runtime.admission.response import EventStream
 from ssepool.runtime.engine import Engine
 from ssepool.runtime.runs import Run, Runs
@@ -609,3 +610,14 @@ async def test_what_a_run_publishes_is_delivered_like_everything_else(stage: Sta
     await delivered(stage.engine)
     assert subscriber.events() == ["ssepool.open", "a"]
     assert link.events() == ["ssepool.open", "a", "for viewers", "ssepool.close"]
+
+
+async def test_a_bounded_number_of_runs_is_remembered_after_their_end(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs_module, "MAX_ENDED_RUNS", 3)
+    for number in range(5):
+        link = await stage.view(Script("x", END), f"topic{number}")
+        await until(lambda link=link: link.ended)  # type: ignore[misc]
+    assert list(stage.runs._by_topic) == ["topic2", "topic3", "topic4"]
+    assert len(stage.runs._ended) == 3

@@ -43,6 +43,8 @@ CLIENTS: dict[str, tuple[tuple[str, ...], Address, list[str], Address]] = {
     "a mapped peer that is not trusted": (("10.0.0.1",), ("::ffff:127.0.0.1", 5), ["1.2.3.4"], ("::ffff:127.0.0.1", 5)),
     "a mapped proxy behind": (("127.0.0.1", "10.0.0.1"), PEER, ["1.2.3.4, ::ffff:10.0.0.1"], ("1.2.3.4", 0)),
     "a mapped client": (("127.0.0.1",), PEER, ["::ffff:1.2.3.4"], ("1.2.3.4", 0)),
+    "a zone": (("127.0.0.1",), PEER, ["fe80::1%eth0"], ("fe80::1%eth0", 0)),
+    "a zone of any length": (("127.0.0.1",), PEER, ["fe80::1%" + "x" * 60], PEER),
     "a peer without an address": (("127.0.0.1",), ("testclient", 5), ["1.2.3.4"], ("testclient", 5)),
 }
 """The trusted proxies, the peer, its headers, and whose request it is."""

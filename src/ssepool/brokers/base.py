@@ -36,7 +36,7 @@ class Bounds(NamedTuple):
     newest: int
     """The position of the newest entry, even if it is no longer kept; 0 before the first."""
     bytes: int
-    """The size of all entries that are kept, approximately."""
+    """What all entries that are kept take there, topics and all, approximately."""
 
 
 class Broker(ABC):

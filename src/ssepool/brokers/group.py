@@ -10,20 +10,20 @@ from typing import NamedTuple
 from ssepool.brokers.base import Broker, Stored
 from ssepool.brokers.record import Record, records
 from ssepool.config import MiB
-from ssepool.core.event import Event
+from ssepool.core.event import Event, memory_of
 from ssepool.errors import BrokerError
 
 MAX_APPEND_EVENTS = 1000
 """Events that one append joins. A larger batch goes alone."""
 
 MAX_APPEND_BYTES = 4 * MiB
-"""Bytes of frames that one append joins. A larger batch goes alone."""
+"""Bytes of memory of the events that one append joins. A larger batch goes alone."""
 
 MAX_WAITING_PUBLISHES = 10_000
 """Publishes that may wait for the broker. More are refused, so that memory does not grow while the broker is away."""
 
 MAX_WAITING_BYTES = 64 * MiB
-"""Bytes of frames that may wait for the broker. Publishes beyond them are refused."""
+"""Bytes of memory of the events that may wait for the broker. Publishes beyond them are refused."""
 
 
 class _Batch(NamedTuple):
@@ -32,7 +32,7 @@ class _Batch(NamedTuple):
     records: list[Record]
     """The events of the publish."""
     size: int
-    """Bytes of their frames."""
+    """Bytes of memory that they take."""
     stored: asyncio.Future[list[Stored]]
     """The outcome of their append."""
 
@@ -59,7 +59,7 @@ class GroupCommit:
         `broker_timeout`, or has too many publishes waiting.
         """
         made = records(events, self._config.max_event_size)
-        size = sum(len(record.frame) for record in made)
+        size = sum(memory_of(record.frame, record.topics) for record in made)
         if len(self._waiting) >= MAX_WAITING_PUBLISHES or (self._waiting and self._size + size > MAX_WAITING_BYTES):
             raise BrokerError(
                 f"{self._broker.url} is too slow or away: {len(self._waiting)} publishes of {self._size} bytes "

@@ -12,6 +12,9 @@ from ssepool.errors import EventTooLarge
 MAX_MADE_ID_BYTES = 8 + 1 + 19
 """The longest id that a broker makes: `<epoch>-<position>`, which is 8 and up to 19 digits."""
 
+STORED_BYTES = 40
+"""What an event takes in a broker beside its frame, topics and id, approximately; counted for `history_bytes`."""
+
 AROUND_ID_BYTES = len("id: \n")
 """What the line `id:` adds to a frame beside the id itself."""
 

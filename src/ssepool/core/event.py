@@ -34,6 +34,13 @@ OWN_TYPES = "ssepool."
 MADE_ID = re.compile(r"[0-9a-f]{8}-[0-9]{1,19}")
 """What the ids that brokers make look like."""
 
+ENTRY_BYTES = 400
+"""Memory that an entry takes beside its text: the objects, the headers of its frame and its id, and its places in the
+tables of a `Window`. So an empty event costs as much as 400 characters."""
+
+TOPIC_BYTES = 160
+"""Memory that a topic of an entry takes beside its characters, its place in the index of a `Window` among it."""
+
 _ID = re.compile(rf"[\x21-\x7e]{{1,{MAX_ID_BYTES}}}")
 _BAD_IN_TYPE = re.compile(r"[\0\r\n\ud800-\udfff]")
 
@@ -51,6 +58,12 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     """The event's wire bytes."""
     private: bool = False
     """Whether only subscriptions with the right to private events get it."""
+    size: int = 0
+    """Bytes of memory that it takes, all counted. It is found once, for all that keep it; what goes over the wire is
+    `len(frame)`."""
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "size", memory_of(self.frame, self.topics))
 
 
 class EventFields(TypedDict, total=False):
@@ -149,6 +162,15 @@ def encode(data: str, *, type: str | None = None, id: str | None = None, retry: 
     if id is not None:
         frame = f"id: {id}\n{frame}"
     return frame.encode()
+
+
+def memory_of(frame: bytes, topics: Sequence[str]) -> int:
+    """Bytes of memory that an event takes with this frame, in which its id stands, and these topics: what every bound
+    counts."""
+    text = "".join(topics)
+    # An ASCII character takes one byte, others one, two or four, and as many again once they have been encoded.
+    characters = len(text) if text.isascii() else 4 * len(text)
+    return ENTRY_BYTES + len(frame) + TOPIC_BYTES * len(topics) + characters
 
 
 def comment(text: str) -> bytes:

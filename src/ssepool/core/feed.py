@@ -18,8 +18,14 @@ from ssepool.core.topics import Subscription
 JOIN_BYTES = 256 * KiB
 """One read joins about this much: more than a socket buffer takes, little enough that a join is quick."""
 
-MAX_JOINS = 16
+MAX_JOINS = 8
 """Joins that a feed keeps: clients that lag do so at cursors of their own, and share little."""
+
+MAX_JOINING_FEEDS = 8
+"""Feeds of a hub that keep large joins at a time: those that made one last. All joins together take 16 MiB."""
+
+SMALL_JOIN_BYTES = 4 * KiB
+"""A join up to this size is not worth counting: it takes less than the connection that it is for."""
 
 
 class Member(Protocol):
@@ -44,6 +50,27 @@ class Member(Protocol):
         """End the stream, whatever has been written."""
 
 
+class Joins:
+    """Which feeds of a hub keep large joins, so that all of them together keep a bounded number."""
+
+    def __init__(self) -> None:
+        self._feeds: dict[Feed, None] = {}
+
+    def keep(self, feed: Feed) -> None:
+        """A feed keeps a large join; the feed that began to do so longest ago may have to let its own go."""
+        if feed not in self._feeds:
+            self._feeds[feed] = None
+            if len(self._feeds) > MAX_JOINING_FEEDS:
+                oldest = next(iter(self._feeds))
+                self.let_go(oldest)
+
+    def let_go(self, feed: Feed) -> None:
+        """A feed is to keep no joins, or is needed no longer."""
+        if feed in self._feeds:
+            del self._feeds[feed]
+            feed.forget_joins()
+
+
 class Feed:
     """The entries that some connection of one subscription has still to be given.
 
@@ -52,7 +79,9 @@ class Feed:
 
     __slots__ = (
         "_cut",
+        "_cut_size",
         "_joined",
+        "_joins",
         "_size",
         "appended_at",
         "behind",
@@ -63,7 +92,8 @@ class Feed:
         "subscription",
     )
 
-    def __init__(self, subscription: Subscription) -> None:
+    def __init__(self, subscription: Subscription, joins: Joins | None = None) -> None:
+        """`joins` is what all feeds of a hub share."""
         self.subscription = subscription
         """What all connections of this feed want."""
         self.members: dict[Member, None] = {}
@@ -79,13 +109,17 @@ class Feed:
         self.appended_at = float("-inf")
         """When the last entry came, in seconds of the clock that `append` is given."""
         self._cut: dict[str, tuple[int, Entry]] = {}
-        """The newest of each topic, with its cursor, among the entries cut off although somebody needed them."""
+        """The newest of each topic, with its cursor, among the entries cut off although somebody needed them; the topic
+        that was cut last is the last."""
+        self._cut_size = 0
+        """Bytes of these entries, each counted for every topic that keeps it."""
         self._size = 0
+        self._joins = joins or Joins()
         self._joined: dict[int, tuple[bytes, int]] = {}
 
     @property
     def size(self) -> int:
-        """Bytes of all entries kept."""
+        """Bytes of memory of all entries kept: `Entry.size`."""
         return self._size
 
     def append(self, entry: Entry, now: float) -> None:
@@ -93,7 +127,7 @@ class Feed:
         self.entries.append(entry)
         self.head += 1
         self.appended_at = now
-        self._size += len(entry.frame)
+        self._size += entry.size
         if self._joined:
             self._joined.clear()
 
@@ -111,7 +145,13 @@ class Feed:
             if len(self._joined) >= MAX_JOINS:
                 self._joined.clear()
             self._joined[cursor] = joined
+            if len(joined[0]) > SMALL_JOIN_BYTES:
+                self._joins.keep(self)
         return joined
+
+    def forget_joins(self) -> None:
+        """Keep no joins; who reads makes them anew."""
+        self._joined.clear()
 
     def split(self, cursor: int, written: int) -> tuple[int, memoryview]:
         """After only `written` bytes of `read(cursor)` went out: the cursor behind the frame that was cut in two,
@@ -130,22 +170,24 @@ class Feed:
         All before `slowest` goes; that cursor may have fallen off already. Of the rest the oldest goes while there are
         more than `max_entries` entries or `max_bytes` bytes, but nothing from `healthy` on: the cursor of the slowest
         connection that is not stalled, only waiting for its turn. With `keep_latest`, the newest entry of each topic
-        that was cut is remembered, for as long as some cursor has fallen off.
+        that was cut is remembered, for as long as some cursor has fallen off; of these, too, the oldest go beyond
+        `max_bytes`.
         """
         entries, first = self.entries, self.first
         if slowest >= first:
-            self._cut.clear()
+            self._forget_cut()
         drop = needed = max(0, slowest - first)
-        size = self._size - sum([len(entry.frame) for entry in entries[:drop]])
+        size = self._size - sum([entry.size for entry in entries[:drop]])
         while drop < healthy - first and (len(entries) - drop > max_entries or size > max_bytes):
-            size -= len(entries[drop].frame)
+            size -= entries[drop].size
             drop += 1
         if not drop:
             return
         if keep_latest:
             for place in range(needed, drop):
-                for topic in entries[place].topics:
-                    self._cut[topic] = (first + place, entries[place])
+                self._remember_cut(first + place, entries[place])
+            while self._cut_size > max_bytes:
+                self._cut_size -= self._cut.pop(next(iter(self._cut)))[1].size
         del entries[:drop]
         self.first += drop
         self._size = size
@@ -158,7 +200,19 @@ class Feed:
             self.first = self.head
             self._size = 0
             self._joined.clear()
-        self._cut.clear()
+        self._forget_cut()
+
+    def _remember_cut(self, cursor: int, entry: Entry) -> None:
+        for topic in entry.topics:
+            if before := self._cut.pop(topic, None):
+                self._cut_size -= before[1].size
+            self._cut[topic] = (cursor, entry)
+            self._cut_size += entry.size
+
+    def _forget_cut(self) -> None:
+        if self._cut:
+            self._cut.clear()
+            self._cut_size = 0
 
     def newest(self) -> int:
         """Where a client that lagged too far goes on under the policy `skip`: at the newest entry that is kept."""
@@ -179,7 +233,7 @@ class Feed:
         entries, start, stop = self.entries, cursor - self.first, until - self.first
         if not 0 <= start <= len(entries):
             raise IndexError(f"cursor {cursor} is not from {self.first} to {self.head}")
-        if self._size <= JOIN_BYTES:
+        if self._size <= JOIN_BYTES:  # their frames are less
             return b"".join([entry.frame for entry in entries[start:stop]]), until
         end, size = start, 0
         while end < stop and (end == start or size + len(entries[end].frame) <= JOIN_BYTES):

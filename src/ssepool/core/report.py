@@ -50,7 +50,7 @@ class HistorySize(msgspec.Struct, frozen=True):
     """What is at hand for replay."""
 
     events: Annotated[Count, Meta(description="Events at hand for replay.")]
-    bytes: Annotated[Count, Meta(description="Their bytes.")]
+    bytes: Annotated[Count, Meta(description="Bytes of memory that they take.")]
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):

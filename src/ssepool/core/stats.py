@@ -77,6 +77,6 @@ class HubStats:
     history_events: int
     """Events at hand for replay."""
     history_bytes: int
-    """Their bytes."""
+    """Bytes of memory that they take."""
     uptime: float
     """Seconds since the hub was opened."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -19,11 +19,11 @@ class Kept(NamedTuple):
     events: int
     """Entries."""
     bytes: int
-    """Bytes of their frames."""
+    """Bytes of memory that they take: `Entry.size`."""
 
 
 class Window:
-    """Entries by position, without holes, bounded by count, bytes and age (seconds).
+    """Entries by position, without holes, bounded by count, bytes of memory (`Entry.size`) and age (seconds).
 
     Ids that brokers make are `<epoch>-<position>`: an id of another epoch is recognised as one that is not kept, and
     the position is found without any table. Only ids that publishers chose need one.
@@ -40,8 +40,8 @@ class Window:
         self._entries: dict[int, Entry] = {}
         self._times: deque[float] = deque()
         self._chosen: dict[str, int] = {}
-        self._topics: OrderedDict[str, list[int]] = OrderedDict()
-        """The positions of each topic, in order, up to `_indexed`; those of dropped entries go a while later."""
+        self._topics: dict[str, list[int]] = {}
+        """The positions of each topic, in order, up to `_indexed`; a topic's last is one of an entry that is kept."""
         self._indexed = after
         self._dropped: tuple[str | None, int] = (None, 0)
         self._bytes = 0
@@ -68,7 +68,7 @@ class Window:
         for entry in entries:
             kept[entry.position] = entry
             times.append(now)
-            size += len(entry.frame)
+            size += entry.size
         self.newest = entry.position
         self._bytes = size
         for entry in chosen:
@@ -126,24 +126,24 @@ class Window:
     def _index(self) -> None:
         start = max(self._indexed, self.oldest)
         self._indexed = min(self.newest, start + STEP_ENTRIES)
-        for position in range(start + 1, self._indexed + 1):
-            for topic in dict.fromkeys(self._entries[position].topics):  # an event may name a topic twice
+        for place in range(start + 1, self._indexed + 1):
+            entry = self._entries[place]
+            position = entry.position  # `place` would be an object of its own
+            for topic in dict.fromkeys(entry.topics):  # an event may name a topic twice
                 if topic in self._topics:
                     self._topics[topic].append(position)
                 else:
                     self._topics[topic] = [position]
-            # Two are looked at for one that comes, so what is dropped is never more than what is there.
-            self._sweep()
-            self._sweep()
 
-    def _sweep(self) -> None:
-        """Let go of one topic's positions that are dropped: of all, or of half so that it costs little."""
-        topic, positions = self._topics.popitem(last=False)
-        oldest = self.oldest
-        if positions[-1] > oldest:
-            if positions[len(positions) // 2] <= oldest:
-                del positions[: len(positions) // 2 + 1]
-            self._topics[topic] = positions
+    def _forget(self, entry: Entry) -> None:
+        """Take an entry that is dropped out of the index: its topics if they have no other, else half of a topic's
+        positions at a time, so that it costs little."""
+        for topic in entry.topics:
+            if positions := self._topics.get(topic):
+                if positions[-1] <= entry.position:
+                    del self._topics[topic]
+                elif positions[len(positions) // 2] <= entry.position:
+                    del positions[: len(positions) // 2 + 1]
 
     def _is_made(self, entry: Entry) -> bool:
         return entry.id is not None and entry.id == self._prefix + str(entry.position)
@@ -151,7 +151,9 @@ class Window:
     def _drop(self) -> None:
         entry = self._entries.pop(self.newest - len(self._entries) + 1)
         self._times.popleft()
-        self._bytes -= len(entry.frame)
+        self._bytes -= entry.size
+        if entry.position <= self._indexed and self._topics:
+            self._forget(entry)
         if self._chosen:
             # The id of the one dropped last is still good to go on from: all that came after it is kept.
             (id, position), self._dropped = self._dropped, (entry.id, entry.position)

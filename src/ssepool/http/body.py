@@ -42,15 +42,22 @@ T = TypeVar("T")
 
 @asynccontextmanager
 async def read_body(request: Request, max_bytes: int, budget: Budget) -> AsyncIterator[bytes]:
-    """The whole body of a request, of `max_bytes` bytes at most. It counts in `budget` until the `async with` statement
-    ends.
+    """As `read_share`, where what is made of the body takes little more than the body."""
+    async with read_share(request, max_bytes, budget) as (body, _):
+        yield body
+
+
+@asynccontextmanager
+async def read_share(request: Request, max_bytes: int, budget: Budget) -> AsyncIterator[tuple[bytes, Share]]:
+    """The whole body of a request, of `max_bytes` bytes at most, and its share of `budget`. It counts there until the
+    `async with` statement ends.
 
     Raises `APIError` (413) as soon as the declared or the received length exceeds `max_bytes`, `APIError` (408) if it
     takes the client longer than `seconds_for` its size, `APIError` (503) if the budget has no room for what has come,
     and `ClientDisconnect` if the client leaves before it has sent everything.
     """
     with budget.share() as share:
-        yield await _read(request, max_bytes, share)
+        yield await _read(request, max_bytes, share), share
 
 
 def seconds_for(size: int) -> float:
@@ -72,7 +79,7 @@ async def _read(request: Request, max_bytes: int, share: Share) -> bytes:
                 if len(body) + len(chunk) > max_bytes:
                     raise _too_large(request, max_bytes)
                 if not share.take(len(chunk)):
-                    raise _no_room(request)
+                    raise no_room(request)
                 body += chunk
                 if declared is None:
                     deadline.reschedule(began + seconds_for(len(body)))
@@ -147,7 +154,8 @@ def _too_slow(request: Request, size: int, declared: int | None) -> APIError:
     return APIError(408, "request_timeout", message, _goodbye(request))
 
 
-def _no_room(request: Request) -> APIError:
+def no_room(request: Request) -> APIError:
+    """The refusal of a body for which the budget has no room."""
     message = "the bodies of other requests that are under way leave no room for this one; come back later"
     return APIError(503, "too_many_bodies", message, {"Retry-After": str(RETRY_SECONDS), **_goodbye(request)})
 

@@ -8,7 +8,8 @@ from typing import Self
 from ssepool.config import MiB
 
 MAX_BODIES_BYTES = 64 * MiB
-"""Bytes of all request bodies under way at most, unless one alone may have more (`max_body`)."""
+"""Bytes of all request bodies under way at most, and of the events in them, unless one alone may have more
+(`max_body`)."""
 
 
 class Budget:
@@ -46,6 +47,10 @@ class Share:
         self._budget.taken += size
         self._size += size
         return True
+
+    def can_have(self, size: int) -> bool:
+        """Whether so many bytes more would fit if no other body were under way."""
+        return self._size + size <= self._budget.max_bytes
 
     def __enter__(self) -> Self:
         return self

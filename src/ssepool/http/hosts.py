@@ -20,6 +20,10 @@ from ssepool.http.reply import JSONReply
 MAX_KNOWN_HOSTS = 256
 """Values of `Host` whose judgement is remembered at most."""
 
+MAX_HOST_BYTES = 300
+"""Bytes of a `Host` at most: a name has 253 at the most (RFC 1035, 2.3.4), and its port six. What is longer is neither
+looked at nor remembered."""
+
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\[\]:/?#@\s]+?)\.?)(?::[0-9]*)?")
 
 
@@ -58,7 +62,7 @@ class Hosts:
                 if host is not None:
                     return False
                 host = value
-        return host is not None and self._allows(host)
+        return host is not None and len(host) <= MAX_HOST_BYTES and self._allows(host)
 
     def refusal(self, scope: Scope) -> JSONReply | None:
         """The answer to a request that may not pass: 400 (RFC 9112, 3.2) or 421 (RFC 9110, 15.5.20)."""

@@ -54,7 +54,7 @@ GAUGES: Metrics = (
     ),
     ("feeds", "Subscriptions that differ: each has one feed.", lambda r: r.feeds),
     ("history_events", "Events at hand for replay.", lambda r: r.history.events),
-    ("history_bytes", "Bytes of the events at hand for replay.", lambda r: r.history.bytes),
+    ("history_bytes", "Bytes of memory that the events at hand for replay take.", lambda r: r.history.bytes),
     ("broker_up", "1 while the broker can be reached.", lambda r: float(r.broker.failing is None)),
     ("broker_behind", "Events that the broker has and this process has not.", lambda r: r.broker.behind),
     ("uptime_seconds", "Seconds since the hub was opened.", lambda r: r.uptime),

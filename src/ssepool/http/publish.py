@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
@@ -13,14 +14,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from ssepool.core.event import MAX_ID_BYTES, MAX_RETRY_MILLISECONDS, MAX_TYPE_CHARACTERS, Event
+from ssepool.core.event import MAX_ID_BYTES, MAX_RETRY_MILLISECONDS, MAX_TYPE_CHARACTERS, Event, memory_of
 from ssepool.core.grant import Grant
 from ssepool.core.topics import MAX_NAME_CHARACTERS, OWN_TOPICS, shown
 from ssepool.errors import EventTooLarge, InvalidEvent, InvalidTopic, SSEPoolError
 from ssepool.http.access.door import Door
 from ssepool.http.access.entrance import Entrance, grant_of
-from ssepool.http.body import JSON, decode, media_type, read_body
-from ssepool.http.budget import Budget
+from ssepool.http.body import JSON, decode, media_type, no_room, read_share
+from ssepool.http.budget import Budget, Share
 from ssepool.http.depth import TOO_DEEP, is_too_deep
 from ssepool.http.errors import APIError, translate
 from ssepool.http.query import read_query
@@ -94,26 +95,45 @@ LINE_DECODER = msgspec.json.Decoder(Incoming)
 
 
 def routes(engine: Engine, budget: Budget, door: Door) -> list[BaseRoute]:
-    """POST /events. A body counts in `budget` until its events are published."""
+    """POST /events. A body counts in `budget` until its events are published, and so do they."""
 
     async def publish(request: Request) -> Response:
         grant = await grant_of(door, request, "publish")
         door.check_may_publish(grant)
         read_query(request)
         kind = media_type(request, JSON, NDJSON, FORM)
-        async with read_body(request, engine.config.max_body, budget) as body:
-            return JSONReply({"ids": await _publish(engine, door, grant, _batch(kind, body))}, 201)
+        async with read_share(request, engine.config.max_body, budget) as (body, share):
+            check = partial(_check_room, request, share)
+            return JSONReply({"ids": await _publish(engine, door, grant, _batch(kind, body), check)}, 201)
 
     return [Entrance(PATH, publish, methods=["POST"], needs="publish")]
 
 
-async def _publish(engine: Engine, door: Door, grant: Grant, batch: Sequence[Incoming]) -> list[str]:
+def _check_room(request: Request, share: Share, events: Sequence[Event]) -> None:
+    """Count what events take beside their data, which counts already as the body: 20 bytes of a body make an event,
+    and 5 make a topic. Raises `APIError` (413 or 503)."""
+    size = sum([memory_of(b"", event.topics) for event in events])
+    if not share.can_have(size):
+        message = "the batch takes too much memory with all its topics; it takes fewer events at a time"
+        raise APIError(413, "batch_too_large", message)
+    if not share.take(size):
+        raise no_room(request)
+
+
+async def _publish(
+    engine: Engine,
+    door: Door,
+    grant: Grant,
+    batch: Sequence[Incoming],
+    check_room: Callable[[Sequence[Event]], None],
+) -> list[str]:
     events: list[Event] = []
     for start in range(0, len(batch), SLICE_EVENTS):
         if start:
             await asyncio.sleep(0)
         made = _events(batch, start, grant)
         door.check_publishable(made, grant)
+        check_room(made)
         events += made
     try:
         return await engine.publish_many(events)

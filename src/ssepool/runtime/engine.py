@@ -218,6 +218,7 @@ class Engine:
     def expire(self, now: float) -> None:
         """Forget what is too old."""
         self.log.expire()
+        self.feeds.relieve(self.log.window.oldest)
         self.bans.expire(now)
 
     def stats(self) -> HubStats:

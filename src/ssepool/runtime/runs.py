@@ -20,6 +20,10 @@ Send = Callable[[Event], Awaitable[None]]
 
 logger = logging.getLogger("ssepool")
 
+MAX_ENDED_RUNS = 10_000
+"""Runs that are remembered after their end, so that their topics' clients are told that there is no more. Beyond that
+the topics of those that ended first are free."""
+
 
 class Run:
     """Runs one generator.
@@ -190,6 +194,8 @@ class Runs:
     def _over(self, run: Run) -> None:
         if run.topic is not None and run.ended_at is not None:
             self._ended.append(run)
+            if len(self._ended) > MAX_ENDED_RUNS:
+                self._forget(self._ended.popleft())
         else:
             self._forget(run)
 

@@ -7,6 +7,10 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
+MAX_ENTRY_CHARACTERS = 64
+"""Characters of an entry of `X-Forwarded-For` at most: an address of IPv6 may end in a zone of any length (RFC 4007,
+11.2), and stays as long as its connection."""
+
 MAX_REMEMBERED = 4096
 """Peers of which it is remembered whether they are trusted."""
 
@@ -81,6 +85,8 @@ class TrustedProxies:
 
 def _parse(entry: str) -> tuple[Address, int] | None:
     """An address and its port, 0 if it has none; None for what is no address."""
+    if len(entry) > MAX_ENTRY_CHARACTERS:
+        return None
     host, port = entry, ""
     if entry.startswith("["):
         host, _, port = entry[1:].partition("]")

@@ -171,3 +171,13 @@ async def test_nothing_is_published_at_once_while_a_batch_goes_out() -> None:
         await engine.publish_many(events(1))
         assert engine.log.position == COUNT + 1
         assert engine.try_publish(events(1)) is not None
+
+
+async def test_of_many_batches_one_waits_to_be_delivered(following: Following) -> None:
+    link = following.come()
+    publishing = [asyncio.ensure_future(following.log.publish(events(COUNT, COUNT * n))) for n in range(5)]
+    while not all(task.done() for task in publishing):
+        await asyncio.sleep(0)
+        assert len(following.log._pending) <= COUNT
+    await following.settled()
+    assert link.events() == [str(number) for number in range(5 * COUNT)]

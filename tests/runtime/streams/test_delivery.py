@@ -10,10 +10,13 @@ import pytest
 
 from parts import TO_NEWS, until
 from ssepool.config import HubConfig
-from ssepool.core.event import Entry
+from ssepool.core.event import Entry, memory_of
 from ssepool.core.feed import Feed, Member
 from ssepool.core.states import Reason
-from ssepool.runtime.streams.delivery import MAX_BACKLOG_BYTES, MAX_WAKES, SLICE_SECONDS, Delivery
+from ssepool.runtime.streams.delivery import HELD_SHARES, MAX_BACKLOG_BYTES, MAX_WAKES, SLICE_SECONDS, Delivery
+
+ONE = memory_of(b"0" * 10, ["news"])
+"""Bytes of an event of ten characters."""
 
 
 class Reader:
@@ -251,14 +254,14 @@ def test_who_was_not_behind_changes_nothing_by_having_caught_up() -> None:
     [
         # Cursors of members that are stalled, and of those that only wait for their turn; 10 entries of 10 bytes.
         ([], [], 100, 1000, 10),
-        ([3], [], 100, 1000, 3),
-        ([3, 6], [], 100, 1000, 3),
-        ([3, 6], [], 5, 1000, 5),
-        ([3, 6], [], 100, 45, 6),
-        ([3, 6], [4], 1, 1000, 4),
+        ([3], [], 100, 100 * ONE, 3),
+        ([3, 6], [], 100, 100 * ONE, 3),
+        ([3, 6], [], 5, 100 * ONE, 5),
+        ([3, 6], [], 100, 4 * ONE + 5, 6),
+        ([3, 6], [4], 1, 100 * ONE, 4),
         ([8], [4], 1, 1, 4),
         ([], [4], 1, 1, 4),
-        ([0], [], 1, 1000, 9),
+        ([0], [], 1, 100 * ONE, 9),
     ],
 )
 async def test_after_a_round_what_nobody_needs_goes_and_what_the_bounds_forbid(
@@ -336,7 +339,7 @@ async def test_publishers_wait_while_more_is_published_than_delivered() -> None:
     setup = Setup()
     setup.delivery._schedule = lambda: None  # type: ignore[method-assign] its turn comes below
     Reader(setup)
-    half = b"x" * (MAX_BACKLOG_BYTES // 2)
+    half = b"x" * (MAX_BACKLOG_BYTES // 2 - memory_of(b"", ["news"]))
     setup.publish(half, half)
     assert setup.delivery.has_room
     await setup.delivery.room()  # at once
@@ -353,7 +356,7 @@ async def test_publishers_wait_while_more_is_published_than_delivered() -> None:
 
 
 async def test_a_client_that_takes_nothing_does_not_hold_publishers_back() -> None:
-    setup = Setup()
+    setup = Setup(lag_bytes=2 * MAX_BACKLOG_BYTES)
     Reader(setup, room=0)
     setup.publish(b"x" * (MAX_BACKLOG_BYTES + 1))
     await asyncio.wait_for(setup.delivery.room(), 10)
@@ -371,3 +374,38 @@ async def test_replays_do_not_hold_publishers_back() -> None:
     assert None in setup.delivery._rounds
     endless.instead = None
     await setup.delivered()
+
+
+# What all lagging clients hold.
+
+
+async def test_feeds_hold_a_bounded_number_of_bytes_that_nobody_else_has() -> None:
+    setup = Setup(lag_bytes=100 * ONE)
+    readers = [Reader(setup, room=0)]
+    feeds = [setup.feed]
+    for _ in range(19):
+        setup.feed = Feed(TO_NEWS)
+        feeds.append(setup.feed)
+        readers.append(Reader(setup, room=0))
+    position = 0
+    for feed, reader in zip(feeds, readers, strict=True):
+        reader.instead, reader.stalled = (lambda: None), True
+        feed.behind[reader] = None
+        for _ in range(50):
+            position += 1
+            setup.delivery.append(feed, Entry(position, None, ("news",), b"0" * 10), 0.0)
+    await setup.delivered()
+    setup.delivery.relieve(feeds, 0)  # the history has all of it
+    assert {len(feed.entries) for feed in feeds} == {50}
+    setup.delivery.relieve(feeds, 7 * 50)  # seven hold less than they may together
+    assert {len(feed.entries) for feed in feeds} == {50}
+    setup.delivery.relieve(feeds, 10 * 50)
+    assert [len(feed.entries) for feed in feeds] == [40] * 10 + [50] * 10
+    setup.delivery.relieve(feeds, 20 * 50)
+    assert sum(feed.size for feed in feeds) <= HELD_SHARES * 100 * ONE
+    assert {len(feed.entries) for feed in feeds} == {20}
+    readers[0].stalled = False  # whose turn comes
+    setup.delivery.append(feeds[0], Entry(2000, None, ("news",), b"x" * 100_000), 0.0)
+    await setup.delivered()
+    setup.delivery.relieve(feeds, 2000)
+    assert len(feeds[0].entries) == 21

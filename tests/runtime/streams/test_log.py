@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from scripted_broker import DEADLINE, Heard
 from ssepool.brokers.record import unreadable
-from ssepool.core.event import Event
+from ssepool.core.event import Event, memory_of
 from ssepool.errors import BrokerError
 from ssepool.runtime.streams.log import Found
 
@@ -156,7 +156,7 @@ async def test_opening_says_what_is_wrong() -> None:
 
 
 async def test_ids_are_known_from_the_window_or_asked_for() -> None:
-    heard = Heard(window_bytes=200)
+    heard = Heard(window_bytes=6 * memory_of(b"data: 50\n\n", ["news"]))
     heard.broker.put(50)
     heard.broker.entries[9] = replace(heard.broker.entries[9], id="chosen")
     await heard.log.open()

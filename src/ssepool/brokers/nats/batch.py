@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from ssepool.brokers.record import AROUND_ID_BYTES, UNREADABLE_ERRORS, Record, pack, unpack, unreadable
+from ssepool.brokers.record import STORED_BYTES, UNREADABLE_ERRORS, Record, pack, unpack, unreadable
 from ssepool.core.event import Entry
 
 LOG_SUBJECT = "log"
@@ -113,7 +113,7 @@ def batch(
     data = pack(records)
     chunks = [data[start : start + max_bytes] for start in range(0, len(data), max_bytes)]
     claims = [(subject_of(id), place) for id, place in ids.items()]
-    of, size = max(len(chunks), len(claims)), _size(state, records)
+    of, size = max(len(chunks), len(claims)), len(data) + STORED_BYTES * len(records)
     messages = []
     for number in range(of):
         subject, place = claims[number] if number < len(claims) else (LOG_SUBJECT, 0)
@@ -170,9 +170,3 @@ def subject_of(id: str) -> str:
     """The subject of a chosen id, behind the stream's. The id is one token of it, so it must have no dots, wildcards
     and blanks."""
     return "id." + quote(id, safe="").replace(".", "%2E")
-
-
-def _size(state: State, records: Sequence[Record]) -> int:
-    """Bytes of the frames with their ids."""
-    made = len(f"{state.epoch}-{state.newest + len(records)}")
-    return sum([len(record.frame) + AROUND_ID_BYTES + (len(record.id) if record.id else made) for record in records])

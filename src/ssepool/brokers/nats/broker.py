@@ -53,7 +53,7 @@ PAGE_ENTRIES = 1000
 """Entries of a page at most."""
 
 PAGE_BYTES = MiB
-"""Bytes of frames of a page, approximately."""
+"""Bytes of memory (`Entry.size`) of a page, approximately."""
 
 SPARE_EVENTS = 1000
 """Events that the server keeps beyond the history, for tails that are a moment behind."""
@@ -391,16 +391,16 @@ def _epoch(token: str, seq: int) -> str:
 
 
 def _size(entries: Sequence[Entry]) -> int:
-    return sum([len(entry.frame) for entry in entries])
+    return sum([entry.size for entry in entries])
 
 
 def _pages(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
     """Entries in pages of at most `PAGE_ENTRIES` entries and about `PAGE_BYTES`."""
     start = size = 0
     for place, entry in enumerate(entries):
-        if place > start and (place - start == PAGE_ENTRIES or size + len(entry.frame) > PAGE_BYTES):
+        if place > start and (place - start == PAGE_ENTRIES or size + entry.size > PAGE_BYTES):
             yield entries[start:place]
             start, size = place, 0
-        size += len(entry.frame)
+        size += entry.size
     if entries:
         yield entries[start:]

@@ -19,7 +19,7 @@ import re
 
 from psycopg import sql
 
-from ssepool.brokers.record import AROUND_ID_BYTES, MAX_MADE_ID_BYTES
+from ssepool.brokers.record import AROUND_ID_BYTES, MAX_MADE_ID_BYTES, STORED_BYTES
 from ssepool.config import MiB
 
 TABLES_VERSION = 1
@@ -111,7 +111,7 @@ BEGIN
     IF NOT refuse OR known_ids = '{{}}' THEN
         WITH fresh AS (
             SELECT *, row_number() OVER (ORDER BY place) AS number,
-                octet_length(frame) + {around_id} + coalesce(octet_length(id), {made_id}) AS size
+                octet_length(frame) + octet_length(topics) + {around_id} + coalesce(octet_length(id), {made_id}) AS size
             FROM unnest(given_ids, given_topics, given_private, given_frames)
                 WITH ORDINALITY AS given (id, topics, private, frame, place)
             WHERE id IS NULL OR id <> ALL (known_ids)
@@ -228,7 +228,7 @@ class Tables:
             version=TABLES_VERSION,
             epoch=epoch,
             news=f"{name}_news",
-            around_id=AROUND_ID_BYTES,
+            around_id=AROUND_ID_BYTES + STORED_BYTES,
             made_id=MAX_MADE_ID_BYTES,
         )
 

@@ -16,7 +16,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from ssepool.brokers.base import Bounds, Broker, Stored, duplicate, new_epoch
-from ssepool.brokers.record import UNREADABLE_ERRORS, Record, pack, unpack, unreadable
+from ssepool.brokers.record import STORED_BYTES, UNREADABLE_ERRORS, Record, pack, unpack, unreadable
 from ssepool.brokers.redis import scripts
 from ssepool.brokers.redis.address import address
 from ssepool.config import HubConfig, MiB
@@ -51,9 +51,6 @@ SPARE_BYTES = 16 * MiB
 SLICE_ENTRIES = 1000
 """Entries that one script drops, in about two milliseconds in which the server does nothing else; an append drops twice
 its own number more."""
-
-OVERHEAD_BYTES = 40
-"""Bytes that an entry takes beside its record, approximately."""
 
 RIGHTS = "+@read +@write +@scripting +@pubsub +@connection +info +time"
 """The rights that a user needs, as rules of the server's access control list."""
@@ -104,7 +101,7 @@ class RedisBroker(Broker):
             1000 * GRACE_SECONDS,
             SPARE_EVENTS,
             SPARE_BYTES,
-            OVERHEAD_BYTES,
+            STORED_BYTES,
         )
         self._limits = [_number(limit) for limit in limits]
         try:

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from ssepool.brokers.base import MAX_MESSAGE_BYTES, Bounds, Stored, duplicate
-from ssepool.brokers.record import UNREADABLE_ERRORS, Record, unreadable
+from ssepool.brokers.record import AROUND_ID_BYTES, STORED_BYTES, UNREADABLE_ERRORS, Record, unreadable
 from ssepool.brokers.sqlite.file import connect, transaction
 from ssepool.config import HubConfig, MiB
 from ssepool.core.event import Entry
@@ -22,7 +22,7 @@ PAGE_ENTRIES = 1000
 """Entries of a page at most."""
 
 PAGE_BYTES = MiB
-"""Bytes of frames at which a page ends; its last entry may exceed them."""
+"""Bytes of memory (`Entry.size`) at which a page ends; its last entry may exceed them."""
 
 PAGE_MESSAGES = 4 * MiB // MAX_MESSAGE_BYTES
 """Messages of a page at most: 4 MiB if all are as large as they may be."""
@@ -96,8 +96,8 @@ class History:
                         continue
                     chosen[id] = position
                 made = id or f"{self.epoch}-{position}"
-                length = len(record.frame) + len(made) + len("id: \n")
                 topics = _json(record.topics).decode()
+                length = len(record.frame) + len(made) + len(topics) + AROUND_ID_BYTES + STORED_BYTES
                 rows.append((position, id, now, length, record.private, topics, record.frame))
                 stored.append(Stored(made, position))
                 newest, size = position, size + length
@@ -243,7 +243,7 @@ class History:
                 entries.append(record.entry(self.epoch, position))
             except UNREADABLE_ERRORS:
                 entries.append(unreadable(position))
-            size += len(entries[-1].frame)
+            size += entries[-1].size
             if size >= PAGE_BYTES:
                 break
         rows.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from ssepool.config import HubConfig, MiB
 from ssepool.core.event import Entry
@@ -26,8 +26,12 @@ MAX_WAKES = 64
 PAGE_WAKES = 24
 """What a page of a replay counts among them: it is looked for in the task, for about a millisecond."""
 
-MAX_BACKLOG_BYTES = 4 * MiB
-"""Bytes appended to feeds but not yet offered to all their connections, beyond which publishers wait."""
+MAX_BACKLOG_BYTES = 16 * MiB
+"""Bytes of memory (`Entry.size`) appended to feeds but not yet offered to all their connections, beyond which
+publishers wait; an entry counts once for each feed."""
+
+HELD_SHARES = 4
+"""How often `lag_bytes` may be held for all lagging clients together, beyond what the history has at hand."""
 
 
 class Delivery:
@@ -53,7 +57,7 @@ class Delivery:
     def append(self, feed: Feed, entry: Entry, now: float) -> None:
         """Put an entry into a feed and have it delivered."""
         feed.append(entry, now)
-        self._backlog += len(entry.frame)
+        self._backlog += entry.size
         if feed not in self._rounds:
             self._rounds[feed] = self._round(feed)
             self._schedule()
@@ -71,6 +75,20 @@ class Delivery:
             del feed.behind[link]
             if not feed.behind and feed not in self._rounds:
                 feed.clear()
+
+    def relieve(self, feeds: Iterable[Feed], oldest: int) -> None:
+        """Bound what feeds hold for stalled clients alone: entries up to the position `oldest`, which the history has
+        at hand no more. If all feeds with such entries hold more than `HELD_SHARES` times `lag_bytes`, each keeps an
+        equal share."""
+        alone = [
+            feed
+            for feed in feeds
+            if feed.entries and feed.entries[0].position <= oldest and feed not in self._rounds  # which settles it
+        ]
+        bound = HELD_SHARES * self.config.lag_bytes
+        if sum([feed.size for feed in alone]) > bound:
+            for feed in alone:
+                self._settle(feed, feed.head, bound // len(alone))
 
     @property
     def has_room(self) -> bool:
@@ -125,7 +143,7 @@ class Delivery:
                         self._fail(link)
                     weight += link.weight
                 yield weight
-            self._settle(feed, reached)
+            self._settle(feed, reached, self.config.lag_bytes)
             if feed.head == reached:
                 return
 
@@ -142,7 +160,7 @@ class Delivery:
         logger.exception("a link failed while writing; its client is sent away")
         link.end(Reason.ERROR)
 
-    def _settle(self, feed: Feed, reached: int) -> None:
+    def _settle(self, feed: Feed, reached: int, max_bytes: int) -> None:
         """After a round everybody has what came before it, but for those that are behind."""
         slowest = healthy = reached
         for link in feed.behind:
@@ -158,7 +176,7 @@ class Delivery:
             slowest,
             healthy,
             max_entries=config.lag_events,
-            max_bytes=config.lag_bytes,
+            max_bytes=max_bytes,
             keep_latest=config.lag_policy == "latest",
         )
         if config.lag_policy == "disconnect":

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from ssepool.core.event import Entry, encode
-from ssepool.core.feed import Feed
+from ssepool.core.feed import Feed, Joins
 from ssepool.core.frames import DIALECT
 from ssepool.core.topics import Subscription, TopicIndex, check_topic
 from ssepool.runtime.streams.delivery import Delivery
@@ -23,6 +23,7 @@ class Feeds:
         self._now = now
         self._index: TopicIndex[Feed] = TopicIndex()
         self._feeds: dict[Subscription, Feed] = {}
+        self._joins = Joins()
         self.dispatched = 0
         """Entries given out so far, whether anybody wanted them or not."""
 
@@ -68,7 +69,7 @@ class Feeds:
         """Let a link follow its feed from here on."""
         feed = self._feeds.get(subscription)
         if feed is None:
-            feed = self._feeds[subscription] = Feed(subscription)
+            feed = self._feeds[subscription] = Feed(subscription, self._joins)
             self._index.add(subscription, feed)
         link.follow(feed)
 
@@ -77,6 +78,11 @@ class Feeds:
         if not feed.members and self._feeds.get(feed.subscription) is feed:
             del self._feeds[feed.subscription]
             self._index.discard(feed.subscription, feed)
+            self._joins.let_go(feed)
+
+    def relieve(self, oldest: int) -> None:
+        """Bound what is held for lagging clients of entries up to a position; see `Delivery.relieve`."""
+        self._delivery.relieve(self._feeds.values(), oldest)
 
     def __len__(self) -> int:
         return len(self._feeds)

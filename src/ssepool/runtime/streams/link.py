@@ -13,12 +13,13 @@ from errno import EHOSTDOWN, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ETIMEDOUT
 from typing import Protocol
 
 from ssepool.config import LagPolicy, MiB
-from ssepool.core.feed import Feed, joined
+from ssepool.core.feed import Feed
 from ssepool.core.frames import COMPLETED_ID, DIALECT, Dialect
 from ssepool.core.pool import Pool
 from ssepool.core.slot import Slot
 from ssepool.core.states import LINK_STEPS, LinkState, Reason, SlotState, check_step
 from ssepool.runtime.streams.delivery import Delivery
+from ssepool.runtime.streams.latest import Latest
 
 Bytes = bytes | memoryview
 """What a transport writes."""
@@ -49,7 +50,7 @@ class Owner(Protocol):
 
 
 class Backlog(Protocol):
-    """What a client missed and is given before its feed: a replay."""
+    """What a client missed and is given before its feed: a replay, or what it lagged behind."""
 
     taken: int
     """Events in the page returned last."""
@@ -394,7 +395,6 @@ class Link(ABC):
             missed -= feed.head - slot.cursor
         resumed = entries[0].id if entries else next((entry.id for entry in feed.entries[-1:]), None)
         slot.skipped += missed - len(entries)
-        slot.events += len(entries)
         self.push(self.dialect.gap(None, resumed, "lagged", skipped=missed - len(entries)))
         if entries:
-            self.push(joined(entries))
+            self.replay = Latest(entries)

@@ -133,6 +133,7 @@ class EventLog:
     async def publish(self, events: Sequence[Event]) -> list[str]:
         """Store a batch, all or nothing, and return the ids. Raises `InvalidEvent` and `BrokerError`."""
         if self._instant is not None:
+            await self._settled()  # what waits to be delivered is one batch, however many publish
             ids = self._instant.append_nowait(events)
             await self._settled()
             return ids
@@ -141,6 +142,7 @@ class EventLog:
     async def store(self, events: Sequence[Event]) -> list[Stored]:
         """As `publish`, and returns the positions too."""
         if self._instant is not None:
+            await self._settled()
             places = await self._instant.append(records(events, self.config.max_event_size))
             await self._settled()
             return places
@@ -265,8 +267,8 @@ class EventLog:
         return not self._pending
 
     async def _settled(self) -> None:
-        if self._pending:
-            await self.reached(self.window.newest)
+        while self._pending:
+            await self.reached(self._pending[-1].position)
 
     async def _follow(self) -> None:
         """Take entries in for ever; a broken tail is taken up again where it broke."""
