@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from ssepool.brokers.base import Bounds, Broker, Stored
+from ssepool.brokers.base import Bounds, Broker, Stored, Wants, anything
 from ssepool.brokers.record import Record
 from ssepool.config import HubConfig
 from ssepool.core.event import Entry
@@ -92,9 +92,10 @@ class Scripted(Broker):
         await self.answers.wait()
         return [entry for entry in self.entries if entry.position > after][:max_entries]
 
-    async def find(self, id: str) -> int | None:
+    async def find(self, id: str, wants: Wants = anything) -> int | None:
         self.check()
-        found = next((entry.position for entry in self.entries if entry.id == id), None)
+        named = (entry for entry in self.entries if entry.id == id)
+        found = next((entry.position for entry in named if wants(entry.topics, entry.private)), None)
         self.asked.append(id)
         await self.answers.wait()
         return found

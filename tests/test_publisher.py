@@ -20,6 +20,7 @@ from ssepool import (
     DuplicateEvent,
     Event,
     EventTooLarge,
+    IdConflict,
     InvalidEvent,
     InvalidTopic,
     Publisher,
@@ -66,10 +67,18 @@ def test_a_batch_is_published_whole_and_in_order(url: str, publisher: Publisher)
 
 
 def test_a_publish_that_is_tried_again_is_stored_once(url: str, publisher: Publisher) -> None:
-    assert [publisher.publish("news", n, id="order-7") for n in range(3)] == ["order-7"] * 3
+    assert [publisher.publish("news", 0, id="order-7") for _ in range(3)] == ["order-7"] * 3
     assert asyncio.run(kept(url)) == [b"data: 0\n\n"]
     with Publisher(url, on_duplicate="refuse") as strict, pytest.raises(DuplicateEvent, match="'order-7'"):
-        strict.publish("news", 4, id="order-7")
+        strict.publish("news", 0, id="order-7")
+
+
+def test_an_id_is_one_of_its_topics_and_names_one_content(url: str, publisher: Publisher) -> None:
+    publisher.publish("shop", "own", id="order-7")
+    assert publisher.publish("stranger", "other", id="order-7") == "order-7"
+    with pytest.raises(IdConflict, match=r"^an event with the id 'order-7' is in the history already, for the same"):
+        publisher.publish_many([Event("new", ("shop",)), Event("other", ("shop",), id="order-7")])
+    assert asyncio.run(kept(url)) == [b"data: own\n\n", b"data: other\n\n"]
 
 
 def test_the_history_is_bounded_by_the_hubs_and_not_by_publishers(url: str, publisher: Publisher) -> None:

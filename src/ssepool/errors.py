@@ -5,6 +5,7 @@ SSEPoolError
 ├── InvalidEvent           an event cannot be put on the wire as it is
 │   ├── EventTooLarge      an event exceeds the configured size
 │   └── DuplicateEvent     an event's id is in the history already
+│       └── IdConflict     and there it names another event of the same topics
 ├── InvalidTopic           a topic or a pattern is not well formed
 ├── InvalidGrant           a grant, or an entry of it, is not well formed
 ├── AccessDenied           a request may not do what it asks for
@@ -20,6 +21,8 @@ SSEPoolError
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class SSEPoolError(Exception):
@@ -39,7 +42,14 @@ class EventTooLarge(InvalidEvent):
 
 
 class DuplicateEvent(InvalidEvent):
-    """An event with this id is in the history already, and `on_duplicate` is `refuse`."""
+    """An event with this id and these topics is in the history already, and `on_duplicate` is `refuse`."""
+
+    places: Sequence[int] = ()
+    """Which events of the batch the history refuses, from 0 on; none if two events of the batch meet each other."""
+
+
+class IdConflict(DuplicateEvent):
+    """An event with this id and these topics, but with other content, is in the history (or the batch) already."""
 
 
 class InvalidTopic(SSEPoolError):

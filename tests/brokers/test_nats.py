@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
@@ -21,7 +22,7 @@ from ssepool.brokers.nats.batch import State, decode, subject_of
 from ssepool.brokers.nats.batch import batch as messages_of
 from ssepool.brokers.record import pack
 from ssepool.config import HubConfig, MiB
-from ssepool.errors import BrokerError, ConfigError
+from ssepool.errors import BrokerError, ConfigError, IdConflict
 
 
 @pytest.fixture
@@ -141,7 +142,7 @@ async def test_what_a_dead_publisher_left_is_passed_over(service: Nats, opened: 
         prefix = (await js.stream_info("test")).config.subjects[0][:-1]  # type: ignore[index]
         epoch = (await broker.bounds()).epoch
         state = State(1, epoch, 1, 100)
-        messages, _ = messages_of(state, batch("x", "y", "z", ids=("p", "q", "r")), {"p": 2, "q": 3, "r": 4}, MiB)
+        messages, _ = messages_of(state, batch("x", "y", "z", ids=("p", "q", "r")), MiB)
         for subject, data in messages[:2]:
             await js.publish(prefix + subject, data)
         assert await broker.find("p") is None
@@ -149,9 +150,37 @@ async def test_what_a_dead_publisher_left_is_passed_over(service: Nats, opened: 
         await js.publish(prefix + messages[0][0], messages[0][1])
     assert positions(await broker.append(batch("b", "c", ids=("p", "s")))) == [2, 3]
     assert [await broker.find(id) for id in "pqrs"] == [2, None, None, 3]
-    assert positions(await broker.append(batch("q", "p", ids=("q", "p")))) == [4, 2]
+    assert positions(await broker.append(batch("q", "b", ids=("q", "p")))) == [4, 2]
     for entries in (await read_all(broker), await take(broker, 0, 4)):
         assert [entry.frame.split(b"data: ")[1] for entry in entries] == [b"a\n\n", b"b\n\n", b"c\n\n", b"q\n\n"]
+
+
+async def test_ids_of_earlier_versions_are_known(service: Nats, opened: Open) -> None:
+    await (await opened()).close()
+    old = [*batch("a", "b", ids=("mine", "other")), *batch("c")]
+    async with operator(service) as js:
+        prefix = (await js.stream_info("test")).config.subjects[0][:-1]  # type: ignore[index]
+        messages, _ = messages_of(State(0, prefix.split(".")[1], 0, 0), old, MiB)
+        for subject, data in messages:
+            await js.publish(prefix + subject.rpartition(".")[0], pack(msgspec.msgpack.decode(data)[:9]))
+    for _ in range(2):
+        broker = await opened()
+        assert await broker.find("mine", lambda topics, private: topics == ("news",)) == 1
+        assert await broker.find("other") == 2
+        assert await broker.find("mine", lambda topics, private: topics == ("x",)) in (None, 4)
+        assert positions(await broker.append(batch("b", "a", ids=("other", "mine")))) == [2, 1]
+        with pytest.raises(IdConflict):
+            await broker.append(batch("d", "other", ids=(None, "mine")))
+        assert positions(await broker.append(batch("d", ids=("mine",), topics=["x"]))) == [4]
+
+
+async def test_topics_that_a_message_has_no_room_for_are_read_from_the_event(service: Nats, opened: Open) -> None:
+    broker = await opened()
+    large = [f"{number} ".ljust(1000, "x") for number in range(90)]
+    some = [*batch("a", ids=("mine",), topics=["a"]), *batch("b", ids=("mine",), topics=large)]
+    assert positions(await broker.append(some)) == positions(await broker.append(some)) == [1, 2]
+    assert await broker.find("mine", lambda topics, private: large[7] in topics) == 2
+    assert await broker.find("mine", lambda topics, private: "b" in topics) is None
 
 
 async def test_a_history_whose_beginning_was_cut_inside_a_batch(service: Nats, opened: Open) -> None:
@@ -436,24 +465,36 @@ def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("id", ["a.b", "*", ">", "a>b", "a%2Eb", "/", "$SYS", "x" * 128, "." * 128])
 def test_the_subject_of_an_id_is_one_token_and_its_own(id: str) -> None:
-    prefix, _, token = subject_of(id).partition(".")
+    subject = subject_of(id, ("news",))
+    prefix, token, digest = subject.split(".")
     assert prefix == "id"
     assert re.fullmatch(r"[A-Za-z0-9_~%-]+", token)
-    assert subject_of(id) != subject_of(id.replace(".", "%2E") + "x")
+    assert re.fullmatch(r"[0-9a-f]{32}", digest)
+    assert subject != subject_of(id.replace(".", "%2E") + "x", ("news",))
+    assert subject != subject_of(id, ("other",))
 
 
 def test_a_batch_has_as_many_messages_as_it_needs() -> None:
-    def sizes(max_entries: int, *data: str, ids: Sequence[str] = ()) -> list[tuple[str, int, int, int]]:
-        made, _ = messages_of(
-            State(7, "e", 5, 0), batch(*data), {id: place for place, id in enumerate(ids, 6)}, max_entries
-        )
-        parts = [(subject, decode(message)) for subject, message in made]
+    def sizes(max_bytes: int, *data: str, ids: Sequence[str] = ()) -> list[tuple[str, int, int, int]]:
+        made, _ = messages_of(State(7, "e", 5, 0), batch(*data, ids=ids), max_bytes)
+        parts = [(subject.rpartition(".")[0] or subject, decode(message)) for subject, message in made]
         assert {part.of for _, part in parts} == {len(made)}
         return [(subject, part.number, part.place, len(part.data)) for subject, part in parts]
 
     whole = len(pack(batch("abc")))
     assert sizes(1000, "abc") == [("log", 0, 0, whole)]
+    whole = len(pack(batch("abc", ids=["x"])))
     assert sizes(1000, "abc", ids=["x"]) == [("id.x", 0, 6, whole)]
     assert sizes(whole - 1, "abc", ids=["x"]) == [("id.x", 0, 6, whole - 1), ("log", 1, 0, 1)]
-    both = len(pack(batch("abc", "def")))
+    both = len(pack(batch("abc", "def", ids=["x", "y"])))
     assert sizes(1000, "abc", "def", ids=["x", "y"]) == [("id.x", 0, 6, both), ("id.y", 1, 7, 0)]
+
+
+def test_a_message_has_room_for_the_topics_that_it_repeats() -> None:
+    few, many = ("a" * 50,), tuple("b" * 50 + str(number) for number in range(9))
+    some = [*batch("x" * 900, ids=["x"], topics=few), *batch("y", ids=["y"], topics=many)]
+    made, _ = messages_of(State(7, "e", 5, 0), some, 1000)
+    parts = [decode(message) for _, message in made]
+    assert [part.topics for part in parts] == [few, None]
+    assert [len(part.data) + len(pack(part.topics)) <= 1000 for part in parts] == [True, True]
+    assert b"".join(part.data for part in parts) == pack(some)

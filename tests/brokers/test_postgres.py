@@ -22,7 +22,7 @@ from ssepool.brokers.postgres import broker as module
 from ssepool.brokers.record import records
 from ssepool.config import HubConfig, MiB
 from ssepool.core.event import Entry, Event
-from ssepool.errors import BrokerError, ConfigError
+from ssepool.errors import BrokerError, ConfigError, IdConflict
 from tools import require
 
 DEADLINE = 30.0
@@ -373,8 +373,9 @@ async def test_positions_follow_commits_also_behind_a_slow_transaction(server: P
         assert data(await anext(tail)) == ["first"]
         with transaction(server) as slow:
             slow.execute(
-                f"SELECT * FROM {name}_append(ARRAY['s1', 's2'], ARRAY['news', 'news'], ARRAY[false, false], "
-                "ARRAY['data: slow 1\n\n', 'data: slow 2\n\n']::bytea[], false, 1000, 1000000, 3600)"
+                f"SELECT * FROM {name}_append(ARRAY['s1 n', 's2 n'], ARRAY['s1', 's2'], ARRAY['news', 'news'], "
+                "ARRAY[false, false], ARRAY['data: slow 1\n\n', 'data: slow 2\n\n']::bytea[], 'ignore', 1000, 1000000, "
+                "3600)"
             )
             waiting = [asyncio.create_task(broker.append(batch("quick"))) for broker in (one, two)]
             page = asyncio.create_task(anext(tail))
@@ -395,10 +396,11 @@ async def test_an_id_is_found_though_its_transaction_was_open_when_we_began(
     server: Postgres, make: Open, name: str
 ) -> None:
     broker = await make()
+    [record] = batch("again", ids=["mine"])
     with transaction(server) as slow:
         slow.execute(
-            f"SELECT * FROM {name}_append(ARRAY['mine'], ARRAY['news'], ARRAY[false], ARRAY['x']::bytea[], "
-            "false, 1000, 1000000, 3600)"
+            f"SELECT * FROM {name}_append(ARRAY['{record.claim}'], ARRAY['mine'], ARRAY['news'], ARRAY[false], "
+            "ARRAY['data: again\n\n']::bytea[], 'ignore', 1000, 1000000, 3600)"
         )
         append = asyncio.create_task(broker.append(records([Event("again", ("news",), id="mine")], MiB)))
         await until_backend(server, "wait_event_type = 'Lock'")
@@ -411,8 +413,9 @@ async def test_trimming_beside_an_append_keeps_what_it_stored(server: Postgres, 
     await broker.append(batch(*"abc"))
     with transaction(server) as slow:
         slow.execute(
-            f"SELECT * FROM {name}_append(array_fill(null::text, ARRAY[5]), array_fill('news'::text, ARRAY[5]), "
-            "array_fill(false, ARRAY[5]), array_fill('data: x'::bytea, ARRAY[5]), false, 1000, 1000000, 3600)"
+            f"SELECT * FROM {name}_append(array_fill(null::text, ARRAY[5]), array_fill(null::text, ARRAY[5]), "
+            "array_fill('news'::text, ARRAY[5]), array_fill(false, ARRAY[5]), "
+            "array_fill('data: x'::bytea, ARRAY[5]), 'ignore', 1000, 1000000, 3600)"
         )
         trim = asyncio.create_task(broker.trim())
         await until_backend(server, "wait_event_type = 'Lock'")
@@ -539,9 +542,38 @@ async def test_a_user_who_may_not_create_is_told_so(server: Postgres, make: Open
 
 async def test_tables_of_a_newer_version_are_left_alone(server: Postgres, make: Open, url: str, name: str) -> None:
     await make()
-    server.execute(f"UPDATE {name}_log SET version = 2", database=USER)
-    with pytest.raises(ConfigError, match=f"tables of '{name}' are of version 2, made by a newer ssepool"):
+    server.execute(f"UPDATE {name}_log SET version = 3", database=USER)
+    with pytest.raises(ConfigError, match=f"tables of '{name}' are of version 3, made by a newer ssepool"):
         await connect(HubConfig(broker=url)).open()
+
+
+OLD_APPEND = """
+CREATE FUNCTION {name}_append(text[], text[], boolean[], bytea[], boolean, bigint, bigint, double precision)
+RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint'
+"""
+
+
+async def test_tables_of_version_1_are_taken_over(server: Postgres, make: Open, name: str) -> None:
+    old = await make()
+    topics = ("zürich/köln", "a b", "東京", "Z", "a", "a", "\U0001f600", "\uffff")
+    await old.append([*batch("a", "b", ids=["mine"]), *batch("c", ids=["mine"], topics=topics)])
+    await old.close()
+    for statement in (
+        f"ALTER TABLE {name}_events DROP COLUMN claim",
+        f"UPDATE {name}_log SET version = 1",
+        OLD_APPEND.format(name=name),
+    ):
+        server.execute(statement, database=USER)
+    broker = await make()
+    again = [*batch("a", ids=["mine"]), *batch("c", ids=["mine"], topics=sorted(topics))]
+    assert [one.position for one in await broker.append(again)] == [1, 3]
+    with pytest.raises(IdConflict):
+        await broker.append(batch("other", ids=["mine"]))
+    assert [one.position for one in await broker.append(batch("d", ids=["mine"], topics=["x"]))] == [4]
+    assert await broker.find("mine", lambda topics, private: "Z" in topics) == 3
+    left = server.execute(f"SELECT count(*) FROM pg_proc WHERE proname = '{name}_append'", database=USER)
+    assert left == [(1,)]
+    assert server.execute(f"SELECT version FROM {name}_log", database=USER) == [(2,)]
 
 
 async def test_tables_of_somebody_else_are_left_alone(server: Postgres, url: str, name: str) -> None:

@@ -18,7 +18,7 @@ from services.redis import Redis
 from ssepool.brokers import connect
 from ssepool.brokers.redis import broker as module
 from ssepool.config import HubConfig, MiB
-from ssepool.errors import BrokerError, ConfigError
+from ssepool.errors import BrokerError, ConfigError, IdConflict
 from tools import require
 
 
@@ -145,7 +145,7 @@ async def test_a_server_that_has_become_a_replica_takes_no_events(service: Redis
     assert positions(await broker.append(batch("b"))) == [2]
 
 
-@pytest.mark.parametrize("key", ["log", "state", "ids"])
+@pytest.mark.parametrize("key", ["log", "state", "claims", "places"])
 async def test_a_key_of_another_kind_is_an_error_and_stays(service: Redis, opened: Open, key: str) -> None:
     service.ask(f"SET {{test}}:{key} x")
     with pytest.raises(BrokerError, match="WRONGTYPE"):
@@ -331,6 +331,29 @@ def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyP
         connect(HubConfig(broker="redis://h"))
 
 
+async def test_ids_of_the_layout_before_are_taken_over(
+    service: Redis, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SLICE_ENTRIES", 100)
+    old = await opened(history_events=2000)
+    many = [f"id{number}" for number in range(1500)]
+    await old.append(batch("a", *many, ids=("mine", *many)))
+    await old.close()
+    service.ask("DEL {test}:claims {test}:places")
+    for start in range(0, 1500, 500):
+        fields = " ".join(f"id{number} {number + 2}" for number in range(start, start + 500))
+        service.ask("HSET {test}:ids mine 1 gone 4000 " + fields)
+    broker = await opened(history_events=2000)
+    assert b"{test}:ids" not in service.ask("KEYS *")
+    assert service.ask("HLEN {test}:claims") == service.ask("ZCARD {test}:places") == b":1501\r\n"
+    assert positions(await broker.append(batch("a", "id1499", ids=("mine", "id1499")))) == [1, 1501]
+    with pytest.raises(IdConflict):
+        await broker.append(batch("other", ids=("mine",)))
+    assert positions(await broker.append(batch("d", ids=("mine",), topics=["x"]))) == [1502]
+    assert await broker.find("mine", lambda topics, private: topics == ("news",)) == 1
+    assert await broker.find("gone") is None
+
+
 # Keys, processes, what is kept for the tails.
 
 
@@ -338,8 +361,9 @@ async def test_all_keys_are_in_one_slot_and_names_are_apart(service: Redis, open
     for name in ("one", "two"):
         await (await opened(service.url(name))).append(batch("a", "b", ids=("mine",)))
     keys = sorted(re.findall(rb"\{\w+\}:\w+", service.ask("KEYS *")))
-    assert keys == [b"{%b}:%b" % (name, key) for name in (b"one", b"two") for key in (b"ids", b"log", b"state")]
-    assert len({key_slot(key) for key in [*keys[:3], b"{one}:messages"]}) == 1
+    each = (b"claims", b"log", b"places", b"state")
+    assert keys == [b"{%b}:%b" % (name, key) for name in (b"one", b"two") for key in each]
+    assert len({key_slot(key) for key in [*keys[:4], b"{one}:messages"]}) == 1
 
 
 async def test_a_tail_gets_a_burst_that_is_larger_than_the_history(service: Redis, opened: Open) -> None:
@@ -374,4 +398,4 @@ async def test_a_history_that_is_made_smaller_is_trimmed_in_steps(service: Redis
     await asyncio.sleep(module.GRACE_SECONDS)
     await smaller.trim()
     assert (await smaller.bounds())[1:3] == (4990, 5000)
-    assert service.ask("HLEN {test}:ids") == b":10\r\n"
+    assert service.ask("HLEN {test}:claims") == service.ask("ZCARD {test}:places") == b":10\r\n"

@@ -27,7 +27,7 @@ from ssepool.brokers.sqlite import history
 from ssepool.brokers.sqlite.broker import SqliteBroker, path_of
 from ssepool.brokers.sqlite.notifier import Notifier
 from ssepool.config import HubConfig, KiB, MiB
-from ssepool.errors import BrokerError, ConfigError
+from ssepool.errors import BrokerError, ConfigError, IdConflict
 
 APPENDING = Path(__file__).with_name("appending.py")
 
@@ -179,9 +179,40 @@ async def test_a_database_of_a_newer_version_is_refused_and_left_alone(path: Pat
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 99")
     assert await refused(url) == (
-        f"the SQLite database {path} was made by a newer ssepool (its tables have version 99, ours 1); "
+        f"the SQLite database {path} was made by a newer ssepool (its tables have version 99, ours 2); "
         "upgrade ssepool or name another file"
     )
+
+
+OLD_TABLES = """
+CREATE TABLE history (epoch TEXT NOT NULL, newest INTEGER NOT NULL, oldest INTEGER NOT NULL, bytes INTEGER NOT NULL,
+    cleared INTEGER NOT NULL, present INTEGER NOT NULL);
+CREATE TABLE events (position INTEGER PRIMARY KEY, id TEXT, at REAL NOT NULL, size INTEGER NOT NULL,
+    private INTEGER NOT NULL, topics TEXT NOT NULL, frame BLOB NOT NULL);
+CREATE INDEX events_id ON events (id) WHERE id IS NOT NULL;
+CREATE TABLE messages (number INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, message BLOB NOT NULL);
+INSERT INTO history VALUES ('00c0ffee', 4, 0, 100, 0, 100);
+INSERT INTO events VALUES (1, 'mine', 9e9, 20, 0, '["news"]', CAST('data: a' || char(10, 10) AS BLOB)),
+    (2, NULL, 9e9, 20, 0, '["news"]', CAST('data: b' || char(10, 10) AS BLOB)),
+    (3, 'bad', 9e9, 20, 0, 'no json', CAST('data: c' || char(10, 10) AS BLOB)),
+    (4, 'order', 9e9, 20, 0, '["é","a"]', CAST('data: d' || char(10, 10) AS BLOB));
+PRAGMA application_id = 0x53534550;
+PRAGMA user_version = 1;
+"""
+
+
+async def test_a_database_of_version_1_is_taken_over(path: Path, make: Open) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(OLD_TABLES)
+    brokers = await asyncio.gather(*(make() for _ in range(4)))
+    for broker in brokers:
+        again = [*batch("a", ids=["mine"]), *batch("d", ids=["order"], topics=["a", "é"])]
+        assert [one.position for one in await broker.append(again)] == [1, 4]
+        with pytest.raises(IdConflict):
+            await broker.append(batch("other", ids=["mine"]))
+    assert [one.position for one in await broker.append(batch("e", ids=["mine"], topics=["x"]))] == [5]
+    assert await broker.find("mine", lambda topics, private: topics == ("news",)) == 1
+    assert await broker.find("mine", lambda topics, private: topics == ("x",)) == 5
 
 
 async def test_an_empty_file_is_as_good_as_none(path: Path, make: Open) -> None:

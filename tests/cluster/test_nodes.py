@@ -213,11 +213,15 @@ def test_an_id_is_published_once_on_whichever_node(nodes: list[LiveServer], conn
     streams = [connect(node, topic).opened() for node in nodes]
     assert nodes[0].publish(topic, "first", id="once") == "once"
     for node in (nodes[0], nodes[2]):
-        assert node.publish(topic, "again", id="once") == "once"
-    status, answer = nodes[1].request("POST", "/events", {"topic": topic, "data": "again", "id": "once"})
+        assert node.publish(topic, "first", id="once") == "once"
+    status, answer = nodes[1].request("POST", "/events", {"topic": topic, "data": "first", "id": "once"})
     assert (status, answer["error"]["code"]) == (409, "duplicate_event")
-    batch = [{"topic": topic, "data": "all or nothing"}, {"topic": topic, "data": "again", "id": "once"}]
+    batch = [{"topic": topic, "data": "all or nothing"}, {"topic": topic, "data": "first", "id": "once"}]
     assert nodes[1].request("POST", "/events", batch)[0] == 409
+    for node in nodes:
+        status, answer = node.request("POST", "/events", {"topic": topic, "data": "another", "id": "once"})
+        assert (status, answer["error"]["code"]) == (409, "id_conflict")
+    assert nodes[1].publish(f"{topic}/elsewhere", "another", id="once") == "once"
     nodes[1].publish(topic, "last")
     for stream in streams:
         stream.wait_data("first", "last")

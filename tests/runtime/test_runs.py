@@ -218,19 +218,20 @@ async def test_who_has_seen_the_end_has_everything() -> None:
     config = HubConfig(pool=QUIET, detach=False)
     async with running(config, now=now()) as engine:
         stage = Stage(engine)
-        engine.publish_nowait([Event.of("other", "before", id="before")])
+        engine.publish_nowait([Event.of("job/7", "before", id="before")])
         run = stage.run(Script(*(Event(text, id=text) for text in ("first", "last")), END), "job/7")
         assert not run.is_over_for("before")
         run.attend(Viewer(), nowhere)
         await until(lambda: run.outcome)
-        engine.publish_nowait([Event.of("other", "after", id="after")])
-        answers = {id: run.is_over_for(id) for id in (None, "", "earliest", "before", "first", "last", "after", "?")}
+        engine.publish_nowait([Event.of("job/7", "after", id="after"), Event.of("other", "x", id="elsewhere")])
+        ids = (None, "", "earliest", "before", "first", "last", "after", "elsewhere", "?")
+        answers = {id: run.is_over_for(id) for id in ids}
         assert [id for id, is_over in answers.items() if is_over] == ["last", "after"]
         assert run.ended_at == engine.now()
 
 
 async def test_who_was_there_before_a_run_without_events_has_everything_once_it_is_over(stage: Stage) -> None:
-    stage.engine.publish_nowait([Event.of("other", "x", id="before")])
+    stage.engine.publish_nowait([Event.of("job/7", "x", id="before")])
     script = Script()
     run = stage.run(script, "job/7")
     run.attend(viewer := Viewer(), nowhere)

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from ssepool.brokers.record import Record
 from ssepool.config import HubConfig, KiB, without_password
 from ssepool.core.event import Entry, Event
 from ssepool.core.window import Window
-from ssepool.errors import DuplicateEvent
+from ssepool.errors import DuplicateEvent, IdConflict
 
 MAX_MESSAGE_BYTES = 512 * KiB
 """The largest message of the side channel, in bytes."""
+
+
+Wants = Callable[[tuple[str, ...], bool], bool]
+"""Whether a client wants an event with these topics, which is private or not."""
+
+PAGE_PLACES = 200
+"""Events of one id that are looked at in one step."""
+
+
+def anything(topics: tuple[str, ...], private: bool) -> bool:
+    """Want every event."""
+    return True
 
 
 class Stored(NamedTuple):
@@ -24,6 +37,26 @@ class Stored(NamedTuple):
     """The id that its publisher chose, or else `<epoch>-<position>`."""
     position: int
     """Its place in the order; the first event has 1."""
+
+
+class Kept(NamedTuple):
+    """What the history has of an id and topics."""
+
+    position: int
+    """The event's place in the order."""
+    content: str
+    """The digest of its content, as `Record.content`."""
+
+
+class Place(NamedTuple):
+    """One of the events with a chosen id."""
+
+    position: int
+    """Its place in the order."""
+    topics: tuple[str, ...]
+    """The topics to which it was published."""
+    private: bool
+    """Whether it is private."""
 
 
 class Bounds(NamedTuple):
@@ -53,8 +86,10 @@ class Broker(ABC):
       was stored. If the connection broke before the answer, the events may or may not be stored. A publisher that
       chose their ids can safely publish them again.
     - *Ids.* An event has the id that its publisher chose, or else `<epoch>-<position>`. `find` knows both kinds, on
-      every node, for as long as the event is kept. A chosen id that is kept already is not stored again: with
-      `on_duplicate="ignore"` `append` returns where it is, with `"refuse"` it raises `DuplicateEvent`.
+      every node, for as long as the event is kept. A chosen id is one for each set of topics: the same id under other
+      topics is another event. One that is kept already for the same topics is not stored again: with
+      `on_duplicate="ignore"` `append` returns where it is, with `"refuse"` it raises `DuplicateEvent`. If its content
+      (data, type, retry, private) differs, `append` raises `IdConflict` in any case.
     - *Reading.* `tail` and `read` return the entries behind a position in order. They may return an entry twice; a
       subscriber still receives it once, because its position says what the subscriber has. Both read the history that
       `open` or `bounds` named last. If another history has begun, they raise `BrokerError` until `bounds` has named
@@ -89,7 +124,9 @@ class Broker(ABC):
     async def append(self, records: Sequence[Record]) -> list[Stored]:
         """Put events at the end of the order, and return one `Stored` for each.
 
-        Raises `DuplicateEvent` and `BrokerError`. The caller waits for one call to return before it makes the next
+        Raises `DuplicateEvent` (or its `IdConflict`) and `BrokerError`. A broker outside this process
+        looks at the history first: the error's `places` are all events that it refuses. Only if there are none, events
+        are refused for others of the same call. The caller waits for one call to return before it makes the next
         (`GroupCommit` joins what is published meanwhile).
         """
 
@@ -106,8 +143,12 @@ class Broker(ABC):
         """At most `max_entries` of the entries kept behind a position, in order; empty only if there are none."""
 
     @abstractmethod
-    async def find(self, id: str) -> int | None:
-        """The position of the event with this id, chosen or made; None if it is not kept."""
+    async def find(self, id: str, wants: Wants = anything) -> int | None:
+        """The position of the event with this id, chosen or made; None if it is not kept.
+
+        A chosen id may name several events. Then it is the first of those that `wants`, which is called with the topics
+        of an event and whether it is private.
+        """
 
     @abstractmethod
     async def bounds(self) -> Bounds:
@@ -154,4 +195,84 @@ def new_epoch() -> str:
 
 def duplicate(id: str) -> DuplicateEvent:
     """The error that `append` raises with `on_duplicate="refuse"`."""
-    return DuplicateEvent(f"an event with the id {id!r} is in the history already (on_duplicate=refuse)")
+    return DuplicateEvent(
+        f"an event with the id {id!r} is in the history already, for the same topics (on_duplicate=refuse)"
+    )
+
+
+def conflict(id: str) -> IdConflict:
+    """The error that `append` raises for another event under an id and topics that one has already."""
+    return IdConflict(
+        f"an event with the id {id!r} is in the history already, for the same topics and with other data, type, retry "
+        "or private; it takes an id of its own"
+    )
+
+
+def assign(records: Sequence[Record], kept: Mapping[str, Kept], newest: int, *, refuse: bool) -> list[int]:
+    """The position of each event of an append: where it is kept, or where it is to be stored behind `newest`.
+
+    `kept` has, by their claims, the events that the history has already. Raises `DuplicateEvent` as `append` does.
+    """
+    if all(record.id is None for record in records):
+        return list(range(newest + 1, newest + 1 + len(records)))
+    claims = [record.claim for record in records]
+    refused = [
+        place
+        for place, claim in enumerate(claims)
+        if claim in kept and (refuse or records[place].content != kept[claim or ""].content)
+    ]
+    if refused:
+        raise _refusal([records[place] for place in refused], kept, refused)
+    here: dict[str, Kept] = dict(kept)
+    positions = []
+    for record, claim in zip(records, claims, strict=True):
+        if claim is not None and claim in here:
+            if claim not in kept and (refuse or record.content != here[claim].content):
+                raise _refusal([record], here)
+            positions.append(here[claim].position)
+            continue
+        newest += 1
+        if claim is not None:
+            here[claim] = Kept(newest, record.content)
+        positions.append(newest)
+    return positions
+
+
+def first_of_each(records: Sequence[Record], *, refuse: bool) -> tuple[list[Record], bool]:
+    """The records without those that repeat the claim of an earlier one, and whether none of them is refused for that
+    one: else the history is only to be looked at, and `assign` raises."""
+    if all(record.id is None for record in records):
+        return list(records), True
+    seen: dict[str, str] = {}
+    once: list[Record] = []
+    is_clear = True
+    for record in records:
+        claim = record.claim
+        if claim is None or claim not in seen:
+            once.append(record)
+            if claim is not None:
+                seen[claim] = record.content
+        elif refuse or seen[claim] != record.content:
+            is_clear = False
+    return once, is_clear
+
+
+def _refusal(refused: Sequence[Record], kept: Mapping[str, Kept], places: Sequence[int] = ()) -> DuplicateEvent:
+    first = refused[0]
+    is_same = first.content == kept[first.claim or ""].content
+    error = duplicate(first.id or "") if is_same else conflict(first.id or "")
+    error.places = places
+    return error
+
+
+async def first_wanted(page: Callable[[int], Awaitable[Sequence[Place]]], wants: Wants) -> int | None:
+    """The position of the first event that `wants` takes, of those that `page` returns: the next few behind a position,
+    in order. Other tasks get their turn between two pages."""
+    after = 0
+    while places := await page(after):
+        for place in places:
+            if wants(place.topics, place.private):
+                return place.position
+        after = places[-1].position
+        await asyncio.sleep(0)
+    return None

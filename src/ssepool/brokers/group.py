@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ssepool.brokers.base import Broker, Stored
+from ssepool.brokers.base import Broker, Stored, conflict
 from ssepool.brokers.record import Record, records
 from ssepool.config import MiB
 from ssepool.core.event import Event, memory_of
-from ssepool.errors import BrokerError
+from ssepool.errors import BrokerError, DuplicateEvent
 
 MAX_APPEND_EVENTS = 1000
 """Events that one append joins. A larger batch goes alone."""
@@ -120,9 +120,21 @@ class GroupCommit:
         return group
 
     async def _commit(self, group: list[_Batch]) -> None:
+        """Append a group. Batches that are refused fail alone: the others go again, without them."""
+        while group:
+            try:
+                await self._append(group)
+            except DuplicateEvent as error:
+                group = _without_refused(group, error)
+            else:
+                return
+
+    async def _append(self, group: list[_Batch]) -> None:
         try:
             async with asyncio.timeout(self._config.broker_timeout):
                 stored = await self._broker.append([record for batch in group for record in batch.records])
+        except DuplicateEvent:
+            raise
         except Exception as error:
             for batch in group:
                 if not batch.stored.done():
@@ -142,3 +154,36 @@ class GroupCommit:
     def _late(self, batch: _Batch) -> BrokerError:
         said = "nothing was published" if batch in self._waiting else "the events may be published or not"
         return BrokerError(f"{self._broker.url} did not answer in {self._config.broker_timeout:g} s; {said}")
+
+
+def _without_refused(group: list[_Batch], error: DuplicateEvent) -> list[_Batch]:
+    """Fail the batches for which an append was refused, and return the others.
+
+    All that the history refuses fail at once, so that a flood of such publishes costs the others one append more, and
+    not one for each. If it refuses none, one of two that meet in the group is refused for the other.
+    """
+    left: list[_Batch] = []
+    places, claims, start = frozenset(error.places), dict[str, str](), 0
+    for batch in group:
+        if places:
+            met = next((one.id for place, one in enumerate(batch.records, start) if place in places), None)
+        else:
+            met = _meeting(batch, claims)
+        start += len(batch.records)
+        if met is None and len(group) > 1:
+            left.append(batch)
+        elif not batch.stored.done():
+            batch.stored.set_exception(error if len(group) == 1 else conflict(met or ""))
+    return left
+
+
+def _meeting(batch: _Batch, claims: dict[str, str]) -> str | None:
+    """An id that this batch gives to another event than those before it, or than itself; else its claims are added."""
+    own: dict[str, str] = {}
+    for record in batch.records:
+        if record.claim is not None:
+            known = claims.get(record.claim) or own.setdefault(record.claim, record.content)
+            if known != record.content:
+                return record.id
+    claims.update(own)
+    return None

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from ssepool.brokers.base import Bounds, InstantBroker, Stored, duplicate, new_epoch
+from ssepool.brokers.base import Bounds, InstantBroker, Stored, Wants, anything, conflict, duplicate, new_epoch
 from ssepool.brokers.record import Record
 from ssepool.config import HubConfig
-from ssepool.core.event import Entry, Event
+from ssepool.core.event import Entry, Event, topic_set
 from ssepool.core.window import Window
 from ssepool.errors import EventTooLarge
 
@@ -36,47 +35,50 @@ class MemoryBroker(InstantBroker):
         self.listener = None
 
     async def append(self, records: Sequence[Record]) -> list[Stored]:
-        places = itertools.count(self.window.newest + 1)
-        kept: dict[str | None, int | None] = {
-            record.id: self.window.chosen(record.id) for record in records if record.id is not None
-        }
-        ids = self.append_nowait(records)
-        stored = []
-        for record, id in zip(records, ids, strict=True):
-            place = kept.get(record.id)
-            if place is None:
-                place = next(places)
-                if record.id is not None:
-                    kept[record.id] = place
-            stored.append(Stored(id, place))
-        return stored
+        places: list[int] = []
+        ids = self.append_nowait(records, places)
+        return [Stored(id, place) for id, place in zip(ids, places, strict=True)]
 
-    def append_nowait(self, events: Sequence[Event] | Sequence[Record]) -> list[str]:
+    def append_nowait(self, events: Sequence[Event] | Sequence[Record], places: list[int] | None = None) -> list[str]:
+        """As the contract says; `places`, if given, gets the position of each event."""
         window = self.window
         position, epoch, limit = window.newest, window.epoch, self.config.max_event_size
         entries: list[Entry] = []
         ids: list[str] = []
-        chosen: dict[str, Entry] = {}
+        chosen: dict[tuple[str, tuple[str, ...]], Entry] = {}
         for event in events:
             id = event.id
-            if id is not None and (id in chosen or window.chosen(id) is not None):
-                if self.config.on_duplicate == "refuse":
-                    raise duplicate(id)
-                ids.append(id)
-                continue
+            if id is not None:
+                known = window.chosen(id, event.topics) or chosen.get((id, topic_set(event.topics)))
+                if known is not None:
+                    self._check_repeated(event, known)
+                    ids.append(id)
+                    if places is not None:
+                        places.append(known.position)
+                    continue
             entry = event.entry(epoch, position + 1)
             if len(entry.frame) > limit:
                 raise EventTooLarge(f"an event of {len(entry.frame)} bytes on the wire exceeds max_event_size={limit}")
             position += 1
             entries.append(entry)
             ids.append(entry.id)  # type: ignore[arg-type]
+            if places is not None:
+                places.append(position)
             if id is not None:
-                chosen[id] = entry
+                chosen[id, topic_set(event.topics)] = entry
         window.keep(entries, chosen.values(), self._clock())
         if self.listener is not None:
             self.listener(entries)
         self._news.set()
         return ids
+
+    def _check_repeated(self, event: Event | Record, known: Entry) -> None:
+        """Raise `DuplicateEvent` unless an event may be left out for one that has its id and topics."""
+        id = event.id or ""
+        if event.private != known.private or event.entry("", known.position).frame != known.frame:
+            raise conflict(id)
+        if self.config.on_duplicate == "refuse":
+            raise duplicate(id)
 
     async def tail(self, after: int) -> AsyncIterator[Sequence[Entry]]:
         while True:
@@ -90,8 +92,10 @@ class MemoryBroker(InstantBroker):
     async def read(self, after: int, *, max_entries: int) -> Sequence[Entry]:
         return self.window.read(after, max_entries=max_entries)
 
-    async def find(self, id: str) -> int | None:
-        position = self.window.position(id)
+    async def find(self, id: str, wants: Wants = anything) -> int | None:
+        window = self.window
+        kept = [place for place in window.named(id) if place > window.oldest]
+        position = window.first(kept, wants) or window.made(id)
         return position if position is not None and position > self.window.oldest else None
 
     async def bounds(self) -> Bounds:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import msgspec
 
-from ssepool.core.event import Entry, Event, encode
+from ssepool.core.event import Entry, Event, encode, topic_set
 from ssepool.errors import EventTooLarge
 
 MAX_MADE_ID_BYTES = 8 + 1 + 19
@@ -14,6 +15,9 @@ MAX_MADE_ID_BYTES = 8 + 1 + 19
 
 STORED_BYTES = 40
 """What an event takes in a broker beside its frame, topics and id, approximately; counted for `history_bytes`."""
+
+DIGEST_CHARACTERS = 32
+"""Hexadecimal digits of the digests of topics and of contents: 128 bits of SHA-256."""
 
 AROUND_ID_BYTES = len("id: \n")
 """What the line `id:` adds to a frame beside the id itself."""
@@ -31,6 +35,17 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
     id: str | None = None
     """The id that the publisher chose; None if the broker is to make one."""
 
+    @property
+    def claim(self) -> str | None:
+        """The chosen id and a digest of the topics: two events that are kept never have the same. None without a chosen
+        id."""
+        return None if self.id is None else f"{self.id} {topics_digest(self.topics)}"
+
+    @property
+    def content(self) -> str:
+        """A digest of all but the id and the topics, which tells whether an event is another's repetition."""
+        return _digest(self.frame + (b"\1" if self.private else b"\0"))
+
     def entry(self, epoch: str, position: int) -> Entry:
         """The event as readers receive it, at its position in the history that `epoch` names."""
         id = self.id or f"{epoch}-{position}"
@@ -47,6 +62,15 @@ def records(events: Sequence[Event], max_event_size: int) -> list[Record]:
             raise EventTooLarge(f"an event of {size} bytes on the wire exceeds max_event_size={max_event_size}")
         made.append(Record(frame, event.topics, event.private, event.id))
     return made
+
+
+def topics_digest(topics: tuple[str, ...]) -> str:
+    """A digest of an event's topics, in whatever order."""
+    return _digest("\n".join(topic_set(topics)).encode())
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:DIGEST_CHARACTERS]
 
 
 pack = msgspec.msgpack.Encoder().encode

@@ -147,6 +147,11 @@ class Event(msgspec.Struct, frozen=True, gc=False):
         return encode(self.data, type=self.type, id=self.id if id is None else id, retry=self.retry)
 
 
+def topic_set(topics: tuple[str, ...]) -> tuple[str, ...]:
+    """The same for all tuples of the same topics, in whatever order."""
+    return topics if len(topics) < 2 else tuple(sorted(set(topics)))
+
+
 def encode(data: str, *, type: str | None = None, id: str | None = None, retry: int | None = None) -> bytes:
     """The frame of an event whose fields are trusted: nothing is checked. `retry` is in milliseconds.
 

@@ -20,6 +20,7 @@ from ssepool.errors import (
     DuplicateEvent,
     EventTooLarge,
     Forbidden,
+    IdConflict,
     InvalidEvent,
     InvalidGrant,
     InvalidTopic,
@@ -36,6 +37,7 @@ ANSWERS: dict[type[SSEPoolError], tuple[int, str]] = {
     InvalidEvent: (400, "invalid_event"),
     EventTooLarge: (413, "event_too_large"),
     DuplicateEvent: (409, "duplicate_event"),
+    IdConflict: (409, "id_conflict"),
     InvalidTopic: (400, "invalid_topic"),
     InvalidGrant: (500, "invalid_grant"),  # of a function of the application: what clients present is refused as theirs
     AccessDenied: (403, "access_denied"),

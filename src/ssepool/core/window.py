@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from ssepool.core.event import Entry
+from ssepool.core.names import Names
 
 STEP_ENTRIES = 2000
 """Entries that are indexed in one call: about a millisecond."""
@@ -26,7 +29,8 @@ class Window:
     """Entries by position, without holes, bounded by count, bytes of memory (`Entry.size`) and age (seconds).
 
     Ids that brokers make are `<epoch>-<position>`: an id of another epoch is recognised as one that is not kept, and
-    the position is found without any table. Only ids that publishers chose need one.
+    the position is found without any table. Only ids that publishers chose need one. Such an id may name several
+    events, one for each set of topics.
     """
 
     def __init__(self, epoch: str, *, after: int = 0, events: float, bytes: float, age: float) -> None:
@@ -39,11 +43,12 @@ class Window:
         self._limits = (events, bytes, age)
         self._entries: dict[int, Entry] = {}
         self._times: deque[float] = deque()
-        self._chosen: dict[str, int] = {}
+        self._names = Names(self._entry)
         self._topics: dict[str, list[int]] = {}
         """The positions of each topic, in order, up to `_indexed`; a topic's last is one of an entry that is kept."""
         self._indexed = after
-        self._dropped: tuple[str | None, int] = (None, 0)
+        self._dropped: Entry | None = None
+        """The chosen entry that was dropped last, without its frame, if it was the last to be dropped."""
         self._bytes = 0
 
     @property
@@ -72,7 +77,7 @@ class Window:
         self.newest = entry.position
         self._bytes = size
         for entry in chosen:
-            self._chosen[entry.id] = entry.position  # type: ignore[index]
+            self._names.add(entry)
         max_entries, max_bytes, _ = self._limits
         excess = len(kept) - max_entries
         while excess > 0 or self._bytes > max_bytes:
@@ -85,18 +90,29 @@ class Window:
         while self._times and self._times[0] <= oldest:
             self._drop()
 
-    def position(self, id: str) -> int | None:
-        """The place that an id names, if this window can tell; it may lie before `oldest`."""
-        position = self._chosen.get(id)
-        if position is None and id.startswith(self._prefix):
-            number = id[len(self._prefix) :]
-            if number.isascii() and number.isdigit() and len(number) < 20 and int(number) <= self.newest:
-                position = int(number)
-        return position
+    def made(self, id: str) -> int | None:
+        """The place that an id of the broker's making names, if this window can tell; it may lie before `oldest`."""
+        number = id.removeprefix(self._prefix)
+        if number != id and number.isascii() and number.isdigit() and len(number) < 20 and int(number) <= self.newest:
+            return int(number)
+        return None
 
-    def chosen(self, id: str) -> int | None:
-        """The place of an id that a publisher chose, if it is remembered."""
-        return self._chosen.get(id)
+    def named(self, id: str, topics: Iterable[str] | None = None) -> Sequence[int]:
+        """The places, in order, of the events for which publishers chose this id, as far as they are remembered: those
+        that are kept, and the one dropped last. With `topics` those of no other topics may be left out."""
+        return self._names.positions(id, topics)
+
+    def chosen(self, id: str, topics: tuple[str, ...]) -> Entry | None:
+        """The entry that is kept of this chosen id and these topics."""
+        return self._entries.get(self._names.position(id, topics) or 0)
+
+    def first(self, places: Iterable[int], wants: Callable[[tuple[str, ...], bool], bool]) -> int | None:
+        """The first of these places of which `wants` takes the entry's topics and privacy."""
+        for place in places:
+            entry = self._entry(place)
+            if entry is not None and wants(entry.topics, entry.private):
+                return place
+        return None
 
     def read(self, after: int, *, max_entries: int) -> list[Entry]:
         """At most `max_entries` of the entries kept behind a position, in order."""
@@ -154,11 +170,15 @@ class Window:
         self._bytes -= entry.size
         if entry.position <= self._indexed and self._topics:
             self._forget(entry)
-        if self._chosen:
+        if self._names:
             # The id of the one dropped last is still good to go on from: all that came after it is kept.
-            (id, position), self._dropped = self._dropped, (entry.id, entry.position)
-            if id is not None and self._chosen.get(id) == position:
-                del self._chosen[id]
+            if self._dropped is not None:
+                self._names.discard(self._dropped)
+            self._dropped = None if self._is_made(entry) else msgspec.structs.replace(entry, frame=b"")
+
+    def _entry(self, position: int) -> Entry | None:
+        dropped = self._dropped
+        return dropped if dropped is not None and dropped.position == position else self._entries.get(position)
 
     def __repr__(self) -> str:
         return f"<Window {self.epoch} {self.oldest + 1} to {self.newest}>"

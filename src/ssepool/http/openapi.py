@@ -121,7 +121,8 @@ PATHS: Schema = {
                 _400="The body is not well formed, or an event is not allowed: the message says which and why.",
                 _403="A topic of the hub's own, or a page of another site.",
                 _408=_TOO_SLOW,
-                _409="An id is in the history already, and `on_duplicate` is `refuse`.",
+                _409="An id is in the history already, for the same topics: with other content (`id_conflict`), or "
+                "with the same and `on_duplicate` is `refuse` (`duplicate_event`).",
                 _413="The body or an event is too large.",
                 _415=_WRONG_TYPE,
                 _503=f"The pool is not open, or the broker failed. {_NO_ROOM}",

@@ -10,6 +10,7 @@ from typing import Any
 
 from ssepool.core.event import EARLIEST, Event
 from ssepool.core.states import Reason
+from ssepool.core.topics import Subscription
 from ssepool.core.visit import Viewer, Visit
 from ssepool.errors import ConnectionReleased, PoolFull
 from ssepool.runtime.engine import Engine
@@ -97,7 +98,8 @@ class Run:
         """Whether a client that comes back with this id has all that there ever will be."""
         if self._end is None or last_event_id is None or last_event_id == EARLIEST:
             return False
-        found = self._engine.log.find(last_event_id)
+        subscription = Subscription(frozenset(() if self.topic is None else (self.topic,)), private=True)
+        found = self._engine.log.find(last_event_id, subscription)
         return found is not None and found.complete and found.position >= self._end
 
     async def _run(self, send: Send) -> None:

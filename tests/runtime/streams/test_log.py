@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Sequence
 
 import pytest
 from msgspec.structs import replace
 
 from scripted_broker import DEADLINE, Heard
+from ssepool.brokers.memory import MemoryBroker
 from ssepool.brokers.record import unreadable
+from ssepool.config import HubConfig
 from ssepool.core.event import Event, memory_of
+from ssepool.core.topics import Subscription
 from ssepool.errors import BrokerError
-from ssepool.runtime.streams.log import Found
+from ssepool.runtime.streams.log import EventLog, Found
+
+NEWS = Subscription.of(["news"])
 
 
 async def test_what_is_kept_fills_the_window_and_is_not_delivered_as_news_to_come(heard: Heard) -> None:
@@ -75,8 +82,8 @@ async def test_a_broker_that_forgot_everything_is_told_and_followed_anew(heard: 
     heard.broker.put(3)
     await heard.until(lambda: heard.log.window.epoch == "0000000b" and heard.log.position == 3)
     assert heard.all == [1, 2, 3, 4, 5, "lost", 1, 2, 3]
-    assert heard.log.find(f"{old}-5") == Found(0, False)
-    assert heard.log.find("0000000b-2") == Found(2, True)
+    assert heard.log.find(f"{old}-5", NEWS) == Found(0, False)
+    assert heard.log.find("0000000b-2", NEWS) == Found(2, True)
 
 
 async def test_a_broker_that_forgot_the_newest_is_told_and_nothing_comes_twice(heard: Heard) -> None:
@@ -162,15 +169,68 @@ async def test_ids_are_known_from_the_window_or_asked_for() -> None:
     await heard.log.open()
     oldest = heard.log.window.oldest
     assert 40 < oldest < 50
-    assert heard.log.find("0000000a-48") == Found(48, True)
+    assert heard.log.find("0000000a-48", NEWS) == Found(48, True)
     # Made ids need not be asked for, wherever they are: the first page shows whether it is kept.
-    assert heard.log.find("0000000a-7") == Found(7, True)
-    assert heard.log.find("0000000b-7") == Found(0, False)
-    assert heard.log.find("earliest") == Found(0, True)
-    assert heard.log.find("chosen") is None
-    assert await heard.log.ask("chosen") == Found(10, True)
-    assert await heard.log.ask("unknown") == Found(0, False)
+    assert heard.log.find("0000000a-7", NEWS) == Found(7, True)
+    assert heard.log.find("0000000b-7", NEWS) == Found(0, False)
+    assert heard.log.find("earliest", NEWS) == Found(0, True)
+    assert heard.log.find("chosen", NEWS) is None
+    assert await heard.log.ask("chosen", NEWS) == Found(10, True)
+    assert await heard.log.ask("unknown", NEWS) == Found(0, False)
     await heard.log.close()
+
+
+async def test_of_events_with_one_id_the_first_counts_that_the_client_may_have_had() -> None:
+    heard = Heard(window_bytes=12_000)
+    for topic, private in (("a", False), ("b", False), ("a", True), ("c", False)):
+        heard.broker.put(1, topic)
+        heard.broker.entries[-1] = replace(heard.broker.entries[-1], id="order-42", private=private)
+    heard.broker.put(30)
+    for topic in ("b", "a/2"):
+        heard.broker.put(1, topic)
+        heard.broker.entries[-1] = replace(heard.broker.entries[-1], id="order-42")
+    await heard.log.open()
+    assert 4 < heard.log.window.oldest < 34
+
+    def of(*topics: str, patterns: Sequence[str] = (), private: bool = False) -> Subscription:
+        return Subscription.of(topics, patterns, private)
+
+    # Only publishers to a client's own topic can give it two events of one id, so the window may answer.
+    assert heard.log.find("order-42", of("b")) == Found(35, True)
+    # Where a stranger may publish to one topic of several, the window does not know which was first.
+    for subscription, first in ((of("a", "b"), 1), (of("b", "c"), 2), (of(patterns=["a/*"]), 36), (of("c"), 4)):
+        assert heard.log.find("order-42", subscription) is None
+        assert await heard.log.ask("order-42", subscription) == Found(first, True)
+    assert await heard.log.ask("order-42", of("nobody")) == Found(0, False)
+    await heard.log.close()
+
+
+@pytest.mark.parametrize("complete", [False, True])
+async def test_an_id_of_thousands_of_topics_is_looked_for_in_steps(complete: bool) -> None:
+    config = HubConfig(history_events=10_000)
+    broker = MemoryBroker(config)
+    broker.append_nowait([Event("x", (f"t/{number}",), id="order-42") for number in range(5000)])
+    log = EventLog(broker, lambda entries: None, lambda: None, lambda: asyncio.sleep(0), time.monotonic)
+    await log.open()
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    await asyncio.sleep(0)
+    for name, place in (("t/0", Found(1, True)), ("t/4999", Found(5000, True)), ("nobody", Found(0, False))):
+        assert log.find("order-42", Subscription.of([name])) == place  # at once: names are looked up
+    subscription = Subscription.of([], ["t/4999*" if complete else "nobody*"])
+    assert log.find("order-42", subscription) is None
+    assert await log.ask("order-42", subscription) == (Found(5000, True) if complete else Found(0, False))
+    assert turns > 20
+    counting.cancel()
+    await asyncio.wait([counting])
+    await log.close()
 
 
 @pytest.mark.parametrize("chosen", [None, "chosen"])
@@ -183,8 +243,8 @@ async def test_a_client_that_is_ahead_of_us_is_taken_in_when_we_have_caught_up(
     heard.broker.put(2)
     id = chosen or "0000000a-4"
     heard.broker.entries[3] = replace(heard.broker.entries[3], id=id)
-    assert heard.log.find(id) is None
-    asking = asyncio.create_task(heard.log.ask(id))
+    assert heard.log.find(id, NEWS) is None
+    asking = asyncio.create_task(heard.log.ask(id, NEWS))
     before = heard.broker.tails
     await heard.until(lambda: heard.broker.tails > before)  # as long as that it has not come
     assert not asking.done()
@@ -194,8 +254,8 @@ async def test_a_client_that_is_ahead_of_us_is_taken_in_when_we_have_caught_up(
 
 
 async def test_an_id_that_is_ahead_of_the_broker_too_is_unknown(heard: Heard) -> None:
-    assert heard.log.find("0000000a-7") is None
-    assert await heard.log.ask("0000000a-7") == Found(0, False)
+    assert heard.log.find("0000000a-7", NEWS) is None
+    assert await heard.log.ask("0000000a-7", NEWS) == Found(0, False)
 
 
 async def test_publishing_at_once_needs_a_broker_in_this_process(heard: Heard) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import quote
 
 import msgspec
 
-from ssepool.brokers.record import STORED_BYTES, UNREADABLE_ERRORS, Record, pack, unpack, unreadable
+from ssepool.brokers.record import STORED_BYTES, UNREADABLE_ERRORS, Record, pack, topics_digest, unpack, unreadable
+from ssepool.config import KiB
 from ssepool.core.event import Entry
 
 LOG_SUBJECT = "log"
 """The subject, behind the stream's, of messages without a chosen id."""
+
+MAX_TOPICS_BYTES = 64 * KiB
+"""Bytes of topics that a message repeats beside its data; if there are more, they are in the event alone."""
 
 _unpack = msgspec.msgpack.Decoder(list[Record]).decode
 _split = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
@@ -52,6 +56,12 @@ class Part(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The position of the event whose chosen id is in the message's subject; 0 if there is none."""
     data: bytes
     """A piece of the packed records. The pieces of all messages, joined, are the batch's records."""
+    content: str = ""
+    """The digest of the content of the event with that id; empty in messages of earlier versions."""
+    topics: tuple[str, ...] | None = None
+    """The topics of that event; None if they are too large, and in messages of earlier versions."""
+    private: bool = False
+    """Whether that event is private."""
 
     @property
     def is_last(self) -> bool:
@@ -81,7 +91,7 @@ class Mark(NamedTuple):
     time: float
     """The time at which the server stored it, in seconds since 1970."""
     part: Part
-    """Its content with empty `data`."""
+    """Its content without `data` and `topics`."""
 
     @property
     def start(self) -> int:
@@ -98,27 +108,35 @@ class Mark(NamedTuple):
         """The mark of a message with this place, time and data; None if it is no part of a batch: somebody else has
         sent it, or another version."""
         try:
-            return cls(seq, time, msgspec.structs.replace(decode(data), data=b""))
+            return cls(seq, time, msgspec.structs.replace(decode(data), data=b"", topics=None))
         except UNREADABLE_ERRORS:
             return None
 
 
-def batch(
-    state: State, records: Sequence[Record], ids: Mapping[str, int], max_bytes: int
-) -> tuple[list[tuple[str, bytes]], State]:
+def batch(state: State, records: Sequence[Record], max_bytes: int) -> tuple[list[tuple[str, bytes]], State]:
     """The messages of a batch, as pairs of subject and content, and the state of the stream behind them.
 
-    `ids` has the positions of the events with chosen ids. Each message has at most `max_bytes` bytes of data.
+    Each event with a chosen id has a message with a subject for that. Each message has at most `max_bytes` bytes of
+    data and topics.
     """
     data = pack(records)
-    chunks = [data[start : start + max_bytes] for start in range(0, len(data), max_bytes)]
-    claims = [(subject_of(id), place) for id, place in ids.items()]
+    claims = [(place, one) for place, one in enumerate(records, state.newest + 1) if one.id is not None]
+    most = min(MAX_TOPICS_BYTES, max_bytes // 8)
+    sizes = [len(pack(one.topics)) for _, one in claims]
+    room = max_bytes - max((size for size in sizes if size <= most), default=0)
+    chunks = [data[start : start + room] for start in range(0, len(data), room)]
     of, size = max(len(chunks), len(claims)), len(data) + STORED_BYTES * len(records)
     messages = []
     for number in range(of):
-        subject, place = claims[number] if number < len(claims) else (LOG_SUBJECT, 0)
         chunk = chunks[number] if number < len(chunks) else b""
-        part = Part(state.epoch, state.newest, state.total, len(records), size, number, of, place, chunk)
+        head = (state.epoch, state.newest, state.total, len(records), size, number, of)
+        if number < len(claims):
+            place, one = claims[number]
+            subject = subject_of(one.id or "", one.topics)
+            topics = one.topics if sizes[number] <= most else None
+            part = Part(*head, place, chunk, one.content, topics, one.private)
+        else:
+            subject, part = LOG_SUBJECT, Part(*head, 0, chunk)
         messages.append((subject, pack(part)))
     return messages, State(state.seq + of, state.epoch, state.newest + len(records), state.total + size)
 
@@ -166,7 +184,12 @@ def _one_by_one(data: bytes, part: Part) -> list[Entry]:
     return entries
 
 
-def subject_of(id: str) -> str:
-    """The subject of a chosen id, behind the stream's. The id is one token of it, so it must have no dots, wildcards
-    and blanks."""
+def subject_of(id: str, topics: tuple[str, ...]) -> str:
+    """The subject of a chosen id and topics, behind the stream's."""
+    return f"{old_subject_of(id)}.{topics_digest(topics)}"
+
+
+def old_subject_of(id: str) -> str:
+    """The subject that earlier versions gave to a chosen id, and with which ours begins. The id is one token of it, so
+    it must have no dots, wildcards and blanks."""
     return "id." + quote(id, safe="").replace(".", "%2E")

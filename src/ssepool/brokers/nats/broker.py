@@ -7,13 +7,14 @@ it for the place behind the newest message that it knows. If another message has
 nothing, and the publisher makes its message again. If it was too late several times, it asks the others to pause.
 
     <name>.<token>.log                the stream's messages: each is a `Part` of a batch, or all of it
-    <name>.<token>.id.<id>            the same, for an event with a chosen id
+    <name>.<token>.id.<id>.<topics>   the same, for an event with a chosen id; a digest of its topics
     <name>.messages, <name>.turns     outside the stream: the side channel, and requests for a pause
 
 The newest message has all that the next one needs, so nothing is kept beside the stream. The server finds chosen ids by
-their subjects, and refuses an id that it has. A batch is in several messages if it has several chosen ids, or is larger
-than a message may be. These messages follow each other without a gap. The last is published when the others are stored,
-and makes them valid; readers pass over messages whose publisher died before it sent the last.
+their subjects, and refuses an id that it has for the same topics. A batch is in several messages if it has several
+chosen ids, or is larger than a message may be. These messages follow each other without a gap. The last is published
+when the others are stored, and makes them valid; readers pass over messages whose publisher died before it sent the
+last.
 
 The token is made with the stream, and is the epoch. So a publisher that remembers a deleted stream has no subject to
 publish to. If an operator empties the stream, the next epoch is derived from the token.
@@ -36,13 +37,23 @@ import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from typing import NamedTuple
 
-from ssepool.brokers.base import Bounds, Broker, Stored, duplicate, new_epoch
+from ssepool.brokers.base import (
+    Bounds,
+    Broker,
+    Kept,
+    Stored,
+    Wants,
+    anything,
+    assign,
+    first_of_each,
+    new_epoch,
+)
 from ssepool.brokers.nats.address import Address
-from ssepool.brokers.nats.batch import Joiner, Mark, State, batch, subject_of
+from ssepool.brokers.nats.batch import Joiner, Mark, State, batch
 from ssepool.brokers.nats.connection import Refused
-from ssepool.brokers.nats.marks import ALL_SUBJECTS, Marks
+from ssepool.brokers.nats.ids import Ids
+from ssepool.brokers.nats.marks import ALL_SUBJECTS, Marks, View
 from ssepool.brokers.nats.stream import JetStream, Message, NoStream, Overtaken, Rejected
 from ssepool.brokers.record import Record
 from ssepool.config import HubConfig, MiB
@@ -71,19 +82,6 @@ UNFINISHED_SECONDS = 0.01
 """Seconds that another publisher has to complete a batch before its messages count as abandoned."""
 
 
-class View(NamedTuple):
-    """What the stream has at one moment."""
-
-    state: State
-    """The end of the stream."""
-    oldest: int
-    """The position before the oldest entry of the history. The stream may have older entries."""
-    size: int
-    """Bytes of the entries of the history."""
-    ends: tuple[Mark, Mark] | None
-    """The stream's first and last message; None if it is empty."""
-
-
 class NatsBroker(Broker):
     """Keeps events in a stream. It is optimistic: it appends as if it were alone, and tries again if it was not."""
 
@@ -98,6 +96,7 @@ class NatsBroker(Broker):
         """The end of the stream, as the last append left it; None if the next append has to ask the server."""
         self._epoch = ""
         """The epoch that `bounds` named last: readers follow this history."""
+        self._ids = Ids(self._marks, self._event)
         self._me = new_epoch().encode()
         self._turns = f"{self._address.name}.turns"
         self._pause_until = 0.0
@@ -131,7 +130,10 @@ class NatsBroker(Broker):
     async def append(self, records: Sequence[Record]) -> list[Stored]:
         js = await self._connection()
         state, self._state = self._state, None  # if anything goes wrong, the next append asks
-        kept: Mapping[str, int] = {}
+        refuse = self.config.on_duplicate == "refuse"
+        new, is_clear = first_of_each(records, refuse=refuse)
+        old = await self._old_kept(js, new)
+        kept: Mapping[str, Kept] = old
         overtaken = 0
         deadline = time.monotonic() + self.config.broker_timeout
         while time.monotonic() < deadline:
@@ -139,13 +141,18 @@ class NatsBroker(Broker):
             started = time.monotonic()
             async with js.asking():
                 state = state or await self._newest(js)
-                if overtaken:  # or the server has one of the ids already
-                    kept = await self._kept(js, records)
-            stored, new, ids = self._places(state, records, kept)
-            if not new:
+                if overtaken or not is_clear:  # or the server has one of the ids already
+                    kept = {**old, **await self._ids.kept(js, await self._view(js), new)}
+            positions = assign(records, kept, state.newest, refuse=refuse)
+            stored = [
+                Stored(record.id or f"{state.epoch}-{position}", position)
+                for record, position in zip(records, positions, strict=True)
+            ]
+            fresh = [record for record in new if record.claim not in kept] if kept else new
+            if not fresh:
                 self._state = state
                 return stored
-            messages, behind = batch(state, new, ids, js.most_data)
+            messages, behind = batch(state, fresh, js.most_data)
             try:
                 await self._publish(js, messages, state, unless_there=not overtaken)
             except NoStream:
@@ -183,30 +190,13 @@ class NatsBroker(Broker):
         if sender != self._me:
             self._pause_until = time.monotonic() + min(float(seconds), MAX_PAUSE_SECONDS)
 
-    def _places(
-        self, state: State, records: Sequence[Record], kept: Mapping[str, int]
-    ) -> tuple[list[Stored], list[Record], dict[str, int]]:
-        """Where each event is or will be, the records to store, and the positions of the chosen ids among them.
-
-        Raises `DuplicateEvent`.
-        """
-        stored: list[Stored] = []
-        new: list[Record] = []
-        ids: dict[str, int] = {}
-        for record in records:
-            id, position = record.id, state.newest + len(new) + 1
-            if id is None:
-                stored.append(Stored(f"{state.epoch}-{position}", position))
-            elif place := kept.get(id) or ids.get(id):
-                if self.config.on_duplicate == "refuse":
-                    raise duplicate(id)
-                stored.append(Stored(id, place))
-                continue
-            else:
-                ids[id] = position
-                stored.append(Stored(id, position))
-            new.append(record)
-        return stored, new, ids
+    async def _old_kept(self, js: JetStream, records: Sequence[Record]) -> Mapping[str, Kept]:
+        """What the history has of these events that an earlier version has stored."""
+        if not self._ids.has_old or all(record.id is None for record in records):
+            return {}
+        async with js.asking():
+            view = await self._view(js)
+        return await self._ids.old_kept(js, view, records)
 
     async def _newest(self, js: JetStream) -> State:
         """The end of the stream. It waits a moment for a batch that another publisher has not completed."""
@@ -222,36 +212,23 @@ class NatsBroker(Broker):
 
     # Ids.
 
-    async def find(self, id: str) -> int | None:
+    async def find(self, id: str, wants: Wants = anything) -> int | None:
         js = await self._connection()
         async with js.asking():
             view = await self._view(js)
-            position = await self._chosen(js, view, id)
+        chosen = await self._ids.find(js, view, id, wants) if id else None
         number = id.removeprefix(view.state.epoch + "-")
-        if position is None and number != id and number.isascii() and number.isdigit() and len(number) < 20:
-            position = int(number)
-        return position if position is not None and view.oldest < position <= view.state.newest else None
+        if chosen is None and number != id and number.isascii() and number.isdigit() and len(number) < 20:
+            return int(number) if view.oldest < int(number) <= view.state.newest else None
+        return chosen
 
-    async def _kept(self, js: JetStream, records: Sequence[Record]) -> dict[str, int]:
-        """The positions of the chosen ids that the history has already."""
-        ids = list({record.id: None for record in records if record.id is not None})
-        if not ids:
-            return {}
-        view = await self._view(js)
-        found = await asyncio.gather(*(self._chosen(js, view, id) for id in ids))
-        return {id: position for id, position in zip(ids, found, strict=True) if position is not None}
-
-    async def _chosen(self, js: JetStream, view: View, id: str) -> int | None:
-        """The position of the event with this chosen id; None if the history does not have it."""
-        mark = await self._marks.last(js, subject_of(id))
-        if mark is None or mark.part.place <= view.oldest or mark.part.epoch != view.state.epoch:
+    async def _event(self, position: int) -> Record | None:
+        """The event at a position, or None if it cannot be read."""
+        entries = await self.read(position - 1, max_entries=1)
+        if not entries or entries[0].position != position or not entries[0].frame:
             return None
-        end = mark.start + mark.part.of - 1
-        if end != mark.seq:
-            last = await self._marks.at(js, end)
-            if last is None or last.seq != end or not last.part.is_last or last.start != mark.start:
-                return None  # its publisher never completed the batch
-        return mark.part.place
+        [entry] = entries
+        return Record(entry.frame.partition(b"\n")[2], entry.topics, entry.private, entry.id)
 
     # Reading.
 
@@ -321,6 +298,7 @@ class NatsBroker(Broker):
             view = await self._view(js)
             if view.ends is not None:
                 await self._trim(js, *view.ends)
+            await self._ids.look_for_old(js)
 
     def _is_large(self, first: Mark, last: Mark) -> bool:
         """Whether the stream has so much beyond the history that it has to be trimmed now."""

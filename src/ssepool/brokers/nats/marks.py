@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
-from ssepool.brokers.nats.batch import Mark
+from ssepool.brokers.nats.batch import Mark, State
 from ssepool.brokers.nats.stream import Info, JetStream, Message
 
 MAX_MARKS = 4096
@@ -12,6 +13,19 @@ MAX_MARKS = 4096
 
 ALL_SUBJECTS = ">"
 """The wildcard for all subjects of the stream."""
+
+
+class View(NamedTuple):
+    """What the stream has at one moment."""
+
+    state: State
+    """The end of the stream."""
+    oldest: int
+    """The position before the oldest entry of the history. The stream may have older entries."""
+    size: int
+    """Bytes of the entries of the history."""
+    ends: tuple[Mark, Mark] | None
+    """The stream's first and last message; None if it is empty."""
 
 
 class Marks:

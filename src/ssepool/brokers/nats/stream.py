@@ -196,9 +196,9 @@ class JetStream(Connection):
             raise Rejected(f"{self._address.shown}: {error.description}; nothing was published") from None
 
     @asynccontextmanager
-    async def messages(self, start: int) -> AsyncIterator[AsyncIterator[list[Message]]]:
-        """All messages from a place on, and then new ones as they come, in pages. The next page is requested when the
-        reader has taken the one before. Raises `BrokerError` when messages are lost."""
+    async def messages(self, start: int, subjects: str | None = None) -> AsyncIterator[AsyncIterator[list[Message]]]:
+        """All messages (of some subjects) from a place on, and then new ones as they come, in pages. The next page is
+        requested when the reader has taken the one before. Raises `BrokerError` when messages are lost."""
         name, client = self._address.name, self._client
         arrived: deque[Msg] = deque()
         news = asyncio.Event()
@@ -214,6 +214,7 @@ class JetStream(Connection):
                 name,
                 deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
                 opt_start_seq=max(start, 1),
+                filter_subject=subjects,
                 ack_policy=AckPolicy.NONE,
                 inactive_threshold=INACTIVE_SECONDS,
                 mem_storage=True,

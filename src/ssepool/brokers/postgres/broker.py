@@ -12,7 +12,19 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import psycopg
 from psycopg import conninfo, errors
 
-from ssepool.brokers.base import Bounds, Broker, Stored, duplicate, new_epoch
+from ssepool.brokers.base import (
+    Bounds,
+    Broker,
+    Kept,
+    Place,
+    Stored,
+    Wants,
+    anything,
+    assign,
+    first_of_each,
+    first_wanted,
+    new_epoch,
+)
 from ssepool.brokers.postgres.session import MISSING, Row, Session, Values
 from ssepool.brokers.postgres.tables import NAME_PATTERN, SLICE_ENTRIES, TABLES_VERSION, Tables
 from ssepool.brokers.record import UNREADABLE_ERRORS, Record, unreadable
@@ -121,31 +133,29 @@ class PostgresBroker(Broker):
         if not records:
             return []
         refuse = self.config.on_duplicate == "refuse"
-        once = self._once(records, refuse)
+        given, is_clear = first_of_each(records, refuse=refuse)
         values = (
-            [record.id for record in once],
-            ["\n".join(record.topics) for record in once],
-            [record.private for record in once],
-            [record.frame for record in once],
-            refuse,
+            [record.claim for record in given],
+            [record.id for record in given],
+            ["\n".join(record.topics) for record in given],
+            [record.private for record in given],
+            [record.frame for record in given],
+            self.config.on_duplicate if is_clear else "look",
             *self._limits,
         )
         with self._told():
             await self._appending.connect()
         with self._told(unsure=UNSURE):
-            ((epoch, position, *known),) = await self._rows(self._appending, self._tables.append, values)
-        places: dict[str | None, int] = dict(zip(*known, strict=True))
-        if refuse and places:
-            raise duplicate(next(record.id for record in records if record.id and record.id in places))
-        stored = []
-        for record in records:
-            place = places.get(record.id)
-            if place is None:
-                place = position = position + 1
-                if record.id is not None:
-                    places[record.id] = place
-            stored.append(Stored(record.id or f"{epoch}-{place}", place))
-        return stored
+            ((epoch, newest, *known),) = await self._rows(self._appending, self._tables.append, values)
+        kept = {
+            claim: Kept(position, Record(frame, (), private).content)
+            for claim, position, private, frame in zip(*known, strict=True)
+        }
+        positions = assign(records, kept, newest, refuse=refuse)
+        return [
+            Stored(record.id or f"{epoch}-{position}", position)
+            for record, position in zip(records, positions, strict=True)
+        ]
 
     async def tail(self, after: int) -> AsyncIterator[Sequence[Entry]]:
         epoch, session = self._epoch, self._session()
@@ -174,14 +184,22 @@ class PostgresBroker(Broker):
             raise BrokerError(f"{self.url} has lost its history, and has begun another one")
         return [_entry(row) for row in rows]
 
-    async def find(self, id: str) -> int | None:
+    async def find(self, id: str, wants: Wants = anything) -> int | None:
         if not (id.isascii() and id.isprintable()):
             return None
+
+        async def page(after: int) -> list[Place]:
+            with self._told():
+                rows = await self._rows(self._asking, self._tables.places, (id, after), needed=False)
+            return [_place(row) for row in rows]
+
+        chosen = await first_wanted(page, wants)
+        if chosen is not None:
+            return chosen
         with self._told():
-            ((epoch, oldest, newest, position),) = await self._rows(self._asking, self._tables.find, (id,))
-        if position is None and (made := re.fullmatch(rf"{epoch}-([1-9][0-9]{{0,18}})", id)):
-            position = int(made[1])
-        return position if position is not None and oldest < position <= newest else None
+            ((epoch, oldest, newest, _),) = await self._rows(self._asking, self._tables.bounds)
+        made = re.fullmatch(rf"{epoch}-([1-9][0-9]{{0,18}})", id)
+        return int(made[1]) if made and oldest < int(made[1]) <= newest else None
 
     async def bounds(self) -> Bounds:
         with self._told():
@@ -236,6 +254,8 @@ class PostgresBroker(Broker):
                 f"{self.url}: the tables of {self._tables.name!r} are of version {made}, made by a newer ssepool; "
                 f"this one knows {TABLES_VERSION}: update it, or choose another name"
             )
+        if made < TABLES_VERSION:
+            await self._asking.ask(self._tables.make(new_epoch()))
 
     async def _page(self, session: Session, after: int, max_entries: int, *, kept: bool) -> list[Row]:
         return await self._rows(
@@ -253,24 +273,6 @@ class PostgresBroker(Broker):
         if needed and not rows:
             raise BrokerError(f"{self.url}: the tables of {self._tables.name!r} vanish as soon as they are made")
         return rows
-
-    @staticmethod
-    def _once(records: Sequence[Record], refuse: bool) -> list[Record]:
-        """The records without those whose id an earlier record has.
-
-        With `refuse` it raises `DuplicateEvent` instead.
-        """
-        seen: set[str] = set()
-        once = []
-        for record in records:
-            if record.id is not None:
-                if record.id in seen:
-                    if refuse:
-                        raise duplicate(record.id)
-                    continue
-                seen.add(record.id)
-            once.append(record)
-        return once
 
     def _session(self) -> Session:
         return Session(self._conninfo, self.config.broker_timeout)
@@ -344,3 +346,12 @@ def _entry(row: Row) -> Entry:
         return Record(frame, tuple(topics), private, id).entry(epoch, position)
     except UNREADABLE_ERRORS:
         return unreadable(position)
+
+
+def _place(row: Row) -> Place:
+    position, topics, private = row
+    try:
+        "".join(topics)
+    except UNREADABLE_ERRORS:
+        return Place(position, (), True)  # nobody's
+    return Place(position, tuple(topics), private)

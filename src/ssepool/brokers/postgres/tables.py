@@ -19,10 +19,11 @@ import re
 
 from psycopg import sql
 
-from ssepool.brokers.record import AROUND_ID_BYTES, MAX_MADE_ID_BYTES, STORED_BYTES
+from ssepool.brokers.base import PAGE_PLACES
+from ssepool.brokers.record import AROUND_ID_BYTES, DIGEST_CHARACTERS, MAX_MADE_ID_BYTES, STORED_BYTES
 from ssepool.config import MiB
 
-TABLES_VERSION = 1
+TABLES_VERSION = 2
 """The version of these tables and functions."""
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,50}")
@@ -56,10 +57,18 @@ CREATE TABLE IF NOT EXISTS {events} (
     private boolean NOT NULL,
     frame bytea NOT NULL,
     start bigint NOT NULL,
-    at timestamptz NOT NULL
+    at timestamptz NOT NULL,
+    claim text
 );
 ALTER TABLE {events} ALTER COLUMN frame SET STORAGE EXTERNAL;
 CREATE INDEX IF NOT EXISTS {ids} ON {events} (id, position) WHERE id IS NOT NULL;
+
+ALTER TABLE {events} ADD COLUMN IF NOT EXISTS claim text;
+CREATE INDEX IF NOT EXISTS {claims} ON {events} (claim, position) WHERE claim IS NOT NULL;
+UPDATE {events} SET claim = id || ' ' || left(encode(sha256(convert_to((
+    SELECT coalesce(string_agg(topic, E'\\n' ORDER BY topic COLLATE "C"), '')
+    FROM (SELECT DISTINCT unnest(topics) AS topic) AS given
+), 'UTF8')), 'hex'), {digest}) WHERE id IS NOT NULL AND claim IS NULL;
 CREATE UNLOGGED TABLE IF NOT EXISTS {messages} (
     id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
     message bytea NOT NULL,
@@ -70,6 +79,9 @@ WITH begun AS (
     INSERT INTO {log} (version, epoch) VALUES ({version}, {epoch}) ON CONFLICT (one) DO NOTHING RETURNING one
 )
 DELETE FROM {events} WHERE EXISTS (SELECT FROM begun);
+UPDATE {log} SET version = {version};
+DROP FUNCTION IF EXISTS
+    {append}(text[], text[], boolean[], bytea[], boolean, bigint, bigint, double precision);
 
 CREATE OR REPLACE FUNCTION {trim}(most_events bigint, most_bytes bigint, most_age double precision)
 RETURNS void LANGUAGE plpgsql AS $$
@@ -92,10 +104,13 @@ BEGIN
 END $$;
 
 CREATE OR REPLACE FUNCTION {append}(
-    given_ids text[], given_topics text[], given_private boolean[], given_frames bytea[], refuse boolean,
-    most_events bigint, most_bytes bigint, most_age double precision
+    given_claims text[], given_ids text[], given_topics text[], given_private boolean[], given_frames bytea[],
+    mode text, most_events bigint, most_bytes bigint, most_age double precision
 )
-RETURNS TABLE (epoch text, after bigint, known_ids text[], known_positions bigint[]) LANGUAGE plpgsql AS $$
+RETURNS TABLE (
+    epoch text, after bigint, known_claims text[], known_positions bigint[], known_private boolean[],
+    known_frames bytea[]
+) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     kept record;
@@ -106,21 +121,27 @@ BEGIN
     IF NOT FOUND THEN
         RETURN;
     END IF;
-    SELECT coalesce(array_agg(id), '{{}}'), coalesce(array_agg(position), '{{}}') INTO known_ids, known_positions
-    FROM {events} WHERE id = ANY (given_ids) AND position > kept.oldest;
-    IF NOT refuse OR known_ids = '{{}}' THEN
+    SELECT coalesce(array_agg(claim), '{{}}'), coalesce(array_agg(position), '{{}}'),
+        coalesce(array_agg(private), '{{}}'), coalesce(array_agg(frame), '{{}}')
+    INTO known_claims, known_positions, known_private, known_frames
+    FROM {events} WHERE claim = ANY (given_claims) AND position > kept.oldest;
+    IF known_claims = '{{}}' AND mode <> 'look' OR mode = 'ignore' AND NOT EXISTS (
+        SELECT FROM unnest(given_claims, given_private, given_frames) AS given (claim, private, frame)
+        JOIN unnest(known_claims, known_private, known_frames) AS known (claim, private, frame) USING (claim)
+        WHERE (known.private, known.frame) <> (given.private, given.frame)
+    ) THEN
         WITH fresh AS (
             SELECT *, row_number() OVER (ORDER BY place) AS number,
                 octet_length(frame) + octet_length(topics) + {around_id} + coalesce(octet_length(id), {made_id}) AS size
-            FROM unnest(given_ids, given_topics, given_private, given_frames)
-                WITH ORDINALITY AS given (id, topics, private, frame, place)
-            WHERE id IS NULL OR id <> ALL (known_ids)
+            FROM unnest(given_claims, given_ids, given_topics, given_private, given_frames)
+                WITH ORDINALITY AS given (claim, id, topics, private, frame, place)
+            WHERE claim IS NULL OR claim <> ALL (known_claims)
         ), placed AS (
             SELECT *, sum(size) OVER (ORDER BY number) AS upto FROM fresh
         ), inserted AS (
-            INSERT INTO {events} (position, id, topics, private, frame, start, at)
+            INSERT INTO {events} (position, id, topics, private, frame, start, at, claim)
             SELECT kept.newest + number, id, string_to_array(topics, E'\\n'), private, frame,
-                kept.ends + upto - size, clock_timestamp()
+                kept.ends + upto - size, clock_timestamp(), claim
             FROM placed
         )
         SELECT count(*), coalesce(max(upto), 0) INTO stored, grown FROM placed;
@@ -140,7 +161,7 @@ WHERE NOT EXISTS (SELECT position, id, topics, private, frame, start, at FROM {e
     AND NOT EXISTS (SELECT id, message, at FROM {messages} LIMIT 0)
 """
 
-_APPEND = "SELECT * FROM {append}(%b, %b, %b, %b, %b, %s, %s, %s)"
+_APPEND = "SELECT * FROM {append}(%b, %b, %b, %b, %b, %s, %s, %s, %s)"
 
 _PAGE = """
 WITH first AS (
@@ -155,10 +176,10 @@ WHERE position >= (SELECT position FROM first) AND position < (SELECT position F
 ORDER BY position
 """
 
-_FIND = """
-SELECT epoch, oldest, newest,
-    (SELECT position FROM {events} WHERE id = %s AND position > oldest ORDER BY position DESC LIMIT 1)
-FROM {log}
+_PLACES = """
+SELECT position, topics, private FROM {events}
+WHERE id = %s AND position > greatest(%s::bigint, (SELECT oldest FROM {log}))
+ORDER BY position LIMIT {places}
 """
 
 _DELETE = """
@@ -189,18 +210,20 @@ class Tables:
         """`name` is a name that `NAME_PATTERN` allows."""
         self._parts: dict[str, sql.Composable] = {
             part: sql.Identifier(f"{name}_{part}")
-            for part in ("log", "events", "messages", "ids", "trim", "append", "news", "mail")
+            for part in ("log", "events", "messages", "ids", "claims", "trim", "append", "news", "mail")
         }
         self.name = name
         """The name of the history."""
         self.probe = self._query(_PROBE)
         """Select the version of the tables. It fails if they are not ssepool's, and has no row if they are empty."""
         self.append = self._query(_APPEND)
-        """Append the events in four arrays. Returns the epoch, the position before them, and the ids known already."""
+        """Append the events in five arrays, in one of the modes `ignore`, `refuse` (nothing is stored if a claim is
+        known) and `look` (nothing is). Returns the epoch, the position before them, and the known events of their
+        claims."""
         self.page = self._query(_PAGE, page_bytes=PAGE_BYTES)
         """Select at most `most` entries behind the position `after`; if `kept`, only entries within the bounds."""
-        self.find = self._query(_FIND)
-        """Select the epoch, the bounds, and the position of a chosen id."""
+        self.places = self._query(_PLACES, places=PAGE_PLACES)
+        """Select the position, topics and privacy of the next events of a chosen id behind a position."""
         self.bounds = self._query("SELECT epoch, oldest, newest, ends - begins FROM {log}")
         """Select the epoch, the positions of the ends, and the bytes of the history."""
         self.trim = self._query("SELECT {trim}(%s, %s, %s)")
@@ -230,6 +253,7 @@ class Tables:
             news=f"{name}_news",
             around_id=AROUND_ID_BYTES + STORED_BYTES,
             made_id=MAX_MADE_ID_BYTES,
+            digest=DIGEST_CHARACTERS,
         )
 
     def _query(self, text: str, **values: object) -> bytes:

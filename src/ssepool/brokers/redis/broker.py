@@ -15,8 +15,21 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from ssepool.brokers.base import Bounds, Broker, Stored, duplicate, new_epoch
-from ssepool.brokers.record import STORED_BYTES, UNREADABLE_ERRORS, Record, pack, unpack, unreadable
+from ssepool.brokers.base import (
+    PAGE_PLACES,
+    Bounds,
+    Broker,
+    Kept,
+    Place,
+    Stored,
+    Wants,
+    anything,
+    assign,
+    first_of_each,
+    first_wanted,
+    new_epoch,
+)
+from ssepool.brokers.record import STORED_BYTES, UNREADABLE_ERRORS, Record, pack, topics_digest, unpack, unreadable
 from ssepool.brokers.redis import scripts
 from ssepool.brokers.redis.address import address
 from ssepool.config import HubConfig, MiB
@@ -89,8 +102,10 @@ class RedisBroker(Broker):
     def __init__(self, config: HubConfig) -> None:
         super().__init__(config)
         self._address, self._name = address(config)
-        keys = ("state", "log", "ids", "messages")
-        self._state, self._log, self._ids, self._channel = (f"{{{self._name}}}:{key}" for key in keys)
+        keys = ("state", "log", "claims", "places", "messages")
+        *self._keys, self._channel = (f"{{{self._name}}}:{key}" for key in keys)
+        self._log = self._keys[1]
+        self._old_ids = f"{{{self._name}}}:ids"
         self._epoch = ""
         """The epoch of the history that `bounds` named last: readers follow this one."""
         self._seen = ("", 0)
@@ -111,6 +126,7 @@ class RedisBroker(Broker):
         self._append = self._client.register_script(scripts.BEGIN + scripts.APPEND)
         self._look = self._client.register_script(scripts.BEGIN + scripts.LOOK)
         self._find = self._client.register_script(scripts.BEGIN + scripts.FIND)
+        self._claim = self._client.register_script(scripts.BEGIN + scripts.CLAIM)
         self._page = self._client.register_script(scripts.PAGE)
 
     def _connect(self) -> Redis:
@@ -138,6 +154,7 @@ class RedisBroker(Broker):
             async with asyncio.timeout(self.config.broker_timeout):
                 self._check(await self._client.info())
                 await self._bounds()
+                await self._take_over()
         except TimeoutError:
             raise self._late(self.config.broker_timeout) from None
         except exceptions.RedisError as error:
@@ -165,6 +182,22 @@ class RedisBroker(Broker):
                 policy,
             )
 
+    async def _take_over(self) -> None:
+        """Take over the chosen ids of the layout before, in which each had one place whatever its topics."""
+        left = await self._client.exists(self._old_ids)
+        while left:
+            some: Any
+            _, some = await self._client.hscan(self._old_ids, count=SLICE_ENTRIES)
+            claims: list[str] = []
+            for id, position in some.items():
+                entries: Any = await self._client.xrange(self._log, position, position, count=1)
+                record = entries[0][1].get(b"record", b"") if entries else b""
+                try:
+                    claims += (id.decode(), *_digests(unpack(record)), position.decode())
+                except UNREADABLE_ERRORS:
+                    claims += (id.decode(), "", "", "0")  # its entry is gone, or says nothing
+            left = await self._run(self._claim, *claims, keys=[self._old_ids])
+
     async def close(self) -> None:
         await self._client.aclose()
 
@@ -173,15 +206,16 @@ class RedisBroker(Broker):
     async def append(self, records: Sequence[Record]) -> list[Stored]:
         if not records:
             return []
+        refuse = self.config.on_duplicate == "refuse"
+        given, is_clear = first_of_each(records, refuse=refuse)
         batch: list[str | bytes] = []
-        for record in records:
-            batch += (record.id or "", pack(record))
-        kind, *answer = await self._ask(
-            self._run(self._append, self.config.on_duplicate, SLICE_ENTRIES, *batch), writes=True
-        )
-        if kind == b"duplicate":
-            raise duplicate(answer[0].decode())
-        epoch, lost, places = answer[0].decode(), answer[1], answer[2]
+        for record in given:
+            batch += (record.id or "", *_digests(record), pack(record))
+        mode = self.config.on_duplicate if is_clear else "look"
+        answer = await self._ask(self._run(self._append, mode, SLICE_ENTRIES, *batch), writes=True)
+        epoch, lost, after, had = answer[0].decode(), answer[1], answer[2], answer[3]
+        kept = {record.claim or "": _kept(one) for record, one in zip(given, had, strict=True) if one}
+        places = assign(records, kept, after, refuse=refuse)
         self._note(epoch, max(places), lost)
         return [Stored(record.id or f"{epoch}-{place}", place) for record, place in zip(records, places, strict=True)]
 
@@ -239,11 +273,19 @@ class RedisBroker(Broker):
                 entries.append(unreadable(position))
         return entries
 
-    async def find(self, id: str) -> int | None:
-        made = MADE_ID_PATTERN.fullmatch(id)
-        place = f"{made[2]}-{int(made[1], 16)}" if made else ""
-        position: int | None = await self._ask(self._run(self._find, *self._age, SLICE_ENTRIES, id, place))
-        return position
+    async def find(self, id: str, wants: Wants = anything) -> int | None:
+        match = MADE_ID_PATTERN.fullmatch(id)
+        made = f"{match[2]}-{int(match[1], 16)}" if match else ""
+
+        async def page(after: int) -> list[Place]:
+            nonlocal made
+            most = (PAGE_PLACES, PAGE_BYTES)
+            found, left = await self._ask(self._run(self._find, *self._age, SLICE_ENTRIES, id, after, *most, made))
+            made = left.decode()
+            return [_place(position, record) for position, record in zip(found[::2], found[1::2], strict=True)]
+
+        chosen = await first_wanted(page, wants)
+        return int(made.partition("-")[0]) if chosen is None and made else chosen
 
     async def bounds(self) -> Bounds:
         return await self._ask(self._bounds())
@@ -284,9 +326,8 @@ class RedisBroker(Broker):
     def _age(self) -> list[str]:
         return [_number(1000 * self.config.history_age)]
 
-    async def _run(self, script: Any, *args: Any) -> Any:
-        keys = [self._state, self._log, self._ids]
-        return await script(keys=keys, args=[new_epoch(), *self._seen, *self._limits, *args])
+    async def _run(self, script: Any, *args: Any, keys: Sequence[str] = ()) -> Any:
+        return await script(keys=[*self._keys, *keys], args=[new_epoch(), *self._seen, *self._limits, *args])
 
     def _note(self, epoch: str, newest: int, lost: int = 0) -> None:
         if lost:
@@ -321,6 +362,24 @@ class RedisBroker(Broker):
         refused = isinstance(error, (exceptions.BusyLoadingError, exceptions.AuthenticationError))
         never_sent = refused or isinstance(error.__context__, ConnectionRefusedError)
         return BrokerError(f"{self.url}: {error}{UNSURE if writes and away and not never_sent else ''}")
+
+
+def _digests(record: Record) -> tuple[str, str]:
+    """The digests of the topics and of the content of an event with a chosen id."""
+    return ("", "") if record.id is None else (topics_digest(record.topics), record.content)
+
+
+def _kept(said: bytes) -> Kept:
+    position, _, content = said.decode().partition(" ")
+    return Kept(int(position), content)
+
+
+def _place(position: int, data: bytes) -> Place:
+    try:
+        record = unpack(data)
+    except UNREADABLE_ERRORS:
+        return Place(position, (), True)  # nobody's
+    return Place(position, record.topics, record.private)
 
 
 def _refusal(error: Exception, name: str) -> str | None:

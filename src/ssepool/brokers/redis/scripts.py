@@ -6,7 +6,7 @@ The id of an entry in the stream is `<position>-<epoch as a number>`, so a reade
 from __future__ import annotations
 
 BEGIN = """
-local state_key, log, ids = KEYS[1], KEYS[2], KEYS[3]
+local state_key, log, claims, places = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local new_epoch, seen_epoch, seen = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local most_events, most_bytes, grace = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local spare_events, spare_bytes, overhead = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
@@ -18,11 +18,34 @@ local epoch, newest, oldest, events, bytes = state[1], tonumber(state[2]), tonum
 local changed, lost = false, 0
 
 if redis.call('XLEN', log) ~= (events or -1) then -- no history yet, or somebody has deleted a key of it
-    redis.call('HLEN', ids) -- fails for a key of another type, which we must not delete
-    redis.call('UNLINK', log, ids)
+    redis.call('HLEN', claims) -- fails for a key of another type, which we must not delete
+    redis.call('ZCARD', places)
+    redis.call('UNLINK', log, claims, places)
     epoch, newest, oldest, events, bytes, changed = new_epoch, 0, 0, 0, 0, true
 elseif epoch == seen_epoch and newest < seen then -- a crash took the newest entries: never use their positions again
     lost, newest, changed = seen - newest, seen, true
+end
+
+local function text(number)
+    return string.format('%.0f', number)
+end
+
+local function member(id, position) -- of the set of places: in the order of the positions for each id
+    return id .. ' ' .. string.format('%016.0f', position) .. ' '
+end
+
+local function claim(id, topics, content, position)
+    redis.call('HSET', claims, id .. ' ' .. topics, text(position) .. ' ' .. content)
+    redis.call('ZADD', places, 0, member(id, position) .. topics)
+end
+
+local function disclaim(id, position)
+    local start = member(id, position)
+    local found = redis.call('ZRANGEBYLEX', places, '[' .. start, '+', 'LIMIT', 0, 1)[1]
+    if found and string.sub(found, 1, #start) == start then
+        redis.call('HDEL', claims, id .. ' ' .. string.sub(found, #start + 1))
+        redis.call('ZREM', places, found)
+    end
 end
 
 local function drop(most, age)
@@ -39,7 +62,7 @@ local function drop(most, age)
                 break
             end
             if id then
-                redis.call('HDEL', ids, id)
+                disclaim(id, tonumber(string.match(entry[1], '%d+')))
             end
             last, most = entry[1], most - 1
             events, bytes = events - 1, bytes - #record - overhead
@@ -55,52 +78,49 @@ end
 
 local function save()
     if changed then
-        local function text(number)
-            return string.format('%.0f', number)
-        end
         redis.call('HSET', state_key, 'epoch', epoch, 'newest', text(newest), 'oldest', text(oldest),
             'events', text(events), 'bytes', text(bytes))
     end
 end
 """
-"""The beginning of `APPEND`, `LOOK` and `FIND`: reads the state, begins a history if there is none, and defines `save`,
-and `drop` for the entries beyond the bounds."""
+"""The beginning of `APPEND`, `LOOK`, `FIND` and `CLAIM`: reads the state, begins a history if there is none, and
+defines `save`, `claim` for the chosen id of an entry, and `drop` for the entries beyond the bounds.
+
+The hash `claims` has, for each chosen id with the digest of its topics, the position and the digest of the content. The
+sorted set `places` has a member for each of them, with id, position and digest of the topics, in this order, so that
+all events of an id are found in order, and the claim of an entry that is dropped."""
 
 APPEND = """
-local refuse, most, first = ARGV[10] == 'refuse', tonumber(ARGV[11]), 12
-local places, chosen, next_place = {}, {}, newest + 1
-for at = first, #ARGV, 2 do -- look at all ids before anything is written
-    local id = ARGV[at]
-    local place = id ~= '' and (chosen[id] or tonumber(redis.call('HGET', ids, id) or nil))
-    if place then
-        if refuse then
-            return {'duplicate', id}
-        end
-    else
-        place, next_place = next_place, next_place + 1
-        chosen[id] = place
-    end
-    places[#places + 1] = place
+local mode, most, first = ARGV[10], tonumber(ARGV[11]), 12
+local kept, is_refused, after = {}, mode == 'look', newest
+for at = first, #ARGV, 4 do -- look at all ids before anything is written
+    local id, topics, content = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+    local known = id ~= '' and redis.call('HGET', claims, id .. ' ' .. topics)
+    kept[#kept + 1] = known or ''
+    is_refused = is_refused or (known and (mode == 'refuse' or string.match(known, ' (.*)') ~= content))
 end
-local suffix = '-' .. string.format('%.0f', tonumber(epoch, 16))
-for at = first, #ARGV, 2 do
-    local id, record, place = ARGV[at], ARGV[at + 1], places[(at - first) / 2 + 1]
-    if place > newest then
-        local position = string.format('%.0f', place)
-        if id == '' then
-            redis.call('XADD', log, position .. suffix, 'record', record, 'time', now)
-        else
-            redis.call('XADD', log, position .. suffix, 'record', record, 'time', now, 'id', id)
-            redis.call('HSET', ids, id, position)
+if not is_refused then
+    local suffix = '-' .. text(tonumber(epoch, 16))
+    for at = first, #ARGV, 4 do
+        if kept[(at - first) / 4 + 1] == '' then
+            local id, record = ARGV[at], ARGV[at + 3]
+            newest, events, bytes, changed = newest + 1, events + 1, bytes + #record + overhead, true
+            if id == '' then
+                redis.call('XADD', log, text(newest) .. suffix, 'record', record, 'time', now)
+            else
+                redis.call('XADD', log, text(newest) .. suffix, 'record', record, 'time', now, 'id', id)
+                claim(id, ARGV[at + 1], ARGV[at + 2], newest)
+            end
         end
-        newest, events, bytes, changed = place, events + 1, bytes + #record + overhead, true
     end
 end
-drop(2 * #places + most, nil)
+drop(2 * #kept + most, nil)
 save()
-return {'stored', epoch, lost, places}
+return {epoch, lost, after, kept}
 """
-"""Appends the events in the arguments, all or nothing. Returns where each is, or the first refused id."""
+"""Appends the events in the arguments, all or nothing: id, digest of the topics, digest of the content, record; no two
+have the same id and topics. It stores nothing if the history has one with other content, in the mode `refuse` if it has
+one at all, in the mode `look` in any case. Returns the position before them, and what the history has had of each."""
 
 LOOK = """
 local before = events
@@ -113,16 +133,42 @@ return {epoch, oldest, newest, bytes, lost, before - events}
 FIND = """
 drop(tonumber(ARGV[11]), tonumber(ARGV[10]))
 save()
-local place = redis.call('HGET', ids, ARGV[12])
-if place then
-    return tonumber(place)
+local id, after, most, left, made = ARGV[12], tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15]), ARGV[16]
+local found = {}
+local members = redis.call('ZRANGEBYLEX', places, '[' .. member(id, after + 1), '(' .. id .. '!', 'LIMIT', 0, most)
+for _, one in ipairs(members) do
+    if left <= 0 then
+        break
+    end
+    local position = tonumber(string.sub(one, #id + 2, #id + 17))
+    local entry = redis.call('XRANGE', log, text(position), text(position), 'COUNT', 1)[1]
+    local record = entry and entry[2][2] or ''
+    found[#found + 1] = position
+    found[#found + 1] = record
+    left = left - #record
 end
-if ARGV[13] ~= '' and #redis.call('XRANGE', log, ARGV[13], ARGV[13]) > 0 then
-    return tonumber(string.match(ARGV[13], '%d+'))
+if made ~= '' and #redis.call('XRANGE', log, made, made) == 0 then
+    made = ''
 end
-return nil
+return {found, made}
 """
-"""Returns the position of an event by its chosen id, or by the id of its entry."""
+"""Returns the positions and records of the next events of a chosen id behind a position, up to a number of events
+and of bytes, and the id of an entry if it is there."""
+
+CLAIM = """
+local old = KEYS[5]
+for at = 10, #ARGV, 4 do
+    local id, position = ARGV[at], tonumber(ARGV[at + 3])
+    if position > oldest and redis.call('HGET', old, id) == ARGV[at + 3] then
+        claim(id, ARGV[at + 1], ARGV[at + 2], position)
+    end
+    redis.call('HDEL', old, id)
+end
+save()
+return redis.call('HLEN', old)
+"""
+"""Takes events of the layout before, which had a hash with the position of each chosen id, into `claims` and `places`:
+id, digest of the topics, digest of the content, position. Returns how many are left in the hash."""
 
 PAGE = """
 local start, most, left = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])

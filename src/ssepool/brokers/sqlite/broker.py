@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from ssepool.brokers.base import Bounds, Broker, Stored
+from ssepool.brokers.base import Bounds, Broker, Stored, Wants, anything, first_wanted
 from ssepool.brokers.record import Record
 from ssepool.brokers.sqlite.file import others_may
 from ssepool.brokers.sqlite.history import History
@@ -91,8 +91,9 @@ class SqliteBroker(Broker):
     async def read(self, after: int, *, max_entries: int) -> Sequence[Entry]:
         return self._there(await self._reader.run(History.read, self._epoch, after, max_entries))
 
-    async def find(self, id: str) -> int | None:
-        return await self._reader.run(History.find, id)
+    async def find(self, id: str, wants: Wants = anything) -> int | None:
+        chosen = await first_wanted(lambda after: self._reader.run(History.places, id, after), wants)
+        return await self._reader.run(History.made, id) if chosen is None else chosen
 
     async def bounds(self) -> Bounds:
         bounds = await self._reader.run(History.bounds)

@@ -5,21 +5,27 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from ssepool.brokers.base import new_epoch
+from ssepool.brokers.record import UNREADABLE_ERRORS, Record
 from ssepool.errors import ConfigError
 
 APPLICATION_ID = int.from_bytes(b"SSEP", "big")
 """The application id in the header of ssepool's SQLite files (`PRAGMA application_id`)."""
 
-TABLES_VERSION = 1
+TABLES_VERSION = 2
 """The version of the tables (`PRAGMA user_version`)."""
 
 LOCK_SECONDS = 0.002
 """Seconds that a statement waits for a lock before we try it again; SQLite alone would sleep longer each time."""
+
+CLAIM_INDEX = "CREATE INDEX events_claim ON events (claim) WHERE claim IS NOT NULL"
+"""The statement that makes the index of chosen ids with their topics."""
 
 TABLE_STATEMENTS = (
     # Events beyond the history stay a little longer, for tails that have not read them yet. So `oldest` and `bytes`
@@ -27,13 +33,18 @@ TABLE_STATEMENTS = (
     "CREATE TABLE history (epoch TEXT NOT NULL, newest INTEGER NOT NULL, oldest INTEGER NOT NULL,"
     " bytes INTEGER NOT NULL, cleared INTEGER NOT NULL, present INTEGER NOT NULL)",
     "CREATE TABLE events (position INTEGER PRIMARY KEY, id TEXT, at REAL NOT NULL, size INTEGER NOT NULL,"
-    " private INTEGER NOT NULL, topics TEXT NOT NULL, frame BLOB NOT NULL)",
+    " private INTEGER NOT NULL, topics TEXT NOT NULL, frame BLOB NOT NULL, claim TEXT)",
     "CREATE INDEX events_id ON events (id) WHERE id IS NOT NULL",
+    CLAIM_INDEX,
     "CREATE TABLE messages (number INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, message BLOB NOT NULL)",
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {TABLES_VERSION}",
 )
 """The statements that create the tables of a history."""
+
+
+read_topics = msgspec.json.Decoder(tuple[str, ...]).decode
+"""The topics in a row. Raises one of `UNREADABLE_ERRORS` for what are none."""
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -100,6 +111,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute("PRAGMA journal_size_limit = 0").fetchone()
         if new:
             _create(connection, path)
+        elif _version(connection) < TABLES_VERSION:
+            _upgrade(connection)
     except sqlite3.DatabaseError as error:
         raise _explained(error, path) from None
     if mode != "wal":
@@ -119,6 +132,28 @@ def _is_new(connection: sqlite3.Connection, path: Path) -> bool:
     if application != APPLICATION_ID and (application or version or tables):
         raise ConfigError(f"the SQLite database {path} belongs to another program; name another file")
     return not tables
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    ((version,),) = connection.execute("PRAGMA user_version")
+    return int(version)
+
+
+def _upgrade(connection: sqlite3.Connection) -> None:
+    """Give the tables of version 1 the claims of the events in them."""
+    with transaction(connection):
+        if _version(connection) >= TABLES_VERSION:  # another process has been quicker
+            return
+        connection.execute("ALTER TABLE events ADD COLUMN claim TEXT")
+        claims = []
+        for position, id, topics in connection.execute(
+            "SELECT position, CAST(id AS BLOB), CAST(topics AS BLOB) FROM events WHERE id IS NOT NULL"
+        ):
+            with suppress(*UNREADABLE_ERRORS):
+                claims.append((Record(b"", read_topics(topics), id=id.decode()).claim, position))
+        connection.executemany("UPDATE events SET claim = ? WHERE position = ?", claims)
+        connection.execute(CLAIM_INDEX)
+        connection.execute(f"PRAGMA user_version = {TABLES_VERSION}")
 
 
 def _create(connection: sqlite3.Connection, path: Path) -> None:

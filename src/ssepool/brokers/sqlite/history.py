@@ -12,9 +12,9 @@ from pathlib import Path
 
 import msgspec
 
-from ssepool.brokers.base import MAX_MESSAGE_BYTES, Bounds, Stored, duplicate
+from ssepool.brokers.base import MAX_MESSAGE_BYTES, PAGE_PLACES, Bounds, Kept, Place, Stored, assign
 from ssepool.brokers.record import AROUND_ID_BYTES, STORED_BYTES, UNREADABLE_ERRORS, Record, unreadable
-from ssepool.brokers.sqlite.file import connect, transaction
+from ssepool.brokers.sqlite.file import connect, read_topics, transaction
 from ssepool.config import HubConfig, MiB
 from ssepool.core.event import Entry
 
@@ -46,7 +46,6 @@ WAL_BYTES = 4 * MiB
 """The size of the write-ahead log, in bytes, above which its content is moved into the database."""
 
 _POSITION = re.compile("[1-9][0-9]{0,18}")
-_topics = msgspec.json.Decoder(tuple[str, ...]).decode
 _json = msgspec.json.Encoder().encode
 
 
@@ -81,28 +80,22 @@ class History:
         self._move_log()
         with transaction(self._connection):
             newest, oldest = self._ends()
+            refuse = self._config.on_duplicate == "refuse"
+            positions = assign(records, self._kept(records, oldest), newest, refuse=refuse)
             stored: list[Stored] = []
             rows: list[tuple[object, ...]] = []
-            chosen: dict[str, int] = {}
             size, now = 0, time.time()
-            for record in records:
-                id, position = record.id, newest + 1
-                if id is not None:
-                    place = chosen.get(id) or self._chosen(id, oldest)
-                    if place is not None:
-                        if self._config.on_duplicate == "refuse":
-                            raise duplicate(id)
-                        stored.append(Stored(id, place))
-                        continue
-                    chosen[id] = position
-                made = id or f"{self.epoch}-{position}"
-                topics = _json(record.topics).decode()
-                length = len(record.frame) + len(made) + len(topics) + AROUND_ID_BYTES + STORED_BYTES
-                rows.append((position, id, now, length, record.private, topics, record.frame))
-                stored.append(Stored(made, position))
+            for record, position in zip(records, positions, strict=True):
+                id = record.id or f"{self.epoch}-{position}"
+                stored.append(Stored(id, position))
+                if position <= newest:  # it is there already
+                    continue
+                topics, claim = _json(record.topics).decode(), record.claim
+                length = len(record.frame) + len(id) + len(topics) + AROUND_ID_BYTES + STORED_BYTES
+                rows.append((position, record.id, now, length, record.private, topics, record.frame, claim))
                 newest, size = position, size + length
             if rows:
-                self._connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+                self._connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
                 self._shrink(newest, size, float("-inf"))
         return stored
 
@@ -130,10 +123,16 @@ class History:
         ((newest, oldest),) = self._connection.execute("SELECT newest, oldest FROM history")
         return newest, oldest
 
-    def _chosen(self, id: str, oldest: int) -> int | None:
-        found = self._connection.execute("SELECT max(position) FROM events WHERE id = ? AND position > ?", (id, oldest))
-        position: int | None = found.fetchone()[0]
-        return position
+    def _kept(self, records: Sequence[Record], oldest: int) -> dict[str, Kept]:
+        """What the history has of the claims of these events."""
+        kept: dict[str, Kept] = {}
+        for claim in {record.claim for record in records if record.id is not None}:
+            for position, frame, private in self._connection.execute(
+                "SELECT position, CAST(frame AS BLOB), private FROM events WHERE claim = ? AND position > ?",
+                (claim, oldest),
+            ):
+                kept[claim or ""] = Kept(position, Record(frame, (), bool(private)).content)
+        return kept
 
     def _shrink(self, newest: int, added: int, now: float) -> bool:
         """Count `added` bytes up to the position `newest`, move the end of the history to its bounds, and delete the
@@ -208,14 +207,27 @@ class History:
         """
         return self._page("position > ?", after, PAGE_ENTRIES) if epoch == self.epoch else None
 
-    def find(self, id: str) -> int | None:
-        """The position of the event with this id, chosen or made; None if it is not kept."""
+    def places(self, id: str, after: int) -> list[Place]:
+        """The next events with this chosen id that are kept behind a position, at most `PAGE_PLACES`."""
+        places: list[Place] = []
+        for position, topics, private in self._connection.execute(
+            "SELECT position, CAST(topics AS BLOB), private FROM events "
+            "WHERE id = ? AND position > max(?, (SELECT oldest FROM history)) ORDER BY position LIMIT ?",
+            (id, after, PAGE_PLACES),
+        ):
+            try:
+                places.append(Place(position, read_topics(topics), bool(private)))
+            except UNREADABLE_ERRORS:
+                places.append(Place(position, (), True))  # nobody's, but the next page begins behind it
+        return places
+
+    def made(self, id: str) -> int | None:
+        """The position that an id of our making names; None if it is not kept."""
         newest, oldest = self._ends()
-        position = self._chosen(id, oldest)
         epoch, _, number = id.rpartition("-")
-        if position is None and epoch == self.epoch and _POSITION.fullmatch(number) and oldest < int(number) <= newest:
-            position = int(number)
-        return position
+        if epoch == self.epoch and _POSITION.fullmatch(number) and oldest < int(number) <= newest:
+            return int(number)
+        return None
 
     def last_message(self) -> int:
         """The number of the newest message; 0 before the first."""
@@ -239,7 +251,7 @@ class History:
         size = 0
         for position, id, topics, frame, private in rows:
             try:
-                record = Record(frame, _topics(topics), bool(private), None if id is None else id.decode())
+                record = Record(frame, read_topics(topics), bool(private), None if id is None else id.decode())
                 entries.append(record.entry(self.epoch, position))
             except UNREADABLE_ERRORS:
                 entries.append(unreadable(position))

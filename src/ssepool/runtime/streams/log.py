@@ -12,10 +12,11 @@ from contextlib import aclosing
 from itertools import groupby
 from typing import NamedTuple
 
-from ssepool.brokers.base import Bounds, Broker, InstantBroker, Stored
+from ssepool.brokers.base import PAGE_PLACES, Bounds, Broker, InstantBroker, Stored
 from ssepool.brokers.group import GroupCommit
 from ssepool.brokers.record import records
 from ssepool.core.event import EARLIEST, MADE_ID, Entry, Event
+from ssepool.core.topics import Subscription
 from ssepool.core.window import Window
 from ssepool.errors import BrokerError
 from ssepool.runtime.streams.delivery import SLICE_SECONDS
@@ -168,34 +169,66 @@ class EventLog:
         """Whether the window has all of the history, so that there is nothing to be fetched."""
         return self._instant is not None
 
-    def find(self, id: str) -> Found | None:
-        """Where a client goes on that has all up to this id; None if the broker has to be asked."""
+    def find(self, id: str, subscription: Subscription) -> Found | None:
+        """Where a client with this subscription goes on that has all up to this id; None if it has to be asked for.
+
+        Publishers may choose the same id for events of other topics: only one that the client may have had counts, and
+        of several the first, so that nothing is lost.
+        """
         if id == EARLIEST:
             return Found(self.window.oldest if self.complete else self.bounds.oldest, True)
-        position = self.window.position(id)
+        named = self._named(id, subscription)
+        if len(named) > PAGE_PLACES:
+            return None
+        return self._found(id, self.window.first(named, subscription.matches), subscription)
+
+    def _named(self, id: str, subscription: Subscription) -> Sequence[int]:
+        return self.window.named(id, None if subscription.patterns else subscription.topics)
+
+    def _found(self, id: str, chosen: int | None, subscription: Subscription) -> Found | None:
+        """As `find`, when it is known which event in the window has the id as a chosen one."""
+        position = self.window.made(id) if chosen is None else chosen
         if self._pending and position is not None and position > self.position:
             return None  # who joined the feeds now would get what it has had
+        if chosen is not None and not self.complete and not self._is_first(subscription):
+            return None
         if position is not None and (position >= self.window.oldest or not self.complete):
             return Found(position, True)
         if self.complete or (MADE_ID.fullmatch(id) and not id.startswith(self.window.epoch)):
             return self._unknown()
         return None  # chosen, or made of an event that another node has had before us
 
-    async def ask(self, id: str) -> Found:
+    def _is_first(self, subscription: Subscription) -> bool:
+        """Whether what the window has of a chosen id is the first that the client may have had, as far as that depends
+        on publishers to other topics than all of the client's."""
+        is_whole = self.window.oldest <= self.bounds.oldest
+        return is_whole or (len(subscription.topics) == 1 and not subscription.patterns)
+
+    async def ask(self, id: str, subscription: Subscription) -> Found:
         """As `find`, by asking the broker; the log has come to that place then. Raises `BrokerError`."""
         if self._instant is not None:
-            while (found := self.find(id)) is None:
+            chosen = await self._first(self._named(id, subscription), subscription)
+            while (found := self._found(id, chosen, subscription)) is None:
                 await self._settled()
             return found
         epoch = self.window.epoch
         async with self.fetching, self._in_time():
-            position = await self.broker.find(id)
+            position = await self.broker.find(id, subscription.matches)
         if position is None:
             return self._unknown()
         if self.window.epoch == epoch:  # who joined the feeds before they are there would get what it has had
             async with self._in_time():
                 await self.reached(position)
         return Found(position, True)
+
+    async def _first(self, places: Sequence[int], subscription: Subscription) -> int | None:
+        """The first of many places that the client wants; other tasks get their turn meanwhile."""
+        for start in range(0, len(places), PAGE_PLACES):
+            found = self.window.first(places[start : start + PAGE_PLACES], subscription.matches)
+            if found is not None:
+                return found
+            await asyncio.sleep(0)
+        return None
 
     async def fetch(self, after: int, *, max_entries: int) -> Sequence[Entry]:
         """Entries behind a position, from the broker, up to one that cannot be read. Raises `BrokerError`."""

@@ -110,7 +110,7 @@ class Replay:
         """Find the place where the client was. Where nothing has come since, the link is joined to its feed at once."""
         if self.position is not None:
             self._joined(link)
-        elif found := self._log.find(self.wanted or EARLIEST):
+        elif found := self._log.find(self.wanted or EARLIEST, self.subscription):
             self._go_to(link, found)
         else:
             self._ask(link, self._find(link))
@@ -202,7 +202,7 @@ class Replay:
         link.flush()
 
     async def _find(self, link: Link) -> None:
-        found = await self._log.ask(self.wanted or EARLIEST)
+        found = await self._log.ask(self.wanted or EARLIEST, self.subscription)
         if link.replay is self:
             self._go_to(link, found)
 
