@@ -55,6 +55,9 @@ class HubApp(Starlette):
             Middleware(SameOrigin, hosts=hosts, **origins),
         ]
         super().__init__(routes=routes, middleware=middleware, exception_handlers=errors.handlers, lifespan=lifespan)
+        # It would send whoever asks for `/pool/` to a URL made of `Host`, which a stranger writes, with the scheme that
+        # a proxy speaks to us.
+        self.router.redirect_slashes = False
         self._engine = engine
         self._shortcuts = shortcuts
 

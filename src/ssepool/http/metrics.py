@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Route
 
 from ssepool.core.report import NodeReport
 from ssepool.core.states import PoolState, SlotState
+from ssepool.http.reply import NOT_SNIFFED
 from ssepool.runtime.cluster.nodes import Nodes
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def routes(nodes: Nodes) -> list[BaseRoute]:
         registry = CollectorRegistry()
         registry.register(ReportCollector(reports, workers=nodes.are_workers))
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(registry), headers={"Content-Type": content_type, "Cache-Control": "no-store"})
+        return Response(encode(registry), headers={**NOT_SNIFFED, "Content-Type": content_type})
 
     return [Route("/metrics", metrics, methods=["GET"])]
 
