@@ -20,6 +20,8 @@ from ssepool.runtime.cluster.messages import Question
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "500"))
 """Inputs for each of hypothesis' tests; more where somebody asks for it."""
+DEAR_EXAMPLES = max(1, EXAMPLES // 5)
+"""The same for tests of which each example takes 20 ms or more."""
 INPUTS = 2000
 """Changed inputs for each parser, always the same ones; `scripts/fuzz` tries others."""
 
@@ -53,7 +55,7 @@ def test_a_head_around_anything(data: bytes) -> None:
 
 @pytest.mark.parametrize("kind", [b"application/json", b"application/x-ndjson"])
 @given(data=anything)
-@settings(max_examples=EXAMPLES)
+@settings(max_examples=DEAR_EXAMPLES)
 def test_a_publication(kind: bytes, data: bytes) -> None:
     async def publish() -> None:
         parts = Parts.of(HubConfig(detach=False))
@@ -86,7 +88,7 @@ messages = st.fixed_dictionaries({"kind": st.sampled_from(KINDS), "sender": st.t
 
 
 @given(messages)
-@settings(max_examples=EXAMPLES)
+@settings(max_examples=DEAR_EXAMPLES)
 def test_a_message_of_other_types(content: dict[str, Any]) -> None:
     fuzzing.answer("message", msgspec.json.encode(content))
 
