@@ -34,6 +34,8 @@ apt_install() {
     DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@" </dev/null | show_packages
 }
 
+pip_install() { "$venv/bin/python" -m pip install --disable-pip-version-check "$@" | show_packages; }
+
 # A Python that is new enough: the one that $PYTHON names, or else the first that answers (a name alone may be a stub).
 find_python() {
     local name names=(python3.13 python3.12 python3.11 python3.14 python3)
@@ -62,18 +64,29 @@ make_venv() {
     printf '%s\n' "$root" >"$venv/.root"
 }
 
-# ensure_venv EXTRAS: .venv is there, works, and holds this checkout with these extras as pyproject.toml now has them.
+# ensure_venv EXTRAS [LOCK]: .venv is there, works, and holds this checkout with these extras as pyproject.toml now has
+# them. With CI=true and a LOCK, a file of requirements/, it holds exactly what that says.
 ensure_venv() {
-    local extras=$1 wanted stamp
+    local extras=$1 lock= wanted stamp
+    if [ "${CI:-}" = true ] && [ -n "${2:-}" ]; then
+        lock=$root/requirements/$2
+        extras=locked-$2
+    fi
     # A checkout that was moved has an environment whose scripts point to the old place.
     if [ "$(cat "$venv/.root" 2>/dev/null)" != "$root" ] || ! "$venv/bin/python" -c '' 2>/dev/null; then
         make_venv
     fi
-    wanted=$(cksum <"$root/pyproject.toml")
+    wanted=$(cat "$root/pyproject.toml" ${lock:+"$lock"} | cksum)
     for stamp in "$venv"/.installed-"$extras"*; do # what was installed with more extras will do as well
         [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || return 0
     done
-    say "installing ssepool[$extras] into .venv (the first time takes a minute or two)"
-    (cd "$root" && "$venv/bin/python" -m pip install --disable-pip-version-check --editable ".[$extras]") | show_packages
+    if [ -n "$lock" ]; then
+        say "installing the versions of requirements/$2 into .venv (the first time takes a minute or two)"
+        pip_install --require-hashes --requirement "$lock"
+        pip_install --no-deps --no-build-isolation --editable "$root"
+    else
+        say "installing ssepool[$extras] into .venv (the first time takes a minute or two)"
+        (cd "$root" && pip_install --editable ".[$extras]")
+    fi
     printf '%s\n' "$wanted" >"$venv/.installed-$extras"
 }

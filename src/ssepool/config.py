@@ -60,11 +60,12 @@ def setting(default: Any, help: str, *, min: float = 0, max: float = math.inf, s
 
 def without_password(url: str) -> str:
     """A URL for logs and messages, without anything that may be a password, even one written without escapes."""
-    scheme, separator, rest = url.partition("://")
+    # Somebody may have forgotten the slashes, or one of them.
+    scheme, separator, rest = re.fullmatch(r"(?s)([^:/@]*)(:/{0,2}|)(.*)", url).groups()  # type: ignore[union-attr]
     credentials, at, host = rest.rpartition("@")
     if ":" in credentials:
         credentials = credentials.partition(":")[0] + ":***"
-    elif credentials and scheme in TOKEN_SCHEMES:
+    elif credentials and (scheme in TOKEN_SCHEMES or separator != "://"):
         credentials = "***"
     query = host.partition("?")
     shown = re.sub(r"(?i)(password|passwd|pass|secret|token)=[^&]*", r"\1=***", query[2])

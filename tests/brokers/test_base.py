@@ -16,6 +16,11 @@ from ssepool.config import password_of, without_password
         ("redis://user@host:6379/0", "redis://user@host:6379/0"),
         ("redis://user:hunter2@host:6379/0?name=shop", "redis://user:***@host:6379/0?name=shop"),
         ("redis://:hunter2@host", "redis://:***@host"),
+        # Without the slashes, or one of them.
+        ("redis:user:hunter2@host", "redis:user:***@host"),
+        ("redis:/user:hunter2@host", "redis:/user:***@host"),
+        ("redis:hunter2@host", "redis:***@host"),
+        ("user:hunter2@host", "user:***@host"),
         # Written without the escapes that a URL wants.
         ("redis://:hun/ter2@host", "redis://:***@host"),
         ("postgresql://user:hun@ter#2?@host/db", "postgresql://user:***@host/db"),

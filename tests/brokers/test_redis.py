@@ -312,7 +312,7 @@ async def test_each_scheme_is_served(scheme: str) -> None:
         ("//h?name=", "has the name ''; it takes 1 to 100 letters"),
         ("//h?name={a}", "has the name '{a}'"),
         ("//h?db=one", "Invalid value for 'db'"),
-        ("//h/one", "has the path '/one'; it takes the number of a database"),
+        ("//h/one", "'redis://h/one' is not allowed; it takes redis://host:port/N"),
         ("//h:99999", "has a port that is not a number from 1 to 65535"),
         ("//:s3cret/x@h", "has a port that is not a number from 1 to 65535; in a password '/'"),
     ],

@@ -76,8 +76,8 @@ def test_the_url_names_a_file_as_in_sqlalchemy(url: str, path: str) -> None:
         ("sqlite:///:memory:", "names no file; for events in memory write memory://"),
         ("sqlite://events.db", "names no file"),
         ("sqlite://data/events.db", "names a server; write sqlite:///relative.db or sqlite:////absolute.db"),
-        ("sqlite:///events.db?name=other", "has parameters, and sqlite takes none"),
-        ("sqlite:///events.db#other", "has parameters, and sqlite takes none"),
+        ("sqlite:///events.db?name=other", "has parameters; it takes none"),
+        ("sqlite:///events.db#other", "has parameters; it takes none"),
     ],
 )
 def test_a_url_that_names_no_file_is_an_error(url: str, message: str) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import logging
 
+import pytest
+
+from ssepool import Hub, ServerConfig
 from ssepool.server.repeats import MAX_TEXTS, Repeats
+from ssepool.server.server import Server
 
 
 class Log:
@@ -51,3 +55,18 @@ def test_it_remembers_few_texts() -> None:
     for number in range(10 * MAX_TEXTS):
         assert log.say(f"text {number}")
     assert len(log.repeats._seen) <= MAX_TEXTS
+
+
+def test_warnings_of_the_hub_too_are_passed_over(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = Hub()
+    server = Server(hub, hub.app, ServerConfig(port=0))
+
+    def flooded(sockets: object) -> None:
+        for number in range(100):
+            logging.getLogger("ssepool").warning("too many of %d", number)
+
+    monkeypatch.setattr(server._uvicorn, "run", flooded)
+    server.run()
+    assert caplog.messages == ["too many of 0"]

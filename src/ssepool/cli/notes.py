@@ -20,9 +20,15 @@ LOCAL = "http://127.0.0.1:8000"
 """Where `ssepool serve` listens by default."""
 
 
+def printable(text: str, allowed: str = "\n\t") -> str:
+    """The text without control characters and the like, but for those allowed: what others have written could take over
+    the terminal with them, or show it in another order."""
+    return "".join(char if char.isprintable() or char in allowed else repr(char)[1:-1] for char in text)
+
+
 def note(text: str) -> None:
     """Write a line to standard error: something that is not the command's result."""
-    print(f"ssepool: {text}", file=sys.stderr, flush=True)
+    print(f"ssepool: {printable(text, '')}", file=sys.stderr, flush=True)
 
 
 def fail(text: str, code: int = 1) -> NoReturn:

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ssepool.cli.notes import LOCAL, Url, fail, hub, note
+from ssepool.cli.notes import LOCAL, Url, fail, hub, note, printable
 from ssepool.config import MiB
 from ssepool.errors import InvalidEvent, SSEPoolError
 
@@ -122,7 +122,7 @@ def _from_json(text: str, name: str) -> Any:
 
 def _print_ids(ids: list[str], quiet: bool) -> None:
     if not quiet:
-        print("\n".join(ids), flush=True)
+        print("\n".join(printable(id, "") for id in ids), flush=True)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ssepool import config
-from ssepool.cli.notes import errors_told
+from ssepool.cli.notes import errors_told, note
 
 if TYPE_CHECKING:
     from ssepool.server.supervisor import Worker
@@ -66,6 +66,10 @@ def command(
     """Run the hub: the pool, its HTTP interface and the demo."""
     file = settings_file(config_file)
     flags = {key: value for key, value in settings.items() if _is_given(ctx, key)}
+    if config.password_of(flags.get("broker", "")):
+        note(
+            "a password in --broker is in the list of processes, for all users of this machine; SSEPOOL_BROKER keeps it"
+        )
     hub_config, server_config = config.load(file=file, env=os.environ, flags=flags)
 
     def announce(url: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import msgspec
 import typer
 
-from ssepool.cli.notes import LOCAL, Url, hub
+from ssepool.cli.notes import LOCAL, Url, hub, printable
 from ssepool.core.report import NodeReport
 
 if TYPE_CHECKING:
@@ -86,22 +86,27 @@ def _in_short(worker: NodeReport) -> dict[str, Any]:
 def _plain(numbers: dict[str, Any]) -> str:
     rows = [(f"{group}.{name}", value) for group, name, value in _rows(numbers)]
     width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+    return "\n".join(printable(f"{name:<{width}}  {value}", "") for name, value in rows)
 
 
 def _tables(numbers: dict[str, Any]) -> Columns:
     """A table for each group, beside each other to fit on a screen; reasons that never occurred are left out."""
     from rich.columns import Columns
     from rich.table import Table
+    from rich.text import Text
 
     tables: dict[str, Table] = {}
     for group, name, value in _rows(numbers):
         if group not in tables:
-            tables[group] = Table(title=group, box=None, show_header=False, title_style="bold cyan", min_width=24)
+            tables[group] = Table(
+                title=Text(printable(group, "")), box=None, show_header=False, title_style="bold cyan", min_width=24
+            )
             tables[group].add_column()
             tables[group].add_column(justify="right")
         if group != "released" or value:
-            tables[group].add_row(name.replace("_", " "), _readable(name, value))
+            tables[group].add_row(
+                *(Text(printable(text, "")) for text in (name.replace("_", " "), _readable(name, value)))
+            )
     return Columns(tables.values(), padding=(1, 4))
 
 

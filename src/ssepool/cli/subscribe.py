@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ssepool.cli.notes import LOCAL, Url, fail, how_to_start, note
+from ssepool.cli.notes import LOCAL, Url, fail, how_to_start, note, printable
 
 if TYPE_CHECKING:
     from ssepool.client import AsyncClient, Message, Unreachable
@@ -134,6 +134,8 @@ def _explain(message: Message) -> None:
         data = json.loads(message.data)
     except ValueError:
         return
+    if not isinstance(data, dict):
+        return
     if message.type == "ssepool.queued":
         note(f"waiting for a free slot: {data.get('position')} of {data.get('waiting')}")
     elif message.type == "ssepool.gap":
@@ -148,7 +150,10 @@ def _show_plain(message: Message) -> None:
 
 def _show_json(message: Message) -> None:
     fields = {"type": message.type, "data": message.data, "id": message.id}
-    print(json.dumps(fields, ensure_ascii=False), flush=True)
+    text = json.dumps(fields, ensure_ascii=False)
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
+    print(text, flush=True)
 
 
 def _show_in_colour() -> Callable[[Message], None]:
@@ -158,13 +163,8 @@ def _show_in_colour() -> Callable[[Message], None]:
     console = Console(highlight=False)
 
     def show(message: Message) -> None:
-        kind = "" if message.type == "message" else _printable(message.type) + "  "
-        parts = ((_printable(message.id) + "  ", "dim"), (kind, "cyan"), _printable(message.data))
+        kind = "" if message.type == "message" else printable(message.type, "") + "  "
+        parts = ((printable(message.id, "") + "  ", "dim"), (kind, "cyan"), printable(message.data))
         console.print(Text.assemble(*parts), soft_wrap=True)
 
     return show
-
-
-def _printable(text: str) -> str:
-    """The text without control characters: an event could take over the terminal with them."""
-    return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)

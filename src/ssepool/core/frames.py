@@ -23,6 +23,7 @@ class Dialect:
         (b"content-type", b"text/event-stream"),
         (b"cache-control", b"no-cache, no-transform"),
         (b"x-accel-buffering", b"no"),
+        (b"x-content-type-options", b"nosniff"),
     )
     """No charset (one browser refuses all but utf-8), no Content-Length, and nothing for which a proxy holds data back.
     """

@@ -54,6 +54,9 @@ class HubApp(Starlette):
             exception_handlers=errors.handlers,
             lifespan=lifespan,
         )
+        # It would send whoever asks for `/pool/` to a URL made of `Host`, which a stranger writes, with the scheme that
+        # a proxy speaks to us.
+        self.router.redirect_slashes = False
         self.surface = surface
         """Whom it is for."""
         self.hosts = hosts

@@ -116,4 +116,4 @@ class Jobs:
                 progress = {"job": job, "percent": percent, "step": step, "done": step == JOB_STEPS}
                 await self._engine.publish_many([Event.of(f"demo/jobs/{tab}", progress, type="progress")])
         except SSEPoolError as error:
-            logger.info("demo job %s ended early: %s", job, error)
+            logger.debug("demo job %s ended early: %s", job, error)

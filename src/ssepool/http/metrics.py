@@ -14,6 +14,7 @@ from ssepool.core.report import NodeReport
 from ssepool.core.states import PoolState, SlotState
 from ssepool.http.access.door import Door
 from ssepool.http.access.entrance import guarded
+from ssepool.http.reply import NOT_SNIFFED
 from ssepool.runtime.cluster.nodes import Nodes
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def routes(nodes: Nodes, door: Door) -> list[BaseRoute]:
         registry = CollectorRegistry()
         registry.register(ReportCollector(reports, workers=nodes.are_workers))
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(registry), headers={"Content-Type": content_type, "Cache-Control": "no-store"})
+        return Response(encode(registry), headers={**NOT_SNIFFED, "Content-Type": content_type})
 
     return [guarded(door, "/metrics", metrics, methods=["GET"], needs="metrics")]
 

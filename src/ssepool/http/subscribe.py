@@ -101,7 +101,9 @@ def read_subscription(query_string: bytes, *, allow_regexp: bool) -> dict[str, A
     for name, value in pairs:
         if name not in PARAMETERS:
             raise APIError(
-                400, "unknown_parameter", f"there is no parameter {name!r}; GET /events takes {', '.join(PARAMETERS)}"
+                400,
+                "unknown_parameter",
+                f"there is no parameter {shown(name)}; GET /events takes {', '.join(PARAMETERS)}",
             )
         if name == "data":
             found["data"] = read_data(value)

@@ -35,6 +35,9 @@ try:
 except ImportError:  # it has no Windows build
     LOOP = "asyncio"
 
+LOGS = ("uvicorn.error", "ssepool")
+"""Where what a stranger causes is logged."""
+
 
 class Server:
     """Serves a hub until SIGTERM or SIGINT."""
@@ -76,12 +79,14 @@ class Server:
         raise_limit(pool.size + pool.max_waiting)
         listener = self._listener or listen(self.config, pool.ack_timeout)
         self._uvicorn.url = url_of(listener)
-        log, repeats = logging.getLogger("uvicorn.error"), Repeats(self.hub.parts.engine.now)
-        log.addFilter(repeats)
+        logs, repeats = [logging.getLogger(name) for name in LOGS], Repeats(self.hub.parts.engine.now)
+        for log in logs:
+            log.addFilter(repeats)
         try:
             self._uvicorn.run(sockets=[listener])
         finally:
-            log.removeFilter(repeats)
+            for log in logs:
+                log.removeFilter(repeats)
             listener.close()
 
 

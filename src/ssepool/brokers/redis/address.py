@@ -32,7 +32,9 @@ def address(config: HubConfig) -> tuple[str, str]:
         )
     url, secure = without_password(config.broker), parts.scheme in ("rediss", "valkeys")
     if not re.fullmatch(r"/?|/[0-9]{1,9}", parts.path):
-        raise ConfigError(f"HubConfig.broker = {url!r} has the path {parts.path!r}; it takes the number of a database")
+        raise ConfigError(
+            f"HubConfig.broker = {url!r} is not allowed; it takes redis://host:port/N, with the number of a database"
+        )
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     name = query.pop("name", "ssepool")
     if not NAME_PATTERN.fullmatch(name):

@@ -29,7 +29,7 @@ from ssepool.brokers.record import Record
 from ssepool.brokers.sqlite.file import others_may
 from ssepool.brokers.sqlite.history import History
 from ssepool.brokers.sqlite.notifier import Notifier
-from ssepool.config import HubConfig
+from ssepool.config import HubConfig, without_password
 from ssepool.core.event import Entry
 from ssepool.errors import BrokerError, ConfigError
 
@@ -213,13 +213,15 @@ def path_of(url: str) -> Path:
     parts = urlsplit(url)
     path = unquote(parts.path).removeprefix("/")
     if path in ("", ":memory:"):
-        raise ConfigError(f"HubConfig.broker = {url!r} names no file; for events in memory write memory://")
+        raise ConfigError(
+            f"HubConfig.broker = {without_password(url)!r} names no file; for events in memory write memory://"
+        )
     if parts.netloc:
         raise ConfigError(
-            f"HubConfig.broker = {url!r} names a server; write sqlite:///relative.db or sqlite:////absolute.db"
+            f"HubConfig.broker = {without_password(url)!r} names a server; write sqlite:///relative.db or sqlite:////absolute.db"
         )
     if parts.query or parts.fragment:
         raise ConfigError(
-            f"HubConfig.broker = {url!r} has parameters, and sqlite takes none (in a path write %3F, %23)"
+            f"HubConfig.broker = {without_password(url)!r} has parameters; it takes none (in a path: %3F, %23)"
         )
     return Path(path)

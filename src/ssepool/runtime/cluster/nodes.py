@@ -104,17 +104,14 @@ class Nodes:
     def expects(self, id: str, token: str) -> Outcome:
         """What will become of a client's own data, as far as that is known before it is there: `accepted` also where
         another node has to be asked. With a key that the nodes share a wrong token is known of all their connections.
+        Without the token nobody learns whether the connection is there.
         """
         node = id.partition("-")[0]
-        if node != self._engine.node:
-            if not self._knows(node):
-                return "not_found"
-            wrong = self._engine.knows_all_tokens and not self._engine.connections.is_token(id, token)
-            return "invalid_token" if wrong else "accepted"
-        connection = self._find(id)
-        if connection is None:
-            return "not_found"
-        return "accepted" if connection.accepts(token) else "invalid_token"
+        is_own = node == self._engine.node
+        if (is_own or self._engine.knows_all_tokens) and not self._engine.connections.is_token(id, token):
+            return "invalid_token"
+        is_there = self._find(id) is not None if is_own else self._knows(node)
+        return "accepted" if is_there else "not_found"
 
     async def receive(self, id: str, token: str, data: object) -> Outcome:
         """Hand a client's own data to the `on_message` hooks of its node.
@@ -226,11 +223,11 @@ class Nodes:
         self._engine.bans.add(fingerprint, self._engine.now() + seconds)
 
     async def _receive_here(self, message: Receive) -> Outcome:
+        if not self._engine.connections.is_token(message.id, message.token):
+            return "invalid_token"
         connection = self._find(message.id)
         if connection is None:
             return "not_found"
-        if not connection.accepts(message.token):
-            return "invalid_token"
         await self._engine.connections.receive(connection, message.data)
         return "accepted"
 
