@@ -22,6 +22,7 @@ from ssepool.errors import (
     PoolClosed,
     PoolFull,
     PoolTimeout,
+    RateExceeded,
     SSEPoolError,
 )
 
@@ -34,6 +35,7 @@ ANSWERS: dict[type[SSEPoolError], tuple[int, str]] = {
     PoolFull: (503, "pool_full"),
     PoolTimeout: (503, "timed_out"),
     PoolClosed: (503, "pool_closed"),
+    RateExceeded: (429, "too_many_requests"),
     ConnectionReleased: (404, "not_found"),
     BrokerError: (503, "broker_error"),
 }

@@ -14,6 +14,7 @@ from ssepool.http.budget import MAX_BODIES_BYTES, Budget
 from ssepool.http.hosts import Hosts, KnownHost
 from ssepool.http.origin import CrossOrigin, SameOrigin
 from ssepool.http.query import QueryLimit
+from ssepool.http.rates import FailureLimit
 from ssepool.http.shortcuts import Shortcuts
 from ssepool.runtime.admission.response import EventStream
 from ssepool.runtime.cluster.nodes import Nodes
@@ -35,7 +36,7 @@ class HubApp(Starlette):
         routes = [
             *subscribe.routes(engine),
             *publish.routes(engine, budget),
-            *connections.routes(nodes, budget),
+            *connections.routes(engine, nodes, budget),
             *pool_routes.routes(nodes, budget),
             *metrics.routes(nodes),
             *health.routes(engine),
@@ -51,6 +52,7 @@ class HubApp(Starlette):
         middleware = [
             Middleware(KnownHost, hosts=hosts),
             *([Middleware(CrossOrigin, **origins)] if any(origins.values()) else []),
+            *([Middleware(FailureLimit, engine=engine)] if engine.config.failure_rate else []),
             Middleware(QueryLimit),
             Middleware(SameOrigin, hosts=hosts, **origins),
         ]

@@ -19,9 +19,11 @@ from ssepool.http.budget import Budget
 from ssepool.http.depth import TOO_DEEP, is_too_deep
 from ssepool.http.errors import APIError
 from ssepool.http.query import number, read_query, seconds
+from ssepool.http.rates import check_rate
 from ssepool.http.reply import JSONReply
 from ssepool.runtime.cluster.messages import ConnectionInfo, ConnectionState, FindConnections, Outcome
 from ssepool.runtime.cluster.nodes import Nodes
+from ssepool.runtime.engine import Engine
 
 PAGE_CONNECTIONS = 100
 """Connections of a page, unless `limit` gives another number."""
@@ -47,9 +49,9 @@ class ConnectionList(msgspec.Struct):
     missing: Annotated[list[str], Meta(description="Nodes that did not answer: theirs are not among them.")]
 
 
-def routes(nodes: Nodes, budget: Budget) -> list[BaseRoute]:
+def routes(engine: Engine, nodes: Nodes, budget: Budget) -> list[BaseRoute]:
     """GET /connections, GET and DELETE /connections/{id}, and POST /connections/{id}/messages, for all nodes. Bodies
-    count in `budget`."""
+    count in `budget`, messages for the rate of their address."""
 
     async def list_connections(request: Request) -> Response:
         page, missing = await nodes.connections(_wanted(read_query(request, *PARAMETERS)))
@@ -70,6 +72,7 @@ def routes(nodes: Nodes, budget: Budget) -> list[BaseRoute]:
 
     async def message(request: Request) -> Response:
         query = read_query(request, "token")
+        check_rate(engine, request, "message")
         id, token = request.path_params["id"], _token(request, query)
         _check(id, nodes.expects(id, token))
         media_type(request, JSON)

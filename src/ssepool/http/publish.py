@@ -21,6 +21,7 @@ from ssepool.http.budget import Budget
 from ssepool.http.depth import TOO_DEEP, is_too_deep
 from ssepool.http.errors import APIError, translate
 from ssepool.http.query import read_query
+from ssepool.http.rates import check_rate
 from ssepool.http.reply import JSON_HEADERS, JSONReply
 from ssepool.runtime.engine import Engine
 from ssepool.runtime.handover import Reply
@@ -93,8 +94,12 @@ def routes(engine: Engine, budget: Budget) -> list[BaseRoute]:
     async def publish(request: Request) -> Response:
         read_query(request)
         kind = media_type(request, JSON, NDJSON, FORM)
+        check_rate(engine, request, "publish", take=False)
         async with read_body(request, engine.config.max_body, budget) as body:
-            return JSONReply({"ids": await _publish(engine, _batch(kind, body))}, 201)
+            batch = _batch(kind, body)
+            _check_burst(engine, len(batch))
+            check_rate(engine, request, "publish", len(batch))
+            return JSONReply({"ids": await _publish(engine, batch)}, 201)
 
     return [Route(PATH, publish, methods=["POST"])]
 
@@ -112,13 +117,28 @@ async def _publish(engine: Engine, batch: Sequence[Incoming]) -> list[str]:
         raise APIError(413, "event_too_large", f"events[{sizes.index(max(sizes))}]: {error}") from None
 
 
-def publish_nowait(engine: Engine, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Reply | None:
+def _check_burst(engine: Engine, count: int) -> None:
+    """Raise `APIError` (413) for a batch that no address could ever publish at once."""
+    rate = engine.rates.publish
+    if rate is not None and count > rate.burst:
+        raise APIError(
+            413,
+            "batch_too_large",
+            f"the batch has {count} events; publish_rate = {rate.per_second:g} allows {rate.burst} at once",
+        )
+
+
+def publish_nowait(
+    engine: Engine, headers: Iterable[tuple[bytes, bytes]], body: bytes, ip: str | None = None
+) -> Reply | None:
     """Publish the events of a plain request to `PATH`, and return its answer.
 
     None if that would take time, if something is wrong, or if the request is not plain. Then nothing has been done, and
     the request is the route's: it waits where it must, and its refusals give the reason. The names of `headers` are in
-    lower case.
+    lower case; `ip` is the client's address.
     """
+    if not engine.rates.allows("publish", ip, engine.now()):
+        return None
     kind = ""
     for name, value in headers:
         if name == b"content-type" and not kind:
@@ -129,10 +149,15 @@ def publish_nowait(engine: Engine, headers: Iterable[tuple[bytes, bytes]], body:
         return None
     try:
         batch = _batch(kind, body)
-        ids = engine.try_publish(_events(batch, 0)) if len(batch) <= SLICE_EVENTS else None
+        if len(batch) > SLICE_EVENTS or not engine.rates.allows("publish", ip, engine.now(), len(batch)):
+            return None
+        ids = engine.try_publish(_events(batch, 0))
     except (SSEPoolError, APIError):
         return None
-    return None if ids is None else (201, JSON_HEADERS, msgspec.json.encode({"ids": ids}))
+    if ids is None:
+        return None
+    engine.rates.allows("publish", ip, engine.now(), len(batch), take=True)
+    return 201, JSON_HEADERS, msgspec.json.encode({"ids": ids})
 
 
 def _batch(kind: str, body: bytes) -> Sequence[Incoming]:

@@ -28,14 +28,25 @@ class Shortcuts:
         self._engine = engine
         self._hosts = hosts
 
-    def publication(self, url: bytes, headers: list[tuple[bytes, bytes]], body: bytes) -> Reply | None:
+    @property
+    def asks_who_publishes(self) -> bool:
+        """Whether `publication` has to know the client's address."""
+        rates = self._engine.rates
+        return rates.publish is not None or rates.failure is not None
+
+    def publication(
+        self, url: bytes, headers: list[tuple[bytes, bytes]], body: bytes, ip: str | None = None
+    ) -> Reply | None:
         """Publish the events of a plain POST to `/events` and return the answer; None: nothing has been done.
 
-        `url` is the request's target as it came. The names of `headers` are in lower case.
+        `url` is the request's target as it came. The names of `headers` are in lower case. `ip` is the client's
+        address, where there `asks_who_publishes`.
         """
         if url != publish.TARGET or not self._hosts.admits(headers):
             return None
-        return publish.publish_nowait(self._engine, headers, body)
+        if not self._engine.rates.allows("failure", ip, self._engine.now()):
+            return None
+        return publish.publish_nowait(self._engine, headers, body, ip)
 
     def subscription(self, scope: Mapping[str, Any]) -> Visit | None:
         """The visit of a GET request, from its ASGI scope; None unless it is a well-formed subscription.

@@ -64,10 +64,9 @@ def read_visit(engine: Engine, scope: AnyScope) -> Visit:
     patterns = query["pattern"]
     subscription = Subscription.of(query["topic"], patterns, private=False, compiled=False)
     visit = Visit.of(scope, subscription, data=query["data"])
-    if patterns:
-        visit.stranger = True
-        if not is_refused(engine, visit):
-            subscription.compile()
+    visit.stranger = True
+    if patterns and not is_refused(engine, visit):
+        subscription.compile()
     return visit
 
 
