@@ -79,9 +79,10 @@ def command(
         return
 
     from ssepool.hub import Hub
+    from ssepool.server.defaults import with_limits
     from ssepool.server.server import Server
 
-    hub = Hub(hub_config)
+    hub = Hub(with_limits(hub_config, server_config))
     Server(hub, hub.app, server_config, on_started=announce).run()
 
 
