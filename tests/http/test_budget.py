@@ -30,13 +30,40 @@ def test_a_share_that_could_not_take_keeps_what_it_had() -> None:
         assert budget.taken == 10
 
 
+def test_one_address_has_a_quarter_and_room_for_one_body() -> None:
+    budget = Budget(40, max_body=8)
+    with budget.share("192.0.2.7") as one, budget.share("192.0.2.7") as two, budget.share("192.0.2.8") as other:
+        assert one.take(6) and two.take(4)
+        assert not one.take(1) and not two.take(1)
+        assert other.take(10)
+        with budget.share("192.0.2.7") as three, budget.share() as nobody:
+            assert not three.take(1)
+            assert nobody.take(20)  # of whom nothing is known, as over a Unix socket without a proxy's word
+        assert budget.taken == 20
+    assert (budget.taken, budget._of) == (0, {})
+    assert Budget(40, max_body=30).max_share == 30
+    assert Budget(40, max_body=50).max_bytes == 50
+
+
+def test_addresses_of_a_network_share_and_what_one_gives_back_another_may_take() -> None:
+    budget = Budget(40)
+    with budget.share("2001:db8::1") as one:
+        assert one.take(10)
+        with budget.share("2001:db8::2") as two, budget.share("2001:db8:0:1::1") as other:
+            assert not two.take(1)
+            assert other.take(10)
+    with budget.share("2001:db8::2") as two:
+        assert two.take(10)
+    assert (budget.taken, budget._of) == (0, {})
+
+
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[Budget]:
     """The budgets that applications make from now on."""
     made: list[Budget] = []
 
     class Seen(Budget):
-        def __init__(self, max_bytes: int) -> None:
-            super().__init__(max_bytes)
+        def __init__(self, **options: int) -> None:
+            super().__init__(**options)
             made.append(self)
 
     monkeypatch.setattr(app, "Budget", Seen)
@@ -48,14 +75,16 @@ async def test_one_body_has_room_whatever_its_bound(monkeypatch: pytest.MonkeyPa
     for max_body, due in ((1000, 64 * 2**20), (100 * 2**20, 100 * 2**20)):
         assert Hub(HubConfig(max_body=max_body)).app
         assert made[-1].max_bytes == due
+        assert made[-1].max_share == max(due // 4, max_body)
 
 
-async def ask(hub: Hub, method: str, path: str, query: str = "") -> int:
+async def ask(hub: Hub, method: str, path: str, query: str = "", ip: str = "192.0.2.7") -> int:
     """The status of a request with a body of two bytes."""
     scope: dict[str, Any] = {
         **{"type": "http", "http_version": "1.1", "scheme": "http", "method": method, "path": path, "root_path": ""},
         "query_string": query.encode(),
         "headers": [(b"host", b"hub"), (b"content-type", b"application/json")],
+        "client": (ip, 1234),
     }
     statuses: list[int] = []
 
@@ -82,6 +111,24 @@ async def test_every_route_that_reads_a_body_counts_it(monkeypatch: pytest.Monke
             assert await ask(hub, method, path) == 503
         assert await ask(hub, method, path) in (202, 400)
         assert budget.taken == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/events"), ("PATCH", "/pool"), ("POST", "/pool/drain"), ("POST", "/demo/jobs")]
+)
+async def test_one_address_locks_nobody_else_out(monkeypatch: pytest.MonkeyPatch, method: str, path: str) -> None:
+    made = seen(monkeypatch)
+    async with Hub(HubConfig(pool=PoolConfig(size=1))) as hub:
+        assert hub.app
+        [budget] = made
+        shares = [budget.share("192.0.2.7") for _ in range(12)]
+        taken = [share.take(8 * 2**20 - 1) for share in shares]
+        assert taken == [True, True] + [False] * 10
+        assert shares[0].take(2)
+        assert await ask(hub, method, path) == 503
+        assert await ask(hub, method, path, ip="192.0.2.8") in (202, 400)
+        for share in shares:
+            share.__exit__(None, None, None)
 
 
 async def test_messages_count_too(monkeypatch: pytest.MonkeyPatch) -> None:

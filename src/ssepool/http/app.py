@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from ssepool.http import connections, dashboard, demo, errors, health, metrics, openapi, pages, publish, subscribe
 from ssepool.http import pool as pool_routes
-from ssepool.http.budget import MAX_BODIES_BYTES, Budget
+from ssepool.http.budget import Budget
 from ssepool.http.hosts import Hosts, KnownHost
 from ssepool.http.origin import CrossOrigin, SameOrigin
 from ssepool.http.query import QueryLimit
@@ -32,7 +32,7 @@ class HubApp(Starlette):
     def __init__(self, engine: Engine, nodes: Nodes, hosts: Hosts, shortcuts: Shortcuts, lifespan: Any) -> None:
         """`engine`, `nodes`, `hosts` and `shortcuts` are the hub's. `lifespan` opens the hub where this application is
         served alone, as in `Starlette(lifespan=...)`."""
-        budget = Budget(max(MAX_BODIES_BYTES, engine.config.max_body))
+        budget = Budget(max_body=engine.config.max_body)
         routes = [
             *subscribe.routes(engine),
             *publish.routes(engine, budget),

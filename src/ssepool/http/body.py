@@ -47,9 +47,9 @@ async def read_body(request: Request, max_bytes: int, budget: Budget) -> AsyncIt
 
     Raises `APIError` (413) as soon as the declared or the received length exceeds `max_bytes`, `APIError` (408) if it
     takes the client longer than `seconds_for` its size, `APIError` (503) if the budget has no room for what has come,
-    and `ClientDisconnect` if the client leaves before it has sent everything.
+    for all or for this address, and `ClientDisconnect` if the client leaves before it has sent everything.
     """
-    with budget.share() as share:
+    with budget.share(request.client.host if request.client else None) as share:
         yield await _read(request, max_bytes, share)
 
 
@@ -148,7 +148,7 @@ def _too_slow(request: Request, size: int, declared: int | None) -> APIError:
 
 
 def _no_room(request: Request) -> APIError:
-    message = "the bodies of other requests that are under way leave no room for this one; come back later"
+    message = "other bodies that are under way, of all or of this address, leave no room for this one; come back later"
     return APIError(503, "too_many_bodies", message, {"Retry-After": str(RETRY_SECONDS), **_goodbye(request)})
 
 

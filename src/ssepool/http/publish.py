@@ -137,7 +137,8 @@ def publish_nowait(
     the request is the route's: it waits where it must, and its refusals give the reason. The names of `headers` are in
     lower case; `ip` is the client's address.
     """
-    if not engine.rates.allows("publish", ip, engine.now()):
+    rates, rated = engine.rates, ip is not None and engine.rates.publish is not None
+    if rated and not rates.allows("publish", ip, engine.now()):
         return None
     kind = ""
     for name, value in headers:
@@ -149,14 +150,15 @@ def publish_nowait(
         return None
     try:
         batch = _batch(kind, body)
-        if len(batch) > SLICE_EVENTS or not engine.rates.allows("publish", ip, engine.now(), len(batch)):
+        if len(batch) > SLICE_EVENTS or (rated and not rates.allows("publish", ip, engine.now(), len(batch))):
             return None
         ids = engine.try_publish(_events(batch, 0))
     except (SSEPoolError, APIError):
         return None
     if ids is None:
         return None
-    engine.rates.allows("publish", ip, engine.now(), len(batch), take=True)
+    if rated:
+        rates.allows("publish", ip, engine.now(), len(batch), take=True)
     return 201, JSON_HEADERS, msgspec.json.encode({"ids": ids})
 
 

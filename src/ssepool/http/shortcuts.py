@@ -44,7 +44,7 @@ class Shortcuts:
         """
         if url != publish.TARGET or not self._hosts.admits(headers):
             return None
-        if not self._engine.rates.allows("failure", ip, self._engine.now()):
+        if ip is not None and not self._engine.rates.allows("failure", ip, self._engine.now()):
             return None
         return publish.publish_nowait(self._engine, headers, body, ip)
 
