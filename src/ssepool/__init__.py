@@ -26,6 +26,7 @@ from ssepool.errors import (
     PoolClosed,
     PoolFull,
     PoolTimeout,
+    RateExceeded,
     SSEPoolError,
 )
 
@@ -58,6 +59,7 @@ __all__ = [
     "PoolFull",
     "PoolStats",
     "PoolTimeout",
+    "RateExceeded",
     "Publisher",
     "SSEPoolError",
     "ServerConfig",

@@ -30,10 +30,14 @@ LIMITS = ("max_per_ip", "max_waiting_per_ip", "subscribe_rate", "publish_rate", 
 LIMITED = {"pool": dict.fromkeys(LIMITS[:2], 10), **dict.fromkeys(LIMITS[2:], 10)}
 
 WEAK: dict[str, tuple[dict[str, Any], list[str]]] = {
-    "open to others": ({"server": {"host": "0.0.0.0", "insecure": True}}, ["host"]),
+    "open to others": ({"server": {"host": "0.0.0.0", "insecure": True}}, ["host", "trusted_proxies"]),
     "open, without a share": (
         {"server": {"host": "::", "insecure": True}, "pool": {"max_per_ip": 0}, "publish_rate": 0},
-        ["host", "max_per_ip, publish_rate"],
+        ["host", "max_per_ip, publish_rate", "trusted_proxies"],
+    ),
+    "open, behind a proxy": (
+        {"server": {"host": "10.0.0.1", "insecure": True, "trusted_proxies": ("10.0.0.2", "127.0.0.1")}},
+        ["host"],
     ),
     "behind a proxy": ({"allowed_hosts": ("events.example.com",)}, [", ".join(LIMITS)]),
     "behind a proxy, with limits": ({"allowed_hosts": ("events.example.com",), **LIMITED}, []),

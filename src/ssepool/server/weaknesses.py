@@ -26,6 +26,12 @@ def weaknesses(hub: HubConfig, server: ServerConfig, file: Path | None = None) -
     if not is_loopback(server.host):
         yield from _open_to_others(hub, server)
         yield from _unlimited(limited(hub))
+        if all(map(is_loopback, server.trusted_proxies)):
+            yield Weakness(
+                "trusted_proxies",
+                "of a proxy on another machine nothing is believed: all clients behind it have its address, and one "
+                "share of the limits together; name it, if there is one",
+            )
     elif hub.allowed_hosts:
         # Others reach it through something on this machine that passes them on, and there is no limit by default.
         yield from _unlimited(hub)
