@@ -59,8 +59,8 @@ __all__ = [
     "PoolFull",
     "PoolStats",
     "PoolTimeout",
-    "RateExceeded",
     "Publisher",
+    "RateExceeded",
     "SSEPoolError",
     "ServerConfig",
 ]

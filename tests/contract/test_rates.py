@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import json
+import select
+import socket
+
 import pytest
 
-from live import Stream, serve_command
+from live import DEADLINE, Stream, serve_command, wait_for
 from live_fixtures import Connect, Start
 
 GREEDY = "127.0.0.2"
@@ -62,8 +68,18 @@ def test_a_publish_counts_its_events_for_the_client_behind_a_proxy(start: Start,
     server = start(publish_rate=0.5)  # five at once
     forwarded = {} if path == "hypercorn" else {"X-Forwarded-For": "203.0.113.7"}
     event = {"topic": "a", "data": "x"}
-    statuses = [server.request("POST", "/events", [event] * 2, forwarded)[0] for _ in range(4)]
-    assert statuses == [201, 201, 429, 429]
+    # On a connection that is kept, so that some are answered without the application.
+    publisher = http.client.HTTPConnection("127.0.0.1", server.port, timeout=DEADLINE)
+    with contextlib.closing(publisher):
+        statuses = []
+        for _ in range(4):
+            body = json.dumps([event] * 2)
+            publisher.request("POST", "/events", body, {"Content-Type": "application/json", **forwarded})
+            with publisher.getresponse() as answer:
+                statuses.append(answer.status)
+                assert (answer.headers["Retry-After"] is not None) is (answer.status == 429)
+                answer.read()
+        assert statuses == [201, 201, 429, 429]
     status, answer = server.request("POST", "/events", [event] * 6, forwarded)
     assert (status, answer["error"]["code"]) == (413, "batch_too_large")
     if forwarded:
@@ -117,3 +133,22 @@ def test_a_share_may_be_taken_away(path: str) -> None:
         streams = [Stream(server, "a", source=GREEDY).opened() for _ in range(25)]
         for stream in streams:
             stream.close()
+
+
+@pytest.mark.paths("detached", "plain")
+def test_bodies_that_never_end_leave_room_for_those_of_other_addresses(start: Start) -> None:
+    server = start()
+    head = (
+        b"POST /events HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 8388608\r\n\r\n"
+    )
+    greedy: list[socket.socket] = []
+    try:
+        for _ in range(12):
+            greedy.append(socket.create_connection(("127.0.0.1", server.port), DEADLINE, (GREEDY, 0)))
+            with contextlib.suppress(ConnectionError):  # a refusal ends the connection
+                greedy[-1].sendall(head + b" " * (8 * 1024 * 1024 - 1))
+        wait_for(lambda: len(select.select(greedy, [], [], 0)[0]) >= 10, what="ten that were refused")
+        assert server.request("POST", "/events", {"topic": "a", "data": "x" * 1_000_000})[0] == 201
+    finally:
+        for client in greedy:
+            client.close()

@@ -386,7 +386,7 @@ async def test_who_is_known_to_be_the_one_or_has_everything_is_told_to_stay_away
 
 @in_virtual_time
 async def test_a_rate_counts_strangers_and_no_client_of_an_application() -> None:
-    async with rated() as engine:
+    async with rated(detach=False) as engine:
         stranger, own = visitor(stranger=True), visitor()
         for _ in range(10):
             assert not is_refused(engine, stranger)
@@ -406,7 +406,7 @@ async def test_a_rate_counts_strangers_and_no_client_of_an_application() -> None
 
 @in_virtual_time
 async def test_who_is_let_in_after_all_has_its_patterns_compiled() -> None:
-    async with rated() as engine:
+    async with rated(detach=False) as engine:
         wild = Subscription.of(patterns=["late/*"], compiled=False)
         visit = Visit(subscription=wild, ip="192.0.2.7", stranger=True)
         slot = engine.pool.acquire(engine.now(), Applicant())
@@ -475,9 +475,9 @@ def as_it_is(engine: Engine) -> None:
 
 
 def rated(**settings: Any) -> Any:
-    """An engine with one slot and a rate that allows 10 subscriptions at once."""
+    """An engine with a rate that allows 10 subscriptions at once."""
     config = HubConfig(
-        pool=PoolConfig(size=1, heartbeat_interval=1e6), subscribe_rate=1, detach=settings.pop("detach", False)
+        pool=PoolConfig(size=settings.pop("size", 1), heartbeat_interval=1e6), subscribe_rate=1, **settings
     )
     return running(config, now=now())
 
@@ -521,17 +521,17 @@ async def test_what_is_out_of_the_ordinary_goes_the_longer_way_and_nothing_has_b
 @takes_sockets
 @in_virtual_time
 async def test_who_is_beyond_its_rate_goes_the_longer_way_and_nobody_is_counted_twice() -> None:
-    async with rated(detach=True) as engine:
+    async with rated(size=2, detach=True) as engine:
         stranger = visitor(stranger=True)
         assert engine.rates.allows("subscribe", stranger.ip, engine.now(), 9, take=True)
         with Handed() as handed:
             assert admit_nowait(engine, stranger, lambda: handed, head) is True
             assert admit_nowait(engine, visitor(stranger=True, user="other"), never, head) is False
             assert engine.rates.refused["subscribe"] == 0  # the longer way counts it
-        await until(lambda: engine.pool.count(SlotState.FREE))
+        await until(lambda: engine.pool.count(SlotState.FREE) == 2)
         with Handed() as handed:
             assert admit_nowait(engine, visitor(), lambda: handed, head) is True  # an application's client
-        await until(lambda: engine.pool.count(SlotState.FREE))
+        await until(lambda: engine.pool.count(SlotState.FREE) == 2)
 
 
 @takes_sockets
