@@ -156,7 +156,8 @@ def serve_app(app: str, path: str = "detached", **settings: Any) -> contextlib.A
 
 def serve_command(*flags: str, port: int = 0) -> contextlib.AbstractContextManager[LiveServer]:
     """`ssepool serve`, as a user starts it."""
-    command = [sys.executable, "-m", "ssepool", "serve", "--dev", "--port", str(port), *flags]
+    access = [] if "--public-topics" in flags else ["--dev"]
+    command = [sys.executable, "-m", "ssepool", "serve", *access, "--port", str(port), *flags]
     return running(command, r"serving on (http\S*)")
 
 

@@ -131,7 +131,7 @@ async def send(request: Request) -> Response:
 
 
 async def kick(request: Request) -> Response:
-    hub.kick(handles[request.path_params["connection"]], 0)
+    hub.kick(handles[request.path_params["connection"]], float(request.query_params.get("seconds", 0)))
     return JSONResponse({})
 
 

@@ -468,7 +468,7 @@ def test_check_says_what_is_weak_in_the_file_and_the_environment(tmp_path: Path)
     file.write_text('[server]\nhost = "0.0.0.0"\n')
     result = run("check", "--config", str(file), env={"SSEPOOL_ALLOWED_HOSTS": "*"})
     assert result.exit_code == 1
-    assert [line.partition(":")[0] for line in result.stdout.splitlines()] == ["max_per_ip", "allowed_hosts"]
+    assert [line.partition(":")[0] for line in result.stdout.splitlines()] == ["trusted_proxies", "allowed_hosts"]
 
 
 def test_check_finds_nothing_in_the_defaults() -> None:

@@ -68,6 +68,7 @@ def test_defaults_are_the_documented_ones() -> None:
     assert (pool.heartbeat_interval, pool.ack_timeout, pool.send_timeout) == (15, 30, 20)
     assert (pool.idle_timeout, pool.max_lifetime, pool.reap_interval, pool.announce_queue) == (3600, 0, 1, False)
     assert (pool.max_per_ip, pool.max_per_user, pool.max_per_topic) == (None, None, None)
+    assert (pool.max_waiting_per_ip, HubConfig().publish_rate, HubConfig().subscribe_rate) == (None, None, None)
     assert pool.max_patterns == 1000
     assert (hub.history_events, hub.history_bytes, hub.history_age) == (10_000, 64 * 2**20, 3600)
     assert (hub.lag_policy, server.host) == ("skip", "127.0.0.1")
@@ -169,7 +170,11 @@ def test_other_variables_of_the_environment_do_not_matter() -> None:
         ("acquire_timeout", "1e1", 10.0),
         ("history_bytes", "1_000", 1000),
         ("max_per_ip", "", None),
-        ("max_per_ip", "none", None),
+        ("max_per_ip", "none", 0),
+        ("max_size", "none", None),
+        ("publish_rate", "0.5", 0.5),
+        ("publish_rate", "", None),
+        ("publish_rate", "none", 0.0),
         ("max_per_ip", "5", 5),
         ("allow_origins", "", ()),
         ("allow_origins", "*", ("*",)),
@@ -213,7 +218,11 @@ def test_a_list_in_code_becomes_a_tuple() -> None:
         (PoolConfig, "on_full", ["wait"], "'wait', 'retry', 'reject'"),
         (PoolConfig, "announce_queue", 1, "true or false"),
         (PoolConfig, "announce_queue", "yes", "true or false"),
-        (PoolConfig, "max_per_ip", 0, "a number, at least 1"),
+        (PoolConfig, "max_per_ip", -1, "a number, at least 0"),
+        (PoolConfig, "max_waiting_per_ip", 0.5, "a whole number or nothing"),
+        (HubConfig, "publish_rate", -1.0, "a number, at least 0"),
+        (HubConfig, "publish_rate", math.inf, "a number, at least 0"),
+        (HubConfig, "publish_rate", "3", "a number or nothing"),
         (PoolConfig, "max_per_ip", "3", "a whole number or nothing"),
         (HubConfig, "pool", {"size": 3}, "PoolConfig"),
         (HubConfig, "broker", "", "text"),

@@ -261,11 +261,12 @@ async def test_a_window_that_was_refused_tries_again_by_itself(windows: Windows)
 
 
 @browser_test
-async def test_a_kicked_window_stays_away_until_told_otherwise(server: LiveServer, windows: Windows) -> None:
+async def test_a_kicked_window_says_so_and_comes_back(server: LiveServer, windows: Windows) -> None:
     page = await windows.open(server.url)
     connection = await page.locator("#connection-id").inner_text()
-    assert server.request("DELETE", f"/connections/{connection}?seconds=10")[0] == 204
-    await expect(page.locator("#state")).to_have_text("Closed: kicked")
+    assert server.request("DELETE", f"/connections/{connection}?seconds=1")[0] == 204
+    await expect(page.locator("#state")).to_have_text("Reconnecting (kicked)")
+    await has_state(page, "open")
 
 
 @browser_test

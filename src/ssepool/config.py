@@ -45,6 +45,8 @@ _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(?:\[[0-9a-f:.]+\]|[a-z0-9_-]+(?:\.
 
 PATTERN_PREFIX = "pattern:"
 """What an entry of `public_topics` that is a pattern begins with."""
+OPEN = "Default: none on loopback"
+"""Ends the help of a limit that `server/defaults.py` sets where others than this machine reach the hub."""
 
 MAX_ACK_TIMEOUT_SECONDS = 2_000_000
 """Seconds: the kernel takes the milliseconds of `TCP_USER_TIMEOUT` as a C int."""
@@ -103,9 +105,10 @@ class PoolConfig:
     idle_timeout: float = setting(3600.0, "seconds without any event until a client is let go; 0 = never")
     max_lifetime: float = setting(0.0, "seconds that a connection may last, less up to 5 % jitter; 0 = no limit")
     reap_interval: float = setting(1.0, "seconds between two looks of the reaper", min=0.01)
-    max_per_ip: int | None = setting(None, "connections and waiters of one address at most", min=1)
-    max_per_user: int | None = setting(None, "connections and waiters of one user at most", min=1)
-    max_per_topic: int | None = setting(None, "connections and waiters of one topic or pattern at most", min=1)
+    max_per_ip: int | None = setting(None, f"connections and waiters of one address at most; 0 = any number. {OPEN}")
+    max_waiting_per_ip: int | None = setting(None, f"waiters of one address at most; 0 = any number. {OPEN}")
+    max_per_user: int | None = setting(None, "connections and waiters of one user at most; 0 = any number")
+    max_per_topic: int | None = setting(None, "connections and waiters of one topic or pattern at most; 0 = any number")
     max_patterns: int = setting(1000, "different patterns of all clients of GET /events at most; each takes 100 KB")
 
     def __post_init__(self) -> None:
@@ -164,6 +167,18 @@ class HubConfig:
     lag_bytes: int = setting(16 * MiB, "bytes of memory of the events that a client may be behind", min=1)
     max_event_size: int = setting(MiB, "bytes of one event on the wire at most", min=128)
     max_body: int = setting(8 * MiB, "bytes of a request's body at most", min=1)
+    subscribe_rate: float | None = setting(
+        None, f"requests for GET /events a second that one address may send; 0 = any number. {OPEN}"
+    )
+    publish_rate: float | None = setting(
+        None, f"events a second that one address may send to POST /events; 0 = any number. {OPEN}"
+    )
+    message_rate: float | None = setting(
+        None, f"messages of clients a second that one address may send; 0 = any number. {OPEN}"
+    )
+    failure_rate: float | None = setting(
+        None, f"refused requests a second until an address gets 429; 0 = any number. {OPEN}"
+    )
     max_runs: int = setting(1000, "generators with a topic that may run at a time, for each process", min=1)
     run_grace: float = setting(0.0, "seconds that a generator with a topic runs on without a client; 0 = to its end")
     retry: float = setting(3.0, "seconds after which a client that is sent away comes back, plus jitter", min=0.001)
@@ -236,6 +251,8 @@ class Setting:
     """One line for people."""
     secret: bool = False
     """Whether it must never be shown; then it is not on the command line."""
+    min: float = 0
+    """The smallest number that is allowed."""
 
     @property
     def key(self) -> str:
@@ -259,8 +276,8 @@ def settings() -> Iterator[Setting]:
         hints = typing.get_type_hints(cls)
         for item in dataclasses.fields(cls):
             if "help" in item.metadata:
-                help, secret = item.metadata["help"], item.metadata["secret"]
-                yield Setting(section, item.name, hints[item.name], item.default, help, secret)
+                help, secret, min = (item.metadata[name] for name in ("help", "secret", "min"))
+                yield Setting(section, item.name, hints[item.name], item.default, help, secret, min)
 
 
 def load(
@@ -294,7 +311,7 @@ def check(config: Any) -> None:
     hints = typing.get_type_hints(type(config))
     for item in dataclasses.fields(config):
         value, hint = getattr(config, item.name), hints[item.name]
-        if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        if float in (hint, *typing.get_args(hint)) and isinstance(value, int) and not isinstance(value, bool):
             value = _as_float(value)
             object.__setattr__(config, item.name, value)
         if typing.get_origin(hint) is tuple and isinstance(value, list):
@@ -338,7 +355,8 @@ def _parse(item: Setting, text: str) -> Any:
     """A setting's value from the text of an environment variable."""
     kinds = typing.get_args(item.type) if isinstance(item.type, types.UnionType) else (item.type,)
     if type(None) in kinds and text.strip().lower() in ("", "none"):
-        return None
+        # "none" is said by somebody; nothing is what is left to the defaults.
+        return 0 if text.strip() and item.min == 0 else None
     kind = kinds[0]
     if kind is bool:
         words = {

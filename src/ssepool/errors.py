@@ -16,6 +16,7 @@ SSEPoolError
 ├── PoolFull               no slot, and the request may not wait
 ├── PoolTimeout            no slot came free in time
 ├── PoolClosed             the pool is not open (not yet, or no longer)
+├── RateExceeded           an address does more than its rate allows
 ├── ConnectionReleased     a handle outlived its client
 └── BrokerError            the broker could not do what was asked
 """
@@ -96,6 +97,15 @@ class PoolTimeout(SSEPoolError):
 
 class PoolClosed(SSEPoolError):
     """The pool does not take requests: not opened yet, draining, or closed."""
+
+
+class RateExceeded(SSEPoolError):
+    """An address does more than its rate allows: the message says which rate, and when to come back."""
+
+    def __init__(self, message: str, seconds: float = 1.0) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+        """Seconds after which it may go on."""
 
 
 class ConnectionReleased(SSEPoolError):

@@ -233,7 +233,8 @@ class Hub:
         return self._engine.connections.find(id)
 
     def kick(self, connection: Connection, seconds: float = KICK_SECONDS) -> None:
-        """Send a client away. One that looks like it and comes back within `seconds` is told to stay away (204).
+        """Send a client away. If its user comes back within `seconds` it is told to stay away (204); without a user,
+        one that looks like it is told when to come back.
 
         Raises `ConnectionReleased` if it has left.
         """

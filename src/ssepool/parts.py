@@ -12,7 +12,7 @@ from ssepool.core.rights import Right, Rights
 from ssepool.errors import ConfigError, InvalidGrant
 from ssepool.http.access.authorize import Authorize, AuthorizeFunction
 from ssepool.http.access.door import Door, Source
-from ssepool.http.budget import MAX_BODIES_BYTES, Budget
+from ssepool.http.budget import Budget
 from ssepool.http.hosts import Hosts
 from ssepool.runtime.cluster.cluster import Cluster
 from ssepool.runtime.cluster.nodes import Nodes
@@ -59,7 +59,7 @@ class Parts:
             cluster,
             Nodes(engine, cluster),
             Hosts(config.access.allowed_hosts),
-            Budget(max(MAX_BODIES_BYTES, 2 * config.max_body)),
+            Budget(max_body=config.max_body),
             _door(config.access, authorize),
         )
 

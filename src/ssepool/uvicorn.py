@@ -47,8 +47,8 @@ TOO_LARGE = _refusal(431, "Request Header Fields Too Large")
 """The answer to a request whose headers are too long."""
 
 
-Answer = Callable[[bytes, list[tuple[bytes, bytes]], bytes], Reply | None]
-"""Gives the answer to a request, from its target, headers and body; or None, and then has done nothing."""
+Answer = Callable[[bytes, list[tuple[bytes, bytes]], bytes, "tuple[str, int] | None"], Reply | None]
+"""Gives the answer to a request, from its target, headers, body and peer; or None, and then has done nothing."""
 
 
 class Excess(Exception):
@@ -199,7 +199,7 @@ class Protocol(HttpToolsProtocol):
         """Whether the request that is held has its answer; if not, nothing has been done."""
         assert self.answer is not None
         try:
-            reply = self.answer(self.url, self.headers, body)
+            reply = self.answer(self.url, self.headers, body, self.client)
         except Exception:  # nobody knows what it has done, so the application is not asked to do it again
             logger.exception("a request could not be answered; its client is sent away")
             self.transport.abort()

@@ -36,7 +36,7 @@ URLS = {
 
 @pytest.mark.parametrize("url", URLS.values(), ids=URLS)
 def test_a_hub_that_does_not_start_tells_no_password(url: str) -> None:
-    command = [sys.executable, "-m", "ssepool", "serve", "--port", "0", "--broker-timeout", "0.5"]
+    command = [sys.executable, "-m", "ssepool", "serve", "--dev", "--port", "0", "--broker-timeout", "0.5"]
     ended = subprocess.run(
         command, env={**os.environ, "SSEPOOL_BROKER": url}, capture_output=True, text=True, timeout=50
     )
@@ -65,7 +65,7 @@ def test_a_key_that_is_none_is_not_told() -> None:
 
 
 def test_a_password_in_a_flag_is_warned_of() -> None:
-    command = [sys.executable, "-m", "ssepool", "serve", "--port", "0", "--broker", f"kafka://u:{SECRET}@h"]
+    command = [sys.executable, "-m", "ssepool", "serve", "--dev", "--port", "0", "--broker", f"kafka://u:{SECRET}@h"]
     said = subprocess.run(command, capture_output=True, text=True, timeout=50).stderr
     assert "--broker is in the list of processes" in said
     assert SECRET not in said
@@ -77,7 +77,7 @@ def children(pid: int) -> list[int]:
 
 
 def test_nothing_that_is_running_shows_a_secret(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ssepool", "serve", "--port", "0", "--workers", "2"]
+    command = [sys.executable, "-m", "ssepool", "serve", "--dev", "--port", "0", "--workers", "2"]
     env = {"SSEPOOL_BROKER": f"sqlite:///{quote(str(tmp_path / 'events.db'))}", "SSEPOOL_CLUSTER_KEY": SECRET}
     with running(command, r"serving on (http\S*)", env) as server, Stream(server, "a") as stream:
         stream.opened()

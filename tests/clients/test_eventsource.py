@@ -197,13 +197,24 @@ def test_it_stops_at_the_end_of_a_generator_and_has_all_of_it_once(listen: Liste
         assert source.of_type("ssepool.close")[0]["lastEventId"] == "ssepool.completed"
 
 
-def test_it_stops_for_good_when_it_was_kicked(server: LiveServer, listen: Listen) -> None:
+def test_it_comes_back_when_its_ban_is_over(server: LiveServer, listen: Listen) -> None:
     source = listen(server)
     connection = source.opened()
-    server.request("DELETE", f"/connections/{connection}")
-    source.wait(lambda s: s.states[-1] == "closed")
-    assert source.log[-1].get("code", 204) == 204
-    assert len(source.of_type("ssepool.open")) == 1
+    server.request("DELETE", f"/connections/{connection}?seconds=2")
+    source.opened(2)
+    # It was told so when it was kicked, once more when it came too early, and believed how long that would be.
+    assert [event["data"] for event in source.of_type("ssepool.close")] == ['{"reason":"kicked"}'] * 2
+    assert "closed" not in source.states
+
+
+def test_it_stops_for_good_when_its_user_was_kicked(listen: Listen) -> None:
+    with serve_app("stream_app:app", "plain") as server:
+        source = listen(server, "/listen/news?as=mallory")
+        connection = source.opened()
+        assert server.request("POST", f"/kick/{connection}?seconds=30", {})[0] == 200
+        source.wait(lambda s: s.states[-1] == "closed")
+        assert source.log[-1].get("code", 204) == 204
+        assert len(source.of_type("ssepool.open")) == 1
 
 
 def test_it_comes_back_by_itself_until_a_full_pool_has_a_slot_for_it(listen: Listen) -> None:

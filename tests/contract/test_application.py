@@ -116,6 +116,15 @@ def test_a_wrapped_stream_is_replayed_and_kicked_like_any_other(server: LiveServ
     assert stream.to_end().of_type("ssepool.close") == [{"reason": "kicked"}]
 
 
+def test_a_user_who_was_kicked_is_told_to_stay_away_for_good(server: LiveServer, connect: Connect) -> None:
+    stream = connect(server, path="/mine/mallory").opened()
+    assert server.request("DELETE", f"/connections/{stream.connection}?seconds=60")[0] == 204
+    assert stream.to_end().of_type("ssepool.close") == [{"reason": "kicked"}]
+    back = connect(server, path="/mine/mallory", headers={"Connection": "close"}).to_end()
+    assert (back.status, back.raw) == (204, b"")
+    connect(server, path="/mine/nobody").opened()
+
+
 def test_middleware_that_watches_for_departures_is_told_of_no_wrong_one(start: Start, connect: Connect) -> None:
     server = start(app=True, size=1, acquire_timeout=600)
     first = connect(server, path="/watched/mine/ann").opened()

@@ -25,6 +25,14 @@ def test_a_ban_lasts_until_its_time(now: float, banned: bool) -> None:
     assert not bans.contains(BOB, now)
 
 
+def test_it_is_known_how_long_a_ban_still_lasts() -> None:
+    bans = Bans()
+    assert bans.seconds_left(ANN, 0.0) == 0.0
+    bans.add(ANN.fingerprint, until=30.0)
+    assert [bans.seconds_left(ANN, now) for now in (0.0, 10.0, 30.0, 31.0)] == [30.0, 20.0, 0.0, 0.0]
+    assert bans.seconds_left(BOB, 0.0) == 0.0
+
+
 def test_a_second_ban_replaces_the_first() -> None:
     bans = Bans()
     bans.add(ANN.fingerprint, until=30.0)

@@ -37,22 +37,27 @@ def test_who_has_no_address_or_no_user_is_not_counted_there() -> None:
     assert Limits(ALL).keys(None, None, []) == ()
 
 
-@pytest.mark.parametrize(
-    ("ip", "counted"),
-    [
-        ("1.2.3.4", "1.2.3.4"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("2001:db8:1:2::", "2001:db8:1:2::/64"),
-        ("2001:db8:1:3::6", "2001:db8:1:3::/64"),
-        ("fe80::1%eth0", "fe80::/64"),
-        ("::ffff:1.2.3.4", "1.2.3.4"),
-        ("testclient", "testclient"),
-        ("no:address", "no:address"),
-        ("", ""),
-    ],
-)
-def test_an_address_of_version_6_counts_by_its_network(ip: str, counted: str) -> None:
-    assert Limits(PoolConfig(max_per_ip=1)).keys(ip, None, []) == (("ip", counted),)
+def test_an_address_counts_as_its_network_and_an_empty_one_as_itself() -> None:
+    limits = Limits(PoolConfig(max_per_ip=1, max_waiting_per_ip=1))
+    assert limits.keys("2001:db8::1", None, []) == (("ip", "2001:db8::/64"),)
+    assert limits.waiting_keys("2001:db8::1") == (("waiting", "2001:db8::/64"),)
+    assert limits.keys("", None, []) == (("ip", ""),)
+
+
+def test_who_waits_is_counted_beside_who_is_here() -> None:
+    limits = Limits(PoolConfig(max_waiting_per_ip=1))
+    waiting = limits.waiting_keys("192.0.2.7")
+    assert limits.keys("192.0.2.7", None, []) == ()
+    limits.take(waiting)
+    assert limits.exceeded(waiting) == "max_waiting_per_ip=1 reached by ip '192.0.2.7'"
+    assert limits.exceeded(limits.waiting_keys("192.0.2.8")) is None
+    assert limits.waiting_keys(None) == Limits(PoolConfig()).waiting_keys("192.0.2.7") == ()
+
+
+def test_zero_is_no_limit() -> None:
+    limits = Limits(PoolConfig(max_per_ip=0, max_waiting_per_ip=0, max_per_user=0, max_per_topic=0))
+    assert not limits
+    assert (limits.keys("192.0.2.7", "ann", ["news"]), limits.waiting_keys("192.0.2.7")) == ((), ())
 
 
 def test_an_empty_user_name_is_a_name() -> None:

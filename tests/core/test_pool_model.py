@@ -31,8 +31,11 @@ HOLDS = ("reserved", "open", "closing")
 class Request:
     """One request, and all that has happened to it. `place` is where it is now, or how it ended."""
 
-    def __init__(self, number: int, now: float, keys: list[tuple[str, str]], here: bool, grants: list[int]) -> None:
+    def __init__(
+        self, number: int, now: float, ip: str, keys: list[tuple[str, str]], here: bool, grants: list[int]
+    ) -> None:
         self.number = number
+        self.ip = ip
         self.came = now
         self.keys = keys
         self.here = here
@@ -82,8 +85,17 @@ class PoolAndModel(RuleBasedStateMachine):
         on_full=st.sampled_from(["wait", "wait", "wait", "retry", "reject"]),
         per_ip=st.sampled_from([None, 2]),
         per_topic=st.sampled_from([None, 3]),
+        waiting_per_ip=st.sampled_from([None, 1, 2]),
     )
-    def begin(self, size: int, max_waiting: int, on_full: Any, per_ip: int | None, per_topic: int | None) -> None:
+    def begin(
+        self,
+        size: int,
+        max_waiting: int,
+        on_full: Any,
+        per_ip: int | None,
+        per_topic: int | None,
+        waiting_per_ip: int | None,
+    ) -> None:
         self.config = PoolConfig(
             size=size,
             max_waiting=max_waiting,
@@ -94,6 +106,7 @@ class PoolAndModel(RuleBasedStateMachine):
             max_lifetime=LIFETIME,
             max_per_ip=per_ip,
             max_per_topic=per_topic,
+            max_waiting_per_ip=waiting_per_ip,
         )
         self.target = size
         self.pool = Pool(self.config)
@@ -108,9 +121,12 @@ class PoolAndModel(RuleBasedStateMachine):
         return max(0, self.target - len(self.at(*HOLDS)))
 
     def taken(self) -> Counter[tuple[str, str]]:
-        return Counter(key for request in self.at("waiting", *HOLDS) for key in request.keys)
+        taken = Counter(key for request in self.at("waiting", *HOLDS) for key in request.keys)
+        if self.config.max_waiting_per_ip:
+            taken.update(("waiting", request.ip) for request in self.at("waiting"))
+        return taken
 
-    def refusal(self, keys: list[tuple[str, str]]) -> type[Exception] | None:
+    def refusal(self, ip: str, keys: list[tuple[str, str]]) -> type[Exception] | None:
         most = {"ip": self.config.max_per_ip, "topic": self.config.max_per_topic}
         if self.state != "open":
             return PoolClosed
@@ -119,6 +135,9 @@ class PoolAndModel(RuleBasedStateMachine):
         if self.free():
             return None
         if self.config.on_full != "wait" or len(self.at("waiting")) >= self.config.max_waiting:
+            return PoolFull
+        waiting, most_waiting = [request.ip for request in self.at("waiting")], self.config.max_waiting_per_ip
+        if most_waiting is not None and waiting.count(ip) >= most_waiting:
             return PoolFull
         return None
 
@@ -176,8 +195,9 @@ class PoolAndModel(RuleBasedStateMachine):
     def acquire(self, ip: str, topics: set[str], here: int) -> None:
         keys = [("ip", ip)] if self.config.max_per_ip else []
         keys += [("topic", topic) for topic in sorted(topics)] if self.config.max_per_topic else []
-        request = Request(len(self.requests), self.now, keys, here > 0, self.grants)
-        expected = self.refusal(keys)
+        request = Request(len(self.requests), self.now, ip, keys, here > 0, self.grants)
+        expected = self.refusal(ip, keys)
+        assert self.pool.refuses(ip, None, sorted(topics)) is (expected is not None)
         had_free = self.free() > 0
         self.requests.append(request)
         try:
@@ -361,6 +381,7 @@ class PoolAndModel(RuleBasedStateMachine):
     def limits_count_who_waits_and_who_holds(self) -> None:
         assert self.pool.limits.taken() == dict(self.taken())
         most = {"ip": self.config.max_per_ip, "topic": self.config.max_per_topic}
+        most["waiting"] = self.config.max_waiting_per_ip
         assert all(count <= most[kind] for (kind, _), count in self.taken().items())
 
     @invariant()

@@ -61,7 +61,7 @@ def test_warnings_of_the_hub_too_are_passed_over(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     hub = Hub()
-    server = Server(hub, hub.app, ServerConfig(port=0))
+    server = Server(hub, hub.dev_app, ServerConfig(port=0))
 
     def flooded(sockets: object) -> None:
         for number in range(100):

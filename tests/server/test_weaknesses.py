@@ -27,10 +27,19 @@ def test_loopback_is_not_weak(host: str) -> None:
     assert found(server={"host": host}) == []
 
 
+LIMITS = ("max_per_ip", "max_waiting_per_ip", "subscribe_rate", "publish_rate", "message_rate", "failure_rate")
+LIMITED = {"pool": dict.fromkeys(LIMITS[:2], 10), **dict.fromkeys(LIMITS[2:], 10)}
+
 WEAK: dict[str, tuple[dict[str, Any], list[str]]] = {
-    "open to others": ({"server": {"host": "0.0.0.0"}}, ["max_per_ip"]),
-    "open, with a share": ({"server": {"host": "::"}, "pool": {"max_per_ip": 20}}, []),
-    "every host": ({"access": {"allowed_hosts": ("*",)}}, ["allowed_hosts"]),
+    "open to others": ({"server": {"host": "0.0.0.0"}}, ["trusted_proxies"]),
+    "open, without a share": (
+        {"server": {"host": "::"}, "pool": {"max_per_ip": 0}, "publish_rate": 0},
+        ["max_per_ip, publish_rate", "trusted_proxies"],
+    ),
+    "open, behind a proxy": ({"server": {"host": "10.0.0.1", "trusted_proxies": ("10.0.0.2", "127.0.0.1")}}, []),
+    "behind a proxy": ({"access": {"allowed_hosts": ("events.example.com",)}}, [", ".join(LIMITS)]),
+    "behind a proxy, with limits": ({"access": {"allowed_hosts": ("events.example.com",)}, **LIMITED}, []),
+    "every host": ({"access": {"allowed_hosts": ("*",)}, **LIMITED}, ["allowed_hosts"]),
     "every origin": ({"allow_origins": ("*",), "publish_origins": ("*",)}, ["allow_origins", "publish_origins"]),
     "every proxy": ({"server": {"trusted_proxies": ("*",)}}, ["trusted_proxies"]),
     "regular expressions": ({"allow_regexp": True}, ["allow_regexp"]),
@@ -57,6 +66,14 @@ def test_a_file_with_a_secret_is_for_its_user_alone(tmp_path: Path, mode: int, w
     with_secret = HubConfig(cluster_key="k" * 32)
     assert [item.setting for item in weaknesses(with_secret, ServerConfig(), file)] == [str(file)] * weak
     assert list(weaknesses(HubConfig(), ServerConfig(), file)) == []
+
+
+def test_a_limit_that_is_missing_comes_with_a_proposal() -> None:
+    [weakness] = weaknesses(
+        HubConfig(access=AccessConfig(allowed_hosts=("a.example",)), pool=PoolConfig(size=10_000), failure_rate=3),
+        ServerConfig(),
+    )
+    assert weakness.why == "one address may take all that there is of these; try 500, 100, 10, 100, 10"
 
 
 def test_no_secret_is_shown() -> None:

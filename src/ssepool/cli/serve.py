@@ -83,9 +83,10 @@ def command(
         return
 
     from ssepool.hub import Hub
+    from ssepool.server.defaults import with_limits
     from ssepool.server.server import Server, surface
 
-    hub = Hub(hub_config)
+    hub = Hub(with_limits(hub_config, server_config))
     Server(hub, surface(hub, server_config), server_config, on_started=announce).run()
 
 

@@ -42,7 +42,11 @@ class Bans:
 
     def contains(self, visit: Visit, now: float) -> bool:
         """Whether this client is to stay away."""
-        return bool(self._until) and self._until.get(visit.fingerprint, now) > now
+        return self.seconds_left(visit, now) > 0
+
+    def seconds_left(self, visit: Visit, now: float) -> float:
+        """For how many seconds more this client is to stay away; 0 if it is not."""
+        return max(0.0, self._until.get(visit.fingerprint, now) - now) if self._until else 0.0
 
     def expire(self, now: float) -> None:
         """Forget the bans that have run out."""

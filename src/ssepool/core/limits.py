@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
-from ipaddress import IPv6Address, IPv6Network
 
 from ssepool.config import PoolConfig
-
-MAX_REMEMBERED = 4096
-"""Addresses of which it is remembered what they count as."""
-
-PREFIX_BITS = 64
-"""Bits of an IPv6 address that count: who has one has all that begin alike (RFC 6177, RFC 7421)."""
+from ssepool.core.addresses import counted
 
 Keys = tuple[tuple[str, str], ...]
-"""What a request counts under: kinds (`ip`, `user`, `topic`, `pattern`) with names."""
+"""What a request counts under: kinds (`ip`, `user`, `topic`, `pattern`, `waiting`) with names."""
+
+SETTINGS = {
+    "ip": "max_per_ip",
+    "user": "max_per_user",
+    "topic": "max_per_topic",
+    "waiting": "max_waiting_per_ip",
+}
+"""The setting that bounds each kind."""
 
 
 class Limits:
@@ -27,15 +28,7 @@ class Limits:
     """
 
     def __init__(self, config: PoolConfig) -> None:
-        self._bounds = {
-            kind: bound
-            for kind, bound in (
-                ("ip", config.max_per_ip),
-                ("user", config.max_per_user),
-                ("topic", config.max_per_topic),
-            )
-            if bound is not None
-        }
+        self._bounds = {kind: bound for kind, name in SETTINGS.items() if (bound := getattr(config, name))}
         self._taken: dict[tuple[str, str], int] = {}
         self._max_patterns = config.max_patterns
         self._patterns = 0
@@ -51,11 +44,15 @@ class Limits:
         if not self._bounds:
             return bounded
         found = [
-            ("ip", _counted(ip) if ip and "ip" in self._bounds else ip),
+            ("ip", counted(ip) if ip and "ip" in self._bounds else ip),
             ("user", user),
             *(("topic", topic) for topic in dict.fromkeys(topics)),
         ]
         return (*((kind, name) for kind, name in found if name is not None and kind in self._bounds), *bounded)
+
+    def waiting_keys(self, ip: str | None) -> Keys:
+        """What a request counts under beside its `keys` for as long as it waits."""
+        return (("waiting", counted(ip)),) if ip and "waiting" in self._bounds else ()
 
     def exceeded(self, keys: Keys) -> str | None:
         """A sentence about the first limit that one more request would exceed, or None."""
@@ -66,7 +63,8 @@ class Limits:
             if kind == "pattern":
                 more += not taken
             elif taken >= self._bounds[kind]:
-                return f"max_per_{kind}={self._bounds[kind]} reached by {kind} {name!r}"
+                who = "ip" if kind == "waiting" else kind
+                return f"{SETTINGS[kind]}={self._bounds[kind]} reached by {who} {name!r}"
         if more and self._patterns + more > self._max_patterns:
             return f"max_patterns={self._max_patterns} does not allow {more} more than {self._patterns}"
         return None
@@ -93,18 +91,3 @@ class Limits:
     def taken(self) -> dict[tuple[str, str], int]:
         """A copy of all counts, for tests and diagnosis."""
         return dict(self._taken)
-
-
-@lru_cache(MAX_REMEMBERED)
-def _counted(ip: str) -> str:
-    """What an address counts as: one of IPv6 as its network."""
-    if ":" not in ip:
-        return ip
-    try:
-        address = IPv6Address(ip)
-    except ValueError:
-        return ip
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    rest = 128 - PREFIX_BITS
-    return str(IPv6Network((int(address) >> rest << rest, PREFIX_BITS)))

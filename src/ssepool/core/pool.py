@@ -143,21 +143,23 @@ class Pool:
         """
         self._requests += 1
         keys = self.limits.keys(ip, user, topics, patterns)
-        if (refusal := self._refusal(keys)) is not None:
+        waiting_keys = () if self._free else self.limits.waiting_keys(ip)
+        if (refusal := self._refusal(keys + waiting_keys)) is not None:
             self._refused += 1
             raise refusal
-        self.limits.take(keys)
+        self.limits.take(keys + waiting_keys)
         if self._free:  # then nobody waits: rule 2
             self._granted += 1
             return self._reserve(keys, now)
         self._queued += 1
-        waiter = Waiter(applicant, keys, now, now + self.config.acquire_timeout)
+        waiter = Waiter(applicant, keys, now, now + self.config.acquire_timeout, waiting_keys)
         self.waiting.join(waiter)
         return waiter
 
     def refuses(self, ip: str | None, user: str | None, topics: Iterable[str], patterns: Iterable[str] = ()) -> bool:
         """Whether `acquire` would raise."""
-        return self._refusal(self.limits.keys(ip, user, topics, patterns)) is not None
+        waiting_keys = () if self._free else self.limits.waiting_keys(ip)
+        return self._refusal(self.limits.keys(ip, user, topics, patterns) + waiting_keys) is not None
 
     def exceeds(self, ip: str | None, user: str | None, topics: Iterable[str], patterns: Iterable[str] = ()) -> bool:
         """Whether one more request would exceed a limit."""
@@ -353,6 +355,7 @@ class Pool:
         while self._free and self.waiting and self.state is PoolState.OPEN:
             waiter = self.waiting.first()
             self.waiting.leave(waiter)
+            self.limits.give(waiter.waiting_keys)
             slot = self._reserve(waiter.keys, now)
             if waiter.applicant.granted(slot):
                 waiter.end(WaiterState.GRANTED)
@@ -367,7 +370,7 @@ class Pool:
     def _end_waiter(self, waiter: Waiter, outcome: WaiterState) -> None:
         waiter.end(outcome)
         self.waiting.leave(waiter)
-        self.limits.give(waiter.keys)
+        self.limits.give(waiter.keys + waiter.waiting_keys)
 
     def _refuse_waiters(self) -> None:
         while self.waiting:

@@ -27,6 +27,7 @@ from ssepool.errors import (
     PoolClosed,
     PoolFull,
     PoolTimeout,
+    RateExceeded,
     SSEPoolError,
     TokenExpired,
     Unauthorized,
@@ -48,6 +49,7 @@ ANSWERS: dict[type[SSEPoolError], tuple[int, str]] = {
     PoolFull: (503, "pool_full"),
     PoolTimeout: (503, "timed_out"),
     PoolClosed: (503, "pool_closed"),
+    RateExceeded: (429, "too_many_requests"),
     ConnectionReleased: (404, "not_found"),
     BrokerError: (503, "broker_error"),
 }

@@ -53,6 +53,15 @@ class HistorySize(msgspec.Struct, frozen=True):
     bytes: Annotated[Count, Meta(description="Bytes of memory that they take.")]
 
 
+class RateCounts(msgspec.Struct, frozen=True):
+    """Requests turned away because their address exceeded a rate, since the hub was opened."""
+
+    subscribe: Annotated[Count, Meta(description="Requests for the stream: `subscribe_rate`.")] = 0
+    publish: Annotated[Count, Meta(description="Requests to publish: `publish_rate`.")] = 0
+    message: Annotated[Count, Meta(description="Messages of clients: `message_rate`.")] = 0
+    failure: Annotated[Count, Meta(description="Requests behind too many refused ones: `failure_rate`.")] = 0
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The numbers of one process, or of several together."""
 
@@ -63,6 +72,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     feeds: Annotated[Count, Meta(description="Subscriptions that differ: each has one feed.")]
     history: Annotated[HistorySize, Meta(description="What is at hand for replay.")]
     uptime: Annotated[Seconds, Meta(description="Seconds since the hub was opened.")]
+    rate_refused: Annotated[
+        RateCounts, Meta(description="Requests turned away because their address exceeded a rate.")
+    ] = RateCounts()
     cells: Annotated[
         str | UnsetType,
         Meta(description="The state of each slot as a letter, by slot; only on the live topic `ssepool/pool`."),
@@ -79,6 +91,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             feeds=stats.feeds,
             history=HistorySize(stats.history_events, stats.history_bytes),
             uptime=round(stats.uptime, 3),
+            rate_refused=RateCounts(**stats.rate_refused),
             **more,
         )
 
@@ -136,6 +149,9 @@ def merged(reports: Sequence[Report]) -> Report:
         feeds=sum(report.feeds for report in reports),
         history=first.history,
         uptime=first.uptime,
+        rate_refused=RateCounts(
+            *(sum(getattr(report.rate_refused, name) for report in reports) for name in RateCounts.__struct_fields__)
+        ),
         cells="".join(cells) if cells else UNSET,
     )
 

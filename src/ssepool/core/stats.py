@@ -5,7 +5,7 @@ The annotations of `PoolStats` are its JSON Schema too: it is a part of every re
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from msgspec import Meta
@@ -80,3 +80,5 @@ class HubStats:
     """Bytes of memory that they take."""
     uptime: float
     """Seconds since the hub was opened."""
+    rate_refused: dict[str, int] = field(default_factory=dict)
+    """Requests turned away because their address exceeded a rate, by rate: subscribe, publish, message, failure."""

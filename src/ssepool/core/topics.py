@@ -170,6 +170,11 @@ class Pattern:
         return self._program
 
     @property
+    def is_compiled(self) -> bool:
+        """Whether this was done."""
+        return self._program is not None
+
+    @property
     def prefix(self) -> str | None:
         """What every topic that matches begins with, but for backslashes; None: a URL, of which nothing is known."""
         return self.compile().prefix
@@ -249,6 +254,11 @@ class Subscription(msgspec.Struct, frozen=True, cache_hash=True):
         """Compile the patterns, which is what costs. Raises `InvalidTopic`."""
         for pattern in self.patterns:
             pattern.compile()
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether there is nothing left to compile."""
+        return all(pattern.is_compiled for pattern in self.patterns)
 
     @property
     def keys(self) -> tuple[str, ...]:

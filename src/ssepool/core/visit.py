@@ -77,7 +77,7 @@ class Visit(msgspec.Struct, kw_only=True):
     data: Any = None
     """The client's own data, or what the grant vouches for."""
     stranger: bool = False
-    """Whether the client itself chose what it wants, so that its patterns are bounded."""
+    """Whether the client itself chose what it wants, so that its patterns and its rate are bounded."""
     last_event_id: str | None = None
     """The id behind which the client resumes."""
     dialect: Dialect = DIALECT
@@ -123,7 +123,7 @@ class Visit(msgspec.Struct, kw_only=True):
     @property
     def bounded(self) -> tuple[str, ...]:
         """The forms of the patterns that count for `max_patterns`."""
-        if not self.stranger or self.subscription is None:
+        if not self.stranger or self.subscription is None or not self.subscription.patterns:
             return ()
         return tuple(pattern.form for pattern in self.subscription.patterns)
 

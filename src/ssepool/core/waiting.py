@@ -27,13 +27,22 @@ class Applicant(Protocol):
 class Waiter:
     """A request in the waiting queue; ends in exactly one of GRANTED, TIMED_OUT, CANCELLED, REFUSED."""
 
-    __slots__ = ("applicant", "deadline", "keys", "since", "state")
+    __slots__ = ("applicant", "deadline", "keys", "since", "state", "waiting_keys")
 
-    def __init__(self, applicant: Applicant, keys: tuple[tuple[str, str], ...], since: float, deadline: float) -> None:
+    def __init__(
+        self,
+        applicant: Applicant,
+        keys: tuple[tuple[str, str], ...],
+        since: float,
+        deadline: float,
+        waiting_keys: tuple[tuple[str, str], ...] = (),
+    ) -> None:
         self.applicant = applicant
         """What waits."""
         self.keys = keys
         """What the request counts under; see `Limits`."""
+        self.waiting_keys = waiting_keys
+        """What it counts under beside that for as long as it waits."""
         self.since = since
         """When it came, in seconds of the pool's clock."""
         self.deadline = deadline

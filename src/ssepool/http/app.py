@@ -10,7 +10,6 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
-from ssepool.config import HubConfig
 from ssepool.http import connections, dashboard, demo, errors, health, metrics, openapi, pages, publish, subscribe
 from ssepool.http import pool as pool_routes
 from ssepool.http.access.door import Door
@@ -18,6 +17,7 @@ from ssepool.http.budget import Budget
 from ssepool.http.hosts import Hosts, KnownHost
 from ssepool.http.origin import CrossOrigin, SameOrigin
 from ssepool.http.query import QueryLimit
+from ssepool.http.rates import FailureLimit
 from ssepool.http.shortcuts import Shortcuts
 from ssepool.runtime.admission.response import EventStream
 from ssepool.runtime.cluster.nodes import Nodes
@@ -50,7 +50,7 @@ class HubApp(Starlette):
         opens the hub where it is served alone, as in `Starlette(lifespan=...)`."""
         super().__init__(
             routes=_routes(surface, engine, nodes, budget, door),
-            middleware=_middleware(engine.config, hosts),
+            middleware=_middleware(engine, hosts),
             exception_handlers=errors.handlers,
             lifespan=lifespan,
         )
@@ -83,7 +83,7 @@ def _routes(surface: Surface, engine: Engine, nodes: Nodes, budget: Budget, door
         *pages.routes(),
     ]
     if surface is not Surface.ADMIN:
-        found += [*publish.routes(engine, budget, door), *connections.message_routes(nodes, budget)]
+        found += [*publish.routes(engine, budget, door), *connections.message_routes(engine, nodes, budget)]
     if surface is not Surface.WORLD:
         found += [
             *connections.routes(nodes, door),
@@ -96,11 +96,13 @@ def _routes(surface: Surface, engine: Engine, nodes: Nodes, budget: Budget, door
     return found
 
 
-def _middleware(config: HubConfig, hosts: Hosts) -> list[Middleware]:
+def _middleware(engine: Engine, hosts: Hosts) -> list[Middleware]:
+    config = engine.config
     origins = {"allow_origins": config.allow_origins, "publish_origins": config.publish_origins}
     return [
         Middleware(KnownHost, hosts=hosts),
         *([Middleware(CrossOrigin, **origins)] if any(origins.values()) else []),
+        *([Middleware(FailureLimit, engine=engine)] if config.failure_rate else []),
         Middleware(QueryLimit),
         Middleware(SameOrigin, hosts=hosts, **origins),
     ]

@@ -54,9 +54,9 @@ async def read_share(request: Request, max_bytes: int, budget: Budget) -> AsyncI
 
     Raises `APIError` (413) as soon as the declared or the received length exceeds `max_bytes`, `APIError` (408) if it
     takes the client longer than `seconds_for` its size, `APIError` (503) if the budget has no room for what has come,
-    and `ClientDisconnect` if the client leaves before it has sent everything.
+    for all or for this address, and `ClientDisconnect` if the client leaves before it has sent everything.
     """
-    with budget.share() as share:
+    with budget.share(request.client.host if request.client else None) as share:
         yield await _read(request, max_bytes, share), share
 
 
@@ -156,7 +156,7 @@ def _too_slow(request: Request, size: int, declared: int | None) -> APIError:
 
 def no_room(request: Request) -> APIError:
     """The refusal of a body for which the budget has no room."""
-    message = "the bodies of other requests that are under way leave no room for this one; come back later"
+    message = "other bodies that are under way, of all or of this address, leave no room for this one; come back later"
     return APIError(503, "too_many_bodies", message, {"Retry-After": str(RETRY_SECONDS), **_goodbye(request)})
 
 

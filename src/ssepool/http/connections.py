@@ -22,9 +22,11 @@ from ssepool.http.budget import Budget
 from ssepool.http.depth import TOO_DEEP, is_too_deep
 from ssepool.http.errors import APIError
 from ssepool.http.query import number, read_query, seconds
+from ssepool.http.rates import check_rate
 from ssepool.http.reply import JSONReply
 from ssepool.runtime.cluster.messages import ConnectionInfo, ConnectionState, FindConnections, Outcome
 from ssepool.runtime.cluster.nodes import Nodes
+from ssepool.runtime.engine import Engine
 
 PAGE_CONNECTIONS = 100
 """Connections of a page, unless `limit` gives another number."""
@@ -77,11 +79,12 @@ def routes(nodes: Nodes, door: Door) -> list[BaseRoute]:
     ]
 
 
-def message_routes(nodes: Nodes, budget: Budget) -> list[BaseRoute]:
-    """POST /connections/{id}/messages, for all nodes. Bodies count in `budget`."""
+def message_routes(engine: Engine, nodes: Nodes, budget: Budget) -> list[BaseRoute]:
+    """POST /connections/{id}/messages, for all nodes. Bodies count in `budget`, messages for a rate."""
 
     async def message(request: Request) -> Response:
         query = read_query(request, "token")
+        check_rate(engine, request, "message")
         id, token = request.path_params["id"], _token(request, query)
         _check(id, nodes.expects(id, token))
         media_type(request, JSON)

@@ -5,6 +5,7 @@ Status and code of each error of the package stand in `core/refusal.py`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -17,7 +18,7 @@ from starlette.types import ExceptionHandler
 
 from ssepool.core.refusal import DEFECT, refusal_body, status_and_code
 from ssepool.core.topics import shown
-from ssepool.errors import AccessDenied, BadCredentials, SSEPoolError, Unauthorized
+from ssepool.errors import AccessDenied, BadCredentials, RateExceeded, SSEPoolError, Unauthorized
 from ssepool.http.reply import JSONReply
 
 
@@ -40,7 +41,8 @@ def translate(error: SSEPoolError) -> APIError:
     """The refusal for an error of the package. The message of an error that is in no table stays inside the hub."""
     status, code = status_and_code(error)
     message = "the hub could not do what was asked" if (status, code) == DEFECT else str(error)
-    return APIError(status, code, message, challenge(error))
+    headers = {"Retry-After": str(math.ceil(error.seconds))} if isinstance(error, RateExceeded) else challenge(error)
+    return APIError(status, code, message, headers)
 
 
 def challenge(error: SSEPoolError) -> dict[str, str] | None:

@@ -97,6 +97,9 @@ class ReportCollector:
             "ssepool_pool_state", "1 for the state that the pool is in.", labels=[*self._labels, "state"]
         )
         released = CounterMetricFamily("ssepool_released", "Slots freed, by reason.", labels=[*self._labels, "reason"])
+        refused = CounterMetricFamily(
+            "ssepool_rate_refused", "Requests beyond a rate of their address, by rate.", labels=[*self._labels, "rate"]
+        )
         for labels, report in self._of:
             pool = report.pool
             for slot_state in SlotState:
@@ -105,7 +108,9 @@ class ReportCollector:
                 states.add_metric([*labels, state.value], float(pool.state == state.value))
             for reason, count in pool.released.items():
                 released.add_metric([*labels, reason], count)
-        yield from (slots, states, released)
+            for rate in report.rate_refused.__struct_fields__:
+                refused.add_metric([*labels, rate], getattr(report.rate_refused, rate))
+        yield from (slots, states, released, refused)
         for make, metrics in ((GaugeMetricFamily, GAUGES), (CounterMetricFamily, COUNTERS)):
             for name, help, value in metrics:
                 family = make(f"ssepool_{name}", help, labels=self._labels)

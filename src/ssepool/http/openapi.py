@@ -66,6 +66,7 @@ _QUERY = f"{MAX_QUERY_BYTES // KiB} KiB"
 _UNREACHABLE = "Other nodes cannot be reached: the broker is away, or a node did not answer."
 _FOREIGN = "A page of another site, which may not do this."
 _GONE = "It is not open."
+_TOO_MANY = "The address asks for more than its rate allows; `Retry-After` says when to come back."
 _NOT_OPEN = "The pool is not open."
 _TOO_SLOW = "The body did not come in time."
 _WRONG_TYPE = "The body is of another type."
@@ -81,7 +82,8 @@ PATHS: Schema = {
             "summary": "Subscribe: a stream of Server-Sent Events",
             "description": (
                 "Takes a slot of the pool, or waits for one. The first event has the type `ssepool.open` and tells the "
-                "connection's id and token. 204 tells a client that was kicked not to come back yet."
+                "connection's id and token. Who has to come back later gets one event, `ssepool.close`, with a "
+                "`retry:`. 204 tells a user who was kicked, and a client that has everything, to stay away."
             ),
             "parameters": [
                 param("topic", array(TOPIC), "Exact topic names; at least one topic or pattern."),
@@ -98,9 +100,10 @@ PATHS: Schema = {
                     content("text/event-stream", TEXT),
                     _400="Unknown parameter, or a topic, pattern or data that is not well formed.",
                     _414="The query string is too long.",
+                    _429=f"With `on_full = reject`. {_TOO_MANY}",
                     _503="The pool is full or not open.",
                 ),
-                "204": {"description": "The client was kicked: come back later, or not at all."},
+                "204": {"description": "The client has everything, or its user was kicked: it is to stay away."},
             },
         },
         "post": {
@@ -123,8 +126,9 @@ PATHS: Schema = {
                 _408=_TOO_SLOW,
                 _409="An id is in the history already, for the same topics: with other content (`id_conflict`), or "
                 "with the same and `on_duplicate` is `refuse` (`duplicate_event`).",
-                _413="The body or an event is too large.",
+                _413="The body, an event or the batch is too large.",
                 _415=_WRONG_TYPE,
+                _429=_TOO_MANY,
                 _503=f"The pool is not open, or the broker failed. {_NO_ROOM}",
             ),
         },
@@ -168,7 +172,7 @@ PATHS: Schema = {
                 param(
                     "seconds",
                     {"type": "number", "minimum": 0, "maximum": MAX_KICK_SECONDS, "default": KICK_SECONDS},
-                    "A client that comes back within that time gets 204.",
+                    "For so long: its user is told to stay away (204), others to come back afterwards.",
                 )
             ],
             "responses": answers(
@@ -198,6 +202,7 @@ PATHS: Schema = {
                 _400="The body is not JSON, or nested too deep.",
                 _401="The token is missing or wrong.",
                 _404=_GONE,
+                _429=_TOO_MANY,
                 _503=f"{_UNREACHABLE} {_NO_ROOM}",
                 _403=_FOREIGN,
                 **_BODY,
@@ -332,7 +337,8 @@ DOCUMENT: Schema = {
         "description": (
             "Server-Sent Events from one managed, bounded pool of connections. Every refusal is JSON: "
             f'`{{"error": {{"code": "...", "message": "..."}}}}`. A query string takes {_QUERY} at most (414). '
-            "A request whose `Host` is not allowed is answered 421."
+            "A request whose `Host` is not allowed is answered 421. With `failure_rate` everything but streams and "
+            "health is answered 429 to an address of which too much was refused."
         ),
         "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
     },

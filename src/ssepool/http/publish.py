@@ -25,6 +25,7 @@ from ssepool.http.budget import Budget, Share
 from ssepool.http.depth import TOO_DEEP, is_too_deep
 from ssepool.http.errors import APIError, translate
 from ssepool.http.query import read_query
+from ssepool.http.rates import check_rate
 from ssepool.http.reply import JSON_HEADERS, JSONReply
 from ssepool.runtime.engine import Engine
 from ssepool.runtime.handover import Reply
@@ -98,13 +99,17 @@ def routes(engine: Engine, budget: Budget, door: Door) -> list[BaseRoute]:
     """POST /events. A body counts in `budget` until its events are published, and so do they."""
 
     async def publish(request: Request) -> Response:
+        check_rate(engine, request, "publish", take=False)
         grant = await grant_of(door, request, "publish")
         door.check_may_publish(grant)
         read_query(request)
         kind = media_type(request, JSON, NDJSON, FORM)
         async with read_share(request, engine.config.max_body, budget) as (body, share):
+            batch = _batch(kind, body)
+            _check_burst(engine, len(batch))
+            check_rate(engine, request, "publish", len(batch))
             check = partial(_check_room, request, share)
-            return JSONReply({"ids": await _publish(engine, door, grant, _batch(kind, body), check)}, 201)
+            return JSONReply({"ids": await _publish(engine, door, grant, batch, check)}, 201)
 
     return [Entrance(PATH, publish, methods=["POST"], needs="publish")]
 
@@ -142,15 +147,34 @@ async def _publish(
         raise APIError(413, "event_too_large", f"events[{sizes.index(max(sizes))}]: {error}") from None
 
 
+def _check_burst(engine: Engine, count: int) -> None:
+    """Raise `APIError` (413) for a batch that no address could ever publish at once."""
+    rate = engine.rates.publish
+    if rate is not None and count > rate.burst:
+        raise APIError(
+            413,
+            "batch_too_large",
+            f"the batch has {count} events; publish_rate = {rate.per_second:g} allows {rate.burst} at once",
+        )
+
+
 def publish_nowait(
-    engine: Engine, door: Door, grant: Grant, headers: Iterable[tuple[bytes, bytes]], body: bytes
+    engine: Engine,
+    door: Door,
+    grant: Grant,
+    headers: Iterable[tuple[bytes, bytes]],
+    body: bytes,
+    ip: str | None = None,
 ) -> Reply | None:
     """Publish the events of a plain request to `PATH`, whose grant is known, and return its answer.
 
     None if that would take time, if something is wrong, or if the request is not plain. Then nothing has been done, and
     the request is the route's: it waits where it must, and its refusals give the reason. The names of `headers` are in
-    lower case.
+    lower case; `ip` is the client's address.
     """
+    rates, rated = engine.rates, ip is not None and engine.rates.publish is not None
+    if rated and not rates.allows("publish", ip, engine.now()):
+        return None
     kind = ""
     for name, value in headers:
         if name == b"content-type" and not kind:
@@ -161,14 +185,18 @@ def publish_nowait(
         return None
     try:
         batch = _batch(kind, body)
-        if len(batch) > SLICE_EVENTS:
+        if len(batch) > SLICE_EVENTS or (rated and not rates.allows("publish", ip, engine.now(), len(batch))):
             return None
         events = _events(batch, 0, grant)
         door.check_publishable(events, grant)
         ids = engine.try_publish(events)
     except (SSEPoolError, APIError):
         return None
-    return None if ids is None else (201, JSON_HEADERS, msgspec.json.encode({"ids": ids}))
+    if ids is None:
+        return None
+    if rated:
+        rates.allows("publish", ip, engine.now(), len(batch), take=True)
+    return 201, JSON_HEADERS, msgspec.json.encode({"ids": ids})
 
 
 def _batch(kind: str, body: bytes) -> Sequence[Incoming]:

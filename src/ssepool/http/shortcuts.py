@@ -32,12 +32,23 @@ class Shortcuts:
         self._hosts = hosts
         self._door = door
 
-    def publication(self, url: bytes, headers: list[tuple[bytes, bytes]], body: bytes) -> Reply | None:
+    @property
+    def asks_who_publishes(self) -> bool:
+        """Whether `publication` has to know the client's address."""
+        rates = self._engine.rates
+        return rates.publish is not None or rates.failure is not None
+
+    def publication(
+        self, url: bytes, headers: list[tuple[bytes, bytes]], body: bytes, ip: str | None = None
+    ) -> Reply | None:
         """Publish the events of a plain POST to `/events` and return the answer; None: nothing has been done.
 
-        `url` is the request's target as it came. The names of `headers` are in lower case.
+        `url` is the request's target as it came. The names of `headers` are in lower case. `ip` is the client's
+        address, where there `asks_who_publishes`.
         """
         if url != publish.TARGET or not self._hosts.admits(headers):
+            return None
+        if ip is not None and not self._engine.rates.allows("failure", ip, self._engine.now()):
             return None
         door = self._door
         scope = {"type": "http", "method": "POST", "path": publish.PATH, "query_string": b"", "headers": headers}
@@ -45,7 +56,7 @@ class Shortcuts:
             grant = door.at_once(Asking(scope, "publish"))
         except (HTTPException, SSEPoolError):
             return None
-        return None if grant is None else publish.publish_nowait(self._engine, door, grant, headers, body)
+        return None if grant is None else publish.publish_nowait(self._engine, door, grant, headers, body, ip)
 
     def subscription(self, scope: Mapping[str, Any]) -> Visit | None:
         """The visit of a GET request, from its ASGI scope; None unless it is a well-formed subscription.

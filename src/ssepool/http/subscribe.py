@@ -84,10 +84,9 @@ def visit_of(engine: Engine, door: Door, scope: AnyScope, wish: Wish, grant: Gra
     Nothing is compiled for a client that is turned away. Raises `AccessDenied` or `InvalidTopic`.
     """
     visit = Visit.of(scope, door.reduce(wish.subscription, grant), grant, data=wish.data)
-    if wish.subscription.patterns:
-        visit.stranger = True
-        if not is_refused(engine, visit):
-            wish.subscription.compile()
+    visit.stranger = True
+    if wish.subscription.patterns and not is_refused(engine, visit):
+        wish.subscription.compile()
     return visit
 
 

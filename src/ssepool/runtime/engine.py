@@ -17,6 +17,7 @@ from ssepool.core.event import Event
 from ssepool.core.frames import jittered
 from ssepool.core.keys import token_key
 from ssepool.core.pool import Pool
+from ssepool.core.rates import Rates
 from ssepool.core.states import PoolState, Reason
 from ssepool.core.stats import HubStats
 from ssepool.errors import ConfigError, InvalidTopic, PoolClosed
@@ -41,6 +42,10 @@ class Engine:
     Opened with `open`, closed with `shutdown`, `cut` and `close`, in this order. Everything belongs to the event loop
     that opened it.
     """
+
+    _opened_at: float | None = None
+    streamer: Streamer | None = None
+    """Watches detached sockets; None where sockets cannot be taken over, or are not to be."""
 
     def __init__(
         self,
@@ -68,6 +73,8 @@ class Engine:
         """The application's functions."""
         self.bans = Bans()
         """Clients that are to stay away."""
+        self.rates = Rates(config)
+        """What each address may do a second."""
         self.delivery = Delivery(config, now)
         """Brings every connection up to the head of its feed."""
         self.feeds = Feeds(self.delivery, now)
@@ -85,9 +92,6 @@ class Engine:
         """Whether the connections of other nodes have tokens of the same key."""
         self.links = LinkContext(self.pool, self.delivery, now, self.retry, config.lag_policy)
         """What each link is made with."""
-        self.streamer: Streamer | None = None
-        """Watches detached sockets; None where sockets cannot be taken over, or are not to be."""
-        self._opened_at: float | None = None
 
     # Opening and closing.
 
@@ -235,4 +239,5 @@ class Engine:
             history_events=history.events,
             history_bytes=history.bytes,
             uptime=self.now() - self._opened_at if self._opened_at is not None else 0.0,
+            rate_refused=dict(self.rates.refused),
         )

@@ -18,7 +18,7 @@ from ssepool.http.app import HubApp
 from ssepool.http.shortcuts import Shortcuts
 from ssepool.hub import Hub
 from ssepool.runtime.admission.admission import admit_nowait
-from ssepool.runtime.handover import AVAILABLE, Handover
+from ssepool.runtime.handover import AVAILABLE, Handover, Reply
 from ssepool.runtime.tasks import Tasks
 from ssepool.server.address import check_address, listen, url_of
 from ssepool.server.balance import Balance
@@ -26,7 +26,7 @@ from ssepool.server.files import raise_limit
 from ssepool.server.listener import Listener
 from ssepool.server.proxies import TrustedProxies
 from ssepool.server.repeats import Repeats
-from ssepool.uvicorn import protocol, render_head
+from ssepool.uvicorn import Answer, protocol, render_head
 
 try:
     import uvloop  # noqa: F401
@@ -95,10 +95,24 @@ def surface(hub: Hub, config: ServerConfig) -> HubApp:
     return hub.dev_app if config.dev else hub.app
 
 
+def _answer_of(shortcuts: Shortcuts, proxies: TrustedProxies) -> Answer:
+    """What answers publications at once. It looks for the client behind a proxy only where that is of use."""
+    asks = shortcuts.asks_who_publishes
+
+    def answer(
+        url: bytes, headers: list[tuple[bytes, bytes]], body: bytes, peer: tuple[str, int] | None
+    ) -> Reply | None:
+        ip = proxies.client(peer, headers)[0] if asks and peer else None
+        return shortcuts.publication(url, headers, body, ip)
+
+    return answer
+
+
 def _uvicorn_config(app: Callable[..., Any], config: ServerConfig, shortcuts: Shortcuts | None) -> uvicorn.Config:
+    proxies = TrustedProxies(config.trusted_proxies)
     return uvicorn.Config(
-        TrustedProxies(config.trusted_proxies).forwarded(app),
-        http=protocol(config.head_timeout, shortcuts.publication if shortcuts else None),
+        proxies.forwarded(app),
+        http=protocol(config.head_timeout, _answer_of(shortcuts, proxies) if shortcuts else None),
         loop=LOOP,
         lifespan="on",
         ws="none",

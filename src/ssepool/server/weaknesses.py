@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ssepool.config import HubConfig, ServerConfig, password_of
+from ssepool.config import HubConfig, PoolConfig, ServerConfig, password_of
 from ssepool.server.address import is_loopback
+from ssepool.server.defaults import limited, limits_of
 
 
 class Weakness(NamedTuple):
@@ -23,7 +24,16 @@ class Weakness(NamedTuple):
 def weaknesses(hub: HubConfig, server: ServerConfig, file: Path | None = None) -> Iterator[Weakness]:
     """What is weak in these settings, of which some were read from a file."""
     if not is_loopback(server.host):
-        yield from _open_to_others(hub, server)
+        yield from _unlimited(limited(hub))
+        if all(map(is_loopback, server.trusted_proxies)):
+            yield Weakness(
+                "trusted_proxies",
+                "of a proxy on another machine nothing is believed: all clients behind it have its address, and one "
+                "share of the limits together; name it, if there is one",
+            )
+    elif hub.access.allowed_hosts:
+        # Others reach it through something on this machine that passes them on, and there is no limit by default.
+        yield from _unlimited(hub)
     if "*" in hub.access.allowed_hosts:
         yield Weakness(
             "allowed_hosts", "every name is answered to, so a page of any site may point its name here; name them"
@@ -44,10 +54,12 @@ def weaknesses(hub: HubConfig, server: ServerConfig, file: Path | None = None) -
         yield from _file(hub, file)
 
 
-def _open_to_others(hub: HubConfig, server: ServerConfig) -> Iterator[Weakness]:
-    if hub.pool.max_per_ip is None:
-        sensible = max(20, hub.pool.size // 20)
-        yield Weakness("max_per_ip", f"one address may take every slot and every place in the queue; try {sensible}")
+def _unlimited(hub: HubConfig) -> Iterator[Weakness]:
+    sensible = limits_of(limited(HubConfig(pool=PoolConfig(size=hub.pool.size, max_waiting=hub.pool.max_waiting))))
+    missing = {name: sensible[name] for name, value in limits_of(hub).items() if not value}
+    if missing:
+        proposals = ", ".join(f"{value:g}" for value in missing.values())
+        yield Weakness(", ".join(missing), f"one address may take all that there is of these; try {proposals}")
 
 
 def _broker(hub: HubConfig) -> Iterator[Weakness]:

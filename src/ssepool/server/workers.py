@@ -14,6 +14,7 @@ from ssepool.errors import ConfigError
 from ssepool.hub import Hub
 from ssepool.runtime.cluster.nodes import share
 from ssepool.server.address import check_address, listen, url_of
+from ssepool.server.defaults import with_limits
 from ssepool.server.server import Server, surface
 from ssepool.server.supervisor import Supervisor, Worker
 
@@ -57,7 +58,8 @@ def check(hub_config: HubConfig, server_config: ServerConfig) -> None:
 
 def work(worker: Worker, hub_config: HubConfig, server_config: ServerConfig) -> None:
     """The life of a worker's process."""
-    hub = Hub(dataclasses.replace(hub_config, pool=pool_of(worker, hub_config.pool)))
+    share = dataclasses.replace(hub_config, pool=pool_of(worker, hub_config.pool))
+    hub = Hub(with_limits(share, server_config))
     engine, cluster = hub.parts.engine, hub.parts.cluster
     cluster.work_as(worker.index, worker.group)
 

@@ -28,7 +28,7 @@
  * A browser's EventSource comes back by itself after a lost connection, but gives up for good at any answer other
  * than 200, and does not tell which it was. This client then makes a new one, after a pause that doubles up to 30 s
  * and is spread at random, with one exception: a client that was told `ssepool.close` with reason `kicked` and is
- * then turned away (the hub answers 204) stays away. send() and publish() reject with a HubError.
+ * then turned away for good (the hub answers 204 to a user whom it knows) stays away. send() and publish() reject with a HubError.
  */
 
 const FIRST_PAUSE = 1_000; // milliseconds

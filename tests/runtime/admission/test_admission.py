@@ -27,9 +27,12 @@ from ssepool.runtime.admission.admission import (
     ClientGone,
     SlotRequest,
     admit_nowait,
+    compile_late,
+    farewell,
     is_refused,
     is_to_stay_away,
     no_slot_reply,
+    rate_refusal,
     welcome,
     welcome_nowait,
 )
@@ -353,6 +356,70 @@ async def test_who_has_everything_or_was_kicked_is_to_stay_away() -> None:
         assert not is_to_stay_away(engine, kicked)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "retry"),
+    [(30.0, 30_000), (0.5, 500), (299.0, 299_000), (3600.0, 300_000), (1e9, 300_000)],
+)
+@in_virtual_time
+async def test_who_only_looks_like_one_that_was_kicked_is_told_when_to_come_back(seconds: float, retry: int) -> None:
+    async with pool_of() as engine:
+        visit = news(ip="192.0.2.7", data={"page": 3})
+        assert farewell(engine, visit) is None
+        engine.bans.add(visit.fingerprint, engine.now() + seconds)
+        for chance in (0.0, 0.999):
+            engine.chance = lambda chance=chance: chance
+            status, headers, body = farewell(engine, visit) or (0, [], b"")
+            assert (status, headers) == (200, list(DIALECT.headers))
+            assert body == DIALECT.closed("kicked", retry=retry + engine.retry())
+        assert farewell(engine, news(ip="192.0.2.7", data={"page": 4})) is None
+
+
+@in_virtual_time
+async def test_who_is_known_to_be_the_one_or_has_everything_is_told_to_stay_away() -> None:
+    async with pool_of() as engine:
+        user, done = news(grant=Grant(subject="kicked")), news(last_event_id=COMPLETED_ID)
+        engine.bans.add(user.fingerprint, engine.now() + 30)
+        engine.bans.add(done.fingerprint, engine.now() + 30)
+        assert farewell(engine, user) == farewell(engine, done) == (204, [], b"")
+        await asyncio.sleep(30)
+        assert farewell(engine, user) is None
+
+
+@in_virtual_time
+async def test_a_rate_counts_strangers_and_no_client_of_an_application() -> None:
+    async with rated(detach=False) as engine:
+        stranger, own = visitor(stranger=True), visitor()
+        for _ in range(10):
+            assert not is_refused(engine, stranger)
+            assert rate_refusal(engine, stranger) is None
+        assert is_refused(engine, stranger)
+        refusal = rate_refusal(engine, stranger)
+        assert refusal is not None
+        assert rate_refusal(engine, own) is None
+        for on_full, status in (("wait", 200), ("retry", 200), ("reject", 429)):
+            engine.config = HubConfig(pool=PoolConfig(on_full=on_full))
+            found, headers, body = no_slot_reply(engine, refusal, DIALECT)
+            assert (found, b"too_many_requests" in body) == (status, True)
+            assert int(dict(headers).get(b"retry-after", b"4")) >= 4  # a second for the rate, and the usual time
+        await asyncio.sleep(1)
+        assert rate_refusal(engine, stranger) is None
+
+
+@in_virtual_time
+async def test_who_is_let_in_after_all_has_its_patterns_compiled() -> None:
+    async with rated(detach=False) as engine:
+        wild = Subscription.of(patterns=["late/*"], compiled=False)
+        visit = Visit(grant=STRANGER, subscription=wild, ip="192.0.2.7", stranger=True)
+        slot = engine.pool.acquire(engine.now(), Applicant())
+        engine.pool.config = PoolConfig(on_full="retry")
+        compile_late(engine, visit)
+        assert not wild.is_compiled  # it is turned away
+        engine.pool.release(slot, engine.now())
+        assert not admit_nowait(engine, visit, never, head)
+        compile_late(engine, visit)
+        assert wild.is_compiled
+
+
 @in_virtual_time
 async def test_who_would_be_turned_away_is_refused() -> None:
     async with pool_of(1, max_patterns=0) as engine:
@@ -408,6 +475,14 @@ def as_it_is(engine: Engine) -> None:
     pass
 
 
+def rated(**settings: Any) -> Any:
+    """An engine with a rate that allows 10 subscriptions at once."""
+    config = HubConfig(
+        pool=PoolConfig(size=settings.pop("size", 1), heartbeat_interval=1e6), subscribe_rate=1, **settings
+    )
+    return running(config, now=now())
+
+
 def visitor(**fields: Any) -> Visit:
     return Visit(**{"grant": Grant(subject="ada"), "subscription": TO_NEWS, "ip": "192.0.2.7", **fields})
 
@@ -442,6 +517,22 @@ async def test_what_is_out_of_the_ordinary_goes_the_longer_way_and_nothing_has_b
         assert not engine.streamer  # which has no link, if it is there
         for slot in engine.connections.held():
             engine.pool.release(slot, engine.now())
+
+
+@takes_sockets
+@in_virtual_time
+async def test_who_is_beyond_its_rate_goes_the_longer_way_and_nobody_is_counted_twice() -> None:
+    async with rated(size=2, detach=True) as engine:
+        stranger = visitor(stranger=True)
+        assert engine.rates.allows("subscribe", stranger.ip, engine.now(), 9, take=True)
+        with Handed() as handed:
+            assert admit_nowait(engine, stranger, lambda: handed, head) is True
+            assert admit_nowait(engine, visitor(stranger=True, grant=Grant(subject="other")), never, head) is False
+            assert engine.rates.refused["subscribe"] == 0  # the longer way counts it
+        await until(lambda: engine.pool.count(SlotState.FREE) == 2)
+        with Handed() as handed:
+            assert admit_nowait(engine, visitor(), lambda: handed, head) is True  # an application's client
+        await until(lambda: engine.pool.count(SlotState.FREE) == 2)
 
 
 @takes_sockets

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Self
 
 import msgspec
 
+from ssepool.core.event import MAX_RETRY_MILLISECONDS
 from ssepool.core.frames import Dialect
 from ssepool.core.pool import Pool
 from ssepool.core.refusal import refusal_body, status_and_code
@@ -16,7 +18,7 @@ from ssepool.core.states import PoolState, Reason, SlotState, WaiterState
 from ssepool.core.topics import Subscription
 from ssepool.core.visit import Visit
 from ssepool.core.waiting import Waiter
-from ssepool.errors import PoolClosed, PoolTimeout, SSEPoolError
+from ssepool.errors import PoolClosed, PoolTimeout, RateExceeded, SSEPoolError
 from ssepool.runtime.connections import Connection
 from ssepool.runtime.engine import Engine
 from ssepool.runtime.handover import Handover, Reply
@@ -158,23 +160,66 @@ NOBODY = Nobody()
 
 
 def is_to_stay_away(engine: Engine, visit: Visit) -> bool:
-    """Whether this client has everything already, or was kicked: it is answered 204, which ends an EventSource for
-    good (WHATWG HTML, 9.2.3)."""
+    """Whether this client has everything already, or was kicked: then it gets `farewell`."""
     return visit.has_everything or engine.bans.contains(visit, engine.now())
+
+
+def farewell(engine: Engine, visit: Visit) -> Reply | None:
+    """The answer to a client that is to stay away; None for all others.
+
+    One that has everything, or was kicked and is known by its user, gets 204, which ends an EventSource for good
+    (WHATWG HTML, 9.2.3). Any other only looks like one that was kicked, as all do behind one address: it is told to
+    come back when the ban is over, or after 5 minutes, whatever is earlier.
+    """
+    if visit.has_everything:
+        return 204, [], b""
+    left = engine.bans.seconds_left(visit, engine.now())
+    if not left:
+        return None
+    if visit.user is not None:
+        return 204, [], b""
+    retry = min(math.ceil(left * 1000), MAX_RETRY_MILLISECONDS) + engine.retry()
+    return 200, list(visit.dialect.headers), visit.dialect.closed(Reason.KICKED.value, retry=retry)
+
+
+def rate_refusal(engine: Engine, visit: Visit) -> RateExceeded | None:
+    """Why the address of this client may not subscribe now; None if it may, and then this counts as one request. An
+    application that has made the visit by itself decides by itself."""
+    if engine.rates.subscribe is None or not visit.stranger:
+        return None
+    return engine.rates.refusal("subscribe", visit.ip, engine.now())
+
+
+def compile_late(engine: Engine, visit: Visit) -> None:
+    """Compile the patterns of a client that is let in although it was not to be when they were looked at: a ban or a
+    rate may have run out since. Raises `InvalidTopic`."""
+    subscription = visit.subscription
+    if (
+        visit.bounded
+        and subscription is not None
+        and not subscription.is_compiled
+        and not engine.pool.refuses(visit.ip, visit.user, visit.limited, visit.bounded)
+    ):
+        subscription.compile()
 
 
 def is_refused(engine: Engine, visit: Visit) -> bool:
     """Whether this client would be turned away at once, so that nothing need be prepared for it."""
-    return is_to_stay_away(engine, visit) or engine.pool.refuses(visit.ip, visit.user, visit.limited, visit.bounded)
+    return (
+        is_to_stay_away(engine, visit)
+        or engine.pool.refuses(visit.ip, visit.user, visit.limited, visit.bounded)
+        or not engine.rates.allows("subscribe", visit.ip, engine.now())
+    )
 
 
 def admit_nowait(engine: Engine, visit: Visit, take: Callable[[], Handover], head: Callable[[Dialect], bytes]) -> bool:
     """Stream to a client whose socket no server holds, if a slot is free and nothing is out of the ordinary.
 
-    False if it must take the longer way: the pool is full or not open, or the client is to be told to stay away. Then
-    nothing has been done, and the socket, which `take` takes, is still the caller's. `head` gives the response's head.
+    False if it must take the longer way: the pool is full or not open, the client is to be told to stay away, or its
+    address has used up its rate. Then nothing has been done, and the socket, which `take` takes, is still the caller's.
+    `head` gives the response's head.
     """
-    pool = engine.pool
+    pool, rates = engine.pool, engine.rates
     limited = visit.limited if pool.limits else None  # most pools have none
     bounded = visit.bounded
     if (
@@ -183,6 +228,14 @@ def admit_nowait(engine: Engine, visit: Visit, take: Callable[[], Handover], hea
         or not pool.count(SlotState.FREE)
         or is_to_stay_away(engine, visit)
         or ((limited is not None or bounded) and pool.exceeds(visit.ip, visit.user, limited or (), bounded))
+        # What kept it out when its patterns were looked at may be over by now.
+        or (bounded and visit.subscription is not None and not visit.subscription.is_compiled)
+        # The last of all, because it takes; and not by way of `rate_refusal`, which would count the refusal twice.
+        or (
+            rates.subscribe is not None
+            and visit.stranger
+            and not rates.allows("subscribe", visit.ip, engine.now(), take=True)
+        )
     ):
         return False
     slot = pool.acquire(engine.now(), NOBODY, ip=visit.ip, user=visit.user, topics=limited or (), patterns=bounded)
@@ -258,11 +311,13 @@ def _follow(engine: Engine, link: Link, subscription: Subscription, last_event_i
 def no_slot_reply(engine: Engine, error: SSEPoolError, dialect: Dialect) -> Reply:
     """Status, headers and body for a request that gets no slot.
 
-    Programs get an honest 503 with `on_full = "reject"`, and so does a proxy that asks another node then, with
-    `on_drain = "reject"`. A browser's EventSource gives up for ever on any status but 200 (WHATWG HTML, 9.2.3), so
-    otherwise the answer is a stream that says when to come back, and ends.
+    Programs get an honest 503 (429 for a rate) with `on_full = "reject"`, and so does a proxy that asks another node
+    then, with `on_drain = "reject"`. A browser's EventSource gives up for ever on any status but 200 (WHATWG HTML,
+    9.2.3), so otherwise the answer is a stream that says when to come back, and ends.
     """
     retry, pool = engine.retry(), engine.config.pool
+    if isinstance(error, RateExceeded):
+        retry += math.ceil(error.seconds * 1000)
     status, code = status_and_code(error)
     if pool.on_full == "reject" or (pool.on_drain == "reject" and isinstance(error, PoolClosed)):
         seconds = str(max(1, round(retry / 1000))).encode()

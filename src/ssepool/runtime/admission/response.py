@@ -17,9 +17,17 @@ from ssepool.core.refusal import reason_code
 from ssepool.core.states import Reason
 from ssepool.core.visit import Visit
 from ssepool.errors import SSEPoolError
-from ssepool.runtime.admission.admission import ClientGone, SlotRequest, is_to_stay_away, no_slot_reply, welcome
+from ssepool.runtime.admission.admission import (
+    ClientGone,
+    SlotRequest,
+    compile_late,
+    farewell,
+    no_slot_reply,
+    rate_refusal,
+    welcome,
+)
 from ssepool.runtime.engine import Engine
-from ssepool.runtime.handover import ABORT, ALONE, DETACH, Handover
+from ssepool.runtime.handover import ABORT, ALONE, DETACH, Handover, Reply
 from ssepool.runtime.streams.asgi import AsgiLink
 from ssepool.runtime.streams.link import Link
 from ssepool.runtime.streams.socket import SocketLink
@@ -42,8 +50,8 @@ class EventStream(Response):
         try:
             if scope["method"] == "HEAD":
                 await _respond(send, 200, self.raw_headers, b"")
-            elif is_to_stay_away(self._engine, visit):
-                await _respond(send, 204, [], b"")
+            elif (goodbye := farewell(self._engine, visit)) is not None:
+                await self._turn_away(scope, send, goodbye)
             else:
                 self._engine.check_open()
                 await self._admit(scope, receive, send)
@@ -53,11 +61,12 @@ class EventStream(Response):
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            if self.visit.refusal is not None:
-                raise self.visit.refusal
+            if (refusal := self.visit.refusal or rate_refusal(self._engine, self.visit)) is not None:
+                raise refusal
+            compile_late(self._engine, self.visit)
             request = SlotRequest(self._engine.pool, self.visit, self._engine.now)
         except SSEPoolError as error:
-            await self._turn_away(scope, send, error)
+            await self._turn_away(scope, send, no_slot_reply(self._engine, error, self.visit.dialect))
             return
         with request:
             async with _Writing(self._open_link(scope, receive, send)) as writing:
@@ -75,7 +84,7 @@ class EventStream(Response):
             if link.started:
                 link.part(visit.dialect.closed(reason_code(error), retry=engine.retry()))
             else:
-                await self._turn_away(scope, send, error)
+                await self._turn_away(scope, send, no_slot_reply(engine, error, visit.dialect))
         else:
             connection = engine.connections.bind(request.take(), link, visit)
             if not link.started:
@@ -104,9 +113,10 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": True})
         await link.wait_started()
 
-    async def _turn_away(self, scope: Scope, send: Send, error: SSEPoolError) -> None:
-        status, headers, body = no_slot_reply(self._engine, error, self.visit.dialect)
-        if scope.get("http_version", "1.1").startswith("1"):  # HTTP/2 has no such header (RFC 9113, 8.2.2)
+    async def _turn_away(self, scope: Scope, send: Send, reply: Reply) -> None:
+        status, headers, body = reply
+        # An answer without a body ends by itself. HTTP/2 has no such header (RFC 9113, 8.2.2).
+        if body and scope.get("http_version", "1.1").startswith("1"):
             # Else the server holds the connection of a client that is to come back in seconds, and its descriptor.
             headers = [*headers, (b"connection", b"close")]
         await _respond(send, status, headers, body)
