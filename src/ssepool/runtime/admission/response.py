@@ -55,7 +55,7 @@ class EventStream(Response):
         try:
             if self.visit.refusal is not None:
                 raise self.visit.refusal
-            request = SlotRequest(self._engine.pool, self.visit, self._engine.now)
+            request = SlotRequest(self._engine.pool, self.visit, self._engine.now, self._engine.wakes)
         except SSEPoolError as error:
             await self._turn_away(scope, send, error)
             return

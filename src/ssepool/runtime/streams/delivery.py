@@ -126,6 +126,8 @@ class Delivery:
                     weight += link.weight
                 yield weight
             self._settle(feed, reached)
+            if self.config.lag_policy == "disconnect":
+                yield from self._part_with_lagging(feed)
             if feed.head == reached:
                 return
 
@@ -161,10 +163,12 @@ class Delivery:
             max_bytes=config.lag_bytes,
             keep_latest=config.lag_policy == "latest",
         )
-        if config.lag_policy == "disconnect":
-            for link in tuple(feed.behind):
-                if link.cursor < feed.first:
-                    try:
-                        link.close(Reason.LAGGED)
-                    except Exception:  # as in a round
-                        self._fail(link)
+
+    def _part_with_lagging(self, feed: Feed) -> Iterator[int]:
+        for link in tuple(feed.behind):
+            if link in feed.behind and link.cursor < feed.first:  # it may have gone since the slice before
+                try:
+                    link.close(Reason.LAGGED)
+                except Exception:  # as in a round
+                    self._fail(link)
+                yield link.weight
