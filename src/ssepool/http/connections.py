@@ -16,7 +16,6 @@ from ssepool.core.bans import KICK_SECONDS
 from ssepool.core.topics import shown
 from ssepool.http.body import JSON, decode, media_type, read_body
 from ssepool.http.budget import Budget
-from ssepool.http.depth import TOO_DEEP, is_too_deep
 from ssepool.http.errors import APIError
 from ssepool.http.query import number, read_query, seconds
 from ssepool.http.reply import JSONReply
@@ -75,8 +74,6 @@ def routes(nodes: Nodes, budget: Budget) -> list[BaseRoute]:
         media_type(request, JSON)
         async with read_body(request, MAX_MESSAGE_BYTES, budget) as body:
             data = decode(JSON_DECODER, body, root="the body", code="invalid_json")
-            if is_too_deep(body):
-                raise APIError(400, "invalid_json", f"the body {TOO_DEEP}")
         _check(id, await nodes.receive(id, token, data))  # the client may have left while the body came
         return JSONReply({"accepted": True}, 202)
 
