@@ -73,7 +73,7 @@ class Hub:
         await engine.open()
         await parts.cluster.open()
         self._learning = engine.tasks.start(parts.nodes.learn_bans())
-        self._reaper = Reaper(engine.pool, evict=engine.connections.evict, expire=self._expire, now=engine.now)
+        self._reaper = Reaper(engine.pool, evict_all=engine.connections.evict_all, expire=self._expire, now=engine.now)
         self._monitor = Monitor(parts.nodes, engine.feeds, engine.tasks)
 
     def shutdown(self) -> None:
@@ -241,8 +241,9 @@ class Hub:
         self.parts.nodes.send_away(connection, seconds)
 
     def resize(self, size: int) -> None:
-        """Change the number of slots of this process; see `Pool.resize`. Raises `ConfigError`, also for more than
-        `max_size` or file descriptors allow, and `PoolClosed`."""
+        """Change the number of slots of this process. New ones go to waiters at once; surplus ones go as their clients
+        leave. Many thousands come, or go, over the next turns of the event loop. Raises `ConfigError`, also for more
+        than `max_size` or file descriptors allow, and `PoolClosed`."""
         self._engine.resize(size)
 
     def drain(self, seconds: float = DRAIN_SECONDS) -> None:

@@ -94,7 +94,20 @@ def check(pool: Pool) -> None:
 @pytest.fixture(autouse=True)
 def every_pool_keeps_the_invariants(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Check the invariants after each public step of each pool that a test makes."""
-    for name in ("open", "resize", "drain", "close", "acquire", "leave", "start", "closing", "release", "reap"):
+    for name in (
+        "open",
+        "resize",
+        "aim",
+        "approach",
+        "drain",
+        "close",
+        "acquire",
+        "leave",
+        "start",
+        "closing",
+        "release",
+        "reap",
+    ):
         step = getattr(Pool, name)
 
         def checked(self: Pool, *args: Any, step: Callable[..., Any] = step, **kwargs: Any) -> Any:
@@ -935,6 +948,30 @@ def test_a_size_that_the_settings_would_refuse_is_refused(size: Any) -> None:
     with pytest.raises(ConfigError, match=r"^PoolConfig\.size = .* is not allowed; it takes a"):
         pool.resize(size, 0.0)
     assert pool.stats().size == 2
+
+
+def test_a_pool_comes_to_its_size_in_steps_each_of_which_keeps_the_rules() -> None:
+    pool, held = full_pool(3)
+    clients = [Client() for _ in range(5)]
+    for client in clients:
+        wait(pool, client)
+    pool.aim(20)
+    sizes = []
+    while pool.approach(0.0, 2):
+        sizes.append(pool.stats().size)
+    assert sizes == [5, 7, 9, 11, 13, 15, 17, 19, 20]
+    assert [client.slot.index for client in clients if client.slot] == [3, 4, 5, 6, 7]
+    pool.release(held[0], 0.0)
+    pool.aim(7)
+    sizes = []
+    while pool.approach(0.0, 5):
+        sizes.append(pool.stats().size)
+        assert [slot.index for slot in pool.slots] == sorted(slot.index for slot in pool.slots)
+    assert sizes == [15, 10, 7]  # the lowest place is free, so it goes at last
+    assert [slot.index for slot in pool.slots] == list(range(1, 8))
+    pool.aim(9)
+    assert [pool.approach(0.0, 2), pool.approach(0.0, 2)] == [True, False]
+    assert [slot.index for slot in pool.slots] == list(range(9))
 
 
 @pytest.mark.parametrize("state", ["new", "draining", "closed"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +15,7 @@ from starlette.types import Message
 from ssepool.http.body import MIN_BYTES_PER_SECOND, decode, media_type, seconds_for
 from ssepool.http.body import read_body as reading
 from ssepool.http.budget import Budget
+from ssepool.http.depth import MAX_CONTAINERS
 from ssepool.http.errors import APIError
 from virtual import in_virtual_time
 
@@ -233,7 +235,7 @@ THINGS: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Thing | list[Thing])
         (b'{"size": 1} 2', "invalid_json", "thing is not JSON"),
         (b'{"type": "\xff", "size": 1}', "invalid_json", "thing is not JSON"),
         (b'{"type": "\\ud800", "size": 1}', "invalid_json", "thing is not JSON"),
-        (b"[" * 100_000, "invalid_value", "things[0] is an array; it takes an object"),
+        (b"[" * 100_000, "invalid_json", "thing is nested too deep"),
         (b"7", "invalid_value", "thing is a whole number; it takes an object or an array"),
         (b'{"size": true}', "invalid_value", "thing.size is true or false; it takes a whole number"),
         (b'{"size": 1.5}', "invalid_value", "thing.size is a number; it takes a whole number"),
@@ -261,6 +263,14 @@ def test_json_nested_too_deep_is_refused() -> None:
     anything: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
     with pytest.raises(APIError, match="too deep"):
         decode(anything, b"[" * 100_000, root="it", code="invalid_value")
+
+
+def test_json_of_too_many_arrays_is_refused_before_they_are_made() -> None:
+    decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+    for inside, allowed in (("[]", False), ('"[]"', True)):
+        body = b"[" + b",".join([inside.encode()] * MAX_CONTAINERS) + b"]"
+        with contextlib.nullcontext() if allowed else pytest.raises(APIError, match="more than 500000 arrays"):
+            decode(decoder, body, root="it", code="invalid_value")
 
 
 def test_a_message_does_not_repeat_a_long_name_whole() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssepool import Hub
-from ssepool.http.depth import LONG_BYTES, MAX_DEPTH, depth_of, is_too_deep
+from ssepool.http.depth import LONG_BYTES, MAX_DEPTH, count_items, is_too_deep
 
 Subscribe = Callable[..., Awaitable[Any]]
 
@@ -41,7 +41,32 @@ values = st.recursive(
 
 @given(values, st.sampled_from([None, 1]))
 def test_the_depth_is_that_of_the_value_whatever_its_texts_hold(value: Any, indent: int | None) -> None:
-    assert depth_of(json.dumps(value, indent=indent).encode()) == measured(value)
+    text = json.dumps(value, indent=indent).encode()
+    depth = measured(value)
+    for levels in range(MAX_DEPTH - depth - 1, MAX_DEPTH - depth + 2):
+        # Around something that is too long for a first glance.
+        wrapped = b"[" * levels + b"[" + text + b"," + b" " * LONG_BYTES + b"[],[],[],[],[]]" + b"]" * levels
+        assert is_too_deep(wrapped) == (levels + 1 + max(depth, 1) > MAX_DEPTH)
+
+
+@given(st.lists(values, max_size=8), st.sampled_from([None, 1]), st.integers(1, 10))
+def test_the_arrays_and_objects_of_an_array_are_counted(items: list[Any], indent: int | None, most: int) -> None:
+    count = sum(isinstance(item, (list, dict)) for item in items)
+    assert count_items(json.dumps(items, indent=indent).encode(), most) == min(count, most)
+
+
+@pytest.mark.parametrize(
+    "text", [b"[" * 1_000_000, b'{"a":' * 100_000, b"[" * 40 + b"]" * 1_000_000, b"[{" * 40 + b"}]"]
+)
+def test_what_does_not_end_well_is_too_deep_as_well(text: bytes) -> None:
+    assert is_too_deep(text)
+
+
+@pytest.mark.parametrize(
+    "text", [b"]" * 1_000_000, b"[" * 20 + b"]" * 1000, b'"' + b"[" * 1000, b"[{" * 16 + b" " * 99]
+)
+def test_what_is_not_well_formed_and_not_deep_is_left_to_the_parser(text: bytes) -> None:
+    assert not is_too_deep(text)
 
 
 FILLINGS = {

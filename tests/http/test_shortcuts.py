@@ -14,7 +14,7 @@ from ssepool import Hub, HubConfig
 from ssepool.core.event import memory_of
 from ssepool.core.grant import ANYBODY
 from ssepool.core.topics import Subscription
-from ssepool.http.publish import SLICE_EVENTS
+from ssepool.http.publish import MAX_PLAIN_EVENTS
 from ssepool.http.query import MAX_QUERY_BYTES
 from ssepool.http.subscribe import MAX_DATA_BYTES, MAX_PATTERNS
 from ssepool.runtime.streams.delivery import MAX_BACKLOG_BYTES, Delivery
@@ -37,7 +37,7 @@ PLAIN: dict[str, tuple[Headers, bytes]] = {
     "lines": ([LINES], EVENT + b"\n" + EVENT),
     "with a charset": ([(b"content-type", b"application/json; charset=utf-8")], EVENT),
     "with other headers": ([(b"host", b"x"), (b"user-agent", b"y"), JSON, (b"accept", b"*/*")], EVENT),
-    "as many as a slice": ([LINES], b"\n".join([EVENT] * SLICE_EVENTS)),
+    "as many as a slice": ([LINES], b"\n".join([EVENT] * MAX_PLAIN_EVENTS)),
 }
 
 LEFT: dict[str, tuple[bytes, Headers, bytes]] = {
@@ -56,7 +56,7 @@ LEFT: dict[str, tuple[bytes, Headers, bytes]] = {
     "a bad event among others": (PATH, [JSON], b"[" + EVENT + b',{"data":1}]'),
     "a topic of the hub's own": (PATH, [JSON], b'{"topic":"ssepool/pool","data":"x"}'),
     "an empty batch": (PATH, [JSON], b"[]"),
-    "more than a slice": (PATH, [LINES], b"\n".join([EVENT] * (SLICE_EVENTS + 1))),
+    "more than a slice": (PATH, [LINES], b"\n".join([EVENT] * (MAX_PLAIN_EVENTS + 1))),
     "too long a body": (PATH, [JSON], b'{"topic":"a","data":"' + b"x" * 100_000 + b'"}'),
     "too long an event": (PATH, [JSON], b"[" + EVENT + b',{"topic":"a","data":"' + b"x" * 1000 + b'"}]'),
 }

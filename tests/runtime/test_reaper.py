@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -16,8 +17,8 @@ from ssepool.config import PoolConfig
 from ssepool.core.pool import Pool
 from ssepool.core.slot import Slot
 from ssepool.core.states import Reason, SlotState, WaiterState
-from ssepool.runtime import reaper
 from ssepool.runtime.reaper import Reaper
+from ssepool.runtime.streams import slices
 from virtual import in_virtual_time, now
 
 
@@ -30,10 +31,12 @@ class Watched:
         self.now = now()
         self.evicted: list[tuple[Slot, Reason]] = []
         self.expired: list[float] = []
-        self.reaper = Reaper(self.pool, evict=self.evict, expire=self.expired.append, now=self.now)
+        self.reaper = Reaper(self.pool, evict_all=self.evict_all, expire=self.expired.append, now=self.now)
 
-    def evict(self, slot: Slot, reason: Reason) -> None:
-        self.evicted.append((slot, reason))
+    def evict_all(self, slots: Iterable[tuple[Slot, Reason]]) -> Iterator[int]:
+        for slot, reason in slots:
+            self.evicted.append((slot, reason))
+            yield 0
 
     def open_slot(self) -> Slot:
         slot = self.pool.acquire(self.now(), Applicant())
@@ -47,6 +50,7 @@ class Holder:
     """A link, and what it was told."""
 
     owner = None
+    weight = 0
 
     def __init__(self) -> None:
         self.beats = 0
@@ -177,12 +181,14 @@ async def test_it_says_once_that_no_descriptor_is_left_and_once_that_there_are_a
 
 
 async def test_many_heartbeats_are_sent_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reaper, "SLICE_SECONDS", 0.0)  # one heartbeat a slice
+    monkeypatch.setattr(slices, "SLICE_SECONDS", 0.0)  # one heartbeat a slice
     async with running() as engine:
         held = [await opened(engine) for _ in range(20)]
-        subject = Reaper(engine.pool, evict=engine.connections.evict, expire=lambda now: None, now=time.monotonic)
+        subject = Reaper(
+            engine.pool, evict_all=engine.connections.evict_all, expire=lambda now: None, now=time.monotonic
+        )
         gone, (early, _) = held[-1][0], held[0]
-        subject._beat(iter([slot for _, slot in held]))
+        slices.in_slices(subject._beat([slot for _, slot in held]), time.monotonic)
         assert early.written.endswith(b"\n: heartbeat\n")
         assert sum(link.written.endswith(b": heartbeat\n") for link, _ in held) == 1
         gone.end(Reason.CLIENT_CLOSED)  # before its turn

@@ -8,6 +8,7 @@ other step can come between: a grant is synchronous and total, and there is no r
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from operator import attrgetter
@@ -68,7 +69,10 @@ class Pool:
         """All slots, by index."""
         self._jitter = jitter
         self._target = self.config.size
-        self._free: list[Slot] = []
+        self._free: deque[Slot] = deque()
+        """The slots without a client; the next to be handed out is the last."""
+        self._lowest = 0
+        """No index below this one is missing among the slots."""
         self._generation = 0
         self._count = dict.fromkeys(SlotState, 0)
         self._beat_at: float | None = None
@@ -82,10 +86,16 @@ class Pool:
     def open(self) -> None:
         """Make the slots and take requests from now on."""
         self._become(PoolState.OPEN)
-        self._grow()
+        self._grow(self._target)
 
     def resize(self, size: int, now: float) -> None:
-        """Change the number of slots. New ones go to waiters at once; surplus ones go as their clients leave.
+        """Change the number of slots at once: `aim`, and then `approach` until the pool is there."""
+        self.aim(size)
+        while self.approach(now, size + len(self.slots)):
+            pass
+
+    def aim(self, size: int) -> None:
+        """Say how many slots there are to be; `approach` makes new ones and gives surplus ones up.
 
         Raises `ConfigError` for a size that the settings do not allow and `PoolClosed` if the pool is not open.
         """
@@ -93,13 +103,24 @@ class Pool:
         if self.state is not PoolState.OPEN:
             raise PoolClosed(f"a pool that is {self.state.value} cannot be resized ({self._numbers()})")
         self._target = size
-        self._free.sort(key=_index, reverse=True)  # the highest go, the lowest is handed out first
-        surplus = max(0, min(len(self._free), len(self.slots) - size))
-        for slot in self._free[:surplus]:
-            self._retire(slot)
-        del self._free[:surplus]
-        self._grow()
+        if size < len(self.slots):
+            # The highest go, the lowest is handed out first.
+            self._free = deque(sorted(self._free, key=_index, reverse=True))
+
+    def approach(self, now: float, slots: int) -> bool:
+        """Make or give up at most so many slots, on the way to the size aimed at; False once that is done.
+
+        New ones go to waiters at once. Surplus ones that clients have go as these leave.
+        """
+        if self.state is not PoolState.OPEN:
+            return False
+        surplus = min(slots, len(self._free), len(self.slots) - self._target)
+        for _ in range(surplus):
+            self._retire(self._free.popleft())
+        missing = min(slots, self._target - len(self.slots))
+        self._grow(missing)
         self._grant(now)
+        return surplus > 0 or missing > 0
 
     def drain(self, now: float, seconds: float) -> None:
         """Take no more requests, refuse all waiters, and have the clients leave one by one over `seconds`.
@@ -181,10 +202,10 @@ class Pool:
             self._cancelled += 1
 
     def position(self, waiter: Waiter) -> int:
-        """The waiter's place in the queue, from 1; 0 if it does not wait. Walks the queue."""
-        for place, other in enumerate(self.waiting, 1):
+        """The waiter's place in the queue, from 1; 0 if it does not wait. Walks the queue, from its end."""
+        for behind, other in enumerate(reversed(self.waiting)):
             if other is waiter:
-                return place
+                return len(self.waiting) - behind
         return 0
 
     def start(self, slot: Slot, now: float) -> None:
@@ -233,12 +254,8 @@ class Pool:
     def reap(self, now: float) -> Reaped:
         """Time out waiters and find the slots to be freed. Looks closely only at slots where something is due."""
         timed_out = 0
-        while self.waiting and self.waiting.first().deadline <= now:
-            waiter = self.waiting.first()
-            self._end_waiter(waiter, WaiterState.TIMED_OUT)
-            self._timed_out += 1
+        while self.time_out(now):
             timed_out += 1
-            waiter.applicant.failed(WaiterState.TIMED_OUT)
         evict: list[tuple[Slot, Reason]] = []
         overdue: list[Slot] = []
         for slot in [slot for slot in self.slots if slot.due <= now]:
@@ -249,6 +266,15 @@ class Pool:
             else:
                 self.schedule(slot)
         return Reaped(evict, overdue, timed_out)
+
+    def time_out(self, now: float) -> bool:
+        """Time out the waiter that came first; False if its time is not up, or nobody waits."""
+        if not self.waiting or (waiter := self.waiting.first()).deadline > now:
+            return False
+        self._end_waiter(waiter, WaiterState.TIMED_OUT)
+        self._timed_out += 1
+        waiter.applicant.failed(WaiterState.TIMED_OUT)
+        return True
 
     def schedule(self, slot: Slot) -> None:
         """Set when the reaper has to look at an OPEN slot next. Activity only moves this later, so it may wait."""
@@ -392,23 +418,19 @@ class Pool:
             return Reason.IDLE
         return None
 
-    def _grow(self) -> None:
-        missing = self._target - len(self.slots)
-        if missing <= 0:
-            return
-        taken = {slot.index for slot in self.slots}
-        fresh: list[Slot] = []
-        index = 0
-        while len(fresh) < missing:
-            if index not in taken:
-                fresh.append(Slot(index, self._generation))
-            index += 1
-        self.slots = sorted(self.slots + fresh, key=_index)
-        self._count[SlotState.FREE] += missing
-        self._free = fresh[::-1] + self._free  # the lowest index is handed out first
+    def _grow(self, slots: int) -> None:
+        """Make so many slots, at the lowest places that are missing."""
+        for _ in range(slots):
+            while self.slot(self._lowest) is not None:
+                self._lowest += 1
+            slot = Slot(self._lowest, self._generation)
+            self.slots.insert(bisect_left(self.slots, slot.index, key=_index), slot)
+            self._count[SlotState.FREE] += 1
+            self._free.appendleft(slot)  # the lowest index is handed out first
 
     def _retire(self, slot: Slot) -> None:
         """Take a FREE slot out of the pool."""
+        self._lowest = min(self._lowest, slot.index)
         del self.slots[bisect_left(self.slots, slot.index, key=_index)]
         self._count[SlotState.FREE] -= 1
         # A later slot of the same index must not repeat a generation: connection ids are made of the two.

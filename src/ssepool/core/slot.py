@@ -14,6 +14,9 @@ NEVER = float("inf")
 class Holder(Protocol):
     """What the client that holds a slot is reached by, as the pool's surroundings see it: a link."""
 
+    weight: int
+    """Tasks that wake up when something is written."""
+
     @property
     def owner(self) -> object:
         """The connection that the link belongs to; None once it has ended."""

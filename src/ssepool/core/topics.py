@@ -49,6 +49,8 @@ _DOT_SEGMENT = re.compile(r"(?:^|[/\\])(?:\.|%2e){1,2}(?:[/\\?#]|\Z)", re.IGNORE
 _FULL_URL = re.compile(r"[^/]*://")
 _WILDCARD = re.compile(r"[*:(]")
 _LITERAL = re.compile(r"[A-Za-z0-9_/~-]*")
+_ENDING = re.compile(r"(?:\A|[*?+)}]|:[A-Za-z_][A-Za-z0-9_]*)([A-Za-z0-9_/~-]*)\Z")
+_NOT_COUNTED = re.compile(r"[*?+(){}\\]")
 _NAME = re.compile(r":([A-Za-z_][A-Za-z0-9_]*)")
 _NOT_SIMPLE = re.compile(r"[^ -~]|[\\($]|://")
 _ESCAPED = re.compile(r"\\.")
@@ -115,7 +117,7 @@ def _form(text: str) -> str:
 class _Program:
     """A compiled pattern. It takes 100 KB and 300 us, so all patterns of the same form share one."""
 
-    __slots__ = ("__weakref__", "compiled", "prefix")
+    __slots__ = ("__weakref__", "compiled", "prefix", "slashes", "suffix")
 
     _alive: ClassVar[WeakValueDictionary[str, _Program]] = WeakValueDictionary()
     _kept: ClassVar[dict[str, _Program]] = {}
@@ -126,6 +128,10 @@ class _Program:
         self.compiled = URLPattern(form) if full else URLPattern({"pathname": form})
         # The slash before a group belongs to the group and may be optional with it.
         self.prefix = None if full else _LITERAL.match(form)[0].rstrip("/")  # type: ignore[index]
+        ending = None if full or "\\" in form else _ENDING.search(form)
+        self.suffix = ending[1] if ending else ""
+        # A named group takes no slash.
+        self.slashes = None if full or _NOT_COUNTED.search(form) else form.count("/")
 
     @classmethod
     def of(cls, form: str) -> _Program:
@@ -281,10 +287,12 @@ F = TypeVar("F")
 class _Group(Generic[F]):
     """The feeds of one pattern (the value: may see private events), and the cached topics that it matches."""
 
-    __slots__ = ("feeds", "pattern", "serial", "topics")
+    __slots__ = ("feeds", "pattern", "serial", "slashes", "suffix", "topics")
 
     def __init__(self, pattern: Pattern, serial: int) -> None:
         self.pattern = pattern
+        self.suffix = pattern.compile().suffix
+        self.slashes = pattern.compile().slashes
         self.serial = serial
         self.feeds: dict[F, bool] = {}
         self.topics: set[str] = set()
@@ -369,10 +377,14 @@ class TopicIndex(Generic[F]):
         matches = self._matches.pop(topic, None) or _Matches[F]()
         self._matches[topic] = matches  # at the end, so that the first is the one used longest ago
         if matches.serial != self._serial:
+            # A look at the end costs a twentieth of a run. What URL parsing might rewrite is not looked at.
+            plain, slashes = _LITERAL.fullmatch(topic) is not None, topic.count("/")
             for groups in self._candidates(topic):
                 for group in reversed(groups.values()):
                     if group.serial <= matches.serial:
                         break
+                    if plain and not (topic.endswith(group.suffix) and group.slashes in (None, slashes)):
+                        continue
                     if group.pattern.matches(topic):
                         matches.groups[group] = None
                         group.topics.add(topic)

@@ -74,6 +74,9 @@ class WaitingQueue:
     def __iter__(self) -> Iterator[Waiter]:
         return iter(self._waiters)
 
+    def __reversed__(self) -> Iterator[Waiter]:
+        return reversed(self._waiters)
+
     def __contains__(self, waiter: Waiter) -> bool:
         return waiter in self._waiters
 

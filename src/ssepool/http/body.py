@@ -14,7 +14,7 @@ from starlette.requests import Request
 from ssepool.config import KiB
 from ssepool.core.topics import shown
 from ssepool.http.budget import Budget, Share
-from ssepool.http.depth import TOO_DEEP
+from ssepool.http.depth import TOO_DEEP, TOO_MANY, has_too_many, is_too_deep
 from ssepool.http.errors import APIError
 
 JSON = "application/json"
@@ -106,22 +106,33 @@ def media_type(request: Request, *allowed: str) -> str:
     return name
 
 
-def decode(decoder: msgspec.json.Decoder[T], body: bytes, *, root: str, code: str, fields: tuple[str, ...] = ()) -> T:
+def decode(
+    decoder: msgspec.json.Decoder[T],
+    body: bytes,
+    *,
+    root: str,
+    code: str,
+    fields: tuple[str, ...] = (),
+    spare: int = 0,
+) -> T:
     """The value that `decoder` makes of a JSON body.
 
     `root` is the name of the body in messages; `code` is the error's code for a wrong value; `fields` are the names
-    that an object may have. If the body is an array, its items are called `root` and an "s", with the index.
+    that an object may have. If the body is an array, its items are called `root` and an "s", with the index. The body
+    may be nested `spare` levels deeper than `MAX_DEPTH`.
 
     Raises `APIError` (400); its message names the place in the body.
     """
+    if has_too_many(body):
+        raise APIError(400, "invalid_json", f"{root} {TOO_MANY}")
+    if is_too_deep(body, spare):
+        raise APIError(400, "invalid_json", f"{root} {TOO_DEEP}")
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise _wrong_value(str(error), root, code, fields) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise APIError(400, "invalid_json", f"{root} is not JSON in UTF-8: {error}") from None
-    except RecursionError:
-        raise APIError(400, "invalid_json", f"{root} {TOO_DEEP}") from None
 
 
 def _wrong_value(text: str, root: str, code: str, fields: tuple[str, ...]) -> APIError:

@@ -19,7 +19,6 @@ from ssepool.http.access.door import Door
 from ssepool.http.access.entrance import Entrance, guarded
 from ssepool.http.body import JSON, decode, media_type, read_body
 from ssepool.http.budget import Budget
-from ssepool.http.depth import TOO_DEEP, is_too_deep
 from ssepool.http.errors import APIError
 from ssepool.http.query import number, read_query, seconds
 from ssepool.http.rates import check_rate
@@ -90,8 +89,6 @@ def message_routes(engine: Engine, nodes: Nodes, budget: Budget) -> list[BaseRou
         media_type(request, JSON)
         async with read_body(request, MAX_MESSAGE_BYTES, budget) as body:
             data = decode(JSON_DECODER, body, root="the body", code="invalid_json")
-            if is_too_deep(body):
-                raise APIError(400, "invalid_json", f"the body {TOO_DEEP}")
         _check(id, await nodes.receive(id, token, data))  # the client may have left while the body came
         return JSONReply({"accepted": True}, 202)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import islice
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
@@ -14,7 +16,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from ssepool.core.event import MAX_ID_BYTES, MAX_RETRY_MILLISECONDS, MAX_TYPE_CHARACTERS, Event, memory_of
+from ssepool.config import KiB
+from ssepool.core.event import (
+    MAX_ID_BYTES,
+    MAX_RETRY_MILLISECONDS,
+    MAX_TOPICS,
+    MAX_TYPE_CHARACTERS,
+    Event,
+    memory_of,
+)
 from ssepool.core.grant import Grant
 from ssepool.core.topics import MAX_NAME_CHARACTERS, OWN_TOPICS, shown
 from ssepool.errors import EventTooLarge, InvalidEvent, InvalidTopic, SSEPoolError
@@ -22,7 +32,7 @@ from ssepool.http.access.door import Door
 from ssepool.http.access.entrance import Entrance, grant_of
 from ssepool.http.body import JSON, decode, media_type, no_room, read_share
 from ssepool.http.budget import Budget, Share
-from ssepool.http.depth import TOO_DEEP, is_too_deep
+from ssepool.http.depth import TOO_DEEP, count_items, has_too_many, is_too_deep
 from ssepool.http.errors import APIError, translate
 from ssepool.http.query import read_query
 from ssepool.http.rates import check_rate
@@ -42,10 +52,21 @@ FORM = "application/x-www-form-urlencoded"
 
 MAX_BATCH_EVENTS = 10_000
 """Events of a batch at most. A batch enters the hub in one step, which holds the event loop for as long as it takes."""
-SLICE_EVENTS = 500
-"""Events that are checked in one go. Between two slices the other work of the event loop gets its turn."""
+STEP_EVENTS = 20
+"""Events that are checked between two looks at the clock."""
+MAX_PLAIN_EVENTS = 500
+"""Events that `publish_nowait` takes at most."""
 MAX_FORM_FIELDS = 1000
 """Fields of a form at most."""
+MAX_FORM_BYTES_AT_ONCE = 64 * KiB
+"""Longer forms are read in a thread: 8 MiB of percent-encoded bytes take 3 s."""
+MAX_PLAIN_BYTES = 512 * KiB
+"""Bytes of a body that `publish_nowait` takes at most."""
+LEVELS_AROUND_DATA = 3
+"""Levels by which a body may be nested deeper than the data of its events: the batch, the event, and one more so that
+data that is a little too deep is found with the event's name."""
+
+_LINE = re.compile(rb"\S[^\n]*")
 
 PLAIN_MEDIA_TYPES = {kind.encode() + rest: kind for kind in (JSON, NDJSON) for rest in (b"", b"; charset=utf-8")}
 """The usual ways to write the media type, for `publish_nowait`. The route reads all other ways."""
@@ -105,7 +126,10 @@ def routes(engine: Engine, budget: Budget, door: Door) -> list[BaseRoute]:
         read_query(request)
         kind = media_type(request, JSON, NDJSON, FORM)
         async with read_share(request, engine.config.max_body, budget) as (body, share):
-            batch = _batch(kind, body)
+            if kind == FORM and len(body) > MAX_FORM_BYTES_AT_ONCE:
+                batch = await asyncio.to_thread(_batch, kind, body)
+            else:
+                batch = _batch(kind, body)
             _check_burst(engine, len(batch))
             check_rate(engine, request, "publish", len(batch))
             check = partial(_check_room, request, share)
@@ -133,17 +157,18 @@ async def _publish(
     check_room: Callable[[Sequence[Event]], None],
 ) -> list[str]:
     events: list[Event] = []
-    for start in range(0, len(batch), SLICE_EVENTS):
-        if start:
-            await asyncio.sleep(0)
-        made = _events(batch, start, grant)
+    slice = engine.slice()
+    for start in range(0, len(batch), STEP_EVENTS):
+        if slice.is_over:
+            await slice.pause()
+        made = _events(batch, start, STEP_EVENTS, grant)
         door.check_publishable(made, grant)
         check_room(made)
         events += made
     try:
         return await engine.publish_many(events)
     except EventTooLarge as error:
-        sizes = [len(event.encode()) for event in events]
+        sizes = [len(event.encode()) for event in events] if len(events) > 1 else [0]
         raise APIError(413, "event_too_large", f"events[{sizes.index(max(sizes))}]: {error}") from None
 
 
@@ -181,13 +206,13 @@ def publish_nowait(
             kind = PLAIN_MEDIA_TYPES.get(value, "")
         elif name in NOT_PLAIN_HEADERS:
             return None
-    if not kind or len(body) > engine.config.max_body:
+    if not kind or len(body) > min(engine.config.max_body, MAX_PLAIN_BYTES) or _has_many(body, MAX_PLAIN_EVENTS):
         return None
     try:
         batch = _batch(kind, body)
-        if len(batch) > SLICE_EVENTS or (rated and not rates.allows("publish", ip, engine.now(), len(batch))):
+        if len(batch) > MAX_PLAIN_EVENTS or (rated and not rates.allows("publish", ip, engine.now(), len(batch))):
             return None
-        events = _events(batch, 0, grant)
+        events = _events(batch, 0, MAX_PLAIN_EVENTS, grant)
         door.check_publishable(events, grant)
         ids = engine.try_publish(events)
     except (SSEPoolError, APIError):
@@ -209,18 +234,30 @@ def _batch(kind: str, body: bytes) -> Sequence[Incoming]:
     if not batch:
         raise APIError(400, "invalid_event", "the batch is empty; it takes at least one event")
     if len(batch) > MAX_BATCH_EVENTS:
-        message = f"the batch has {len(batch)} events; it takes {MAX_BATCH_EVENTS} at most"
-        raise APIError(413, "batch_too_large", message)
+        raise _too_many()
     return batch
 
 
-def _events(batch: Sequence[Incoming], start: int, grant: Grant) -> list[Event]:
-    """The slice of a batch that begins at `start`, as events of whoever has this grant. Raises `APIError`, which names
-    the first bad event."""
+def _has_many(body: bytes, events: int) -> bool:
+    """Whether a body may have more events than this. Each has a field `data`, and what it holds may have some too."""
+    return len(body) > events * len(b'{"data":1},') and body.count(b'"data"') > events
+
+
+def _too_many() -> APIError:
+    return APIError(
+        413,
+        "batch_too_large",
+        f"the batch has more than {MAX_BATCH_EVENTS} events; it takes {MAX_BATCH_EVENTS} at most",
+    )
+
+
+def _events(batch: Sequence[Incoming], start: int, count: int, grant: Grant) -> list[Event]:
+    """So many of a batch from `start` on, as events of whoever has this grant. Raises `APIError`, which names the first
+    bad event."""
     events: list[Event] = []
     private = "public" not in grant.publish_parts
     try:
-        for new in batch[start : start + SLICE_EVENTS]:
+        for new in batch[start : start + count]:
             events.append(_make(new, private))
     except (SSEPoolError, APIError):
         # The bad event is made once more, under its name. Good batches, nearly all, do not pay for names.
@@ -256,7 +293,7 @@ def _make(new: Incoming, private: bool) -> Event:
         raise APIError(400, "invalid_event", "topics is there beside topic; it takes one of them")
     elif not topics:
         raise APIError(400, "invalid_event", "topics is empty; it takes at least one topic")
-    for topic in topics:
+    for topic in topics[: MAX_TOPICS + 1]:  # one more is refused below, whatever their names are
         if topic.startswith(OWN_TOPICS):
             message = f"topic {shown(topic)} is the hub's own; it takes topics that do not begin with {OWN_TOPICS!r}"
             raise APIError(403, "forbidden_topic", message)
@@ -278,22 +315,37 @@ def _encode(data: Any) -> str:
 
 
 def _from_json(body: bytes) -> Incoming | list[Incoming]:
-    """One event, or the events of an array. Raises `APIError` (400)."""
-    return decode(BATCH_DECODER, body, root="event", code="invalid_event", fields=EVENT_FIELDS)
+    """One event, or the events of an array. Raises `APIError` (400 or 413)."""
+    if _has_many(body, MAX_BATCH_EVENTS) and count_items(body, MAX_BATCH_EVENTS + 1) > MAX_BATCH_EVENTS:
+        raise _too_many()
+    return decode(
+        BATCH_DECODER, body, root="event", code="invalid_event", fields=EVENT_FIELDS, spare=LEVELS_AROUND_DATA
+    )
 
 
 def _from_lines(body: bytes) -> list[Incoming]:
-    """The events of an NDJSON body. Raises `APIError` (400), which names the first bad event."""
-    try:
-        batch = LINE_DECODER.decode_lines(body)
-        if len(batch) == body.count(b"\n") + (not body.endswith(b"\n")):
-            return batch
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass  # the loop below finds the event and its error
-    # The body has blank lines, several events in a line, an event over several lines, or an error.
-    lines = [line for line in body.split(b"\n") if line and not line.isspace()]
+    """The events of an NDJSON body. Raises `APIError` (400 or 413), which names the first bad event."""
+    ends = body.count(b"\n") + (not body.endswith(b"\n"))
+    if ends <= MAX_BATCH_EVENTS and not has_too_many(body) and not is_too_deep(body, LEVELS_AROUND_DATA):
+        try:
+            batch = LINE_DECODER.decode_lines(body)
+            if len(batch) == ends:
+                return batch
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            pass  # what follows finds the event and its error
+    # The body has blank lines, several events in a line, an event over several lines, too many lines, or an error.
+    lines = [found[0] for found in islice(_LINE.finditer(body), MAX_BATCH_EVENTS + 1)]
+    if len(lines) > MAX_BATCH_EVENTS:
+        raise _too_many()
     return [
-        decode(LINE_DECODER, line, root=f"events[{index}]", code="invalid_event", fields=EVENT_FIELDS)
+        decode(
+            LINE_DECODER,
+            line,
+            root=f"events[{index}]",
+            code="invalid_event",
+            fields=EVENT_FIELDS,
+            spare=LEVELS_AROUND_DATA,
+        )
         for index, line in enumerate(lines)
     ]
 

@@ -142,12 +142,9 @@ def read_data(text: str) -> Any:
     given = text.encode()
     if len(given) > MAX_DATA_BYTES:
         raise APIError(400, "data_too_large", f"data has {len(given)} bytes; it takes JSON of at most {MAX_DATA_BYTES}")
-    try:
-        data = msgspec.json.decode(given)
-    except RecursionError:
-        raise APIError(400, "invalid_json", f"data {TOO_DEEP}") from None
-    except msgspec.DecodeError as error:
-        raise APIError(400, "invalid_json", f"data is not JSON: {error}") from error
     if is_too_deep(given):
         raise APIError(400, "invalid_json", f"data {TOO_DEEP}")
-    return data
+    try:
+        return msgspec.json.decode(given)
+    except msgspec.DecodeError as error:
+        raise APIError(400, "invalid_json", f"data is not JSON: {error}") from error

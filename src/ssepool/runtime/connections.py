@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from ssepool.core.event import Event
@@ -18,6 +18,7 @@ from ssepool.errors import ConnectionReleased
 from ssepool.runtime.hooks import Hooks
 from ssepool.runtime.streams.feeds import Feeds
 from ssepool.runtime.streams.link import Link
+from ssepool.runtime.streams.slices import in_slices
 
 
 class Connection:
@@ -260,6 +261,15 @@ class Connections:
         else:
             link.close(reason)
 
+    def evict_all(self, slots: Iterable[tuple[Slot, Reason]]) -> Iterator[int]:
+        """Send the clients of these slots away, one with each step; a step tells how many tasks that wakes. A client
+        that has taken such a slot meanwhile stays."""
+        for slot, generation, reason in [(slot, slot.generation, reason) for slot, reason in slots]:
+            if slot.generation == generation:
+                weight = 0 if slot.holder is None else slot.holder.weight
+                self.evict(slot, reason)
+                yield weight
+
     def release(self, connection: Connection, slot: Slot, link: Link, visit: Visit, reason: Reason) -> None:
         """A connection's link has ended: free its slot and drop what only it used."""
         was_open = slot.state is not SlotState.RESERVED
@@ -279,7 +289,8 @@ class Connections:
 
     def held(self) -> list[Slot]:
         """The slots that clients have, open or not yet."""
-        return [slot for slot in self._pool.slots if slot.state is not SlotState.FREE]
+        free, slots = SlotState.FREE, self._pool.slots
+        return [slot for slot in slots if slot.state is not free] if self._pool.count(free) < len(slots) else []
 
     async def all_gone(self) -> None:
         """Return when no client holds a slot any more."""
@@ -288,10 +299,20 @@ class Connections:
             await self._emptied.wait()
 
     def abort(self) -> None:
-        """Cut every stream, whatever is still to be written."""
+        """Cut every stream, whatever is still to be written: some now, the others over the next turns of the loop."""
+        in_slices(self._end_all(), self.now)
+
+    async def aborted(self) -> None:
+        """Return when `abort` has cut every stream."""
+        while any(slot.holder is not None for slot in self.held()):
+            await asyncio.sleep(0)
+
+    def _end_all(self) -> Iterator[int]:
         for slot in self.held():
             if slot.holder is not None:
+                weight = slot.holder.weight
                 slot.holder.end(Reason.SHUTDOWN)
+                yield weight
 
     def totals(self) -> Totals:
         """What all clients had, those that have left and those that are here."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import random
 from time import monotonic
 
@@ -29,8 +29,12 @@ from ssepool.runtime.streams.delivery import Delivery
 from ssepool.runtime.streams.feeds import Feeds
 from ssepool.runtime.streams.link import LinkContext
 from ssepool.runtime.streams.log import MAX_BEHIND_SECONDS, EventLog
+from ssepool.runtime.streams.slices import Slice, Wakes, in_slices
 from ssepool.runtime.streams.socket import Streamer
 from ssepool.runtime.tasks import Tasks
+
+STEP_SLOTS = 64
+"""Slots that are made or given up between two looks at the clock: some 0.1 ms."""
 
 GOODBYE_SECONDS = 1.0
 """How long streams have for their last words when the hub closes."""
@@ -46,6 +50,7 @@ class Engine:
     _opened_at: float | None = None
     streamer: Streamer | None = None
     """Watches detached sockets; None where sockets cannot be taken over, or are not to be."""
+    _resizing = False
 
     def __init__(
         self,
@@ -67,6 +72,8 @@ class Engine:
         """Names this process in its connections' ids."""
         self.pool = Pool(config.pool, jitter=chance)
         """The slots and the queue."""
+        self.wakes = Wakes()
+        """Has requests go on that waited for a slot."""
         self.tasks = Tasks()
         """What goes on beside, until the hub closes."""
         self.hooks = Hooks(self.tasks)
@@ -116,8 +123,7 @@ class Engine:
         """Begin to close: refuse waiters, say goodbye on every stream. Returns at once."""
         if self.pool.state is PoolState.CLOSED:
             return
-        for slot in self.pool.close():
-            self.connections.evict(slot, Reason.SHUTDOWN)
+        in_slices(self.connections.evict_all([(slot, Reason.SHUTDOWN) for slot in self.pool.close()]), self.now)
         if self.connections.held():
             # Servers wait for their connections before they end the lifespan: stalled ones must not hold them up.
             asyncio.get_running_loop().call_later(GOODBYE_SECONDS, self.connections.abort)
@@ -128,6 +134,9 @@ class Engine:
             async with asyncio.timeout(GOODBYE_SECONDS):
                 await self.connections.all_gone()
         self.connections.abort()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_SECONDS):
+                await self.connections.aborted()
         if self.streamer is not None:
             self.streamer.close()
             self.streamer = None
@@ -187,6 +196,10 @@ class Engine:
             return None
         return self.publish_nowait(events)
 
+    def slice(self) -> Slice:
+        """A slice for work on behalf of one request, which begins now."""
+        return Slice(self.now)
+
     def _check_publishable(self, events: Sequence[Event]) -> None:
         if self.pool.state is not PoolState.OPEN:
             self.check_open()
@@ -209,9 +222,25 @@ class Engine:
             )
 
     def resize(self, size: int) -> None:
-        """Change the number of slots; see `Pool.resize`. Raises `ConfigError` and `PoolClosed`."""
+        """Change the number of slots; see `Pool.aim`. Many come, or go, over the next turns of the event loop. Raises
+        `ConfigError` and `PoolClosed`."""
         self.check_size(size)
-        self.pool.resize(size, self.now())
+        self.pool.aim(size)
+        if not self._resizing:
+            in_slices(self._resize(), self.now)
+
+    async def resized(self) -> None:
+        """Return when the pool has the size that it was told, but for slots that clients have still."""
+        while self._resizing:
+            await asyncio.sleep(0)
+
+    def _resize(self) -> Iterator[int]:
+        self._resizing = True
+        try:
+            while self.pool.approach(self.now(), STEP_SLOTS):
+                yield 0
+        finally:
+            self._resizing = False
 
     # For all who send clients away, look at the clock or count.
 

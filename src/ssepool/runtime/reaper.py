@@ -6,12 +6,13 @@ import asyncio
 import errno
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ssepool.core.pool import Pool
 from ssepool.core.slot import Slot
-from ssepool.core.states import Reason, SlotState
-from ssepool.runtime.streams.delivery import SLICE_SECONDS
+from ssepool.core.states import Reason, SlotState, WaiterState
+from ssepool.core.waiting import Waiter
+from ssepool.runtime.streams.slices import in_slices
 
 logger = logging.getLogger("ssepool")
 
@@ -29,14 +30,14 @@ class Reaper:
         self,
         pool: Pool,
         *,
-        evict: Callable[[Slot, Reason], None],
+        evict_all: Callable[[Iterable[tuple[Slot, Reason]]], Iterator[int]],
         expire: Callable[[float], None],
         now: Callable[[], float],
     ) -> None:
-        """Starts looking. `evict` sends the client of a slot away, `expire` forgets what is too old at that time, and
-        `now` is the pool's clock, in seconds."""
+        """Starts looking. `evict_all` sends the clients of slots away, one with each step. `expire` forgets what is too
+        old at that time, and `now` is the pool's clock, in seconds."""
         self._pool = pool
-        self._evict = evict
+        self._evict_all = evict_all
         self._expire = expire
         self._now = now
         self._loop = asyncio.get_running_loop()
@@ -46,6 +47,7 @@ class Reaper:
         self._due = now()
         self._handle: asyncio.TimerHandle | None = None
         self._short_of_files = False
+        self._looking = False
         self.runs = 0
         """Looks so far."""
         self.late = 0
@@ -69,39 +71,52 @@ class Reaper:
         if late > LATE_SECONDS:
             self.late += 1
             logger.warning("the reaper ran %.1f s late: something held the event loop up", late)
-        try:
-            self.look()
-        except Exception:  # a defect that one look meets must not keep later ones from freeing slots
-            logger.exception("the reaper failed; it goes on")
+        self.look()
 
     def look(self) -> None:
-        """One look, now."""
-        pool, now = self._pool, self._now()
-        reaped = pool.reap(now)
-        for slot in reaped.overdue:
-            if slot.holder is not None:
-                slot.holder.end(slot.reason or Reason.ERROR)
-        for slot, reason in reaped.evict:
-            self._evict(slot, reason)
-        self._beat(iter(pool.beat(now)))
-        if pool.config.announce_queue:
-            waiting = len(pool.waiting)
-            for position, waiter in enumerate(list(pool.waiting), 1):
-                waiter.applicant.announce(position, waiting, now)
-        self._expire(now)
-        self._probe_files()
+        """One look, now. What it finds to be done is done in slices: of a big pool that is thousands of writes."""
+        if not self._looking:  # else the look before has still to be finished
+            in_slices(self._look(), self._now)
 
-    def _beat(self, slots: Iterator[Slot]) -> None:
-        """Send heartbeats, in slices as delivery does it: a look's share of a big pool is thousands of writes."""
-        deadline = self._now() + SLICE_SECONDS
+    def _look(self) -> Iterator[int]:
+        self._looking = True
+        try:
+            pool, now = self._pool, self._now()
+            while pool.time_out(now):
+                yield 0
+            reaped = pool.reap(now)
+            yield from self._cut(reaped.overdue)
+            yield from self._evict_all(reaped.evict)
+            yield from self._beat(pool.beat(now))
+            if pool.config.announce_queue:
+                yield from self._announce(list(pool.waiting), now)
+            self._expire(now)
+            self._probe_files()
+        except Exception:  # a defect that one look meets must not keep later ones from freeing slots
+            logger.exception("the reaper failed; it goes on")
+        finally:
+            self._looking = False
+
+    # Whatever has to do with a slot or a waiter may have changed hands, or be over, since the slice before.
+
+    def _cut(self, slots: Sequence[Slot]) -> Iterator[int]:
         for slot in slots:
-            if (
-                slot.state is SlotState.OPEN and slot.holder is not None
-            ):  # it may have changed hands since the last slice
+            if slot.state is SlotState.CLOSING and slot.due <= self._now() and slot.holder is not None:
+                weight = slot.holder.weight
+                slot.holder.end(slot.reason or Reason.ERROR)
+                yield weight
+
+    def _beat(self, slots: Sequence[Slot]) -> Iterator[int]:
+        for slot in slots:
+            if slot.state is SlotState.OPEN and slot.holder is not None:
                 slot.holder.beat()
-            if self._now() >= deadline:
-                self._loop.call_soon(self._beat, slots)
-                return
+                yield slot.holder.weight
+
+    def _announce(self, waiters: Sequence[Waiter], now: float) -> Iterator[int]:
+        for position, waiter in enumerate(waiters, 1):
+            if waiter.state is WaiterState.WAITING:
+                waiter.applicant.announce(position, len(waiters), now)
+            yield 0
 
     def _probe_files(self) -> None:
         """Say so when descriptors run out: the listening server drops new connections then, and may not say it."""

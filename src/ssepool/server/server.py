@@ -19,6 +19,7 @@ from ssepool.http.shortcuts import Shortcuts
 from ssepool.hub import Hub
 from ssepool.runtime.admission.admission import admit_nowait
 from ssepool.runtime.handover import AVAILABLE, Handover, Reply
+from ssepool.runtime.streams.slices import Wakes
 from ssepool.runtime.tasks import Tasks
 from ssepool.server.address import check_address, listen, url_of
 from ssepool.server.balance import Balance
@@ -148,6 +149,8 @@ class _Uvicorn(uvicorn.Server):
         self._on_started = started
         self._listeners: list[Listener] = []
         self._tasks = Tasks()
+        self._entries = Wakes()
+        """Has the connections that are handed on begin a few at a time."""
         self._heads: dict[Dialect, bytes] = {}
         """The head of every stream, by dialect."""
         self._heads_of: list[tuple[bytes, bytes]] | None = None
@@ -208,9 +211,15 @@ class _Uvicorn(uvicorn.Server):
             return made
 
         try:
+            await (
+                self._entries.turn()
+            )  # a protocol takes a hundred times as long to be made as a connection to be accepted
             await asyncio.get_running_loop().connect_accepted_socket(make, conn)
         except OSError:
             conn.close()  # the client was faster
+        except asyncio.CancelledError:
+            conn.close()
+            raise
 
     def _head_of(self, dialect: Dialect) -> bytes:
         """The head of a stream, rendered anew when uvicorn changes the date in its default headers."""

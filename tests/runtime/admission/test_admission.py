@@ -51,7 +51,7 @@ class Asking:
         self.task = asyncio.create_task(self._ask())
 
     async def _ask(self) -> None:
-        with SlotRequest(self.engine.pool, news(), self.engine.now) as self.request:
+        with SlotRequest(self.engine.pool, news(), self.engine.now, self.engine.wakes) as self.request:
             await self.request.granted_slot(self.link)
             self.slot = self.request.take()
 
@@ -71,7 +71,7 @@ class Asking:
 @in_virtual_time
 async def test_a_free_slot_is_granted_at_once() -> None:
     async with pool_of() as engine:
-        request = SlotRequest(engine.pool, news(), engine.now)
+        request = SlotRequest(engine.pool, news(), engine.now, engine.wakes)
         assert not request.waits
         began = now()()
         await request.granted_slot(Paper(engine.links))
@@ -147,9 +147,9 @@ async def test_who_waits_is_refused_when_the_pool_closes(end: Callable[[Any], An
 @in_virtual_time
 async def test_who_may_not_wait_is_told_at_once(settings: dict[str, Any], message: str) -> None:
     async with pool_of(**settings) as engine:
-        with SlotRequest(engine.pool, visitor(), engine.now):
+        with SlotRequest(engine.pool, visitor(), engine.now, engine.wakes):
             with pytest.raises(PoolFull, match=message):
-                SlotRequest(engine.pool, visitor(), engine.now)
+                SlotRequest(engine.pool, visitor(), engine.now, engine.wakes)
             assert len(engine.pool.waiting) == 0
 
 
@@ -157,7 +157,7 @@ async def test_who_may_not_wait_is_told_at_once(settings: dict[str, Any], messag
 async def test_nothing_is_applied_for_in_a_pool_that_is_not_open() -> None:
     engine = Engine(HubConfig(), now=now())
     with pytest.raises(PoolClosed, match="the pool is new"):
-        SlotRequest(engine.pool, news(), engine.now)
+        SlotRequest(engine.pool, news(), engine.now, engine.wakes)
 
 
 @in_virtual_time
@@ -225,17 +225,17 @@ async def test_a_request_that_is_cancelled_gives_back_its_place_or_its_slot(gran
 @in_virtual_time
 async def test_a_request_gives_back_what_it_owns_and_nothing_that_was_taken() -> None:
     async with pool_of() as engine:
-        with SlotRequest(engine.pool, news(), engine.now):
+        with SlotRequest(engine.pool, news(), engine.now, engine.wakes):
             assert engine.pool.count(SlotState.FREE) == 0
-            with SlotRequest(engine.pool, news(), engine.now):
+            with SlotRequest(engine.pool, news(), engine.now, engine.wakes):
                 assert len(engine.pool.waiting) == 1
             assert len(engine.pool.waiting) == 0
         assert engine.pool.count(SlotState.FREE) == 1
-        with SlotRequest(engine.pool, news(), engine.now) as request:
+        with SlotRequest(engine.pool, news(), engine.now, engine.wakes) as request:
             slot = request.take()
         assert slot.state is SlotState.RESERVED
         engine.pool.release(slot, engine.now())
-        with contextlib.suppress(RuntimeError), SlotRequest(engine.pool, news(), engine.now):
+        with contextlib.suppress(RuntimeError), SlotRequest(engine.pool, news(), engine.now, engine.wakes):
             raise RuntimeError
         assert engine.pool.count(SlotState.FREE) == 1
 
@@ -317,7 +317,7 @@ async def test_a_client_that_cannot_be_told_now_is_told_nothing(state: Callable[
     async with pool_of() as engine:
         slot = take_slot(engine)
         link = Paper(engine.links)
-        with SlotRequest(engine.pool, news(), engine.now) as request:
+        with SlotRequest(engine.pool, news(), engine.now, engine.wakes) as request:
             request._link = link
             state(request, link)
             request.announce(1, 1, engine.now())

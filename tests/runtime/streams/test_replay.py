@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -292,6 +293,7 @@ class Client:
         )
 
     tasks = Tasks()
+    context = SimpleNamespace(now=lambda: 0.0)
     dialect = DIALECT
 
     def push(self, frame: bytes) -> None:

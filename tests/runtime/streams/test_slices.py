@@ -9,24 +9,27 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
-from parts import bound, connection_of, running
+from parts import Paper, bound, connection_of, running
 from ssepool.brokers.memory import MemoryBroker
 from ssepool.config import HubConfig, PoolConfig
 from ssepool.core.event import Event
 from ssepool.core.grant import STRANGER
+from ssepool.core.pool import Pool
 from ssepool.core.states import LinkState, Reason
-from ssepool.core.topics import Subscription
+from ssepool.core.topics import Pattern, Subscription
 from ssepool.core.visit import Visit
 from ssepool.runtime.admission.admission import welcome
 from ssepool.runtime.admission.response import EventStream
 from ssepool.runtime.engine import Engine
 from ssepool.runtime.handover import AVAILABLE
+from ssepool.runtime.streams.delivery import MAX_WAKES, SLICE_SECONDS
 from ssepool.runtime.streams.link import Link
+from ssepool.runtime.streams.slices import WAKES_A_TURN, Slice, Wakes, in_slices
 
 MANY = 10_000
 MOST = 0.005
@@ -264,3 +267,149 @@ async def test_sockets_that_have_room_again_all_at_once_are_served_in_slices(eng
     for near, far in pairs:
         near.close()
         far.close()
+
+
+async def test_work_goes_on_in_the_next_turns_once_its_slice_is_over(clock: Clock) -> None:
+    done: list[int] = []
+
+    def work() -> Iterator[int]:
+        for number in range(100):
+            done.append(number)
+            clock.now += 0.0005
+            yield 0
+
+    in_slices(work(), clock)
+    assert len(done) == 4
+    while len(done) < 100:
+        await asyncio.sleep(0)
+    assert done == list(range(100))
+    assert max(clock.held) <= MOST
+
+
+async def test_tasks_that_work_wakes_count(clock: Clock) -> None:
+    steps = iter([MAX_WAKES // 2] * 10)
+    in_slices(steps, clock)
+    assert len(list(steps)) == 8
+
+
+async def test_a_coroutine_pauses_behind_its_slice(clock: Clock) -> None:
+    subject = Slice(clock)
+    assert not subject.is_over
+    clock.now += SLICE_SECONDS
+    assert subject.is_over
+    await subject.pause()
+    assert not subject.is_over
+
+
+async def test_requests_that_waited_go_on_a_few_in_a_turn() -> None:
+    subject, woken, others = Wakes(), [0], []
+
+    async def request() -> None:
+        await subject.turn()
+        woken[0] += 1
+
+    tasks = [asyncio.ensure_future(request()) for _ in range(100)]
+    tasks[50].cancel()
+    before = 0
+    while not all(task.done() for task in tasks):
+        await asyncio.sleep(0)
+        assert woken[0] - before <= WAKES_A_TURN
+        before = woken[0]
+        others.append(before)
+    assert woken == [99]
+    assert len(others) >= 99 / WAKES_A_TURN
+    future = asyncio.get_running_loop().create_future()
+    await asyncio.sleep(0)
+    subject.wake(future)
+    assert future.done()  # at once, where there is no crowd
+
+
+async def test_shutdown_says_goodbye_in_slices(engine: Engine, clock: Clock) -> None:
+    links = [await opened(engine, clock, "news", cost=1e-4) for _ in range(500)]
+    await asyncio.sleep(0)
+    clock.held.clear()
+    engine.shutdown()
+    assert 0 < sum(b"ssepool.close" in link.written[-1] for link in links) < 100
+    while not all(link.written and b"ssepool.close" in link.written[-1] for link in links):
+        await asyncio.sleep(0)
+    assert max(clock.held) <= MOST
+
+
+async def test_streams_are_cut_in_slices(engine: Engine, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(500):
+        await opened(engine, clock, "news", cost=1e-4)
+    monkeypatch.setattr(Costly, "hang_up", lambda self, before: setattr(clock, "now", clock.now + 1e-4))
+    await asyncio.sleep(0)
+    clock.held.clear()
+    engine.connections.abort()
+    assert 400 < len(engine.connections.held()) < 500
+    await engine.connections.aborted()
+    assert not engine.connections.held()
+    assert max(clock.held) <= MOST
+
+
+async def test_many_slots_are_made_in_slices(engine: Engine, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    approach = engine.pool.approach
+
+    def slowly(now: float, slots: int) -> bool:
+        clock.now += 1e-4
+        return approach(now, slots)
+
+    monkeypatch.setattr(Pool, "approach", lambda self, now, slots: slowly(now, slots))
+    monkeypatch.setattr(engine, "check_size", lambda size: None)
+    clock.held.clear()
+    for size in (MANY + 5000, MANY):
+        engine.resize(size)
+        stats = engine.stats().pool
+        assert stats.size != size
+        assert stats.free == stats.size
+        await engine.resized()
+        assert engine.stats().pool.size == size
+    assert max(clock.held) <= MOST
+
+
+async def test_a_second_resize_goes_on_from_where_the_first_one_is(engine: Engine) -> None:
+    engine.check_size = lambda size: None  # type: ignore[method-assign]
+    engine.resize(MANY + 50_000)
+    engine.resize(MANY - 1)
+    await engine.resized()
+    assert engine.stats().pool.size == MANY - 1
+
+
+async def test_those_that_lag_too_far_are_sent_away_in_slices(clock: Clock) -> None:
+    quiet = PoolConfig(size=MANY, heartbeat_interval=1e6, reap_interval=1e6)
+    config = HubConfig(pool=quiet, lag_policy="disconnect", lag_events=1)
+    async with running(config, now=clock) as engine:
+        links = [await opened(engine, clock, "news", cost=1e-4) for _ in range(500)]
+        for link in links:
+            link.stall()
+        await asyncio.sleep(0)
+        clock.held.clear()
+        for number in range(3):
+            await publish(engine, "news", str(number))
+        while not all(link.is_leaving for link in links):
+            await asyncio.sleep(0)
+        assert max(clock.held) <= MOST
+
+
+async def test_a_replay_ends_a_step_when_its_time_is_over(
+    engine: Engine, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(500):
+        await publish(engine, f"a/{number}", "missed")
+    matches = Pattern.matches
+
+    def dear(self: Pattern, topic: str) -> bool:
+        clock.now += 1e-4
+        return matches(self, topic)
+
+    monkeypatch.setattr(Pattern, "matches", dear)
+    wanted = Subscription.of(patterns=["*/none"])
+    link = Paper(engine.links)
+    slot = bound(engine, link, Visit(grant=STRANGER, subscription=wanted, last_event_id="earliest"))
+    clock.held.clear()
+    await welcome(engine, connection_of(link), link, slot.holder.owner.visit)
+    while link.replay is not None:
+        await asyncio.sleep(0)
+    assert max(clock.held) <= MOST
+    assert sum(held > 0.001 for held in clock.held) >= 500 * 1e-4 / MOST

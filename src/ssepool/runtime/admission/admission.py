@@ -24,6 +24,7 @@ from ssepool.runtime.engine import Engine
 from ssepool.runtime.handover import Handover, Reply
 from ssepool.runtime.streams.link import Link
 from ssepool.runtime.streams.replay import Replay
+from ssepool.runtime.streams.slices import Wakes
 from ssepool.runtime.streams.socket import SocketLink
 
 
@@ -38,14 +39,17 @@ class SlotRequest:
     the end goes back to the pool.
     """
 
-    def __init__(self, pool: Pool, visit: Visit, now: Callable[[], float]) -> None:
-        """Apply. `now` is the pool's clock, in seconds. Raises `PoolFull` or `PoolClosed`."""
+    def __init__(self, pool: Pool, visit: Visit, now: Callable[[], float], wakes: Wakes) -> None:
+        """Apply. `now` is the pool's clock, in seconds; `wakes` has the request go on when it is decided. Raises
+        `PoolFull` or `PoolClosed`."""
         self._pool = pool
         self._now = now
         self._link: Link | None = None
         self._outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._slot: Slot | None = None
-        self._error: Exception | None = None
+        self._wakes = wakes
+        self._decided = False
+        self._failure: WaiterState | None = None
         self._waiter: Waiter | None = None
         self._announced = 0
         """The place in the queue that the client was told last."""
@@ -69,8 +73,8 @@ class SlotRequest:
             self._announce_nowait(self._waiter)
         if self._slot is None and not link.ended:
             await self._outcome
-        if self._error is not None:
-            raise self._error
+        if self._failure is not None:
+            raise self._error(self._failure)
         if link.ended:
             raise ClientGone
 
@@ -113,32 +117,36 @@ class SlotRequest:
 
     def granted(self, slot: Slot) -> bool:
         """Take a slot, unless the client has left meanwhile."""
-        if self._outcome.done():
+        if self._decided or self._outcome.done():
             return False
         self._slot = slot
-        self._outcome.set_result(None)
+        self._decide()
         return True
 
     def failed(self, outcome: WaiterState) -> None:
         """There will be no slot."""
-        if outcome is WaiterState.TIMED_OUT:
-            waited = self._pool.config.acquire_timeout
-            self._fail(PoolTimeout(f"no slot came free ({self._pool!r}, waited {waited:.1f} s)"))
-        else:
-            self._fail(PoolClosed(f"the pool takes no more requests ({self._pool!r})"))
+        if not self._decided:
+            self._failure = outcome
+            self._decide()
 
     # What the link calls.
 
     def link_ended(self, reason: Reason) -> None:
         """The client has left."""
-        self._fail(ClientGone())
+        if not self._decided:
+            self._decide()
         if self._waiter is not None:
             self._pool.leave(self._waiter)
 
-    def _fail(self, error: Exception) -> None:
-        if not self._outcome.done():
-            self._error = error
-            self._outcome.set_result(None)
+    def _decide(self) -> None:
+        self._decided = True
+        self._wakes.wake(self._outcome)
+
+    def _error(self, outcome: WaiterState) -> SSEPoolError:
+        if outcome is WaiterState.TIMED_OUT:
+            waited = self._pool.config.acquire_timeout
+            return PoolTimeout(f"no slot came free ({self._pool!r}, waited {waited:.1f} s)")
+        return PoolClosed(f"the pool takes no more requests ({self._pool!r})")
 
 
 class Nobody:

@@ -64,7 +64,7 @@ class EventStream(Response):
             if (refusal := self.visit.refusal or rate_refusal(self._engine, self.visit)) is not None:
                 raise refusal
             compile_late(self._engine, self.visit)
-            request = SlotRequest(self._engine.pool, self.visit, self._engine.now)
+            request = SlotRequest(self._engine.pool, self.visit, self._engine.now, self._engine.wakes)
         except SSEPoolError as error:
             await self._turn_away(scope, send, no_slot_reply(self._engine, error, self.visit.dialect))
             return

@@ -245,6 +245,7 @@ class Nodes:
 
     async def _resize_here(self, order: Resize) -> bool:
         self._engine.resize(order.size)
+        await self._engine.resized()
         return True
 
     async def _drain_here(self, order: Drain) -> bool:

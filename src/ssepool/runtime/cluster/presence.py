@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import msgspec
@@ -10,9 +9,7 @@ import msgspec
 from ssepool.config import KiB
 from ssepool.runtime.cluster.messages import ConnectionInfo, FindConnections, Page
 from ssepool.runtime.connections import Connection, Connections
-
-SLICE_CONNECTIONS = 250
-"""Connections that are looked at in one go; other work of the event loop gets its turn in between."""
+from ssepool.runtime.streams.slices import Slice
 
 MAX_PAGE_BYTES = 256 * KiB
 """Bytes of a page, as JSON: it has to fit into a message to another node."""
@@ -26,9 +23,10 @@ async def page_of(connections: Connections, wanted: FindConnections) -> Page:
     first = slot if node == connections.node else -1
     found: list[ConnectionInfo] = []
     size = 0
-    for place, connection in enumerate(connections):
-        if place % SLICE_CONNECTIONS == SLICE_CONNECTIONS - 1:
-            await asyncio.sleep(0)
+    slice = Slice(connections.now)
+    for connection in connections:
+        if slice.is_over:
+            await slice.pause()
         if not connection.is_open or slot_of(connection.id) <= first or not is_wanted(connection, wanted):
             continue
         described = describe(connection)

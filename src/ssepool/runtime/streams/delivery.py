@@ -89,6 +89,9 @@ class Delivery:
         if sum([feed.size for feed in alone]) > bound:
             for feed in alone:
                 self._settle(feed, feed.head, bound // len(alone))
+                if self.config.lag_policy == "disconnect":  # whom that leaves without what it needs
+                    self._rounds[feed] = self._round(feed)
+                    self._schedule()
 
     @property
     def has_room(self) -> bool:
@@ -144,6 +147,8 @@ class Delivery:
                     weight += link.weight
                 yield weight
             self._settle(feed, reached, self.config.lag_bytes)
+            if self.config.lag_policy == "disconnect":
+                yield from self._part_with_lagging(feed)
             if feed.head == reached:
                 return
 
@@ -179,10 +184,12 @@ class Delivery:
             max_bytes=max_bytes,
             keep_latest=config.lag_policy == "latest",
         )
-        if config.lag_policy == "disconnect":
-            for link in tuple(feed.behind):
-                if link.cursor < feed.first:
-                    try:
-                        link.close(Reason.LAGGED)
-                    except Exception:  # as in a round
-                        self._fail(link)
+
+    def _part_with_lagging(self, feed: Feed) -> Iterator[int]:
+        for link in tuple(feed.behind):
+            if link in feed.behind and link.cursor < feed.first:  # it may have gone since the slice before
+                try:
+                    link.close(Reason.LAGGED)
+                except Exception:  # as in a round
+                    self._fail(link)
+                yield link.weight

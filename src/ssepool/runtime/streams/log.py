@@ -39,7 +39,10 @@ MAX_FETCHES = 16
 """Pages of the history that are fetched from the broker at a time."""
 
 STEP_ENTRIES = 16
-"""Entries that are delivered between two looks at the clock: to 1,000 feeds that takes 4 ms."""
+"""Entries that are delivered between two looks at the clock at most."""
+
+STEP_SECONDS = 0.0005
+"""After a step that has taken longer, the next one is of a single entry: topics are new, or many feeds want them."""
 
 
 class Found(NamedTuple):
@@ -270,7 +273,7 @@ class EventLog:
 
     def _take(self, entries: Sequence[Entry]) -> None:
         """The memory broker has new entries, in its window already."""
-        if self._pending or len(entries) > STEP_ENTRIES:
+        if self._pending or len(entries) > 1:
             scheduled = bool(self._pending)
             self._pending.extend(entries)
             if not scheduled:
@@ -281,14 +284,17 @@ class EventLog:
 
     def _give(self) -> None:
         """Deliver what is pending, and go on in the loop's next turn if it is too much for one."""
-        pending, deadline = self._pending, self._now() + SLICE_SECONDS
+        pending, began, step = self._pending, self._now(), 1
+        deadline = began + SLICE_SECONDS
         try:
             while pending:
-                entries = [pending.popleft() for _ in range(min(STEP_ENTRIES, len(pending)))]
+                entries = [pending.popleft() for _ in range(min(step, len(pending)))]
                 self._deliver(entries)
                 self.position = entries[-1].position
-                if self._now() >= deadline:
+                now = self._now()
+                if now >= deadline:
                     break
+                step, began = _next_step(step, now - began), now
         finally:
             if pending:
                 asyncio.get_running_loop().call_soon(self._give)
@@ -324,12 +330,20 @@ class EventLog:
 
     async def _accept_all(self, page: Sequence[Entry]) -> None:
         """Take a page in, in slices. Whoever restarts the tail between two of them finds the log in order."""
-        deadline = self._now() + SLICE_SECONDS
-        for start in range(0, len(page), STEP_ENTRIES):
-            self._accept(page[start : start + STEP_ENTRIES])
-            if self._now() >= deadline:
+        start, step, began = 0, 1, self._now()
+        deadline = began + SLICE_SECONDS
+        while start < len(page):
+            end = start + step
+            while end < len(page) and not (_is_readable(page[end - 1]) or _is_readable(page[end])):
+                end += 1  # what cannot be read is told of together
+            self._accept(page[start:end])
+            start = end
+            now = self._now()
+            step, began = _next_step(step, now - began), now
+            if now >= deadline:
                 await asyncio.sleep(0)
-                deadline = self._now() + SLICE_SECONDS
+                began = self._now()
+                deadline = began + SLICE_SECONDS
 
     def _accept(self, entries: Sequence[Entry]) -> None:
         """Entries of the tail: what is there already is left out, what is missing or unreadable is said."""
@@ -423,6 +437,11 @@ class EventLog:
                 yield
         except TimeoutError:
             raise BrokerError(f"{self.broker.url} did not answer in {self.config.broker_timeout:g} s") from None
+
+
+def _next_step(step: int, seconds: float) -> int:
+    """The number of entries to deliver before the next look at the clock, after `step` took so long."""
+    return min(2 * step, STEP_ENTRIES) if seconds < STEP_SECONDS else 1
 
 
 def _is_readable(entry: Entry) -> bool:

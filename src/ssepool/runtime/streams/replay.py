@@ -7,15 +7,20 @@ from collections.abc import Awaitable, Sequence
 
 from ssepool.config import KiB
 from ssepool.core.event import EARLIEST, Entry
+from ssepool.core.matcher import Matcher
 from ssepool.core.topics import Subscription
 from ssepool.errors import BrokerError
 from ssepool.runtime.streams.feeds import Feeds
 from ssepool.runtime.streams.link import Link
 from ssepool.runtime.streams.log import EventLog, Found
+from ssepool.runtime.streams.slices import Slice
 from ssepool.runtime.tasks import Tasks
 
 SCAN_ENTRIES = 1000
-"""Entries looked through in one step: about a millisecond."""
+"""Entries taken from the window or the broker in one step; how many are looked through, the clock decides."""
+
+STEP_ENTRIES = 16
+"""Entries between two looks at the clock. To ask ten patterns about a topic takes some 100 us."""
 
 NEAR_ENTRIES = 100
 """Entries that are looked through for the id at which delivery goes on behind a gap."""
@@ -40,6 +45,7 @@ class Replay:
         "_epoch",
         "_feeds",
         "_log",
+        "_matches",
         "_page",
         "_tasks",
         "position",
@@ -66,6 +72,7 @@ class Replay:
         self._page: Sequence[Entry] | None = None
         """What has been fetched and not been looked through."""
         self._asking = False
+        self._matches = Matcher.of(subscription).matches if subscription.patterns else subscription.matches
         self.subscription = subscription
         """What the client wants."""
         self.wanted = wanted
@@ -97,14 +104,14 @@ class Replay:
         if self._joined(link):
             return b""
         subscription = self.subscription
+        step = Slice(link.context.now)
         if not self._page and not subscription.patterns and self.position >= log.window.oldest:
             self.wanted = None
-            found = log.window.select(
-                subscription.topics, after=self.position, until=log.position, max_entries=SCAN_ENTRIES
-            )
-            return self._matching(*found)
+            most = max(STEP_ENTRIES, SCAN_ENTRIES // len(subscription.topics))  # as many are looked up for each topic
+            found = log.window.select(subscription.topics, after=self.position, until=log.position, max_entries=most)
+            return self._matching(step, *found)
         entries = self._entries(link, min(SCAN_ENTRIES, log.position - self.position))
-        return b"" if entries is None else self._matching(entries)
+        return b"" if entries is None else self._matching(step, entries)
 
     def begin(self, link: Link) -> None:
         """Find the place where the client was. Where nothing has come since, the link is joined to its feed at once."""
@@ -153,9 +160,10 @@ class Replay:
         self.wanted = None
         return entries
 
-    def _matching(self, entries: Sequence[Entry], reached: int | None = None) -> bytes:
-        """The frames of those that the client wants, until a page is full; else all up to `reached` has been seen."""
-        matches = self.subscription.matches
+    def _matching(self, step: Slice, entries: Sequence[Entry], reached: int | None = None) -> bytes:
+        """The frames of those that the client wants, until a page is full or the time of this step is over; else all
+        up to `reached` has been seen."""
+        matches = self._matches
         page: list[bytes] = []
         size = 0
         for place, entry in enumerate(entries, 1):
@@ -163,9 +171,9 @@ class Replay:
             if matches(entry.topics, entry.private):
                 page.append(entry.frame)
                 size += len(entry.frame)
-                if size >= PAGE_BYTES:
-                    self._page = entries[place:] if entry.position < self._log.window.oldest else None
-                    break
+            if size >= PAGE_BYTES or (place % STEP_ENTRIES == 0 and step.is_over):
+                self._page = entries[place:] if entry.position < self._log.window.oldest else None
+                break
         else:
             self.position = reached if reached is not None else self.position
         self.taken = len(page)
@@ -182,7 +190,7 @@ class Replay:
         following = self._page or ()
         if not following and (self._log.complete or position >= window.oldest):
             following = window.read(position, max_entries=NEAR_ENTRIES)
-        matches = self.subscription.matches
+        matches = self._matches
         return next((entry.id for entry in following[:NEAR_ENTRIES] if matches(entry.topics, entry.private)), None)
 
     # What the broker is asked.
