@@ -182,7 +182,7 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        if not all(proxy == "*" or _is_network(proxy) for proxy in self.trusted_proxies):
+        if not all(proxy == "*" or is_network(proxy) for proxy in self.trusted_proxies):
             allowed = "it takes addresses, networks such as 10.0.0.0/8, or *"
             raise ConfigError(f"ServerConfig.trusted_proxies = {self.trusted_proxies!r} is not allowed; {allowed}")
 
@@ -348,7 +348,8 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, hint) and not (isinstance(value, float) and math.isnan(value))
 
 
-def _is_network(text: str) -> bool:
+def is_network(text: str) -> bool:
+    """Whether a text is an address or a network, such as 10.0.0.0/8."""
     try:
         ipaddress.ip_network(text)
     except ValueError:

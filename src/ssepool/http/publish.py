@@ -44,7 +44,7 @@ MAX_FORM_FIELDS = 1000
 
 PLAIN_MEDIA_TYPES = {kind.encode() + rest: kind for kind in (JSON, NDJSON) for rest in (b"", b"; charset=utf-8")}
 """The usual ways to write the media type, for `publish_nowait`. The route reads all other ways."""
-NOT_PLAIN_HEADERS = frozenset({b"origin", b"content-type", b"content-encoding"})
+NOT_PLAIN_HEADERS = frozenset({b"origin", b"sec-fetch-site", b"x-forwarded-host", b"content-type", b"content-encoding"})
 """Names of header fields that only the route and its middleware can judge; `Content-Type` only if it comes twice."""
 
 TRUE_WORDS = frozenset({"1", "true", "yes", "on"})

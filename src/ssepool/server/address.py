@@ -7,7 +7,7 @@ import socket
 
 from ssepool.config import ServerConfig
 from ssepool.errors import ConfigError
-from ssepool.runtime.handover import set_ack_timeout, set_max_unsent
+from ssepool.runtime.handover import set_bounds
 
 
 def listen(config: ServerConfig, ack_timeout: float) -> socket.socket:
@@ -21,8 +21,7 @@ def listen(config: ServerConfig, ack_timeout: float) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # Accepted sockets inherit it, so a peer that is gone without a FIN is found on every path.
-        set_ack_timeout(listener.fileno(), ack_timeout)
-        set_max_unsent(listener.fileno())
+        set_bounds(listener.fileno(), ack_timeout)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.bind(address)
         listener.listen(config.backlog)
