@@ -338,6 +338,8 @@ async def test_the_next_request_of_a_connection_counts_anew(side: Side, address:
     side.most = 2
     first, writer = await staying(side, address, Stage.IDLE)
     second, other = await staying(side, address, Stage.IDLE)
+    for one in side.protocols:
+        one.place.is_fresh = False  # type: ignore[union-attr]
     writer.write(post(b"2"))
     assert await read_answer(first) == b"at once: 2"
     _, third = await asyncio.open_connection(*address)

@@ -37,7 +37,6 @@ MAX_AROUND_BODY_BYTES = 8 * KiB
 MAX_PIPELINED_REQUESTS = 100
 """Requests of a connection that wait for the answers to those before them."""
 
-
 Answer = Callable[[bytes, list[tuple[bytes, bytes]], bytes], Reply | None]
 """Gives the answer to a request, from its target, headers and body; or None, and then has done nothing."""
 
@@ -91,12 +90,10 @@ class Protocol(HttpToolsProtocol):
         if self.place is None:
             self.place = self._entrance.callers.enter(self._entrance.proxies.source(self.client), self._give_way)
         elif not self.place.is_taken:
-            transport.abort()
-            return
+            return transport.abort()
         self.place.give_way = self._give_way
         if self.client is None and not is_unix(transport.get_extra_info("socket")):
-            transport.abort()  # the peer is gone, and must not be taken for a proxy, who has no address either
-            return
+            return transport.abort()  # the peer is gone, and must not be taken for a proxy without an address
         self._await_head()
         if self.early:
             self.data_received(self.early)
@@ -144,6 +141,7 @@ class Protocol(HttpToolsProtocol):
         """See uvicorn: an answer has been given."""
         super().on_response_complete()
         if self.place is not None:
+            self.place.is_fresh = True
             self.place.move(self._stage)
 
     # What the parser calls.
@@ -232,7 +230,9 @@ class Protocol(HttpToolsProtocol):
         length = (b"content-length", b"%d" % len(content))
         head = render_head(status, [*self.server_state.default_headers, length, *headers], keep_alive=True)
         self.transport.write(head + content)
-        self.on_response_complete()
+        super().on_response_complete()
+        if self.place is not None:
+            self.place.is_fresh = True
         return True
 
     def _go_on(self) -> None:
@@ -249,7 +249,7 @@ class Protocol(HttpToolsProtocol):
     def _stage(self) -> Stage:
         if self._in_body:
             return Stage.BODY
-        if not self._is_idle:
+        if self.cycle is not None and not self.cycle.response_complete:
             return Stage.ANSWER
         return Stage.HEAD if self._in_head or self._head_timer is not None else Stage.IDLE
 

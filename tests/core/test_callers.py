@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from ssepool.core.callers import MAX_CALLERS, MIN_CALLERS, MIN_SHARE, Callers, Place, Stage, most_callers
+from ssepool.core.callers import MAX_CALLERS, MAX_LOOKS, MIN_CALLERS, MIN_SHARE, Callers, Place, Stage, most_callers
 
 
 class Room:
@@ -50,9 +50,20 @@ def test_what_is_lost_least_goes_first() -> None:
 def test_who_has_just_had_an_answer_is_the_youngest_that_is_idle() -> None:
     room = Room(3)
     room.enter(*"abc", stage=Stage.IDLE)
-    room.places["a"].move(Stage.IDLE)
-    room.enter("d")
+    room.places["a"].is_fresh = True
+    room.enter("d", stage=Stage.IDLE)
     assert room.closed == ["b"]
+    room.enter("e", "f", stage=Stage.IDLE)
+    assert room.closed == ["b", "c", "a"]
+
+
+def test_where_all_have_just_had_an_answer_somebody_goes_all_the_same() -> None:
+    room = Room(3 * MAX_LOOKS)
+    for number in range(3 * MAX_LOOKS):
+        room.enter(str(number), stage=Stage.IDLE)
+        room.places[str(number)].is_fresh = True
+    room.enter("new")
+    assert room.closed == [str(MAX_LOOKS)]
 
 
 def test_a_byte_more_of_the_same_head_makes_nobody_younger() -> None:

@@ -18,6 +18,9 @@ SHARES = 10
 MIN_SHARE = 20
 """Callers that one address may have at least."""
 
+MAX_LOOKS = 100
+"""Callers that are passed over at most because they have just had an answer."""
+
 GiveWay = Callable[[], None]
 """Closes a connection for which there is no room."""
 
@@ -45,14 +48,24 @@ class _Room:
         self.taken = 0
 
     def least_missed(self, last: Stage) -> Place | None:
-        """Who has been longest in the earliest stage; None if all are beyond `last`."""
-        return next((next(iter(line)) for line in self.lines[: last + 1] if line), None)
+        """Who has been longest in the earliest stage, but for those of whom there was something new; None if all are
+        beyond `last`."""
+        for line in self.lines[: last + 1]:
+            for _ in range(min(len(line), MAX_LOOKS)):
+                place = next(iter(line))
+                if not place.is_fresh:
+                    return place
+                place.is_fresh = False
+                line.move_to_end(place)
+            if line:
+                return next(iter(line))
+        return None
 
 
 class Place:
     """What one connection has among the callers until it leaves them: it becomes a stream, or it ends."""
 
-    __slots__ = ("_callers", "_rooms", "give_way", "is_taken", "source", "stage")
+    __slots__ = ("_callers", "_rooms", "give_way", "is_fresh", "is_taken", "source", "stage")
 
     def __init__(self, callers: Callers, rooms: tuple[_Room, ...], source: str | None, give_way: GiveWay) -> None:
         self._callers = callers
@@ -65,13 +78,15 @@ class Place:
         """Closes the connection."""
         self.is_taken = True
         """Whether it counts."""
+        self.is_fresh = False
+        """Whether it has had an answer since it was last passed over. Cheaper than to keep all of them in order."""
         for room in rooms:
             room.lines[Stage.HEAD][self] = None
             room.taken += 1
 
     def move(self, stage: Stage) -> None:
-        """The request has come to another stage, or another request has come to the same."""
-        if not self.is_taken:
+        """The request has come to this stage."""
+        if not self.is_taken or stage is self.stage:
             return
         for room in self._rooms:
             del room.lines[self.stage][self]
