@@ -169,6 +169,7 @@ class ServerConfig:
 
     host: str = setting("127.0.0.1", "address to listen on")
     port: int = setting(8000, "port to listen on; 0 = any that is free", max=65535)
+    uds: str | None = setting(None, "Unix socket to listen on instead, a path; for its user and group (0660)")
     workers: int = setting(1, "processes on one port; 2 or more take a broker that they share", min=1, max=256)
     insecure: bool = setting(False, "listen on other addresses than loopback although there is no access control")
     trusted_proxies: tuple[str, ...] = setting(

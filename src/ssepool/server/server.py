@@ -24,7 +24,7 @@ from ssepool.runtime.handover import AVAILABLE, Handover
 from ssepool.runtime.proxies import App, TrustedProxies
 from ssepool.runtime.tasks import Tasks
 from ssepool.runtime.wire import render_head
-from ssepool.server.address import check_address, listen, url_of
+from ssepool.server.address import check_address, close, listen, remove, url_of
 from ssepool.server.balance import Balance
 from ssepool.server.files import raise_limit
 from ssepool.server.listener import Listener
@@ -94,7 +94,10 @@ class Server:
             self._uvicorn.run(sockets=[listener])
         finally:
             log.removeFilter(repeats)
-            listener.close()
+            if self._listener is None:
+                close(listener, self.config)
+            else:
+                listener.close()
 
     def _max_callers(self) -> int:
         """How many connections there may be that are no streams: what these and waiters leave of the descriptors."""
@@ -172,6 +175,8 @@ class _Uvicorn(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for listener in self._listeners:
             listener.close()
+        if self._balance is None:  # else others listen there. uvicorn ends with the signal, so nothing comes after this
+            remove(self._settings)
         await super().shutdown(sockets)
 
     def _listen(self, sock: socket.socket) -> Listener:
