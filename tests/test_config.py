@@ -34,7 +34,7 @@ def other_value(item: Setting) -> Any:
         return ("events.example.com", "node-1")
     if typing.get_origin(item.type) is tuple:
         return ("https://a.example", "https://b.example:8443")
-    if item.type is str:
+    if item.type in (str, str | None):
         return f"{item.default}0"
     return 7 if item.default is None else item.default + 1
 

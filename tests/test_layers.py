@@ -39,6 +39,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "runtime.hooks": ("runtime.tasks",),
     "runtime.signals": (),
     "runtime.handover": (),  # all that a server adapter has to know
+    "runtime.wire": (),
+    "runtime.proxies": ("runtime.handover", "core"),
+    "runtime.entrance": ("runtime.files", "runtime.proxies", "core", "config"),
     "runtime.streams": (
         *("runtime.handover", "runtime.tasks"),
         *("brokers.base", "brokers.group", "brokers.record", "core", "config", "errors"),
@@ -72,10 +75,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("parts", "http", "http.access", "runtime.admission", "runtime.cluster", "runtime.connections"),
         *("runtime.reaper", "runtime.signals", "core", "config", "errors"),
     ),
-    "uvicorn": ("runtime.handover", "config"),
+    "uvicorn": ("runtime.entrance", "runtime.handover", "runtime.proxies", "runtime.wire", "core", "config"),
     "server": (
-        *("hub", "http", "uvicorn", "runtime.admission", "runtime.cluster", "runtime.files", "runtime.handover"),
-        *("runtime.streams", "runtime.tasks", "core", "config", "errors"),
+        *("hub", "http", "uvicorn", "runtime.admission", "runtime.cluster", "runtime.entrance", "runtime.files"),
+        *("runtime.handover", "runtime.proxies", "runtime.streams", "runtime.tasks", "runtime.wire"),
+        *("core", "config", "errors"),
     ),
     "publisher": ("brokers", "brokers.base", "brokers.group", "core", "config", "errors"),
     "client": ("core", "config", "errors"),

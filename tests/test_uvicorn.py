@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -13,7 +14,10 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from ssepool.core.callers import Callers, Stage
+from ssepool.runtime.entrance import Entrance
 from ssepool.runtime.handover import ALONE, AVAILABLE, DETACH, MAX_UNSENT_BYTES
+from ssepool.runtime.proxies import TrustedProxies
 from ssepool.uvicorn import Protocol, protocol
 
 HOST = b"Host: x\r\n"
@@ -36,8 +40,10 @@ class Side:
         self.go_on = asyncio.Event()
         """The application answers `app wait` when this is set."""
         self.protocols: list[Protocol] = []
+        self.most = 100
+        self.callers = Callers(lambda: self.most)
 
-    def answer(self, url: bytes, headers: list[tuple[bytes, bytes]], body: bytes) -> Any:
+    def answer(self, url: bytes, headers: list[tuple[bytes, bytes]], body: bytes, peer: Any) -> Any:
         assert (b"host", b"x") in headers
         if body == b"fail":
             raise RuntimeError("on purpose")
@@ -64,7 +70,7 @@ async def side() -> Side:
 
 @pytest.fixture
 async def address(side: Side) -> AsyncIterator[tuple[str, int]]:
-    made = protocol(600.0, side.answer)
+    made = protocol(600.0, side.answer, Entrance(side.app, TrustedProxies(("127.0.0.1",)), side.callers))
     config = uvicorn.Config(
         side.app,
         interface="asgi3",
@@ -280,3 +286,139 @@ async def test_a_socket_that_streams_has_the_kernels_bounds(
     assert bounds == [(7500, MAX_UNSENT_BYTES)]
     writer.close()
     await writer.wait_closed()
+
+
+# Room for others.
+
+PARTS = {
+    Stage.HEAD: [b"POST /p HTTP/1.1\r\nHost: x\r\nContent-"],
+    Stage.BODY: [post(b"12345")[:-3]],
+    Stage.ANSWER: [post(b"app wait")],
+    Stage.IDLE: [post(b"1")],
+}
+"""What a connection sends to come to each stage."""
+LAST_WORDS = {Stage.HEAD: b"503", Stage.BODY: b"503", Stage.ANSWER: b"", Stage.IDLE: b""}
+
+
+async def staying(side: Side, address: tuple[str, int], stage: Stage) -> tuple[asyncio.StreamReader, Any]:
+    """A connection that has come to a stage and sends no more."""
+    before = len(side.protocols)
+    reader, writer = await asyncio.open_connection(*address)
+    for part in PARTS[stage]:
+        writer.write(part)
+    if stage is Stage.IDLE:
+        await read_answer(reader)
+    await until(lambda: len(side.protocols) > before and side.protocols[before].place.stage is stage)
+    if stage is Stage.ANSWER:
+        await until(lambda: side.asked)
+    return reader, writer
+
+
+@pytest.mark.parametrize("stage", Stage)
+async def test_whoever_is_in_the_way_is_cut_off_with_a_word_where_nothing_was_done(
+    side: Side, address: tuple[str, int], stage: Stage
+) -> None:
+    side.most = 1
+    reader, writer = await staying(side, address, stage)
+    _, other = await asyncio.open_connection(*address)
+    async with asyncio.timeout(15):
+        try:
+            answer = await reader.read()
+        except ConnectionResetError:
+            answer = b""
+    assert answer.split(b" ")[1:2] == ([LAST_WORDS[stage]] if LAST_WORDS[stage] else [])
+    assert len(side.callers) == 1
+    side.go_on.set()
+    other.close()
+    writer.close()
+    await until(lambda: len(side.callers) == 0)
+
+
+async def test_the_next_request_of_a_connection_counts_anew(side: Side, address: tuple[str, int]) -> None:
+    side.most = 2
+    first, writer = await staying(side, address, Stage.IDLE)
+    second, other = await staying(side, address, Stage.IDLE)
+    for one in side.protocols:
+        one.place.is_fresh = False  # type: ignore[union-attr]
+    writer.write(post(b"2"))
+    assert await read_answer(first) == b"at once: 2"
+    _, third = await asyncio.open_connection(*address)
+    async with asyncio.timeout(15):
+        assert await second.read() == b""
+    for end in (writer, other, third):
+        end.close()
+
+
+async def test_a_body_that_comes_in_bytes_gets_no_younger(side: Side, address: tuple[str, int]) -> None:
+    side.most = 2
+    slow, writer = await staying(side, address, Stage.BODY)
+    _, other = await staying(side, address, Stage.BODY)
+    side.protocols[0].data_received(b"3")
+    _, third = await asyncio.open_connection(*address)
+    async with asyncio.timeout(15):
+        assert (await slow.read()).split(b" ")[1] == b"503"
+    for end in (writer, other, third):
+        end.close()
+
+
+ENDINGS = {
+    "a refusal": b"\x00 bad\r\n\r\n",
+    "an answer that closes": post(b"1", b"Connection: close"),
+    "many requests in one packet": post(b"1") + GET + post(b"2", b"Connection: close"),
+    "nothing": b"",
+    "half a head": b"GET / HT",
+}
+
+
+@pytest.mark.parametrize("data", ENDINGS.values(), ids=ENDINGS)
+async def test_who_has_left_counts_no_more_however_it_went(side: Side, address: tuple[str, int], data: bytes) -> None:
+    _, writer = await asyncio.open_connection(*address)
+    writer.write(data)
+    await until(lambda: side.protocols)
+    writer.close()
+    await until(lambda: side.protocols[0].transport.is_closing() and len(side.callers) == 0)
+
+
+@pytest.mark.skipif(not AVAILABLE, reason="sockets cannot be taken over here")
+@pytest.mark.parametrize("extension", [DETACH, ALONE])
+async def test_a_stream_is_no_caller(side: Side, address: tuple[str, int], extension: str) -> None:
+    counts: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        counts.append(len(side.callers))
+        handover = scope["extensions"][extension](7.5)
+        counts.append(len(side.callers))
+        await side.go_on.wait()
+        if handover:
+            os.close(handover.fd)
+        else:
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+    _, writer = await asyncio.open_connection(*address)
+    await until(lambda: side.protocols)
+    side.protocols[-1]._app = app
+    writer.write(GET)
+    await until(lambda: len(counts) == 2)
+    side.most = 1
+    _, other = await asyncio.open_connection(*address)
+    await until(lambda: len(side.protocols) == 2)
+    assert (counts, side.callers.cut) == ([1, 0], 0)
+    side.go_on.set()
+    writer.close()
+    other.close()
+    await until(lambda: len(side.callers) == 0)
+
+
+async def test_a_peer_that_is_gone_is_not_taken_for_a_proxy_without_an_address(
+    side: Side, address: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uvicorn.protocols.http.httptools_impl.get_remote_addr", lambda transport: None)
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(post(b"1"))
+    async with asyncio.timeout(15):
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+    assert side.asked == []
+    writer.close()

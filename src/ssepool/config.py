@@ -208,6 +208,7 @@ class ServerConfig:
 
     host: str = setting("127.0.0.1", "address to listen on")
     port: int = setting(8000, "port to listen on; 0 = any that is free", max=65535)
+    uds: str | None = setting(None, "Unix socket to listen on instead, a path; for its user and group (0660)")
     workers: int = setting(1, "processes on one port; 2 or more take a broker that they share", min=1, max=256)
     dev: bool = setting(False, "open everything to programs of this machine, with the demo: for development alone")
     trusted_proxies: tuple[str, ...] = setting(
@@ -221,7 +222,7 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        if not all(proxy == "*" or _is_network(proxy) for proxy in self.trusted_proxies):
+        if not all(proxy == "*" or is_network(proxy) for proxy in self.trusted_proxies):
             allowed = "it takes addresses, networks such as 10.0.0.0/8, or *"
             raise ConfigError(f"ServerConfig.trusted_proxies = {self.trusted_proxies!r} is not allowed; {allowed}")
 
@@ -396,7 +397,8 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, hint) and not (isinstance(value, float) and math.isnan(value))
 
 
-def _is_network(text: str) -> bool:
+def is_network(text: str) -> bool:
+    """Whether a text is an address or a network, such as 10.0.0.0/8."""
     try:
         ipaddress.ip_network(text)
     except ValueError:

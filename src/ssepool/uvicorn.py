@@ -1,8 +1,9 @@
 """The HTTP protocol class for uvicorn that lets streams go: `uvicorn app:app --http ssepool.uvicorn:Protocol`.
 
 It is uvicorn's own httptools protocol, with these additions: ASGI extensions that hand a request's socket over, keep
-a connection for one response and drop a connection; a deadline and a bound for a request's head; the reason for
-which a connection was lost; and answers without a task, where they can be given at once.
+a connection for one response and drop a connection; a deadline and a bound for a request's head; a bound for
+connections that are no streams; the address that the last trusted proxy has seen; the reason for which a connection
+was lost; and answers without a task, where they can be given at once.
 """
 
 from __future__ import annotations
@@ -10,14 +11,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 
 from ssepool.config import KiB
-from ssepool.runtime.handover import ABORT, ALONE, AVAILABLE, DETACH, Reply, Sink, set_ack_timeout, set_max_unsent
+from ssepool.core.callers import Place, Stage
+from ssepool.runtime.entrance import Entrance, entrance_of
+from ssepool.runtime.handover import ABORT, ALONE, AVAILABLE, DETACH, Reply, Sink, is_unix, set_bounds
+from ssepool.runtime.proxies import Peer
+from ssepool.runtime.wire import TOO_LARGE, TOO_LATE, TOO_LONG, TOO_MANY, render_head, take_authority
 
 logger = logging.getLogger("ssepool")
 
@@ -33,21 +38,7 @@ MAX_AROUND_BODY_BYTES = 8 * KiB
 MAX_PIPELINED_REQUESTS = 100
 """Requests of a connection that wait for the answers to those before them."""
 
-
-def _refusal(status: int, text: str) -> bytes:
-    fields = f"content-type: text/plain; charset=utf-8\r\ncontent-length: {len(text)}\r\nconnection: close\r\n\r\n"
-    return STATUS_LINE[status] + (fields + text).encode()
-
-
-TOO_LATE = _refusal(408, "Request Timeout")
-"""The answer to a client whose request's head does not come in time."""
-TOO_LONG = _refusal(414, "URI Too Long")
-"""The answer to a request whose target is too long."""
-TOO_LARGE = _refusal(431, "Request Header Fields Too Large")
-"""The answer to a request whose headers are too long."""
-
-
-Answer = Callable[[bytes, list[tuple[bytes, bytes]], bytes, "tuple[str, int] | None"], Reply | None]
+Answer = Callable[[bytes, list[tuple[bytes, bytes]], bytes, Peer | None], Reply | None]
 """Gives the answer to a request, from its target, headers, body and peer; or None, and then has done nothing."""
 
 
@@ -66,12 +57,17 @@ class Protocol(HttpToolsProtocol):
     """The target of the request that is read."""
     early = b""
     """What has been read of the connection before it became this protocol's."""
+    place: Place | None = None
+    """The connection's place among the callers, once it is connected."""
+    entrance: Entrance | None = None
+    """What all connections of the server pass, where the server says that."""
     alone = False
     """Whether a stream has the connection for itself: what its client still sends is dropped."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._app = self.app
+        self._entrance = self.entrance or entrance_of(self.config)
+        self._app = self._entrance.app
         self.app = self._serve
         self._in_head = True
         """Whether a request's head is awaited, or has begun."""
@@ -92,6 +88,13 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See `asyncio.Protocol`."""
         super().connection_made(transport)
+        if self.place is None:
+            self.place = self._entrance.callers.enter(self._entrance.proxies.source(self.client), self._give_way)
+        elif not self.place.is_taken:
+            return transport.abort()
+        self.place.give_way = self._give_way
+        if self.client is None and not is_unix(transport.get_extra_info("socket")):
+            return transport.abort()  # the peer is gone, and must not be taken for a proxy without an address
         self._await_head()
         if self.early:
             self.data_received(self.early)
@@ -118,13 +121,29 @@ class Protocol(HttpToolsProtocol):
             self._head_size += len(data)
             if self._head_size > MAX_HEAD_BYTES:
                 self._refuse(TOO_LONG if len(self.url) > MAX_HEAD_BYTES // 2 else TOO_LARGE)
+        if self.place is not None and self.place.stage is not (stage := self._stage):
+            self.place.move(stage)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
         self._stop_head_timer()
+        self.leave_callers()
         if self.cycle is not None and isinstance(exc, OSError):
             self.cycle.scope["ssepool.errno"] = exc.errno or 0  # type: ignore[typeddict-unknown-key]
         super().connection_lost(exc)
+
+    def handle_websocket_upgrade(self) -> None:
+        """Another protocol takes the connection, and asyncio tells this one nothing of it any more."""
+        self.leave_callers()
+        self._stop_head_timer()
+        super().handle_websocket_upgrade()
+
+    def on_response_complete(self) -> None:
+        """See uvicorn: an answer has been given."""
+        super().on_response_complete()
+        if self.place is not None:
+            self.place.is_fresh = True
+            self.place.move(self._stage)
 
     # What the parser calls.
 
@@ -151,6 +170,8 @@ class Protocol(HttpToolsProtocol):
         self._in_head, self._in_body = False, True
         self._trailer_bytes = self._bytes_without_part = 0
         self._stop_head_timer()
+        if not self.url.startswith(b"/"):
+            take_authority(self.url, self.headers)
         if self._may_answer and self._is_plain():
             self._held = []
         else:
@@ -210,7 +231,9 @@ class Protocol(HttpToolsProtocol):
         length = (b"content-length", b"%d" % len(content))
         head = render_head(status, [*self.server_state.default_headers, length, *headers], keep_alive=True)
         self.transport.write(head + content)
-        self.on_response_complete()
+        super().on_response_complete()
+        if self.place is not None:
+            self.place.is_fresh = True
         return True
 
     def _go_on(self) -> None:
@@ -220,6 +243,31 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
         for part in body:
             super().on_body(part)
+
+    # Room for others.
+
+    @property
+    def _stage(self) -> Stage:
+        if self._in_body:
+            return Stage.BODY
+        if self.cycle is not None and not self.cycle.response_complete:
+            return Stage.ANSWER
+        return Stage.HEAD if self._in_head or self._head_timer is not None else Stage.IDLE
+
+    def leave_callers(self) -> None:
+        """The connection is a stream, or is no more."""
+        if self.place is not None:
+            self.place.leave()
+
+    def _give_way(self) -> None:
+        """Another connection needs the descriptor."""
+        assert self.place is not None
+        if self.transport.get_write_buffer_size() or self.place.stage is Stage.ANSWER:
+            self.transport.abort()  # what is written already need not go out, and what was asked may have been done
+        elif self.place.stage is Stage.IDLE:
+            self.transport.close()
+        else:
+            self._refuse(TOO_MANY)
 
     # The head's deadline and bound.
 
@@ -315,14 +363,14 @@ class Exchange:
             logger.warning("a stream stays with the server, which costs more memory: %s", error)
             return None
         os.set_blocking(self.fd, False)
-        set_ack_timeout(self.fd, ack_timeout)
-        set_max_unsent(self.fd)
+        set_bounds(self.fd, ack_timeout)
         self._detached = True
         # The server must neither complain that nothing was answered nor tell the application that the client left.
         protocol.cycle = None  # type: ignore[assignment]
         cycle.disconnected = True
         cycle.message_event.clear()
         protocol.server_state.total_requests += 1
+        protocol.leave_callers()
         transport.abort()
         return self
 
@@ -335,9 +383,9 @@ class Exchange:
         protocol, cycle = self._protocol, self._cycle
         sock = protocol.transport.get_extra_info("socket")
         if sock is not None and not protocol.transport.is_closing():
-            set_ack_timeout(sock.fileno(), ack_timeout)
-            set_max_unsent(sock.fileno())
+            set_bounds(sock.fileno(), ack_timeout)
         protocol.alone = True
+        protocol.leave_callers()
         protocol.pipeline.clear()
         protocol.cycle = cycle
         cycle.keep_alive = False
@@ -394,20 +442,8 @@ class Exchange:
         return render_head(status, [*self._cycle.default_headers, *headers])
 
 
-def render_head(status: int, headers: Iterable[tuple[bytes, bytes]], *, keep_alive: bool = False) -> bytes:
-    """A response's head in its wire format. Without `keep_alive` the body ends with the connection (RFC 9112, 6.3)."""
-    lines = [STATUS_LINE[status]]
-    if not keep_alive:
-        headers = [*(field for field in headers if field[0].lower() != b"connection"), (b"connection", b"close")]
-    for name, value in headers:
-        if b"\n" in value or b"\r" in value or b"\n" in name or b"\r" in name:
-            raise RuntimeError(f"header {name!r} has a line break in its value {value!r}")
-        lines += (name, b": ", value, b"\r\n")
-    lines.append(b"\r\n")
-    return b"".join(lines)
-
-
-def protocol(head_timeout: float, answer: Answer | None = None) -> type[Protocol]:
-    """The protocol class with another deadline for a request's head, in seconds, and an `Answer`."""
+def protocol(head_timeout: float, answer: Answer | None = None, entrance: Entrance | None = None) -> type[Protocol]:
+    """The protocol class with another deadline for a request's head, in seconds, an `Answer`, and what all
+    connections pass."""
     given = None if answer is None else staticmethod(answer)
-    return type("Protocol", (Protocol,), {"head_timeout": head_timeout, "answer": given})
+    return type("Protocol", (Protocol,), {"head_timeout": head_timeout, "answer": given, "entrance": entrance})

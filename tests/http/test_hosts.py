@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from parts import open_app
 from ssepool import AccessConfig, Hub, HubConfig, ServerConfig
 from ssepool.http.hosts import MAX_HOST_BYTES, Hosts
+from ssepool.runtime.handover import FORWARDED_HOST
 from ssepool.server.server import Server
 
 JSON = (b"content-type", b"application/json")
@@ -93,6 +94,22 @@ def test_a_request_has_one_host_that_is_allowed(version: str, given: list[bytes]
     assert (refusal.status_code if refusal else 0) == status
     if status == 421 and refusal:
         assert b"evil.example" in refusal.body and b"--allowed-hosts" in refusal.body
+
+
+@pytest.mark.parametrize(
+    ("host", "forwarded", "named"),
+    [
+        (b"localhost", "evil.example", b"X-Forwarded-Host 'evil.example'"),
+        (b"evil.example", "localhost", b"Host 'evil.example'"),
+        (b"localhost", "hub.example", b""),
+    ],
+)
+def test_the_host_that_a_proxy_was_asked_for_has_to_be_allowed_too(host: bytes, forwarded: str, named: bytes) -> None:
+    scope = {"type": "http", "http_version": "1.1", "headers": hosts(host), "extensions": {FORWARDED_HOST: forwarded}}
+    refusal = strict("hub.example").refusal(scope)
+    assert (refusal is None) == (not named)
+    if refusal is not None:
+        assert refusal.status_code == 421 and named in refusal.body
 
 
 # Every way in

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
+from parts import open_app
 from ssepool import Hub, HubConfig
 from ssepool.http.hosts import Hosts
 from ssepool.http.origin import SameOrigin
+from ssepool.runtime.handover import FORWARDED_HOST
 
 
 async def ask(
@@ -203,3 +207,79 @@ async def test_a_preflight_allows_no_more_than_its_own_use() -> None:
 )
 async def test_a_page_of_a_name_of_the_hub_passes_whatever_host_a_proxy_sends(origin: str, status: int) -> None:
     assert (await ask("POST", "node-1:8000", origin, names=("events.example.com", "*"))).status_code == status
+
+
+# Behind a proxy, and without an origin
+
+
+async def status_of(method: str = "POST", path: str = "/events", forwarded: str | None = None, **fields: str) -> int:
+    """The status of a request with these header fields, whose `Host` a trusted proxy may have told."""
+    app = SameOrigin(answer_ok, Hosts())
+    extensions = {} if forwarded is None else {FORWARDED_HOST: forwarded}
+    headers = [(name.replace("_", "-").encode(), value.encode()) for name, value in {"host": "hub", **fields}.items()]
+    sent = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": headers}
+    await app({**scope, "extensions": extensions, "http_version": "1.1"}, None, send)  # type: ignore[arg-type]
+    return int(sent[0]["status"])
+
+
+async def answer_ok(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body"})
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "origin", "status"),
+    [
+        ("page.example", "https://page.example", 200),
+        ("page.example:8443", "https://page.example:8443", 200),
+        ("page.example", "https://page.example:8443", 403),
+        ("page.example", "https://evil.example", 403),
+        ("page.example", "http://hub", 403),  # the browser has never been there
+        (None, "http://hub", 200),
+        (None, "https://page.example", 403),
+    ],
+)
+async def test_an_origin_is_compared_with_the_host_that_a_proxy_was_asked_for(
+    forwarded: str | None, origin: str, status: int
+) -> None:
+    assert await status_of(forwarded=forwarded, origin=origin) == status
+
+
+async def test_what_a_client_calls_forwarded_is_not_looked_at() -> None:
+    assert await status_of(origin="https://evil.example", x_forwarded_host="evil.example") == 403
+
+
+EMBEDDED = {
+    "an image": ("cross-site", "no-cors", "image", 403),
+    "fetch that cannot read": ("cross-site", "no-cors", "empty", 403),
+    "a frame": ("cross-site", "navigate", "iframe", 403),
+    "a page of another port": ("same-site", "no-cors", "empty", 403),
+    "EventSource of another site": ("cross-site", "cors", "empty", 200),
+    "a link": ("cross-site", "navigate", "document", 200),
+    "the hub's own page": ("same-origin", "no-cors", "image", 200),
+    "somebody who typed it": ("none", "navigate", "document", 200),
+}
+
+
+@pytest.mark.parametrize(("site", "mode", "dest", "status"), EMBEDDED.values(), ids=EMBEDDED)
+async def test_a_stream_is_not_embedded_by_pages_that_cannot_read_it(
+    site: str, mode: str, dest: str, status: int
+) -> None:
+    fields = {"sec_fetch_site": site, "sec_fetch_mode": mode, "sec_fetch_dest": dest}
+    assert await status_of("GET", **fields) == status
+    assert await status_of("GET", path="/ssepool.js", **fields) == 200
+    headers = [(name.replace("_", "-").encode(), value.encode()) for name, value in fields.items()]
+    async with Hub() as hub:
+        scope = {"type": "http", "path": "/events", "query_string": b"topic=a", "headers": headers, "client": None}
+        assert (open_app(hub).shortcuts.subscription(scope) is not None) == (status == 200)
+
+
+@pytest.mark.parametrize(("site", "status"), [("cross-site", 403), ("same-site", 403), ("same-origin", 200)])
+async def test_a_page_that_names_no_origin_changes_nothing(site: str, status: int) -> None:
+    assert await status_of(sec_fetch_site=site) == status
+    assert await status_of(sec_fetch_site=site, origin="http://hub") == 200

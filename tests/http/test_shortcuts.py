@@ -44,6 +44,8 @@ LEFT: dict[str, tuple[bytes, Headers, bytes]] = {
     "another path": (b"/pool", [JSON], EVENT),
     "a query": (b"/events?a=b", [JSON], EVENT),
     "a page's": (PATH, [(b"origin", b"http://x"), JSON], EVENT),
+    "another page's": (PATH, [(b"sec-fetch-site", b"cross-site"), JSON], EVENT),
+    "one for which a proxy speaks": (PATH, [(b"x-forwarded-host", b"x"), JSON], EVENT),
     "no type": (PATH, [], EVENT),
     "another type": (PATH, [(b"content-type", b"text/plain")], EVENT),
     "another charset": (PATH, [(b"content-type", b"application/json; charset=latin-1")], EVENT),

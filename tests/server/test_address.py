@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import stat
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +13,7 @@ import pytest
 from ssepool.config import ServerConfig
 from ssepool.errors import ConfigError
 from ssepool.runtime.handover import MAX_UNSENT_BYTES
-from ssepool.server.address import check_address, listen, url_of
+from ssepool.server.address import check_address, close, listen, url_of
 
 LOOPBACK = ["127.0.0.1", "127.7.7.7", "::1", "localhost"]
 
@@ -105,3 +108,46 @@ class Listening:
 )
 def test_the_url_of_an_address(address: tuple[Any, ...], url: str) -> None:
     assert url_of(Listening(*address)) == url  # type: ignore[arg-type]
+
+
+# Unix sockets.
+
+
+def test_a_unix_socket_is_for_its_user_and_group_whatever_the_umask(tmp_path: Path) -> None:
+    config = ServerConfig(uds=str(tmp_path / "hub.sock"), host="0.0.0.0")
+    check_address(config, dev=True)  # nobody from elsewhere reaches it
+    mask = os.umask(0)
+    try:
+        listener = listen(config, 1.0)
+    finally:
+        os.umask(mask)
+    assert url_of(listener) == f"unix:{config.uds}"
+    assert stat.S_IMODE((tmp_path / "hub.sock").stat().st_mode) == 0o660
+    assert listener.getblocking() is False
+    close(listener, config)
+    assert list(tmp_path.iterdir()) == []
+    close(listener, config)  # somebody was faster
+
+
+def test_a_socket_that_was_left_over_is_replaced(tmp_path: Path) -> None:
+    config = ServerConfig(uds=str(tmp_path / "hub.sock"))
+    listen(config, 1.0).close()  # as a server does that is killed
+    close(listen(config, 1.0), config)
+
+
+def test_a_socket_that_somebody_listens_on_is_not_replaced(tmp_path: Path) -> None:
+    config = ServerConfig(uds=str(tmp_path / "hub.sock"))
+    listener = listen(config, 1.0)
+    with pytest.raises(ConfigError, match=r"cannot listen on the Unix socket .*hub\.sock: Address already in use"):
+        listen(config, 1.0)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(config.uds)
+    close(listener, config)
+
+
+@pytest.mark.parametrize("place", ["there/is/nothing", "file", "x" * 200])
+def test_where_no_socket_can_be_made_it_is_said(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(ConfigError, match=rf"cannot listen on the Unix socket .*{place}: "):
+        listen(ServerConfig(uds=str(tmp_path / place)), 1.0)
+    assert (tmp_path / "file").read_text() == "precious"

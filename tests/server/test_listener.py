@@ -18,9 +18,11 @@ import pytest
 from live import LiveServer, Stream, serve, wait_for
 from parts import Applicant
 from ssepool.config import PoolConfig
+from ssepool.core.callers import MIN_SHARE, Callers, Place
 from ssepool.core.pool import Pool
 from ssepool.core.states import SlotState
 from ssepool.runtime.handover import AVAILABLE, Handover
+from ssepool.runtime.proxies import TrustedProxies
 from ssepool.runtime.streams.delivery import SLICE_SECONDS
 from ssepool.server.balance import ROW_FIELDS, STALE_SECONDS, Balance
 from ssepool.server.listener import (
@@ -31,7 +33,6 @@ from ssepool.server.listener import (
     Listener,
     subscription_scope,
 )
-from ssepool.server.proxies import TrustedProxies
 from virtual import in_virtual_time, now
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="sockets are detached on Linux only")
@@ -42,6 +43,7 @@ PLAIN = b"GET /events?topic=a HTTP/1.1\r\n" + HOST + b"Accept: text/event-stream
 NOT_RECOGNISED = {
     "unfinished": PLAIN[:-2],
     "another method": PLAIN.replace(b"GET", b"HEAD", 1),
+    "absolute form": PLAIN.replace(b"/events", b"http://localhost/events"),
     "HTTP/1.0": PLAIN.replace(b"1.1", b"1.0", 1),
     "two requests": PLAIN + PLAIN,
     "with a body": PLAIN.replace(HOST, HOST + b"Content-Length: 0\r\n"),
@@ -72,7 +74,20 @@ def server() -> Any:
 
 
 ODD = {
-    "absolute form": (b"GET http://x/events?topic=a HTTP/1.1\r\n" + HOST + b"\r\n", 200),
+    "absolute form": (PLAIN.replace(b"/events", b"http://localhost:80/events"), 200),
+    "absolute form with another name": (PLAIN.replace(b"/events", b"http://evil.example/events"), 421),
+    "absolute form with a name and another": (PLAIN.replace(b"/events", b"http://localhost@evil.example/events"), 421),
+    "absolute form without host": (b"GET http://localhost/events?topic=a HTTP/1.1\r\n\r\n", 400),
+    "absolute form with two hosts": (
+        PLAIN.replace(b"/events", b"http://localhost/events").replace(HOST, 2 * HOST),
+        400,
+    ),
+    "absolute form with an address": (PLAIN.replace(b"/events", b"http://[::1]:80/events"), 200),
+    "a name and its absolute form": (
+        PLAIN.replace(b"/events", b"http://localhost/events").replace(HOST, b"Host: evil.example\r\n"),
+        200,
+    ),
+    "two hosts": (PLAIN.replace(HOST, 2 * HOST), 400),
     "HTTP/1.0": (NOT_RECOGNISED["HTTP/1.0"], 200),
     "no host": (b"GET /events?topic=a HTTP/1.1\r\n\r\n", 400),
     "another name": (PLAIN.replace(b"localhost", b"evil.example"), 421),
@@ -127,9 +142,10 @@ async def broken() -> AsyncIterator[tuple[str, int]]:
     listener = Listener(
         sock,
         admit=fail,
-        hand_on=lambda conn, data: conn.close(),
+        hand_on=lambda conn, data, place: conn.close(),
         head_timeout=5.0,
         proxies=TrustedProxies(()),
+        callers=Callers(lambda: 10),
         pool=Pool(),
         now=time.monotonic,
     )
@@ -198,7 +214,7 @@ class Door:
 class Scripted:
     """A listener, and what it has done with the clients of a door."""
 
-    def __init__(self, *, admits: bool = True, shortcuts: bool = True, **options: Any) -> None:
+    def __init__(self, *, admits: bool = True, shortcuts: bool = True, max_callers: int = 100, **options: Any) -> None:
         self.admits = admits
         self.door = Door()
         self.pool = Pool(PoolConfig(size=3))
@@ -206,11 +222,13 @@ class Scripted:
         self.scopes: list[dict[str, Any]] = []
         """Subscriptions that were offered."""
         self.admitted: list[Handover] = []
-        self.handed_on: list[tuple[socket.socket, bytes]] = []
+        self.handed_on: list[tuple[socket.socket, bytes, Place]] = []
+        self.callers = Callers(lambda: max_callers)
         self.listener = Listener(
             self.door,  # type: ignore[arg-type]
             admit=self.admit if shortcuts else None,
-            hand_on=lambda conn, data: self.handed_on.append((conn, data)),
+            hand_on=lambda conn, data, place: self.handed_on.append((conn, data, place)),
+            callers=self.callers,
             **{"head_timeout": 5.0, "proxies": TrustedProxies(()), "pool": self.pool, "now": now(), **options},
         )
 
@@ -225,7 +243,7 @@ class Scripted:
             self.listener.close()
         while self.admitted:
             os.close(self.admitted.pop().fd)
-        for conn, _ in self.handed_on:
+        for conn, _, _ in self.handed_on:
             conn.close()
 
 
@@ -280,7 +298,7 @@ async def test_what_admission_leaves_is_handed_on_with_what_was_read() -> None:
     with listening(admits=False) as subject, subject.door.knock(PLAIN) as client:
         await turns()
         assert len(subject.scopes) == 1
-        ((conn, data),) = subject.handed_on
+        ((conn, data, _),) = subject.handed_on
         assert data == PLAIN
         conn.sendall(b"hello")
         assert client.recv(100) == b"hello"
@@ -291,7 +309,7 @@ async def test_what_admission_leaves_is_handed_on_with_what_was_read() -> None:
 async def test_what_is_not_recognised_is_handed_on_and_not_offered(data: bytes) -> None:
     with listening() as subject, subject.door.knock(data):
         await turns()
-        assert [data for _, data in subject.handed_on] == [data]
+        assert [data for _, data, _ in subject.handed_on] == [data]
         assert subject.scopes == []
 
 
@@ -299,7 +317,7 @@ async def test_what_is_not_recognised_is_handed_on_and_not_offered(data: bytes) 
 async def test_without_shortcuts_all_is_handed_on() -> None:
     with listening(shortcuts=False) as subject, subject.door.knock(PLAIN):
         await turns()
-        assert [data for _, data in subject.handed_on] == [PLAIN]
+        assert [data for _, data, _ in subject.handed_on] == [PLAIN]
 
 
 @in_virtual_time
@@ -307,7 +325,7 @@ async def test_no_more_than_one_packet_is_read() -> None:
     long = PLAIN + b"x" * 2 * FIRST_READ_BYTES
     with listening() as subject, subject.door.knock(long):
         await turns()
-        ((conn, data),) = subject.handed_on
+        ((conn, data, _),) = subject.handed_on
         assert data + conn.recv(len(long)) == long
         assert len(data) == FIRST_READ_BYTES
 
@@ -398,6 +416,71 @@ async def test_a_proxy_that_is_trusted_tells_the_clients_address(peer: str, clie
     with listening(proxies=proxies) as subject, subject.door.knock(FORWARDED, (peer, 99)):
         await turns()
         assert subject.scopes[0]["client"][0] == client
+
+
+@pytest.mark.parametrize(("peer", "client"), [("", ("1.2.3.4", 0)), (("10.0.0.8", 99), ("10.0.0.8", 99))])
+@in_virtual_time
+async def test_the_peer_of_a_unix_socket_is_a_proxy(peer: Any, client: Any) -> None:
+    with listening() as subject, subject.door.knock(FORWARDED, peer):
+        await turns()
+        assert subject.scopes[0]["client"] == client
+
+
+# Room for others.
+
+
+@in_virtual_time
+async def test_who_says_nothing_gives_way_to_who_comes() -> None:
+    with listening(max_callers=2) as subject, subject.door.knock() as first, subject.door.knock() as second:
+        await turns()
+        with subject.door.knock() as third:
+            await turns()
+            assert [is_closed(client) for client in (first, second, third)] == [True, False, False]
+            second.sendall(PLAIN)
+            await turns()
+            assert (len(subject.admitted), len(subject.callers)) == (1, 1)
+            await asyncio.sleep(5.0)
+            assert is_closed(third)
+            assert len(subject.callers) == 0
+
+
+@in_virtual_time
+async def test_a_whole_subscription_makes_nobody_give_way() -> None:
+    with listening(max_callers=1) as subject, subject.door.knock() as silent:
+        await turns()
+        with subject.door.knock(PLAIN), subject.door.knock(PLAIN):
+            await turns()
+            assert len(subject.admitted) == 2
+            assert not is_closed(silent)
+            assert len(subject.callers) == 1
+
+
+@in_virtual_time
+async def test_an_address_has_a_share_and_a_proxy_has_none() -> None:
+    proxies = TrustedProxies(("10.0.0.7",))
+    with (
+        listening(max_callers=100, proxies=proxies) as subject,
+        subject.door.knock(address=("10.0.0.8", 1)) as other,
+        contextlib.ExitStack() as stack,
+    ):
+        for address in ("10.0.0.7", "10.0.0.9"):
+            for _ in range(MIN_SHARE + 5):
+                stack.enter_context(subject.door.knock(address=(address, 1)))
+        await turns()
+        assert (subject.callers.of("10.0.0.9"), len(subject.callers)) == (MIN_SHARE, 1 + MIN_SHARE + 5 + MIN_SHARE)
+        assert not is_closed(other)
+
+
+@in_virtual_time
+async def test_what_is_handed_on_takes_its_place_with_it() -> None:
+    with listening(admits=False) as subject, subject.door.knock() as client:
+        await turns()
+        client.sendall(PLAIN)
+        await turns()
+        ((_, _, place),) = subject.handed_on
+        assert place.is_taken and len(subject.callers) == 1
+        place.leave()
+        assert len(subject.callers) == 0
 
 
 # Accepting.

@@ -12,6 +12,7 @@ import pytest
 
 from parts import until
 from ssepool.config import AccessConfig, HubConfig, PoolConfig, ServerConfig
+from ssepool.core.callers import MAX_CALLERS, MIN_CALLERS
 from ssepool.core.frames import DIALECT, Dialect
 from ssepool.errors import ConfigError
 from ssepool.hub import Hub
@@ -215,7 +216,8 @@ async def test_a_connection_that_is_handed_on_is_served_from_its_first_byte() ->
     here, there = socket.socketpair()
     here.setblocking(False)
     with here:
-        subject._hand_on(there, b"GET / HTTP/1.1\r\nHo")
+        place = subject._entrance.callers.enter("a", lambda: None)
+        subject._hand_on(there, b"GET / HTTP/1.1\r\nHo", place)
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(here, b"st: x\r\nConnection: close\r\n\r\n")
         received = b""
@@ -225,6 +227,22 @@ async def test_a_connection_that_is_handed_on_is_served_from_its_first_byte() ->
         assert received.startswith(b"HTTP/1.1 200 OK\r\n")
         assert received.endswith(b"\r\n\r\nhello")
         await until(lambda: not subject.server_state.connections and not subject.server_state.tasks)
+        assert len(subject._entrance.callers) == 0
+
+
+async def test_a_connection_that_gave_way_before_it_is_served_is_closed() -> None:
+    subject = Server(Hub(), hello)._uvicorn
+    subject.config.load()
+    subject.lifespan = subject.config.lifespan_class(subject.config)
+    here, there = socket.socketpair()
+    here.setblocking(False)
+    with here:
+        place = subject._entrance.callers.enter("a", lambda: None)
+        subject._hand_on(there, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", place)
+        place.leave()
+        async with asyncio.timeout(10):
+            assert await asyncio.get_running_loop().sock_recv(here, 10) == b""
+        await until(lambda: not subject.server_state.connections)
 
 
 async def test_a_connection_that_breaks_before_it_is_served_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,8 +253,20 @@ async def test_a_connection_that_breaks_before_it_is_served_is_closed(monkeypatc
     here, there = socket.socketpair()
     with here:
         monkeypatch.setattr(asyncio.get_running_loop(), "connect_accepted_socket", fail)
-        subject._hand_on(there, b"GET / HTTP/1.1\r\n")
+        place = subject._entrance.callers.enter("a", lambda: None)
+        subject._hand_on(there, b"GET / HTTP/1.1\r\n", place)
         await until(lambda: there.fileno() == -1)
+        assert len(subject._entrance.callers) == 0
+
+
+@pytest.mark.parametrize(("descriptors", "most"), [(5000, 5000 - 7 - 3), (9, MIN_CALLERS), (None, MAX_CALLERS)])
+async def test_what_the_pool_leaves_of_the_descriptors_is_for_all_else(descriptors: int | None, most: int) -> None:
+    hub = Hub(HubConfig(pool=PoolConfig(size=5, max_waiting=3)))
+    server = Server(hub, hello)
+    server._descriptors = descriptors
+    hub.parts.engine.pool.open()
+    hub.parts.engine.pool.resize(7, 0.0)
+    assert server._max_callers() == most
 
 
 # Among other workers.

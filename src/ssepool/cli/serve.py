@@ -114,11 +114,10 @@ def _is_given(ctx: typer.Context, key: str) -> bool:
 def _announce(url: str, slots: int, workers: int) -> None:
     """Say where the hub is. The first line is for programs too: they read the port from it."""
     url = url.rstrip("/")
-    lines = {
-        "demo": f"{url}/demo",
-        "stream": f"{url}/events?topic=TOPIC",
-        "pool": f"{slots} slots{f' of {workers} workers' if workers > 1 else ''}, {url}/dashboard",
-    }
+    size = f"{slots} slots{f' of {workers} workers' if workers > 1 else ''}"
+    lines = {"demo": f"{url}/demo", "stream": f"{url}/events?topic=TOPIC", "pool": f"{size}, {url}/dashboard"}
+    if url.startswith("unix:"):  # nothing to click on
+        lines = {"pool": size}
     if sys.stdout.isatty():
         from rich.console import Console
 

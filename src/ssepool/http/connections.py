@@ -16,7 +16,7 @@ from ssepool.core.bans import KICK_SECONDS
 from ssepool.core.grant import Grant
 from ssepool.core.topics import shown
 from ssepool.http.access.door import Door
-from ssepool.http.access.entrance import Entrance, guarded
+from ssepool.http.access.gate import Gate, guarded
 from ssepool.http.body import JSON, decode, media_type, read_body
 from ssepool.http.budget import Budget
 from ssepool.http.errors import APIError
@@ -92,7 +92,7 @@ def message_routes(engine: Engine, nodes: Nodes, budget: Budget) -> list[BaseRou
         _check(id, await nodes.receive(id, token, data))  # the client may have left while the body came
         return JSONReply({"accepted": True}, 202)
 
-    return [Entrance("/connections/{id}/messages", message, methods=["POST"], needs="connection")]
+    return [Gate("/connections/{id}/messages", message, methods=["POST"], needs="connection")]
 
 
 def _there(id: str, found: Any) -> Any:

@@ -19,7 +19,7 @@ from ssepool.core.event import Event
 from ssepool.core.topics import shown
 from ssepool.errors import SSEPoolError
 from ssepool.http.access.door import Door
-from ssepool.http.access.entrance import Entrance, grant_of
+from ssepool.http.access.gate import Gate, grant_of
 from ssepool.http.body import JSON, decode, media_type, read_body
 from ssepool.http.budget import Budget
 from ssepool.http.errors import APIError
@@ -79,7 +79,7 @@ def routes(engine: Engine, budget: Budget, door: Door) -> list[BaseRoute]:
         file_route("/demo", "demo.html"),
         file_route("/demo/demo.css", "demo.css"),
         file_route("/demo/demo.js", "demo.js"),
-        Entrance("/demo/jobs", start, methods=["POST"], needs="publish"),
+        Gate("/demo/jobs", start, methods=["POST"], needs="publish"),
     ]
 
 

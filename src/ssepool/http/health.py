@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from ssepool.http.access.entrance import Entrance
+from ssepool.http.access.gate import Gate
 from ssepool.http.errors import APIError
 from ssepool.http.reply import JSONReply
 from ssepool.runtime.engine import Engine
@@ -25,6 +25,6 @@ def routes(engine: Engine, *, explained: bool) -> list[BaseRoute]:
         return JSONReply({"status": "ready"})
 
     return [
-        Entrance("/health/live", live, methods=["GET"], needs="nothing"),
-        Entrance("/health/ready", ready, methods=["GET"], needs="nothing"),
+        Gate("/health/live", live, methods=["GET"], needs="nothing"),
+        Gate("/health/ready", ready, methods=["GET"], needs="nothing"),
     ]

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ssepool.core.topics import shown
 from ssepool.http.errors import error_reply
 from ssepool.http.reply import JSONReply
+from ssepool.runtime.handover import FORWARDED_HOST
 
 MAX_KNOWN_HOSTS = 256
 """Values of `Host` whose judgement is remembered at most."""
@@ -52,8 +54,9 @@ class Hosts:
         """Whether this name, in lower case, is one of those of the configuration."""
         return name in self._listed
 
-    def admits(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-        """Whether a request with these fields, their names in lower case, has one `Host`, which is allowed."""
+    def admits(self, headers: Iterable[tuple[bytes, bytes]], forwarded: str | None = None) -> bool:
+        """Whether a request with these fields, their names in lower case, has one `Host`, which is allowed, and so is
+        the one that was `forwarded` by a trusted proxy."""
         if not self.enforced:
             return True
         host: bytes | None = None
@@ -62,19 +65,25 @@ class Hosts:
                 if host is not None:
                     return False
                 host = value
-        return host is not None and len(host) <= MAX_HOST_BYTES and self._allows(host)
+        if host is None or len(host) > MAX_HOST_BYTES or not self._allows(host):
+            return False
+        return forwarded is None or (len(forwarded) <= MAX_HOST_BYTES and self._allows(forwarded.encode("latin-1")))
 
     def refusal(self, scope: Scope) -> JSONReply | None:
         """The answer to a request that may not pass: 400 (RFC 9112, 3.2) or 421 (RFC 9110, 15.5.20)."""
-        if self.admits(scope["headers"]):
+        forwarded = forwarded_host(scope)
+        if self.admits(scope["headers"], forwarded):
             return None
         hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
         if not hosts and scope.get("http_version") != "1.1":
             return None  # HTTP/1.0 has no such field, and no browser speaks it
         if len(hosts) != 1:
             return error_reply(400, "invalid_host", f"{len(hosts)} header fields Host; it takes one")
+        named = "X-Forwarded-Host", forwarded or ""
+        if not self._allows(hosts[0].encode("latin-1")):
+            named = "Host", hosts[0]
         message = (
-            f"Host {shown(hosts[0])} is not one of this hub's names; "
+            f"{named[0]} {shown(named[1])} is not one of this hub's names; "
             "allowed_hosts takes those that it has (--allowed-hosts, SSEPOOL_ALLOWED_HOSTS)"
         )
         return error_reply(421, "misdirected_request", message)
@@ -87,6 +96,11 @@ class Hosts:
             return False
         name = found[1] or found[2]
         return name in self._names or name == "localhost" or name.endswith(".localhost") or _is_address(name)
+
+
+def forwarded_host(scope: Mapping[str, Any]) -> str | None:
+    """The `Host` that the client sent to a trusted proxy, where the server knows of one and it has said so."""
+    return (scope.get("extensions") or {}).get(FORWARDED_HOST)
 
 
 def _is_address(name: str) -> bool:

@@ -13,7 +13,7 @@ from ssepool.core.grant import Grant
 from ssepool.core.report import NodeReport
 from ssepool.core.states import PoolState, SlotState
 from ssepool.http.access.door import Door
-from ssepool.http.access.entrance import guarded
+from ssepool.http.access.gate import guarded
 from ssepool.http.reply import NOT_SNIFFED
 from ssepool.runtime.cluster.nodes import Nodes
 

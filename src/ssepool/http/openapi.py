@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute
 
 from ssepool.config import KiB
 from ssepool.core.bans import KICK_SECONDS
-from ssepool.http.access.entrance import Entrance
+from ssepool.http.access.gate import Gate
 from ssepool.http.connections import MAX_KICK_SECONDS, MAX_PAGE_CONNECTIONS, PAGE_CONNECTIONS, STATES
 from ssepool.http.publish import FORM, NDJSON
 from ssepool.http.query import MAX_QUERY_BYTES
@@ -28,7 +28,7 @@ def routes() -> list[BaseRoute]:
         # Where the surface is mounted, its paths count from the prefix.
         return JSONReply({**DOCUMENT, "servers": [{"url": request.scope.get("root_path", "") or "/"}]})
 
-    return [Entrance("/openapi.json", openapi, methods=["GET"], needs="nothing")]
+    return [Gate("/openapi.json", openapi, methods=["GET"], needs="nothing")]
 
 
 def param(name: str, schema: Schema, description: str, *, place: str = "query") -> Schema:

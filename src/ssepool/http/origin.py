@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import Enum
+from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -13,12 +14,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ssepool.core.topics import shown
 from ssepool.http.errors import error_reply
-from ssepool.http.hosts import Hosts
+from ssepool.http.hosts import Hosts, forwarded_host
+from ssepool.http.reply import JSONReply
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing (RFC 9110, 9.2.1)."""
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 """The port that an origin of this scheme leaves out."""
+OTHER_SITES = frozenset({b"cross-site", b"same-site"})
+"""Values of `Sec-Fetch-Site` for pages of other origins; the same site has other ports and names under a domain."""
 
 _MESSAGES = re.compile(r"/connections/[^/]+/messages")
 
@@ -74,12 +78,30 @@ def _cors(app: ASGIApp, use: Use, origins: tuple[str, ...]) -> ASGIApp:
     )
 
 
+def is_embedded(scope: Mapping[str, Any]) -> bool:
+    """Whether a page of another site asks for this without wanting to read it: as an image, say, in a frame, or with
+    `no-cors`. Such a request names no origin (Fetch Metadata Request Headers, 2)."""
+    site = mode = dest = b""
+    for name, value in scope["headers"]:
+        if name == b"sec-fetch-site":
+            site = value
+        elif name == b"sec-fetch-mode":
+            mode = value
+        elif name == b"sec-fetch-dest":
+            dest = value
+    if site not in OTHER_SITES:
+        return False
+    return mode not in (b"cors", b"navigate") or (mode == b"navigate" and dest != b"document")
+
+
 class SameOrigin:
-    """ASGI middleware: answers 403 to a request that may change something and comes from a page of another site.
+    """ASGI middleware: answers 403 to a page of another site that may change something, or would take a stream that it
+    cannot read.
 
     Any web page can send a form to any address, for instance to a hub on the visitor's own machine. The browser then
-    names the page's origin in `Origin` (RFC 6454, section 7); a request without `Origin` does not come from a page. The
-    scheme is not compared, because a proxy that ends TLS changes it. A page of a name of `allowed_hosts` is one of the
+    names the page's origin in `Origin` (RFC 6454, section 7), or at least says in `Sec-Fetch-Site` that it is another
+    one. The scheme is not compared, because a proxy that ends TLS changes it. Where a trusted proxy has forwarded the
+    `Host` that the browser sent, the origin is compared with that. A page of a name of `allowed_hosts` is one of the
     hub's own also where a proxy gives the hub another `Host`.
     """
 
@@ -99,22 +121,33 @@ class SameOrigin:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or pass it on."""
-        if scope["type"] != "http" or scope["method"] in SAFE_METHODS:
-            return await self.app(scope, receive, send)
-        headers = Headers(scope=scope)
-        host = headers.get("host", "")
+        await (self._refusal(scope) or self.app)(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> JSONReply | None:
+        if scope["type"] != "http":
+            return None
         use = use_of(scope)
+        if scope["method"] in SAFE_METHODS:
+            if use is not Use.STREAM or scope["path"].endswith(".js") or not is_embedded(scope):
+                return None
+            message = "a page of another site may not embed a stream: it cannot read it; it takes EventSource or fetch"
+            return error_reply(403, "forbidden_origin", message)
+        headers = Headers(scope=scope)
+        host = forwarded_host(scope) or headers.get("host", "")
         setting, allowed = ("", frozenset[str]()) if use is None else self._allowed[use]
+        if "*" in allowed:
+            return None
+        origins = headers.getlist("origin")
         foreign = [
-            origin
-            for origin in headers.getlist("origin")
-            if not ("*" in allowed or origin in allowed or self._is_own(origin.lower(), host.lower()))
+            shown(origin) for origin in origins if not (origin in allowed or self._is_own(origin.lower(), host.lower()))
         ]
+        if not origins and headers.get("sec-fetch-site", "").encode("latin-1") in OTHER_SITES:
+            foreign = ["another site"]
         if not foreign:
-            return await self.app(scope, receive, send)
+            return None
         who = f"{setting} takes the origins of other sites that may" if setting else "only the hub's own pages may"
-        message = f"a page of {shown(foreign[0])} may not do this at {shown(host)}; {who}"
-        await error_reply(403, "forbidden_origin", message)(scope, receive, send)
+        message = f"a page of {foreign[0]} may not do this at {shown(host)}; {who}"
+        return error_reply(403, "forbidden_origin", message)
 
     def _is_own(self, origin: str, host: str) -> bool:
         try:

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.staticfiles import StaticFiles
 
-from ssepool.http.access.entrance import Entrance
+from ssepool.http.access.gate import Gate
 
 WEB_DIRECTORY = Path(__file__).parent.parent / "web"
 """The directory of all pages, styles and scripts."""
@@ -44,7 +44,7 @@ def routes() -> list[BaseRoute]:
     return [file_route("/ssepool.js", "ssepool.js"), *(file_route(f"/web/{name}", name) for name in SHARED_FILES)]
 
 
-def file_route(path: str, name: str) -> Entrance:
+def file_route(path: str, name: str) -> Gate:
     """A route at `path` that sends the file `name` of `web/`, and 304 to a browser that has it already."""
 
     async def get(request: Request) -> Response:
@@ -54,4 +54,4 @@ def file_route(path: str, name: str) -> Entrance:
             response.headers["Content-Type"] = MEDIA_TYPES[Path(name).suffix]
         return response
 
-    return Entrance(path, get, methods=["GET"], needs="nothing")
+    return Gate(path, get, methods=["GET"], needs="nothing")

@@ -15,7 +15,7 @@ from ssepool.core.grant import Grant
 from ssepool.core.pool import DRAIN_SECONDS
 from ssepool.core.report import ClusterReport
 from ssepool.http.access.door import Door
-from ssepool.http.access.entrance import guarded
+from ssepool.http.access.gate import guarded
 from ssepool.http.body import JSON, decode, media_type, read_body
 from ssepool.http.budget import Budget
 from ssepool.http.errors import APIError

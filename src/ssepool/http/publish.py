@@ -29,7 +29,7 @@ from ssepool.core.grant import Grant
 from ssepool.core.topics import MAX_NAME_CHARACTERS, OWN_TOPICS, shown
 from ssepool.errors import EventTooLarge, InvalidEvent, InvalidTopic, SSEPoolError
 from ssepool.http.access.door import Door
-from ssepool.http.access.entrance import Entrance, grant_of
+from ssepool.http.access.gate import Gate, grant_of
 from ssepool.http.body import JSON, decode, media_type, no_room, read_share
 from ssepool.http.budget import Budget, Share
 from ssepool.http.depth import TOO_DEEP, count_items, has_too_many, is_too_deep
@@ -70,7 +70,7 @@ _LINE = re.compile(rb"\S[^\n]*")
 
 PLAIN_MEDIA_TYPES = {kind.encode() + rest: kind for kind in (JSON, NDJSON) for rest in (b"", b"; charset=utf-8")}
 """The usual ways to write the media type, for `publish_nowait`. The route reads all other ways."""
-NOT_PLAIN_HEADERS = frozenset({b"origin", b"content-type", b"content-encoding"})
+NOT_PLAIN_HEADERS = frozenset({b"origin", b"sec-fetch-site", b"x-forwarded-host", b"content-type", b"content-encoding"})
 """Names of header fields that only the route and its middleware can judge; `Content-Type` only if it comes twice."""
 
 TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
@@ -135,7 +135,7 @@ def routes(engine: Engine, budget: Budget, door: Door) -> list[BaseRoute]:
             check = partial(_check_room, request, share)
             return JSONReply({"ids": await _publish(engine, door, grant, batch, check)}, 201)
 
-    return [Entrance(PATH, publish, methods=["POST"], needs="publish")]
+    return [Gate(PATH, publish, methods=["POST"], needs="publish")]
 
 
 def _check_room(request: Request, share: Share, events: Sequence[Event]) -> None:

@@ -17,7 +17,8 @@ from ssepool.errors import SSEPoolError
 from ssepool.http import publish, subscribe
 from ssepool.http.access.asking import Asking
 from ssepool.http.access.door import Door
-from ssepool.http.hosts import Hosts
+from ssepool.http.hosts import Hosts, forwarded_host
+from ssepool.http.origin import is_embedded
 from ssepool.http.query import MAX_QUERY_BYTES
 from ssepool.runtime.engine import Engine
 from ssepool.runtime.handover import Reply
@@ -61,13 +62,14 @@ class Shortcuts:
     def subscription(self, scope: Mapping[str, Any]) -> Visit | None:
         """The visit of a GET request, from its ASGI scope; None unless it is a well-formed subscription.
 
-        None too for a `Host` that is not allowed, for a query that is too long, before the hub is open, and for a
-        page's request if `allow_origins` is set: middleware answers these, or adds header fields to the answer.
+        None too for a `Host` that is not allowed, for what a page of another site embeds, for a query that is too long,
+        before the hub is open, and for a page's request if `allow_origins` is set: middleware answers these, or adds
+        header fields to the answer.
         """
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if path != subscribe.PATH or len(scope["query_string"]) > MAX_QUERY_BYTES:
             return None
-        if not self._hosts.admits(scope["headers"]):
+        if not self._hosts.admits(scope["headers"], forwarded_host(scope)) or is_embedded(scope):
             return None
         if self._engine.pool.state is PoolState.NEW:
             return None

@@ -15,7 +15,7 @@ from ssepool.core.visit import Scope as AnyScope
 from ssepool.core.visit import Visit
 from ssepool.http.access.asking import Asking
 from ssepool.http.access.door import Door
-from ssepool.http.access.entrance import Entrance
+from ssepool.http.access.gate import Gate
 from ssepool.http.depth import TOO_DEEP, is_too_deep
 from ssepool.http.errors import APIError
 from ssepool.http.query import pairs_of
@@ -40,7 +40,7 @@ PARAMETERS = ("topic", "pattern", "last_event_id", "lastEventId", "data")
 
 def routes(engine: Engine, door: Door) -> list[BaseRoute]:
     """GET and HEAD /events."""
-    return [Entrance(PATH, Subscribe(engine, door), methods=["GET", "HEAD"], needs="subscribe")]
+    return [Gate(PATH, Subscribe(engine, door), methods=["GET", "HEAD"], needs="subscribe")]
 
 
 class Subscribe:

@@ -8,7 +8,9 @@ request has become a stream; servers without them are served through ASGI's plai
 - `ALONE`: `alone(ack_timeout)` keeps the connection for this one response, and reads on to see its client leave.
 - `ABORT`: `abort()` drops the connection with everything that is still to be written.
 
-`ack_timeout` is in seconds: the adapter passes the socket to `set_ack_timeout`, and to `set_max_unsent`.
+A server that knows its proxies also says, as `FORWARDED_HOST`, what the client asked for.
+
+`ack_timeout` is in seconds: the adapter passes it to `set_bounds`, with the socket.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ ALONE = "ssepool.alone"
 """The extension that keeps a connection for one response."""
 ABORT = "ssepool.abort"
 """The extension that drops a connection."""
+
+FORWARDED_HOST = "ssepool.forwarded_host"
+"""The extension in which a request has the `Host` that its client sent to a trusted proxy, as text."""
 
 AVAILABLE = sys.platform == "linux"
 """Whether sockets can be taken over on this system: that takes epoll."""
@@ -58,6 +63,17 @@ class Handover(Protocol):
 
     def gone(self) -> None:
         """Tell the server's side of the request that the client has left."""
+
+
+def set_bounds(fd: int, ack_timeout: float) -> None:
+    """Give a socket the kernel's bounds for a stream: both of the following."""
+    set_ack_timeout(fd, ack_timeout)
+    set_max_unsent(fd)
+
+
+def is_unix(sock: socket.socket | None) -> bool:
+    """Whether a socket is one of this machine alone, whose peer has no address."""
+    return sock is not None and sock.family == getattr(socket, "AF_UNIX", None)
 
 
 def set_max_unsent(fd: int) -> None:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import os
 import socket
+import stat
 
 from ssepool.config import ServerConfig
 from ssepool.errors import ConfigError
-from ssepool.runtime.handover import set_ack_timeout, set_max_unsent
+from ssepool.runtime.handover import set_bounds
+
+UNIX_SOCKET_MODE = 0o660
+"""Who may connect to a Unix socket: its user, and its group for a proxy."""
 
 
 def listen(config: ServerConfig, ack_timeout: float) -> socket.socket:
     """A socket that listens where the configuration says. Raises `ConfigError` if that cannot be done."""
+    if config.uds is not None:
+        return _listen_unix(config.uds, config.backlog)
     host, port = config.host, config.port
     try:
         family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -21,8 +29,7 @@ def listen(config: ServerConfig, ack_timeout: float) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # Accepted sockets inherit it, so a peer that is gone without a FIN is found on every path.
-        set_ack_timeout(listener.fileno(), ack_timeout)
-        set_max_unsent(listener.fileno())
+        set_bounds(listener.fileno(), ack_timeout)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.bind(address)
         listener.listen(config.backlog)
@@ -33,15 +40,64 @@ def listen(config: ServerConfig, ack_timeout: float) -> socket.socket:
     return listener
 
 
+def _listen_unix(path: str, backlog: int) -> socket.socket:
+    try:
+        listener = socket.socket(socket.AF_UNIX)
+    except (AttributeError, OSError) as error:
+        raise ConfigError(f"ServerConfig.uds = {path!r} is not allowed: this system has no Unix sockets") from error
+    # Never open to others, not even between two calls. A proxy that has another user is put into the group.
+    mask = os.umask(0o777 & ~UNIX_SOCKET_MODE)
+    try:
+        if _is_left_over(path):
+            os.unlink(path)
+        listener.bind(path)
+        listener.listen(backlog)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"cannot listen on the Unix socket {path}: {error.strerror or error}") from error
+    finally:
+        os.umask(mask)
+    return listener
+
+
+def _is_left_over(path: str) -> bool:
+    """Whether a socket lies there on which nobody listens: its server was killed."""
+    if not os.path.lexists(path) or not stat.S_ISSOCK(os.lstat(path).st_mode):
+        return False
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(path)
+        except ConnectionRefusedError:
+            return True
+    return False
+
+
+def close(listener: socket.socket, config: ServerConfig) -> None:
+    """Close a socket that `listen` made with this configuration, and remove it."""
+    listener.close()
+    remove(config)
+
+
+def remove(config: ServerConfig) -> None:
+    """Take a Unix socket out of its folder, if it is still there."""
+    if config.uds is not None:
+        with contextlib.suppress(OSError):  # somebody has removed it, or its folder is not ours any more
+            os.unlink(config.uds)
+
+
 def url_of(listener: socket.socket) -> str:
-    """The URL under which a listening socket is reached."""
-    host, port = listener.getsockname()[:2]
+    """The URL under which a listening socket is reached; of a Unix socket `unix:` and its path."""
+    name = listener.getsockname()
+    if isinstance(name, str):
+        return f"unix:{name}"
+    host, port = name[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def check_address(config: ServerConfig, *, dev: bool) -> None:
     """Raise `ConfigError` for an address that others can reach, if everything is open there (`dev`)."""
-    if dev and not is_loopback(config.host):
+    if dev and config.uds is None and not is_loopback(config.host):
         raise ConfigError(
             f"host {config.host!r} is not a loopback address, and --dev opens everything to whoever reaches it; "
             "without --dev the hub listens anywhere, and settings say who may do what (docs/access.md)"

@@ -14,16 +14,18 @@ import os
 import select
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import httptools
 
+from ssepool.core.callers import Callers, Place
 from ssepool.core.pool import Pool
 from ssepool.runtime.handover import Handover, Sink
+from ssepool.runtime.proxies import TrustedProxies
 from ssepool.runtime.streams.delivery import SLICE_SECONDS
 from ssepool.runtime.streams.socket import BATCH_SOCKETS
 from ssepool.server.balance import Balance
-from ssepool.server.proxies import TrustedProxies
 
 logger = logging.getLogger("ssepool")
 
@@ -55,9 +57,10 @@ class Listener:
         sock: socket.socket,
         *,
         admit: Admit | None,
-        hand_on: Callable[[socket.socket, bytes], None],
+        hand_on: Callable[[socket.socket, bytes, Place], None],
         head_timeout: float,
         proxies: TrustedProxies,
+        callers: Callers,
         pool: Pool,
         now: Callable[[], float],
         balance: Balance | None = None,
@@ -65,8 +68,9 @@ class Listener:
         """Starts accepting on `sock`, which listens and does not block.
 
         `admit` takes a subscription that arrived whole, or leaves it; None leaves all. `hand_on` takes every other
-        connection, with what was read of it. A client has `head_timeout` seconds to send something. `proxies` tell the
-        clients' addresses. With a `balance` other workers accept on the same socket, which `pool` is weighed against.
+        connection, with what was read of it and its place among the `callers`. A client has `head_timeout` seconds to
+        send something. `proxies` tell the clients' addresses. With a `balance` other workers accept on the same socket,
+        which `pool` is weighed against.
         `now` is the hub's clock, in seconds.
         """
         self._loop = asyncio.get_running_loop()
@@ -77,8 +81,9 @@ class Listener:
         self._now = now
         self._head_timeout = head_timeout
         self._proxies = proxies
-        self._silent: dict[int, tuple[Any, asyncio.TimerHandle]] = {}
-        """Connections that have sent nothing yet: the address, and the end of our patience with each."""
+        self._callers = callers
+        self._silent: dict[int, tuple[Any, Place, asyncio.TimerHandle]] = {}
+        """Connections that have sent nothing yet: the address, the place, and the end of our patience with each."""
         # One reader for all of them: a crowd speaks all at once, and is read in slices.
         self._epoll = select.epoll()
         self._loop.add_reader(self._epoll.fileno(), self._read_silent)
@@ -148,7 +153,8 @@ class Listener:
             data = os.read(fd, FIRST_READ_BYTES)
         except BlockingIOError:
             if fd not in self._silent:
-                self._silent[fd] = address, self._loop.call_later(self._head_timeout, self._give_up, fd)
+                place = self._callers.enter(self._proxies.source(_peer(address)), partial(self._give_up, fd))
+                self._silent[fd] = address, place, self._loop.call_later(self._head_timeout, self._give_up, fd)
                 self._epoll.register(fd, select.EPOLLIN)
             return
         except OSError:
@@ -157,13 +163,16 @@ class Listener:
         if not data:
             os.close(fd)
         elif not self._admit(Accepted(fd), address, data):
-            self._hand_on(socket.socket(fileno=fd), data)
+            # The protocol, which is made in one of the next turns, looks whether it has had to go meanwhile.
+            place = self._callers.enter(self._proxies.source(_peer(address)), _wait_for_protocol)
+            self._hand_on(socket.socket(fileno=fd), data, place)
 
     def _read_silent(self) -> None:
         # Level-triggered: what does not fit into this batch or slice is reported again in the loop's next turn.
         deadline = self._now() + SLICE_SECONDS
         for fd, _ in self._epoll.poll(0, BATCH_SOCKETS):
-            self._read(fd, self._silent[fd][0])
+            if (silent := self._silent.get(fd)) is not None:  # it may have given way to one before it
+                self._read(fd, silent[0])
             if self._now() >= deadline:
                 return
 
@@ -174,7 +183,7 @@ class Listener:
             scope = subscription_scope(data, address)
             if scope is None:
                 return False
-            scope["client"] = self._proxies.client(scope["client"], scope["headers"])
+            self._proxies.apply(scope)
             return self._take_in(scope, accepted.take)
         except Exception:  # a defect that one request meets must not end accepting
             logger.exception("a subscription could not be admitted; its client is sent away")
@@ -187,10 +196,20 @@ class Listener:
         os.close(fd)
 
     def _forget(self, fd: int) -> None:
-        silent = self._silent.pop(fd, None)
-        if silent is not None:
-            silent[1].cancel()
+        if fd in self._silent:
+            _, place, timer = self._silent.pop(fd)
+            place.leave()
+            timer.cancel()
             self._epoll.unregister(fd)
+
+
+def _wait_for_protocol() -> None:
+    pass
+
+
+def _peer(address: Any) -> tuple[str, int] | None:
+    """Host and port of an address that `accept` returns; None for the peer of a Unix socket."""
+    return address[:2] if isinstance(address, tuple) else None
 
 
 class Accepted:
@@ -248,6 +267,8 @@ def subscription_scope(data: bytes, address: Any) -> dict[str, Any] | None:
         url = httptools.parse_url(head.url)
     except (httptools.HttpParserError, httptools.HttpParserUpgrade):
         return None
+    if not head.url.startswith(b"/"):
+        return None  # its authority counts in place of `Host`
     if not head.complete or parser.get_http_version() != "1.1" or data.count(b"\r\n\r\n") != 1:
         return None
     for name, _ in head.headers:
@@ -260,5 +281,5 @@ def subscription_scope(data: bytes, address: Any) -> dict[str, Any] | None:
         "path": url.path.decode("latin-1") if url.path else "",
         "query_string": url.query or b"",
         "headers": head.headers,
-        "client": address[:2],
+        "client": _peer(address),
     }

@@ -13,21 +13,25 @@ from typing import Any
 import uvicorn
 
 from ssepool.config import ServerConfig
+from ssepool.core.callers import Callers, Place, most_callers
 from ssepool.core.frames import Dialect
 from ssepool.http.app import HubApp
 from ssepool.http.shortcuts import Shortcuts
 from ssepool.hub import Hub
 from ssepool.runtime.admission.admission import admit_nowait
+from ssepool.runtime.entrance import Entrance
+from ssepool.runtime.files import max_clients
 from ssepool.runtime.handover import AVAILABLE, Handover, Reply
+from ssepool.runtime.proxies import App, Peer, TrustedProxies
 from ssepool.runtime.streams.slices import Wakes
 from ssepool.runtime.tasks import Tasks
-from ssepool.server.address import check_address, listen, url_of
+from ssepool.runtime.wire import render_head
+from ssepool.server.address import check_address, close, listen, remove, url_of
 from ssepool.server.balance import Balance
 from ssepool.server.files import raise_limit
 from ssepool.server.listener import Listener
-from ssepool.server.proxies import TrustedProxies
 from ssepool.server.repeats import Repeats
-from ssepool.uvicorn import Answer, protocol, render_head
+from ssepool.uvicorn import Answer, protocol
 
 try:
     import uvloop  # noqa: F401
@@ -46,7 +50,7 @@ class Server:
     def __init__(
         self,
         hub: Hub,
-        app: Callable[..., object],
+        app: App,
         config: ServerConfig | None = None,
         *,
         on_started: Callable[[str], None] = lambda url: None,
@@ -69,15 +73,25 @@ class Server:
         shortcuts = app.shortcuts if isinstance(app, HubApp) else None
         if shortcuts is not None:
             hub.parts.hosts.enforce(self.config.host)
+        proxies = TrustedProxies(self.config.trusted_proxies)
+        entrance = Entrance(proxies.forwarded(app), proxies, Callers(self._max_callers))
         self._uvicorn = _Uvicorn(
-            _uvicorn_config(app, self.config, shortcuts), hub, shortcuts, self.config, on_started, balance
+            _uvicorn_config(entrance, self.config, shortcuts),
+            hub,
+            shortcuts,
+            entrance,
+            self.config,
+            on_started,
+            balance,
         )
         self._listener = listener
+        self._descriptors = max_clients()
 
     def run(self) -> None:
         """Serve, and return when the server has been told to end. Raises `ConfigError` if it cannot listen."""
         pool = self.hub.config.pool
         raise_limit(pool.size + pool.max_waiting)
+        self._descriptors = max_clients()
         listener = self._listener or listen(self.config, pool.ack_timeout)
         self._uvicorn.url = url_of(listener)
         logs, repeats = [logging.getLogger(name) for name in LOGS], Repeats(self.hub.parts.engine.now)
@@ -88,7 +102,15 @@ class Server:
         finally:
             for log in logs:
                 log.removeFilter(repeats)
-            listener.close()
+            if self._listener is None:
+                close(listener, self.config)
+            else:
+                listener.close()
+
+    def _max_callers(self) -> int:
+        """How many connections there may be that are no streams: what these and waiters leave of the descriptors."""
+        pool = self.hub.parts.engine.pool
+        return most_callers(self._descriptors, len(pool.slots) + self.hub.config.pool.max_waiting)
 
 
 def surface(hub: Hub, config: ServerConfig) -> HubApp:
@@ -100,20 +122,18 @@ def _answer_of(shortcuts: Shortcuts, proxies: TrustedProxies) -> Answer:
     """What answers publications at once. It looks for the client behind a proxy only where that is of use."""
     asks = shortcuts.asks_who_publishes
 
-    def answer(
-        url: bytes, headers: list[tuple[bytes, bytes]], body: bytes, peer: tuple[str, int] | None
-    ) -> Reply | None:
-        ip = proxies.client(peer, headers)[0] if asks and peer else None
-        return shortcuts.publication(url, headers, body, ip)
+    def answer(url: bytes, headers: list[tuple[bytes, bytes]], body: bytes, peer: Peer | None) -> Reply | None:
+        client = proxies.client(peer, headers) if asks else None
+        return shortcuts.publication(url, headers, body, client[0] if client else None)
 
     return answer
 
 
-def _uvicorn_config(app: Callable[..., Any], config: ServerConfig, shortcuts: Shortcuts | None) -> uvicorn.Config:
-    proxies = TrustedProxies(config.trusted_proxies)
+def _uvicorn_config(entrance: Entrance, config: ServerConfig, shortcuts: Shortcuts | None) -> uvicorn.Config:
+    answer = _answer_of(shortcuts, entrance.proxies) if shortcuts else None
     return uvicorn.Config(
-        proxies.forwarded(app),
-        http=protocol(config.head_timeout, _answer_of(shortcuts, proxies) if shortcuts else None),
+        entrance.app,
+        http=protocol(config.head_timeout, answer, entrance),
         loop=LOOP,
         lifespan="on",
         ws="none",
@@ -136,6 +156,7 @@ class _Uvicorn(uvicorn.Server):
         config: uvicorn.Config,
         hub: Hub,
         shortcuts: Shortcuts | None,
+        entrance: Entrance,
         settings: ServerConfig,
         started: Callable[[str], None],
         balance: Balance | None,
@@ -144,6 +165,7 @@ class _Uvicorn(uvicorn.Server):
         self._hub = hub
         self._engine = hub.parts.engine
         self._shortcuts = shortcuts
+        self._entrance = entrance
         self._settings = settings
         self._balance = balance
         self._on_started = started
@@ -180,6 +202,8 @@ class _Uvicorn(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for listener in self._listeners:
             listener.close()
+        if self._balance is None:  # else others listen there. uvicorn ends with the signal, so nothing comes after this
+            remove(self._settings)
         await super().shutdown(sockets)
 
     def _listen(self, sock: socket.socket) -> Listener:
@@ -188,7 +212,8 @@ class _Uvicorn(uvicorn.Server):
             admit=None if self._shortcuts is None else self._admit,
             hand_on=self._hand_on,
             head_timeout=self._settings.head_timeout,
-            proxies=TrustedProxies(self._settings.trusted_proxies),
+            proxies=self._entrance.proxies,
+            callers=self._entrance.callers,
             pool=self._engine.pool,
             now=self._engine.now,
             balance=self._balance,
@@ -199,25 +224,26 @@ class _Uvicorn(uvicorn.Server):
         visit = self._shortcuts.subscription(scope)
         return visit is not None and admit_nowait(self._engine, visit, take, self._head_of)
 
-    def _hand_on(self, conn: socket.socket, data: bytes) -> None:
-        self._tasks.start(self._serve_connection(conn, data))
+    def _hand_on(self, conn: socket.socket, data: bytes, place: Place) -> None:
+        self._tasks.start(self._serve_connection(conn, data, place))
 
-    async def _serve_connection(self, conn: socket.socket, data: bytes) -> None:
+    async def _serve_connection(self, conn: socket.socket, data: bytes, place: Place) -> None:
         def make() -> asyncio.Protocol:
             made = self.config.http_protocol_class(  # type: ignore[call-arg]
                 config=self.config, server_state=self.server_state, app_state=self.lifespan.state
             )
-            made.early = data  # type: ignore[attr-defined]
+            made.early, made.place = data, place  # type: ignore[attr-defined]
             return made
 
         try:
-            await (
-                self._entries.turn()
-            )  # a protocol takes a hundred times as long to be made as a connection to be accepted
+            # A protocol takes a hundred times as long to be made as a connection to be accepted.
+            await self._entries.turn()
             await asyncio.get_running_loop().connect_accepted_socket(make, conn)
         except OSError:
+            place.leave()
             conn.close()  # the client was faster
         except asyncio.CancelledError:
+            place.leave()
             conn.close()
             raise
 

@@ -23,7 +23,7 @@ class Weakness(NamedTuple):
 
 def weaknesses(hub: HubConfig, server: ServerConfig, file: Path | None = None) -> Iterator[Weakness]:
     """What is weak in these settings, of which some were read from a file."""
-    if not is_loopback(server.host):
+    if server.uds is None and not is_loopback(server.host):
         yield from _unlimited(limited(hub))
         if all(map(is_loopback, server.trusted_proxies)):
             yield Weakness(

@@ -13,7 +13,7 @@ from ssepool.config import HubConfig, PoolConfig, ServerConfig
 from ssepool.errors import ConfigError
 from ssepool.hub import Hub
 from ssepool.runtime.cluster.nodes import share
-from ssepool.server.address import check_address, listen, url_of
+from ssepool.server.address import check_address, close, listen, url_of
 from ssepool.server.defaults import with_limits
 from ssepool.server.server import Server, surface
 from ssepool.server.supervisor import Supervisor, Worker
@@ -41,7 +41,7 @@ def supervise(
             on_started=lambda: on_started(url),
         ).run()
     finally:
-        listener.close()
+        close(listener, server_config)
 
 
 def check(hub_config: HubConfig, server_config: ServerConfig) -> None:

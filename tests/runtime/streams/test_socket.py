@@ -379,6 +379,21 @@ async def test_a_client_that_has_sent_more_than_was_read_gets_all_and_no_reset(s
     assert client.far.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
 
 
+@pytest.mark.parametrize("tcp", [True, False])
+async def test_what_a_client_goes_on_sending_is_dropped_and_its_departure_seen(setup: Setup, tcp: bool) -> None:
+    client = setup.following(tcp=tcp)
+    sent = 0
+    async with asyncio.timeout(15):
+        while sent < 20 * 2**20:  # more than the kernel keeps
+            with contextlib.suppress(BlockingIOError):
+                sent += client.far.send(b"x" * 2**16)
+            await asyncio.sleep(0)
+    setup.streams.publish("still here")
+    await client.read_until(lambda: b"still here" in client.received)
+    client.far.close()
+    await until(lambda: client.reasons == [Reason.CLIENT_CLOSED])
+
+
 async def test_a_descriptor_is_closed_once(setup: Setup) -> None:
     client = setup.following()
     fd = client.link.fd

@@ -3,17 +3,20 @@
 All are on one epoll object that is itself a single reader of the event loop.
 
 No task, no transport, no parser and no timer for each connection: a file descriptor and a link. Frames are written
-with `os.write`; EPOLLOUT is armed only while a socket's buffer is full; departures show as EPOLLRDHUP. Linux only.
+with `os.write`; EPOLLOUT is armed only while a socket's buffer is full; departures show as EPOLLRDHUP; what
+clients go on sending is dropped. Linux only.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
 import socket
 from collections.abc import Callable
 
+from ssepool.config import KiB
 from ssepool.core.frames import DIALECT, Dialect
 from ssepool.core.states import LinkState, Reason
 from ssepool.runtime.handover import AVAILABLE, Handover
@@ -22,10 +25,13 @@ from ssepool.runtime.streams.link import ENDED, ENDING, FOLLOWING, NEW, OPEN, By
 
 if AVAILABLE:
     GONE = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
-    WATCH = select.EPOLLRDHUP  # EPOLLHUP and EPOLLERR are always reported
+    WATCH = select.EPOLLRDHUP | select.EPOLLIN  # EPOLLHUP and EPOLLERR are always reported
 
 BATCH_SOCKETS = 128
 """Ready sockets handled in one turn of the event loop."""
+
+DROP_BYTES = 64 * KiB
+"""Bytes read at a time of what a client sends into its stream."""
 
 
 def _pending_error(fd: int) -> int:
@@ -155,10 +161,19 @@ class SocketLink(Link):
         """epoll has something to say about the socket."""
         if mask & GONE:
             self.end(reason_of(_pending_error(self.fd)) if mask & select.EPOLLERR else Reason.CLIENT_CLOSED)
-        elif mask & select.EPOLLOUT:
+            return
+        if mask & select.EPOLLIN:
+            self._drop()
+        if mask & select.EPOLLOUT:
             self.streamer.have_room(self)
             self.go_on()
             self.flush()
+
+    def _drop(self) -> None:
+        """Read what a client goes on sending, to throw it away. Unread it would lie in the kernel's memory, megabytes
+        for each client, and behind a full buffer no FIN would be seen."""
+        with contextlib.suppress(OSError):  # epoll tells of errors, too
+            os.read(self.fd, DROP_BYTES)
 
     def hang_up(self, before: LinkState) -> None:
         self.streamer.forget(self)
@@ -169,7 +184,7 @@ class SocketLink(Link):
             self._begun.set_result(None)
         try:
             # A close with unread bytes would send RST, and the peer may then drop what it has not read yet.
-            os.read(self.fd, 65536)
+            os.read(self.fd, DROP_BYTES)
         except OSError:
             # Nothing lies there, or the peer was faster: either way there is nobody left to be polite to.
             return

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from ssepool.server.proxies import TrustedProxies
+from ssepool.runtime.handover import FORWARDED_HOST
+from ssepool.runtime.proxies import TrustedProxies
 
 PEER = ("127.0.0.1", 5)
 
-Address = tuple[str, int]
+Address = tuple[str, int] | None
 
 CLIENTS: dict[str, tuple[tuple[str, ...], Address, list[str], Address]] = {
     "nobody is trusted": ((), PEER, ["1.2.3.4"], PEER),
@@ -46,6 +47,10 @@ CLIENTS: dict[str, tuple[tuple[str, ...], Address, list[str], Address]] = {
     "a zone": (("127.0.0.1",), PEER, ["fe80::1%eth0"], ("fe80::1%eth0", 0)),
     "a zone of any length": (("127.0.0.1",), PEER, ["fe80::1%" + "x" * 60], PEER),
     "a peer without an address": (("127.0.0.1",), ("testclient", 5), ["1.2.3.4"], ("testclient", 5)),
+    "the peer of a Unix socket": ((), None, ["6.6.6.6, 1.2.3.4"], ("1.2.3.4", 0)),
+    "of a Unix socket, behind two proxies": (("10.0.0.1",), None, ["6.6.6.6, 1.2.3.4, 10.0.0.1"], ("1.2.3.4", 0)),
+    "of a Unix socket that says nothing": ((), None, [], None),
+    "of a Unix socket that says nonsense": ((), None, ["me"], None),
 }
 """The trusted proxies, the peer, its headers, and whose request it is."""
 
@@ -87,8 +92,44 @@ async def test_a_trusted_proxy_tells_the_scheme_too(peer: str, said: bytes, sche
 
 
 @pytest.mark.parametrize("scope", [{"type": "lifespan"}, {"client": None, "headers": []}])
-async def test_what_has_no_client_goes_through(scope: dict[str, Any]) -> None:
+async def test_what_has_no_client_and_says_none_goes_through(scope: dict[str, Any]) -> None:
     assert await asked(TrustedProxies(("*",)), **scope) == {"type": "http", **scope}
+
+
+HOSTS: dict[str, tuple[Address, list[bytes], str | None]] = {
+    "of a proxy": (PEER, [b"hub.example:8443"], "hub.example:8443"),
+    "of a Unix socket": (None, [b"hub.example"], "hub.example"),
+    "of a stranger": (("9.9.9.9", 5), [b"hub.example"], None),
+    "of a proxy that says nothing": (PEER, [], None),
+    "at length": (PEER, [b" , "], None),
+    "of which a client may have written the first": (PEER, [b"evil.example, hub.example"], "hub.example"),
+    "in two headers": (PEER, [b"evil.example", b"hub.example"], "hub.example"),
+}
+
+
+@pytest.mark.parametrize(("peer", "said", "host"), HOSTS.values(), ids=HOSTS)
+async def test_a_trusted_proxy_tells_the_host_that_the_client_asked_for(
+    peer: Address, said: list[bytes], host: str | None
+) -> None:
+    headers = [(b"host", b"inner"), *((b"x-forwarded-host", value) for value in said)]
+    proxies = TrustedProxies(("127.0.0.1",))
+    assert proxies.host(peer, headers) == host
+    scope = await asked(proxies, client=peer, headers=headers)
+    assert scope.get("extensions", {}).get(FORWARDED_HOST) == host
+
+
+@pytest.mark.parametrize(
+    ("peer", "source"),
+    [
+        (("127.0.0.1", 5), None),
+        (None, None),
+        (("9.9.9.9", 5), "9.9.9.9"),
+        (("::ffff:9.9.9.9", 5), "9.9.9.9"),
+        (("2001:db8::1", 5), "2001:db8::/64"),
+    ],
+)
+def test_the_connections_of_a_proxy_are_of_many(peer: Address, source: str | None) -> None:
+    assert TrustedProxies(("127.0.0.1",)).source(peer) == source
 
 
 @pytest.mark.parametrize("name", [b"x-real-ip", b"forwarded", b"x-forwarded-host"])

@@ -1,4 +1,4 @@
-"""Entrance: a route together with what it takes to pass it."""
+"""Gate: a route together with what it takes to pass it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PARTS: tuple[str, ...] = get_args(AdminPart)
 """The needs that are parts of administration."""
 
 
-class Entrance(Route):
+class Gate(Route):
     """A route that says what it needs. The tests read that off each route of each surface, and try to pass without."""
 
     def __init__(self, path: str, endpoint: Any, *, methods: Sequence[str], needs: Need) -> None:
@@ -34,7 +34,7 @@ class Entrance(Route):
         """What it takes to pass."""
 
 
-def guarded(door: Door, path: str, endpoint: Guarded, *, methods: Sequence[str], needs: AdminPart) -> Entrance:
+def guarded(door: Door, path: str, endpoint: Guarded, *, methods: Sequence[str], needs: AdminPart) -> Gate:
     """A route whose endpoint is called with the grant of whoever has this part of administration."""
 
     async def enter(request: Request) -> Response:
@@ -42,7 +42,7 @@ def guarded(door: Door, path: str, endpoint: Guarded, *, methods: Sequence[str],
         door.check_may_administer(needs, grant)
         return await endpoint(request, grant)
 
-    return Entrance(path, enter, methods=methods, needs=needs)
+    return Gate(path, enter, methods=methods, needs=needs)
 
 
 async def grant_of(door: Door, request: Request, action: Action) -> Grant:

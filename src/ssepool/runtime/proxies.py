@@ -1,4 +1,4 @@
-"""TrustedProxies: whose X-Forwarded-For is believed."""
+"""TrustedProxies: whose X-Forwarded-For and X-Forwarded-Host are believed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import ipaddress
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
+
+from ssepool.core.addresses import counted
+from ssepool.runtime.handover import FORWARDED_HOST
 
 MAX_ENTRY_CHARACTERS = 64
 """Characters of an entry of `X-Forwarded-For` at most: an address of IPv6 may end in a zone of any length (RFC 4007,
@@ -22,6 +25,12 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 """IPv4 addresses as sockets of IPv6 write them."""
+
+Peer = tuple[str, int]
+"""Host and port of whoever has connected."""
+
+Headers = Iterable[tuple[bytes, bytes]]
+"""Names, in lower case, and values."""
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 """An ASGI application."""
@@ -41,14 +50,21 @@ class TrustedProxies:
         self._networks = [_unmapped_network(ipaddress.ip_network(proxy)) for proxy in proxies if proxy != "*"]
         self._trusts = lru_cache(MAX_REMEMBERED)(self._trusts_peer)
 
-    def client(self, peer: tuple[str, int], headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, int]:
+    def trusts(self, peer: Peer | None) -> bool:
+        """Whether a peer is a proxy whose word counts. One without an address is: whoever connects to a Unix socket was
+        let in by its permissions, and stands between the hub and its clients."""
+        return peer is None or self._trusts(peer[0])
+
+    def source(self, peer: Peer | None) -> str | None:
+        """What the connections of a peer count as; None for those of a proxy, which has the connections of many."""
+        return None if peer is None or self._trusts(peer[0]) else counted(peer[0])
+
+    def client(self, peer: Peer | None, headers: Headers) -> Peer | None:
         """The address of the client behind `peer`, or of `peer` itself. Names of headers are in lower case."""
-        if not self._trusts(peer[0]):
+        if not self.trusts(peer):
             return peer
-        forwarded = b",".join([value for name, value in headers if name == b"x-forwarded-for"])
-        entries = [entry for part in forwarded.decode("latin-1").split(",") if (entry := part.strip())]
         farthest = peer
-        for entry in reversed(entries):
+        for entry in reversed(_entries(headers, b"x-forwarded-for")):
             parsed = _parse(entry)
             if parsed is None:
                 return peer
@@ -58,15 +74,31 @@ class TrustedProxies:
                 break
         return farthest
 
+    def host(self, peer: Peer | None, headers: Headers) -> str | None:
+        """The `Host` that the client sent to the proxy `peer`: the right-most entry of X-Forwarded-Host, which this
+        proxy has written. None if it says nothing, or is no proxy."""
+        entries = _entries(headers, b"x-forwarded-host") if self.trusts(peer) else []
+        return entries[-1] if entries else None
+
+    def apply(self, scope: Any) -> None:
+        """Put the client's address and what it asked for into the ASGI scope of a request, which has the peer's."""
+        peer, headers = scope.get("client"), scope["headers"]
+        if not self.trusts(peer):
+            return
+        scope["client"] = self.client(peer, headers)
+        host = self.host(peer, headers)
+        if host is not None:
+            scope.setdefault("extensions", {})[FORWARDED_HOST] = host
+        for name, value in headers:
+            if name == b"x-forwarded-proto" and (scheme := value.strip().lower()) in (b"http", b"https"):
+                scope["scheme"] = scheme.decode()
+
     def forwarded(self, app: App) -> App:
-        """An application whose requests have the client's address, and the scheme that the client used."""
+        """An application whose requests have the client's address, and the scheme and host that the client used."""
 
         async def forwarded(scope: Any, receive: Any, send: Any) -> None:
-            if scope["type"] != "lifespan" and (peer := scope.get("client")) and self._trusts(peer[0]):
-                scope["client"] = self.client(peer, scope["headers"])
-                for name, value in scope["headers"]:
-                    if name == b"x-forwarded-proto" and (scheme := value.strip().lower()) in (b"http", b"https"):
-                        scope["scheme"] = scheme.decode()
+            if scope["type"] != "lifespan":
+                self.apply(scope)
             await app(scope, receive, send)
 
         return forwarded
@@ -81,6 +113,12 @@ class TrustedProxies:
 
     def _has(self, address: Address) -> bool:
         return any(address in network for network in self._networks)
+
+
+def _entries(headers: Headers, wanted: bytes) -> list[str]:
+    """The entries of a header that is a list, also where it comes several times (RFC 9110, 5.3)."""
+    text = b",".join([value for name, value in headers if name == wanted]).decode("latin-1")
+    return [entry for part in text.split(",") if (entry := part.strip())]
 
 
 def _parse(entry: str) -> tuple[Address, int] | None:

@@ -1,0 +1,46 @@
+"""Wire: the bytes that a server adapter writes and reads by itself, beside those of its HTTP library."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+
+def _refusal(status: int, text: str, more: str = "") -> bytes:
+    fields = (
+        f"content-type: text/plain; charset=utf-8\r\ncontent-length: {len(text)}\r\nconnection: close\r\n{more}\r\n"
+    )
+    return STATUS_LINE[status] + (fields + text).encode()
+
+
+TOO_LATE = _refusal(408, "Request Timeout")
+"""The answer to a client whose request's head does not come in time."""
+TOO_LONG = _refusal(414, "URI Too Long")
+"""The answer to a request whose target is too long."""
+TOO_LARGE = _refusal(431, "Request Header Fields Too Large")
+"""The answer to a request whose headers are too long."""
+TOO_MANY = _refusal(503, "Too Many Connections", "retry-after: 1\r\n")
+"""The answer to a client who gives way to another before its request is there."""
+
+
+def render_head(status: int, headers: Iterable[tuple[bytes, bytes]], *, keep_alive: bool = False) -> bytes:
+    """A response's head in its wire format. Without `keep_alive` the body ends with the connection (RFC 9112, 6.3)."""
+    lines = [STATUS_LINE[status]]
+    if not keep_alive:
+        headers = [*(field for field in headers if field[0].lower() != b"connection"), (b"connection", b"close")]
+    for name, value in headers:
+        if b"\n" in value or b"\r" in value or b"\n" in name or b"\r" in name:
+            raise RuntimeError(f"header {name!r} has a line break in its value {value!r}")
+        lines += (name, b": ", value, b"\r\n")
+    lines.append(b"\r\n")
+    return b"".join(lines)
+
+
+def take_authority(target: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    """Have the authority of a target in absolute form count in place of `Host` (RFC 9112, 3.2.2)."""
+    places = [index for index, (name, _) in enumerate(headers) if name == b"host"]
+    scheme, separator, rest = target.partition(b"://")
+    if separator and scheme.isalpha() and len(places) == 1:  # with no `Host` or two the request is refused
+        headers[places[0]] = (b"host", re.split(rb"[/?#]", rest, maxsplit=1)[0].rpartition(b"@")[2])

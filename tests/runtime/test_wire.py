@@ -1,0 +1,56 @@
+"""Wire: heads, refusals, and whose name a target in absolute form has."""
+
+from __future__ import annotations
+
+import pytest
+
+from ssepool.runtime.wire import TOO_LARGE, TOO_LATE, TOO_LONG, TOO_MANY, render_head, take_authority
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"), [(TOO_LATE, b"408"), (TOO_LONG, b"414"), (TOO_LARGE, b"431"), (TOO_MANY, b"503")]
+)
+def test_a_refusal_is_whole_and_ends_the_connection(answer: bytes, status: bytes) -> None:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 " + status)
+    assert b"\r\nconnection: close" in head
+    assert b"content-length: %d" % len(body) in head
+
+
+def test_a_head_without_keep_alive_closes_the_connection_whatever_the_application_says() -> None:
+    head = render_head(200, [(b"Connection", b"keep-alive"), (b"a", b"b")])
+    assert head == b"HTTP/1.1 200 OK\r\na: b\r\nconnection: close\r\n\r\n"
+    assert render_head(201, [], keep_alive=True) == b"HTTP/1.1 201 Created\r\n\r\n"
+
+
+@pytest.mark.parametrize("field", [(b"a", b"b\r\nc: d"), (b"a\n", b"b")])
+def test_a_line_break_gets_into_no_head(field: tuple[bytes, bytes]) -> None:
+    with pytest.raises(RuntimeError, match="line break"):
+        render_head(200, [field])
+
+
+AUTHORITIES = {
+    b"http://evil.example/events": b"evil.example",
+    b"http://evil.example:8000?topic=a": b"evil.example:8000",
+    b"https://[::1]:80/": b"[::1]:80",
+    b"http://localhost@evil.example/": b"evil.example",
+    b"http://localhost#@evil.example/": b"localhost",
+    b"http://": b"",
+    b"*": b"hub",
+    b"/http://evil.example/": b"hub",
+    b"evil.example:443": b"hub",
+}
+
+
+@pytest.mark.parametrize(("target", "host"), AUTHORITIES.items())
+def test_the_authority_of_a_target_counts_in_place_of_host(target: bytes, host: bytes) -> None:
+    headers = [(b"a", b"b"), (b"host", b"hub")]
+    take_authority(target, headers)
+    assert headers == [(b"a", b"b"), (b"host", host)]
+
+
+@pytest.mark.parametrize("hosts", [[], [(b"host", b"a"), (b"host", b"b")]])
+def test_it_does_not_mend_a_request_without_host_or_with_two(hosts: list[tuple[bytes, bytes]]) -> None:
+    headers = list(hosts)
+    take_authority(b"http://localhost/", headers)
+    assert headers == hosts
