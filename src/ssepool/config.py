@@ -210,6 +210,12 @@ class ServerConfig:
     port: int = setting(8000, "port to listen on; 0 = any that is free", max=65535)
     uds: str | None = setting(None, "Unix socket to listen on instead, a path; for its user and group (0660)")
     workers: int = setting(1, "processes on one port; 2 or more take a broker that they share", min=1, max=256)
+    admin: tuple[str, ...] = setting(
+        ("auto",),
+        "where administration is: unix:PATH, for its user alone (0600); HOST:PORT, with rights; auto = a Unix socket "
+        "where commands find it by the port; none",
+    )
+    audit_log: str = setting("none", "file for the audit log, a JSON object a line; - = standard output, none")
     dev: bool = setting(False, "open everything to programs of this machine, with the demo: for development alone")
     trusted_proxies: tuple[str, ...] = setting(
         ("127.0.0.1", "::1"),
@@ -225,6 +231,11 @@ class ServerConfig:
         if not all(proxy == "*" or is_network(proxy) for proxy in self.trusted_proxies):
             allowed = "it takes addresses, networks such as 10.0.0.0/8, or *"
             raise ConfigError(f"ServerConfig.trusted_proxies = {self.trusted_proxies!r} is not allowed; {allowed}")
+        for entry in self.admin:
+            is_place = entry == "auto" or (entry.startswith("unix:") and entry != "unix:") or host_port(entry)
+            if not is_place and self.admin != ("none",):
+                allowed = "it takes unix:PATH, HOST:PORT and auto, or none alone"
+                raise ConfigError(f"ServerConfig.admin = {self.admin!r} is not allowed; {allowed}")
 
 
 SECTIONS: dict[str, type[Any]] = {
@@ -395,6 +406,14 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is str:
         return isinstance(value, str) and value != ""
     return isinstance(value, hint) and not (isinstance(value, float) and math.isnan(value))
+
+
+def host_port(text: str) -> tuple[str, int] | None:
+    """Host and port of an address such as 127.0.0.1:9000 or [::1]:9000; None for other text."""
+    found = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^\[\]:/@\s]+)):([0-9]{1,5})", text)
+    if found is None or int(found[3]) > 65535:
+        return None
+    return found[1] or found[2], int(found[3])
 
 
 def is_network(text: str) -> bool:
