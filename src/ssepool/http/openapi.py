@@ -1,10 +1,12 @@
-"""GET /openapi.json: the whole HTTP surface as an OpenAPI 3.1 document.
+"""GET /openapi.json: a surface as an OpenAPI 3.1 document.
 
-The paths are written here, and a test compares them with the routes of the application. The schemas are derived
-(`schemas.py`).
+The paths are written here, and a test compares them with the routes of the application. Which of them a surface has,
+and what they take, is read off its routes. The schemas are derived (`schemas.py`).
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,7 +14,7 @@ from starlette.routing import BaseRoute
 
 from ssepool.config import KiB
 from ssepool.core.bans import KICK_SECONDS
-from ssepool.http.access.gate import Gate
+from ssepool.http.access.gate import Gate, Need
 from ssepool.http.connections import MAX_KICK_SECONDS, MAX_PAGE_CONNECTIONS, PAGE_CONNECTIONS, STATES
 from ssepool.http.publish import FORM, NDJSON
 from ssepool.http.query import MAX_QUERY_BYTES
@@ -25,10 +27,40 @@ def routes() -> list[BaseRoute]:
     """GET /openapi.json."""
 
     async def openapi(request: Request) -> Response:
+        paths = paths_of(request.app.routes)
         # Where the surface is mounted, its paths count from the prefix.
-        return JSONReply({**DOCUMENT, "servers": [{"url": request.scope.get("root_path", "") or "/"}]})
+        return JSONReply({**DOCUMENT, "paths": paths, "servers": [{"url": request.scope.get("root_path", "") or "/"}]})
 
     return [Gate("/openapi.json", openapi, methods=["GET"], needs="nothing")]
+
+
+def paths_of(routes: Sequence[BaseRoute]) -> Schema:
+    """The operations of these routes, each with what it takes and how it refuses those who have not that."""
+    found: Schema = {}
+    for route in routes:
+        if not isinstance(route, Gate) or route.path not in PATHS:
+            continue  # the files that make up the pages
+        written = PATHS[route.path]
+        item = found.setdefault(route.path, {key: written[key] for key in ("parameters",) if key in written})
+        for method in {name.lower() for name in route.methods or ()} & written.keys():
+            item[method] = _guarded(written[method], route.needs)
+    return found
+
+
+def _guarded(operation: Schema, needs: Need) -> Schema:
+    if needs == "nothing":
+        return {**operation, "security": []}
+    responses: Schema = operation["responses"]
+    scheme = "connection" if needs == "connection" else "grant"
+    refusals = {"401": responses.get("401") or _refusal(UNAUTHORIZED)}
+    if scheme == "grant":
+        own = [responses["403"]["description"]] if "403" in responses else []
+        refusals["403"] = _refusal(" ".join([*own, FORBIDDEN.get(needs) or f"The grant does not have `{needs}`."]))
+    return {**operation, "security": [{scheme: [needs]}], "responses": {**responses, **refusals}}
+
+
+def _refusal(why: str) -> Schema:
+    return {"description": why, "content": json("Error")}
 
 
 def param(name: str, schema: Schema, description: str, *, place: str = "query") -> Schema:
@@ -55,11 +87,31 @@ def answers(success: int, description: str, body: Schema | None = None, /, **ref
     """The responses of an operation: one success, and refusals as `_400="why"`."""
     found: Schema = {str(success): {"description": description, **({"content": body} if body else {})}}
     for status, why in refusals.items():
-        found[status.removeprefix("_")] = {"description": why, "content": json("Error")}
+        found[status.removeprefix("_")] = _refusal(why)
     return found
 
 
 # Words and parts of the operations.
+
+UNAUTHORIZED = "No credentials, or none that count; `WWW-Authenticate` says which (RFC 6750, section 3)."
+"""Why 401."""
+FORBIDDEN: dict[str, str] = {
+    "subscribe": "A topic or a pattern that the grant does not cover; one that is not there is answered alike.",
+    "publish": "A topic of an event that the grant does not cover, or an `id`, `retry` or `private: false` that it does "
+    "not allow.",
+}
+"""Why 403, by what is needed; for the parts of administration it says which."""
+SECURITY_SCHEMES: Schema = {
+    "grant": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "What the hub is told to go by: a token, or whatever the application's `authorize` function "
+        "looks at, such as its session's cookie. A requirement names the right that is needed. What is public takes "
+        "nothing.",
+    },
+    "connection": {"type": "http", "scheme": "bearer", "description": "The token of a stream's `ssepool.open` event."},
+}
+"""How requests prove what they may do."""
 
 _DATA = f"{MAX_DATA_BYTES // KiB} KiB"
 _QUERY = f"{MAX_QUERY_BYTES // KiB} KiB"
@@ -338,11 +390,11 @@ DOCUMENT: Schema = {
             "Server-Sent Events from one managed, bounded pool of connections. Every refusal is JSON: "
             f'`{{"error": {{"code": "...", "message": "..."}}}}`. A query string takes {_QUERY} at most (414). '
             "A request whose `Host` is not allowed is answered 421. With `failure_rate` everything but streams and "
-            "health is answered 429 to an address of which too much was refused."
+            "health is answered 429 to an address of which too much was refused. Credentials twice are a 400."
         ),
         "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
     },
     "paths": PATHS,
-    "components": {"schemas": schemas()},
+    "components": {"schemas": schemas(), "securitySchemes": SECURITY_SCHEMES},
 }
-"""The document, without `servers`."""
+"""The document of everything, without `servers` and what the routes say."""
