@@ -14,8 +14,9 @@ from starlette.routing import BaseRoute
 
 from ssepool.config import KiB
 from ssepool.core.bans import KICK_SECONDS
-from ssepool.http.access.gate import Gate, Need
+from ssepool.http.access.gate import Gate
 from ssepool.http.connections import MAX_KICK_SECONDS, MAX_PAGE_CONNECTIONS, PAGE_CONNECTIONS, STATES
+from ssepool.http.needs import SCHEMES, described, refusal
 from ssepool.http.publish import FORM, NDJSON
 from ssepool.http.query import MAX_QUERY_BYTES
 from ssepool.http.reply import JSONReply
@@ -43,24 +44,8 @@ def paths_of(routes: Sequence[BaseRoute]) -> Schema:
         written = PATHS[route.path]
         item = found.setdefault(route.path, {key: written[key] for key in ("parameters",) if key in written})
         for method in {name.lower() for name in route.methods or ()} & written.keys():
-            item[method] = _guarded(written[method], route.needs)
+            item[method] = described(written[method], route.needs)
     return found
-
-
-def _guarded(operation: Schema, needs: Need) -> Schema:
-    if needs == "nothing":
-        return {**operation, "security": []}
-    responses: Schema = operation["responses"]
-    scheme = "connection" if needs == "connection" else "grant"
-    refusals = {"401": responses.get("401") or _refusal(UNAUTHORIZED)}
-    if scheme == "grant":
-        own = [responses["403"]["description"]] if "403" in responses else []
-        refusals["403"] = _refusal(" ".join([*own, FORBIDDEN.get(needs) or f"The grant does not have `{needs}`."]))
-    return {**operation, "security": [{scheme: [needs]}], "responses": {**responses, **refusals}}
-
-
-def _refusal(why: str) -> Schema:
-    return {"description": why, "content": json("Error")}
 
 
 def param(name: str, schema: Schema, description: str, *, place: str = "query") -> Schema:
@@ -87,31 +72,11 @@ def answers(success: int, description: str, body: Schema | None = None, /, **ref
     """The responses of an operation: one success, and refusals as `_400="why"`."""
     found: Schema = {str(success): {"description": description, **({"content": body} if body else {})}}
     for status, why in refusals.items():
-        found[status.removeprefix("_")] = _refusal(why)
+        found[status.removeprefix("_")] = refusal(why)
     return found
 
 
 # Words and parts of the operations.
-
-UNAUTHORIZED = "No credentials, or none that count; `WWW-Authenticate` says which (RFC 6750, section 3)."
-"""Why 401."""
-FORBIDDEN: dict[str, str] = {
-    "subscribe": "A topic or a pattern that the grant does not cover; one that is not there is answered alike.",
-    "publish": "A topic of an event that the grant does not cover, or an `id`, `retry` or `private: false` that it does "
-    "not allow.",
-}
-"""Why 403, by what is needed; for the parts of administration it says which."""
-SECURITY_SCHEMES: Schema = {
-    "grant": {
-        "type": "http",
-        "scheme": "bearer",
-        "description": "What the hub is told to go by: a token, or whatever the application's `authorize` function "
-        "looks at, such as its session's cookie. A requirement names the right that is needed. What is public takes "
-        "nothing.",
-    },
-    "connection": {"type": "http", "scheme": "bearer", "description": "The token of a stream's `ssepool.open` event."},
-}
-"""How requests prove what they may do."""
 
 _DATA = f"{MAX_DATA_BYTES // KiB} KiB"
 _QUERY = f"{MAX_QUERY_BYTES // KiB} KiB"
@@ -395,6 +360,6 @@ DOCUMENT: Schema = {
         "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
     },
     "paths": PATHS,
-    "components": {"schemas": schemas(), "securitySchemes": SECURITY_SCHEMES},
+    "components": {"schemas": schemas(), "securitySchemes": SCHEMES},
 }
 """The document of everything, without `servers` and what the routes say."""
