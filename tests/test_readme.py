@@ -17,31 +17,23 @@ import pytest
 
 from live import DEADLINE, TESTS, LiveServer, Stream, running, wait_for
 from tools import require
+from written import COMMAND, PROTOCOLS, blocks, serve_code
 
 README = (TESTS.parent / "README.md").read_text("utf-8")
 SECRET = "what-only-ben-may-read"
 SSEPOOL = [sys.executable, "-m", "ssepool"]
 
 
-def blocks(section: str, language: str) -> list[str]:
-    """The code of a section, block by block."""
-    text = re.split(r"^## ", README.partition(f"\n## {section}\n")[2], flags=re.MULTILINE)[0]
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-
-
 # The application.
 
 
-@pytest.fixture(scope="module", params=["ssepool.uvicorn:Protocol", "httptools"])
+@pytest.fixture(scope="module", params=PROTOCOLS)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     folder = tmp_path_factory.mktemp("readme")
-    (folder / "app.py").write_text("\n\n".join(blocks("In your application", "python")), "utf-8")
-    [command] = blocks("In your application", "sh")
-    words = [request.param if word == "ssepool.uvicorn:Protocol" else word for word in shlex.split(command)]
-    with running(
-        [sys.executable, "-m", *words, "--app-dir", str(folder), "--port", "0"], r"running on (http\S*)"
-    ) as it:
-        yield it
+    [command] = blocks(README, "In your application", "sh")
+    assert command.strip() == COMMAND
+    with serve_code("\n\n".join(blocks(README, "In your application", "python")), folder, request.param) as server:
+        yield server
 
 
 def log_in(server: LiveServer, user: str, password: str) -> dict[str, str]:
@@ -212,7 +204,7 @@ def answered(server: LiveServer, method: str, target: str, kind: str, body: byte
 
 def command_lines(words: str) -> list[list[str]]:
     """The lines of "Stand-alone" that run this, without what only a checkout has."""
-    lines = [line for block in blocks("Stand-alone", "sh") for line in block.splitlines() if words in line]
+    lines = [line for block in blocks(README, "Stand-alone", "sh") for line in block.splitlines() if words in line]
     assert lines, words
     found = [shlex.split(line, comments=True) for line in lines]
     return [SSEPOOL + words[1:] if words[0] == ".venv/bin/ssepool" else words for words in found]
