@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from door_hub import FUNCTIONS, GRANTED, PARTS, PREFIX, VOID, WAYS, at_once
+from door_hub import FUNCTIONS, GRANTED, PREFIX, VOID, WAYS, at_once
 from live import DEADLINE, TESTS, LiveServer, Stream, running
 from ssepool import Hub
 from ssepool.http.access.gate import Gate

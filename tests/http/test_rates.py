@@ -211,6 +211,7 @@ async def test_a_batch_that_could_never_go_at_once_is_too_large(http: httpx.Asyn
 
 async def test_the_shortcut_counts_and_leaves_a_refusal_to_the_route(hub: Hub, clock: Clock) -> None:
     publication = open_app(hub).shortcuts.publication
+    assert open_app(hub).shortcuts.asks_who_publishes
     assert publication(b"/events", [JSON], b"[{}]", ("10.0.0.1", 9)) is None  # a bad event: nothing is taken
     for _ in range(2):
         assert publication(b"/events", [JSON], batch(5), ("10.0.0.1", 9)) is not None
@@ -222,6 +223,12 @@ async def test_the_shortcut_counts_and_leaves_a_refusal_to_the_route(hub: Hub, c
     assert publication(b"/events", [JSON], EVENT, ("10.0.0.1", 9)) is not None
     assert hub.stats().rate_refused["publish"] == 0  # the route says and counts it
     assert hub.stats().events_published == 21
+
+
+async def test_without_rates_and_where_everything_is_open_nobody_has_to_know_who_publishes() -> None:
+    assert not open_app(Hub()).shortcuts.asks_who_publishes
+    assert not Hub().dev_app.shortcuts.asks_who_publishes
+    assert Hub(authorize=lambda asking: None).app.shortcuts.asks_who_publishes
 
 
 # Messages.

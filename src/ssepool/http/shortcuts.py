@@ -34,22 +34,34 @@ class Shortcuts:
         self._hosts = hosts
         self._door = door
 
+    @property
+    def asks_who_publishes(self) -> bool:
+        """Whether `publication` has to know the client's address."""
+        rates = self._engine.rates
+        return rates.publish is not None or rates.failure is not None or self._door.asks_where
+
     def publication(
         self, url: bytes, headers: list[tuple[bytes, bytes]], body: bytes, client: tuple[str, int] | None = None
     ) -> Reply | None:
         """Publish the events of a plain POST to `/events` and return the answer; None: nothing has been done.
 
         `url` is the request's target as it came. The names of `headers` are in lower case. `client` is where it comes
-        from, behind trusted proxies.
+        from, behind trusted proxies, where this `asks_who_publishes`.
         """
         if url != publish.TARGET or not self._hosts.admits(headers):
             return None
         ip = client[0] if client else None
         if ip is not None and not self._engine.rates.allows("failure", ip, self._engine.now()):
             return None
-        path = publish.PATH
-        scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers}
-        grant = self._grant(Asking({**scope, "client": client}, "publish"))
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": publish.PATH,
+            "query_string": b"",
+            "headers": headers,
+            "client": client,
+        }
+        grant = self._grant(Asking(scope, "publish"))
         return None if grant is None else publish.publish_nowait(self._engine, self._door, grant, headers, body, ip)
 
     def subscription(self, scope: Mapping[str, Any]) -> Visit | None:

@@ -119,10 +119,11 @@ def surface(hub: Hub, config: ServerConfig) -> HubApp:
 
 
 def _answer_of(shortcuts: Shortcuts, proxies: TrustedProxies) -> Answer:
-    """What answers publications at once."""
+    """What answers publications at once. It looks for the client behind a proxy only where that is of use."""
+    asks = shortcuts.asks_who_publishes
 
     def answer(url: bytes, headers: list[tuple[bytes, bytes]], body: bytes, peer: Peer | None) -> Reply | None:
-        return shortcuts.publication(url, headers, body, proxies.client(peer, headers))
+        return shortcuts.publication(url, headers, body, proxies.client(peer, headers) if asks else None)
 
     return answer
 

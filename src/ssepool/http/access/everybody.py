@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 
 from ssepool.core.grant import ANYBODY, Grant
 from ssepool.errors import Forbidden
@@ -14,6 +15,9 @@ PROXY_FIELDS = frozenset({b"forwarded", b"via"})
 
 class Everybody:
     """A source: grants everything, to each request that reaches it."""
+
+    asks_where = False
+    """The server in front has seen to it where requests come from: it listens on loopback alone."""
 
     def at_once(self, asking: Asking) -> Grant:
         """See `Source`."""
@@ -38,6 +42,7 @@ class Developer(Everybody):
         return ANYBODY
 
 
+@lru_cache(1024)
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
