@@ -99,6 +99,22 @@ def test_a_signal_ends_the_server_while_streams_are_open(example: str, number: s
     assert "Application shutdown complete" in "".join(server.log)
 
 
+@pytest.mark.parametrize("server_path", ["detached", "plain", "hypercorn"])
+@pytest.mark.parametrize("example", STREAMS)
+def test_an_example_is_closed_to_whoever_has_not_logged_in(example: str, server_path: str) -> None:
+    with serve_app(f"examples.{example}:app", server_path) as server:
+        closed = STREAMS[example] or "/answers/17"
+        wrong = {"Cookie": "session=ann; sessionid=ann", "Authorization": "Basic YW5uOmJsdWU="}  # ann:blue
+        for headers in {}, wrong, {"X-User": "ann"}:
+            assert answer_to(server, closed, headers) in (401, 404)
+        listen(server, example).close()
+        for path in "/pool", "/sse/pool", "/sse/connections", "/connections", "/sse/demo":
+            assert server.request("GET", path, headers=enter(server, example))[0] == 404
+        event = {"topic": "users/ann", "data": "forged"}
+        for path in "/sse/events", "/events":
+            assert server.request("POST", path, event, enter(server, example))[0] in (403, 404)
+
+
 def test_fastapi_sends_what_a_route_publishes_to_those_who_may_see_it(path: str) -> None:
     with serve_app("examples.fastapi_app:app", path) as server, listen(server, "fastapi_app") as stream:
         ann, ben = (enter(server, "fastapi_app", user) for user in PASSWORDS)

@@ -171,6 +171,14 @@ def test_each_route_needs_what_it_does() -> None:
     assert {route: need for route, need in needed.items() if need != "nothing"} == NEEDS
 
 
+def test_what_is_for_development_needs_as_much() -> None:
+    for route in Hub().dev_app.routes:
+        assert isinstance(route, Gate), route
+        for method in route.methods or ():
+            demo = "publish" if route.path == "/demo/jobs" else "nothing"
+            assert route.needs == NEEDS.get((method, route.path), demo)
+
+
 @dataclass
 class Way:
     """A hub of which one surface is reached in one way."""
