@@ -1,28 +1,29 @@
 """Live orders behind the application's own checks, FastAPI. Run:
 
 uvicorn examples.fastapi_app:app --http ssepool.uvicorn:Protocol
-curl -N localhost:8000/orders/17/events -H "X-User: ann"
-curl localhost:8000/orders/17/status -H "X-User: ann" --json '"shipped"'
+curl -u ann:red -N localhost:8000/orders/17/events
+curl -u ann:red localhost:8000/orders/17/status --json '"shipped"'
 """
 
 import asyncio
 from typing import Annotated
 
-from fastapi import Body, Depends, FastAPI, Header, HTTPException, Request
+from fastapi import Body, Depends, FastAPI, HTTPException, Request
+from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
 from ssepool import Hub
 
 hub = Hub()
 app = FastAPI(lifespan=hub.lifespan)
 database = asyncio.Semaphore(1)  # stands for a pool of one database connection
-owners = {17: "ann", 18: "ben"}  # stands for a table
+owners, passwords = {17: "ann", 18: "ben"}, {"ann": "red", "ben": "blue"}  # stand for tables
 
 
-async def customer(order: int, x_user: Annotated[str, Header()]):
+async def customer(order: int, login: Annotated[HTTPBasicCredentials, Depends(HTTPBasic())]):
     async with database:
-        if owners.get(order) != x_user:
-            raise HTTPException(404, f"{x_user} has no order {order}")
-        yield x_user
+        if passwords.get(login.username) != login.password or owners.get(order) != login.username:
+            raise HTTPException(404, "you have no such order")
+        yield login.username
 
 
 # "function" gives the database connection back before the answer begins: a stream would keep it for its whole life.

@@ -1,39 +1,51 @@
-"""A chat, Starlette: clients send over the hub's own endpoints, and the application decides what comes of it. Run:
+"""A chat for those who have given a name, Starlette. Clients send over the hub's own endpoints. Run:
 
 uvicorn examples.starlette_app:app --http ssepool.uvicorn:Protocol
-curl -N 'localhost:8000/sse/events?topic=rooms/1&data={"name":"Ann"}' -g
+curl -c jar localhost:8000/names/Ann -X POST
+curl -b jar -N 'localhost:8000/sse/events?topic=rooms/1'
 curl 'localhost:8000/sse/connections/ID/messages?token=TOKEN' --json '"Hello!"'   # both from ssepool.open
 """
 
+import secrets
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.routing import Mount
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
 
-from ssepool import Connection, Hub
+from ssepool import Asking, Connection, Grant, Hub
 
-hub = Hub()
-app = Starlette(routes=[Mount("/sse", hub.dev_app)], lifespan=hub.lifespan)
+names: dict[str, str] = {}  # by the cookie "session"
 present: dict[str, tuple[tuple[str, ...], str]] = {}
 
 
-def name_of(connection: Connection) -> str:
-    data = connection.data
-    return str(data["name"])[:40] if isinstance(data, dict) and "name" in data else "somebody"
+async def take(request: Request) -> Response:  # stands for a log-in
+    names[session := secrets.token_urlsafe()] = request.path_params["name"][:40]
+    return Response(status_code=204, headers={"set-cookie": f"session={session}; HttpOnly; SameSite=Lax"})
+
+
+def who(asking: Asking) -> Grant | None:
+    name = names.get(asking.cookies.get("session", ""))
+    return Grant(subject=name, subscribe=[{"match": "rooms/:id", "match_type": "urlpattern"}]) if name else None
+
+
+hub = Hub(authorize=who)
+app = Starlette(routes=[Route("/names/{name}", take, methods=["POST"]), Mount("/sse", hub.app)], lifespan=hub.lifespan)
 
 
 @hub.on_connect
 async def came(connection: Connection) -> None:
-    present[connection.id] = connection.topics, name_of(connection)
-    await hub.publish(connection.topics, f"{name_of(connection)} is here", type="presence")
+    present[connection.id] = connection.topics, f"{connection.user} has left"
+    await hub.publish(connection.topics, f"{connection.user} is here", type="presence")
 
 
 @hub.on_message
-async def said(connection: Connection, text: Any) -> None:
-    await hub.publish(connection.topics, {"from": name_of(connection), "text": str(text)[:1000]}, type="said")
+async def said(connection: Connection, text: Any) -> None:  # the name is the grant's: a client cannot choose it here
+    await hub.publish(connection.topics, {"from": connection.user, "text": str(text)[:1000]}, type="said")
 
 
 @hub.on_disconnect
 async def left(connection: Connection, reason: str) -> None:
-    topics, name = present.pop(connection.id)  # of a connection that has gone, only the id is left
-    await hub.publish(topics, f"{name} has left", type="presence")
+    topics, farewell = present.pop(connection.id)  # of a connection that has gone, only the id is left
+    await hub.publish(topics, farewell, type="presence")

@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import httpx
+import pytest
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount, Route
 
-from ssepool import Hub
+from ssepool import Grant, Hub
 from ssepool.http.openapi import DOCUMENT
 
 Subscribe = Callable[..., Awaitable[Any]]
@@ -40,6 +41,41 @@ def references(node: Any) -> Iterator[str]:
 def test_the_document_has_every_route_of_the_application_and_no_other(hub: Hub) -> None:
     documented = {(method, path) for path, item in DOCUMENT["paths"].items() for method in item if method in METHODS}
     assert documented == set(operations(list(hub.dev_app.routes)))
+
+
+SURFACES = ("app", "admin_app", "dev_app")
+
+
+@pytest.mark.parametrize("name", SURFACES)
+async def test_a_surface_tells_its_own_operations_and_what_they_take(name: str) -> None:
+    surface = getattr(Hub(authorize=lambda asking: None), name)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(surface), base_url="http://hub") as http:
+        document = (await http.get("/openapi.json")).json()
+    told = {(method, path) for path, item in document["paths"].items() for method in item if method in METHODS}
+    assert told == set(operations(list(surface.routes))) - {("head", "/events")}
+    needs = {(method.lower(), route.path): route.needs for route in surface.routes for method in route.methods}
+    schemes = document["components"]["securitySchemes"]
+    for method, path in told:
+        operation, need = document["paths"][path][method], needs[method, path]
+        assert operation["security"] == ([] if need == "nothing" else [{scheme_of(need): [need]}])
+        assert need == "nothing" or scheme_of(need) in schemes
+        answers = operation["responses"]
+        assert ("401" in answers, "403" in answers) == (need != "nothing", need != "nothing")
+
+
+def scheme_of(need: str) -> str:
+    return "connection" if need == "connection" else "grant"
+
+
+async def test_what_the_document_says_of_refusals_is_what_is_answered() -> None:
+    surface = Hub(authorize=lambda asking: Grant() if "x" in asking.headers else None).admin_app
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(surface), base_url="http://hub") as http:
+        for path, item in (await http.get("/openapi.json")).json()["paths"].items():
+            for method in set(item) & set(METHODS):
+                if item[method]["security"]:
+                    target = path.replace("{id}", "a") + ("?topic=a" if path == "/events" else "")
+                    for headers, status in ({}, 401), ({"x": "y"}, 403):
+                        assert (await http.request(method.upper(), target, headers=headers)).status_code == status
 
 
 def test_every_reference_leads_somewhere() -> None:

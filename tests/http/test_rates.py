@@ -212,21 +212,23 @@ async def test_a_batch_that_could_never_go_at_once_is_too_large(http: httpx.Asyn
 async def test_the_shortcut_counts_and_leaves_a_refusal_to_the_route(hub: Hub, clock: Clock) -> None:
     publication = open_app(hub).shortcuts.publication
     assert open_app(hub).shortcuts.asks_who_publishes
-    assert publication(b"/events", [JSON], b"[{}]", "10.0.0.1") is None  # a bad event: nothing is taken
+    assert publication(b"/events", [JSON], b"[{}]", ("10.0.0.1", 9)) is None  # a bad event: nothing is taken
     for _ in range(2):
-        assert publication(b"/events", [JSON], batch(5), "10.0.0.1") is not None
-    assert publication(b"/events", [JSON], EVENT, "10.0.0.1") is None
-    assert publication(b"/events", [JSON], batch(11), "10.0.0.2") is None
-    assert publication(b"/events", [JSON], batch(10), "10.0.0.2") is not None
+        assert publication(b"/events", [JSON], batch(5), ("10.0.0.1", 9)) is not None
+    assert publication(b"/events", [JSON], EVENT, ("10.0.0.1", 9)) is None
+    assert publication(b"/events", [JSON], batch(11), ("10.0.0.2", 9)) is None
+    assert publication(b"/events", [JSON], batch(10), ("10.0.0.2", 9)) is not None
     clock.now += 1
-    assert publication(b"/events", [JSON], batch(2), "10.0.0.1") is None
-    assert publication(b"/events", [JSON], EVENT, "10.0.0.1") is not None
+    assert publication(b"/events", [JSON], batch(2), ("10.0.0.1", 9)) is None
+    assert publication(b"/events", [JSON], EVENT, ("10.0.0.1", 9)) is not None
     assert hub.stats().rate_refused["publish"] == 0  # the route says and counts it
     assert hub.stats().events_published == 21
 
 
-async def test_without_rates_nobody_has_to_know_who_publishes() -> None:
+async def test_without_rates_and_where_everything_is_open_nobody_has_to_know_who_publishes() -> None:
     assert not open_app(Hub()).shortcuts.asks_who_publishes
+    assert not Hub().dev_app.shortcuts.asks_who_publishes
+    assert Hub(authorize=lambda asking: None).app.shortcuts.asks_who_publishes
 
 
 # Messages.
@@ -276,8 +278,8 @@ async def test_who_is_refused_too_often_is_refused_everything_but_streams_and_he
     refused = await http.get("/pool")
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
     assert refused.json()["error"]["message"].startswith("failure_rate = 1 is used up by 127.0.0.1")
-    assert open_app(hub).shortcuts.publication(b"/events", [JSON], EVENT, "127.0.0.1") is None
-    assert open_app(hub).shortcuts.publication(b"/events", [JSON], EVENT, "10.0.0.2") is not None
+    assert open_app(hub).shortcuts.publication(b"/events", [JSON], EVENT, ("127.0.0.1", 9)) is None
+    assert open_app(hub).shortcuts.publication(b"/events", [JSON], EVENT, ("10.0.0.2", 9)) is not None
     assert (await http.get("/health/live")).status_code == 200
     assert (await http.get("/events")).status_code == 400  # not 429; and no EventSource survives either
     await subscribe("topic=a")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,10 +11,12 @@ import httpx
 import pytest
 
 from parts import open_app
-from ssepool import Hub, HubConfig
+from ssepool import Asking, Grant, Hub, HubConfig
 from ssepool.core.event import memory_of
 from ssepool.core.grant import ANYBODY
 from ssepool.core.topics import Subscription
+from ssepool.http.access.authorize import Authorize
+from ssepool.http.access.door import Door
 from ssepool.http.publish import MAX_PLAIN_EVENTS
 from ssepool.http.query import MAX_QUERY_BYTES
 from ssepool.http.subscribe import MAX_DATA_BYTES, MAX_PATTERNS
@@ -204,3 +207,31 @@ async def test_a_page_of_another_site_gets_the_header_fields_of_cors(
 ) -> None:
     async with Hub(HubConfig(allow_origins=origins)) as hub:
         assert (open_app(hub).shortcuts.subscription(get(headers=headers)) is not None) == taken
+
+
+# What the application's own function does.
+
+
+async def test_a_function_that_fails_is_left_to_the_route_which_answers_it(hub: Hub) -> None:
+    def fails(asking: Asking) -> Grant:
+        raise RuntimeError(f"{asking.url} is nothing for me")
+
+    door = Door([Authorize(fails)], wall_clock=time.time)
+    app = open_app(hub, door)
+    scope = {"type": "http", "method": "GET", "path": "/events", "query_string": b"topic=a", "headers": []}
+    assert app.shortcuts.subscription(scope) is None
+    assert app.shortcuts.publication(PATH, [JSON], EVENT) is None
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://hub") as http:
+        for answer in await http.get("/events?topic=a"), await http.post("/events", content=EVENT, headers=[JSON]):
+            assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+            assert "nothing for me" not in answer.text
+
+
+async def test_a_function_is_told_where_a_publisher_comes_from(hub: Hub) -> None:
+    def by_address(asking: Asking) -> Grant | None:
+        return None if asking.ip == "10.0.0.9" else ANYBODY
+
+    shortcuts = open_app(hub, Door([Authorize(by_address)], wall_clock=time.time)).shortcuts
+    assert shortcuts.publication(PATH, [JSON], EVENT, ("10.0.0.9", 1)) is None
+    assert shortcuts.publication(PATH, [JSON], EVENT, ("10.0.0.1", 1)) is not None

@@ -15,6 +15,7 @@ from ssepool.config import KiB
 from ssepool.core.bans import KICK_SECONDS
 from ssepool.core.grant import Grant
 from ssepool.core.topics import shown
+from ssepool.errors import BadCredentials
 from ssepool.http.access.door import Door
 from ssepool.http.access.gate import Gate, guarded, ordered
 from ssepool.http.body import JSON, decode, media_type, read_body
@@ -153,8 +154,12 @@ def _place(id: str) -> tuple[str, int]:
 
 
 def _token(request: Request, query: dict[str, str]) -> str:
-    """The token from `Authorization: Bearer` (RFC 6750, 2.1), else from the query; empty if there is none."""
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    """The token from `Authorization: Bearer` (RFC 6750, 2.1), else from the query; empty if there is none. Raises
+    `BadCredentials` for two."""
+    fields = request.headers.getlist("authorization")
+    if len(fields) > 1:
+        raise BadCredentials("the request has more than one Authorization field")
+    scheme, _, given = "".join(fields).partition(" ")
     if not scheme:
         given = query.get("token", "")
     elif scheme.lower() != "bearer":

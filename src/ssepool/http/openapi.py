@@ -1,10 +1,12 @@
-"""GET /openapi.json: the whole HTTP surface as an OpenAPI 3.1 document.
+"""GET /openapi.json: a surface as an OpenAPI 3.1 document.
 
-The paths are written here, and a test compares them with the routes of the application. The schemas are derived
-(`schemas.py`).
+The paths are written here, and a test compares them with the routes of the application. Which of them a surface has,
+and what they take, is read off its routes. The schemas are derived (`schemas.py`).
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,6 +17,7 @@ from ssepool.core.bans import KICK_SECONDS
 from ssepool.http.access.gate import Gate
 from ssepool.http.audit import MAX_PAGE_ENTRIES, PAGE_ENTRIES
 from ssepool.http.connections import MAX_KICK_SECONDS, MAX_PAGE_CONNECTIONS, PAGE_CONNECTIONS, STATES
+from ssepool.http.needs import SCHEMES, described, refusal
 from ssepool.http.publish import FORM, NDJSON
 from ssepool.http.query import MAX_QUERY_BYTES
 from ssepool.http.reply import JSONReply
@@ -26,10 +29,24 @@ def routes() -> list[BaseRoute]:
     """GET /openapi.json."""
 
     async def openapi(request: Request) -> Response:
+        paths = paths_of(request.app.routes)
         # Where the surface is mounted, its paths count from the prefix.
-        return JSONReply({**DOCUMENT, "servers": [{"url": request.scope.get("root_path", "") or "/"}]})
+        return JSONReply({**DOCUMENT, "paths": paths, "servers": [{"url": request.scope.get("root_path", "") or "/"}]})
 
     return [Gate("/openapi.json", openapi, methods=["GET"], needs="nothing")]
+
+
+def paths_of(routes: Sequence[BaseRoute]) -> Schema:
+    """The operations of these routes, each with what it takes and how it refuses those who have not that."""
+    found: Schema = {}
+    for route in routes:
+        if not isinstance(route, Gate) or route.path not in PATHS:
+            continue  # the files that make up the pages
+        written = PATHS[route.path]
+        item = found.setdefault(route.path, {key: written[key] for key in ("parameters",) if key in written})
+        for method in {name.lower() for name in route.methods or ()} & written.keys():
+            item[method] = described(written[method], route.needs)
+    return found
 
 
 def param(name: str, schema: Schema, description: str, *, place: str = "query") -> Schema:
@@ -56,7 +73,7 @@ def answers(success: int, description: str, body: Schema | None = None, /, **ref
     """The responses of an operation: one success, and refusals as `_400="why"`."""
     found: Schema = {str(success): {"description": description, **({"content": body} if body else {})}}
     for status, why in refusals.items():
-        found[status.removeprefix("_")] = {"description": why, "content": json("Error")}
+        found[status.removeprefix("_")] = refusal(why)
     return found
 
 
@@ -377,11 +394,11 @@ DOCUMENT: Schema = {
             "Server-Sent Events from one managed, bounded pool of connections. Every refusal is JSON: "
             f'`{{"error": {{"code": "...", "message": "..."}}}}`. A query string takes {_QUERY} at most (414). '
             "A request whose `Host` is not allowed is answered 421. With `failure_rate` everything but streams and "
-            "health is answered 429 to an address of which too much was refused."
+            "health is answered 429 to an address of which too much was refused. Credentials twice are a 400."
         ),
         "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
     },
     "paths": PATHS,
-    "components": {"schemas": schemas()},
+    "components": {"schemas": schemas(), "securitySchemes": SCHEMES},
 }
-"""The document, without `servers`."""
+"""The document of everything, without `servers` and what the routes say."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
+from ssepool.core.grant import Grant
 from ssepool.core.states import PoolState
 from ssepool.core.visit import Visit
 from ssepool.errors import SSEPoolError
@@ -37,27 +38,31 @@ class Shortcuts:
     def asks_who_publishes(self) -> bool:
         """Whether `publication` has to know the client's address."""
         rates = self._engine.rates
-        return rates.publish is not None or rates.failure is not None
+        return rates.publish is not None or rates.failure is not None or self._door.asks_where
 
     def publication(
-        self, url: bytes, headers: list[tuple[bytes, bytes]], body: bytes, ip: str | None = None
+        self, url: bytes, headers: list[tuple[bytes, bytes]], body: bytes, client: tuple[str, int] | None = None
     ) -> Reply | None:
         """Publish the events of a plain POST to `/events` and return the answer; None: nothing has been done.
 
-        `url` is the request's target as it came. The names of `headers` are in lower case. `ip` is the client's
-        address, where there `asks_who_publishes`.
+        `url` is the request's target as it came. The names of `headers` are in lower case. `client` is where it comes
+        from, behind trusted proxies, where this `asks_who_publishes`.
         """
         if url != publish.TARGET or not self._hosts.admits(headers):
             return None
+        ip = client[0] if client else None
         if ip is not None and not self._engine.rates.allows("failure", ip, self._engine.now()):
             return None
-        door = self._door
-        scope = {"type": "http", "method": "POST", "path": publish.PATH, "query_string": b"", "headers": headers}
-        try:
-            grant = door.at_once(Asking(scope, "publish"))
-        except (HTTPException, SSEPoolError):
-            return None
-        return None if grant is None else publish.publish_nowait(self._engine, door, grant, headers, body, ip)
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": publish.PATH,
+            "query_string": b"",
+            "headers": headers,
+            "client": client,
+        }
+        grant = self._grant(Asking(scope, "publish"))
+        return None if grant is None else publish.publish_nowait(self._engine, self._door, grant, headers, body, ip)
 
     def subscription(self, scope: Mapping[str, Any]) -> Visit | None:
         """The visit of a GET request, from its ASGI scope; None unless it is a well-formed subscription.
@@ -78,7 +83,14 @@ class Shortcuts:
         engine, door = self._engine, self._door
         try:
             wish = subscribe.read_wish(scope, allow_regexp=engine.config.allow_regexp)
-            grant = door.at_once(Asking(scope, "subscribe", wish.subscription))
+            grant = self._grant(Asking(scope, "subscribe", wish.subscription))
             return None if grant is None else subscribe.visit_of(engine, door, scope, wish, grant)
         except (HTTPException, SSEPoolError):
+            return None
+
+    def _grant(self, asking: Asking) -> Grant | None:
+        """The grant of a request; None if it takes time to know, or if there is anything to say about it."""
+        try:
+            return self._door.at_once(asking)
+        except Exception:  # of the application's function, too: the route asks it again, and answers what it raises
             return None

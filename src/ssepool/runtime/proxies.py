@@ -117,8 +117,10 @@ class TrustedProxies:
 
 def _entries(headers: Headers, wanted: bytes) -> list[str]:
     """The entries of a header that is a list, also where it comes several times (RFC 9110, 5.3)."""
-    text = b",".join([value for name, value in headers if name == wanted]).decode("latin-1")
-    return [entry for part in text.split(",") if (entry := part.strip())]
+    values = [value for name, value in headers if name == wanted]
+    if not values:
+        return []  # as nearly always, where no proxy is
+    return [entry for part in b",".join(values).decode("latin-1").split(",") if (entry := part.strip())]
 
 
 def _parse(entry: str) -> tuple[Address, int] | None:

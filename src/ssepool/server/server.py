@@ -160,8 +160,7 @@ def _answer_of(shortcuts: Shortcuts, proxies: TrustedProxies) -> Answer:
     asks = shortcuts.asks_who_publishes
 
     def answer(url: bytes, headers: list[tuple[bytes, bytes]], body: bytes, peer: Peer | None) -> Reply | None:
-        client = proxies.client(peer, headers) if asks else None
-        return shortcuts.publication(url, headers, body, client[0] if client else None)
+        return shortcuts.publication(url, headers, body, proxies.client(peer, headers) if asks else None)
 
     return answer
 

@@ -49,6 +49,8 @@ class Door:
         whether a grant has been taken back."""
         self.public = public
         """What everybody may read."""
+        self.asks_where = any(getattr(source, "asks_where", True) for source in sources)
+        """Whether a source may go by the address that a request comes from. To find it takes time."""
         self._sources = sources
         self._wall_clock = wall_clock
         self._revoked = revoked

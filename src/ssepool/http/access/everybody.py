@@ -16,6 +16,9 @@ PROXY_FIELDS = frozenset({b"forwarded", b"via"})
 class Everybody:
     """A source: grants everything, to each request that reaches it."""
 
+    asks_where = False
+    """The server in front has seen to it where requests come from: it listens on loopback alone."""
+
     def at_once(self, asking: Asking) -> Grant:
         """See `Source`."""
         return ANYBODY
