@@ -179,7 +179,7 @@ async def test_a_database_of_a_newer_version_is_refused_and_left_alone(path: Pat
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 99")
     assert await refused(url) == (
-        f"the SQLite database {path} was made by a newer ssepool (its tables have version 99, ours 2); "
+        f"the SQLite database {path} was made by a newer ssepool (its tables have version 99, ours 3); "
         "upgrade ssepool or name another file"
     )
 
