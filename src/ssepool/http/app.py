@@ -10,7 +10,19 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
-from ssepool.http import connections, dashboard, demo, errors, health, metrics, openapi, pages, publish, subscribe
+from ssepool.http import (
+    connections,
+    dashboard,
+    demo,
+    errors,
+    health,
+    metrics,
+    openapi,
+    pages,
+    publish,
+    revocations,
+    subscribe,
+)
 from ssepool.http import pool as pool_routes
 from ssepool.http.access.door import Door
 from ssepool.http.budget import Budget
@@ -21,6 +33,7 @@ from ssepool.http.rates import FailureLimit
 from ssepool.http.shortcuts import Shortcuts
 from ssepool.runtime.admission.response import EventStream
 from ssepool.runtime.cluster.nodes import Nodes
+from ssepool.runtime.cluster.revoking import Revoking
 from ssepool.runtime.engine import Engine
 
 
@@ -44,12 +57,20 @@ class HubApp(Starlette):
     """
 
     def __init__(
-        self, surface: Surface, engine: Engine, nodes: Nodes, hosts: Hosts, budget: Budget, door: Door, lifespan: Any
+        self,
+        surface: Surface,
+        engine: Engine,
+        nodes: Nodes,
+        revoking: Revoking,
+        hosts: Hosts,
+        budget: Budget,
+        door: Door,
+        lifespan: Any,
     ) -> None:
-        """`engine`, `nodes`, `hosts` and `budget` are the hub's, `door` is the way into this application. `lifespan`
-        opens the hub where it is served alone, as in `Starlette(lifespan=...)`."""
+        """`engine`, `nodes`, `revoking`, `hosts` and `budget` are the hub's, `door` is the way into this application.
+        `lifespan` opens the hub where it is served alone, as in `Starlette(lifespan=...)`."""
         super().__init__(
-            routes=_routes(surface, engine, nodes, budget, door),
+            routes=_routes(surface, engine, nodes, revoking, budget, door),
             middleware=_middleware(engine, hosts),
             exception_handlers=errors.handlers,
             lifespan=lifespan,
@@ -75,7 +96,9 @@ class HubApp(Starlette):
             await EventStream(self._engine, visit)(scope, receive, send)
 
 
-def _routes(surface: Surface, engine: Engine, nodes: Nodes, budget: Budget, door: Door) -> list[BaseRoute]:
+def _routes(
+    surface: Surface, engine: Engine, nodes: Nodes, revoking: Revoking, budget: Budget, door: Door
+) -> list[BaseRoute]:
     found = [
         *subscribe.routes(engine, door),
         *health.routes(engine, explained=surface is not Surface.WORLD),
@@ -87,6 +110,7 @@ def _routes(surface: Surface, engine: Engine, nodes: Nodes, budget: Budget, door
     if surface is not Surface.WORLD:
         found += [
             *connections.routes(nodes, door),
+            *revocations.routes(engine, revoking, budget, door),
             *pool_routes.routes(nodes, budget, door),
             *metrics.routes(nodes, door),
             *dashboard.routes(),

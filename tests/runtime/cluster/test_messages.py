@@ -12,6 +12,7 @@ from ssepool.brokers.base import MAX_MESSAGE_BYTES
 from ssepool.config import KiB
 from ssepool.core.bans import MAX_BAN_SECONDS, MAX_BANS, Bans
 from ssepool.core.pool import Pool
+from ssepool.core.revocations import Revocation
 from ssepool.runtime.cluster import messages
 from ssepool.runtime.cluster.messages import ConnectionInfo, Message, Page, Question
 
@@ -31,6 +32,7 @@ QUESTIONS: dict[str, list[Question[Any]]] = {
     "connection": [messages.DescribeConnection("abc-0-1")],
     "kick": [messages.Kick("abc-0-1", 30.0)],
     "ban": [messages.Ban("f" * 32, 0.5)],
+    "revoke": [messages.Revoke(Revocation(subject="u1", issued_before=1.5, until=2.0)), messages.Revoke(Revocation())],
     "bans": [messages.AskBans()],
     "message": [messages.Receive("abc-0-1", "token", data) for data in (None, "text", [1, {"x": 2.5}], "\u2028\x00")],
     "report": [messages.AskReport(), messages.AskReport(True)],
@@ -43,6 +45,7 @@ ANSWERS: dict[str, list[Any]] = {
     "connection": [INFO, None],
     "kick": [True, False],
     "ban": [None],
+    "revoke": [None],
     "bans": [[], [("f" * 32, 0.5)]],
     "message": ["accepted", "invalid_token", "not_found"],
     "report": [REPORT, msgspec.structs.replace(REPORT, cells="ffo")],

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from ssepool.core.report import NodeReport
+from ssepool.core.revocations import Revocation
 from ssepool.core.stats import Count
 
 Answer = TypeVar("Answer")
@@ -138,6 +139,16 @@ class AskBans(Question[list[tuple[str, float]]], frozen=True):
 
     kind = "bans"
     answer = list[tuple[str, float]]
+
+
+class Revoke(Question[None], frozen=True):
+    """Take grants back that were taken back on another node."""
+
+    kind = "revoke"
+    answer = None
+
+    revocation: Revocation
+    """Which grants."""
 
 
 Outcome = Literal["accepted", "invalid_token", "not_found"]
