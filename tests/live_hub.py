@@ -17,7 +17,7 @@ import uvicorn
 
 import live_app
 import sessions
-from parts import open_app
+from parts import open_app, public_app
 from ssepool import AccessConfig, Hub, HubConfig, PoolConfig, ServerConfig
 from ssepool.config import settings
 from ssepool.server.server import Server
@@ -34,8 +34,9 @@ def main(path: str, port: int, values: dict[str, Any]) -> None:
     pool, access = PoolConfig(**sections["pool"]), AccessConfig(**sections["access"])
     config = HubConfig(pool=pool, access=access, **sections["hub"])
     hub = Hub(config, authorize=sessions.SOURCES[with_sessions] if with_sessions else None)
-    door = hub.parts.door if with_sessions else None
-    app: Any = live_app.build(hub) if with_app else open_app(hub, door)
+    app: Any = open_app(hub, hub.parts.door) if with_sessions else public_app(hub)
+    if with_app:
+        app = live_app.build(hub)
     if path == "hypercorn":
         asyncio.run(hypercorn(hub, app, port))
     elif path.startswith("uvicorn"):

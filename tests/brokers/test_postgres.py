@@ -535,9 +535,11 @@ async def test_a_user_who_may_not_create_is_told_so(server: Postgres, make: Open
     with pytest.raises(ConfigError, match="permission denied for schema public; grant the user CREATE"):
         await connect(HubConfig(broker=guest)).open()
     await make()
-    server.execute(f"GRANT ALL ON {name}_log, {name}_events, {name}_messages TO guest", database=USER)
+    server.execute(f"GRANT ALL ON {name}_log, {name}_events, {name}_messages, {name}_facts TO guest", database=USER)
     broker = await make(url=guest)
     assert [one.position for one in await broker.append(batch("a"))] == [1]
+    await broker.keep("one", b"1", 60)
+    assert [fact.name for fact in await broker.kept()] == ["one"]
 
 
 async def test_tables_of_a_newer_version_are_left_alone(server: Postgres, make: Open, url: str, name: str) -> None:

@@ -113,15 +113,17 @@ class Reaper:
 
     def _warn(self, slots: Sequence[tuple[Slot, int, int]]) -> Iterator[int]:
         for slot, generation, seconds in slots:
-            if slot.generation == generation and slot.state is SlotState.OPEN and slot.holder is not None:
-                slot.holder.warn(seconds)
-                yield slot.holder.weight
+            holder = slot.holder
+            if slot.generation == generation and slot.state is SlotState.OPEN and holder is not None:
+                holder.warn(seconds)  # as a heartbeat does
+                yield holder.weight
 
     def _beat(self, slots: Sequence[Slot]) -> Iterator[int]:
         for slot in slots:
-            if slot.state is SlotState.OPEN and slot.holder is not None:
-                slot.holder.beat()
-                yield slot.holder.weight
+            holder = slot.holder
+            if slot.state is SlotState.OPEN and holder is not None:
+                holder.beat()  # which may find that its client has gone
+                yield holder.weight
 
     def _announce(self, waiters: Sequence[Waiter], now: float) -> Iterator[int]:
         for position, waiter in enumerate(waiters, 1):
