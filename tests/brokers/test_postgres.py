@@ -562,6 +562,7 @@ async def test_tables_of_version_1_are_taken_over(server: Postgres, make: Open, 
     await old.close()
     for statement in (
         f"ALTER TABLE {name}_events DROP COLUMN claim",
+        f"DROP TABLE {name}_facts",
         f"UPDATE {name}_log SET version = 1",
         OLD_APPEND.format(name=name),
     ):
@@ -576,6 +577,7 @@ async def test_tables_of_version_1_are_taken_over(server: Postgres, make: Open, 
     left = server.execute(f"SELECT count(*) FROM pg_proc WHERE proname = '{name}_append'", database=USER)
     assert left == [(1,)]
     assert server.execute(f"SELECT version FROM {name}_log", database=USER) == [(3,)]
+    await broker.keep("one", b"1", 60)
 
 
 async def test_tables_of_somebody_else_are_left_alone(server: Postgres, url: str, name: str) -> None:
