@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import wire
 from live import PATHS as SERVERS
 from live import LiveServer, Stream, serve, wait_for
 
@@ -92,6 +93,17 @@ def connect(path: str, streams: list[Stream]) -> Connect:
         return streams[-1]
 
     return connect
+
+
+def goodbye(stream: Stream) -> str:
+    """The reason that a stream ended with; it was its last event, with a time to come back."""
+    stream.to_end()
+    assert stream.events[-1].type == "ssepool.close"
+    assert stream.retry is not None and stream.retry >= 1000
+    wire.check(stream.raw)
+    (data,) = stream.of_type("ssepool.close")
+    reason: str = data["reason"]
+    return reason
 
 
 def at_rest(server: LiveServer, streams: list[Stream], expected_trouble: list[str]) -> None:

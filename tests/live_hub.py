@@ -1,6 +1,7 @@
 """The process behind `live.serve`: `live_hub.py PATH PORT SETTINGS-AS-JSON`. Prints `ready URL` when it serves.
 
-With the setting `app` the hub is part of the application of `live_app`.
+With the setting `app` the hub is part of the application of `live_app`. With `sessions` (`at_once` or `in_time`) it
+asks who comes as the module of that name does.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from typing import Any
 import uvicorn
 
 import live_app
-from parts import public_app
+import sessions
+from parts import open_app, public_app
 from ssepool import AccessConfig, Hub, HubConfig, PoolConfig, ServerConfig
 from ssepool.config import settings
 from ssepool.server.server import Server
 
 
 def main(path: str, port: int, values: dict[str, Any]) -> None:
-    with_app = values.pop("app", False)
+    with_app, with_sessions = values.pop("app", False), values.pop("sessions", None)
     sections: dict[str, dict[str, Any]] = {"pool": {}, "access": {}, "hub": {}, "server": {}}
     known = {item.name: item.section for item in settings()}
     for name, value in values.items():
@@ -30,8 +32,11 @@ def main(path: str, port: int, values: dict[str, Any]) -> None:
     if path not in ("detached", "uvicorn"):
         sections["hub"]["detach"] = False
     pool, access = PoolConfig(**sections["pool"]), AccessConfig(**sections["access"])
-    hub = Hub(HubConfig(pool=pool, access=access, **sections["hub"]))
-    app: Any = live_app.build(hub) if with_app else public_app(hub)
+    config = HubConfig(pool=pool, access=access, **sections["hub"])
+    hub = Hub(config, authorize=sessions.SOURCES[with_sessions] if with_sessions else None)
+    app: Any = open_app(hub, hub.parts.door) if with_sessions else public_app(hub)
+    if with_app:
+        app = live_app.build(hub)
     if path == "hypercorn":
         asyncio.run(hypercorn(hub, app, port))
     elif path.startswith("uvicorn"):

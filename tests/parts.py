@@ -225,7 +225,9 @@ def check_promises(link: Link) -> None:
 def open_app(hub: Hub, door: Door | None = None) -> HubApp:
     """All that a hub has, for whoever reaches it, also through a proxy; or for whom `door` lets in."""
     parts, door = hub.parts, door or Door([Everybody()], wall_clock=time.time)
-    return HubApp(Surface.DEVELOPMENT, parts.engine, parts.nodes, parts.hosts, parts.budget, door, hub.lifespan)
+    return HubApp(
+        Surface.DEVELOPMENT, parts.engine, parts.nodes, parts.revoking, parts.hosts, parts.budget, door, hub.lifespan
+    )
 
 
 def public_app(hub: Hub) -> HubApp:

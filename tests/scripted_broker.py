@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from ssepool.brokers.base import Bounds, Broker, Stored, Wants, anything
+from ssepool.brokers.base import Bounds, Broker, Fact, Stored, Wants, anything
 from ssepool.brokers.record import Record
 from ssepool.config import HubConfig
 from ssepool.core.event import Entry
@@ -36,6 +36,7 @@ class Scripted(Broker):
         self.reads = 0
         self.news = asyncio.Event()
         self.asked: list[str] = []
+        self.facts: list[Fact] = []
         self.answers = asyncio.Event()
         self.answers.set()
 
@@ -109,6 +110,14 @@ class Scripted(Broker):
 
     async def send(self, message: bytes) -> None:
         self.check()
+
+    async def keep(self, name: str, data: bytes, seconds: float) -> None:
+        self.check()
+        self.facts.append(Fact(name, len(self.facts) + 1, data))
+
+    async def kept(self, after: int = 0) -> Sequence[Fact]:
+        self.check()
+        return self.facts[after:]
 
     async def messages(self) -> AsyncIterator[bytes]:
         while True:

@@ -132,6 +132,10 @@ class AccessConfig:
         (), "names under which the hub is reached, beside addresses and localhost; * = any"
     )
 
+    max_grant_age: float = setting(
+        1800.0, "seconds after which a stream's client is asked again who it is, less up to 10 % jitter", min=0.1
+    )
+
     def __post_init__(self) -> None:
         check(self)
         for name in self.allowed_hosts:

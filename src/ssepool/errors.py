@@ -17,6 +17,7 @@ SSEPoolError
 ├── PoolTimeout            no slot came free in time
 ├── PoolClosed             the pool is not open (not yet, or no longer)
 ├── RateExceeded           an address does more than its rate allows
+├── RevocationsFull        as many revocations are in force as there may be
 ├── ConnectionReleased     a handle outlived its client
 └── BrokerError            the broker could not do what was asked
 """
@@ -109,6 +110,10 @@ class RateExceeded(SSEPoolError):
         super().__init__(message)
         self.seconds = seconds
         """Seconds after which it may go on."""
+
+
+class RevocationsFull(SSEPoolError):
+    """As many revocations are in force as there may be: this one is not kept."""
 
 
 class ConnectionReleased(SSEPoolError):

@@ -12,8 +12,10 @@ from typing import Any, Self, TypeVar, Unpack
 from ssepool.config import HubConfig
 from ssepool.core.bans import KICK_SECONDS
 from ssepool.core.event import Event, EventFields
-from ssepool.core.grant import Grant
+from ssepool.core.grant import Grant, effect
 from ssepool.core.pool import DRAIN_SECONDS
+from ssepool.core.revocations import Revocation
+from ssepool.core.rights import NOTHING
 from ssepool.core.states import PoolState
 from ssepool.core.stats import HubStats
 from ssepool.core.topics import Subscription
@@ -71,7 +73,14 @@ class Hub:
         """
         engine, parts = self._engine, self.parts
         await engine.open()
-        await parts.cluster.open()
+        try:
+            await parts.cluster.open()
+            await parts.revoking.open()
+        except BaseException:  # cancelled too: what has been opened must not be left open
+            engine.shutdown()
+            await engine.cut()
+            await self._stop()
+            raise
         self._learning = engine.tasks.start(parts.nodes.learn_bans())
         self._reaper = Reaper(engine.pool, evict_all=engine.connections.evict_all, expire=self._expire, now=engine.now)
         self._monitor = Monitor(parts.nodes, engine.feeds, engine.tasks)
@@ -92,6 +101,10 @@ class Hub:
         await self._engine.cut()
         reaper.stop()
         self._monitor.stop()
+        await self._stop()
+
+    async def _stop(self) -> None:
+        await self.parts.revoking.close()
         await self.parts.cluster.close()  # it says goodbye over the broker, so the engine comes last
         await self._engine.close()
 
@@ -154,16 +167,17 @@ class Hub:
         data: Any = None,
         private: bool = True,
         last_event_id: str | None = None,
+        grant: Grant | None = None,
     ) -> EventStream:
         """A response that streams these topics and patterns to the client of `request`, through the pool.
 
         `user` and `data` are kept on the connection. The application has decided that this client may have these
         topics, so it also gets their private events, unless `private` is false. `last_event_id` wins over what the
-        client asks for. Raises `InvalidTopic`.
+        client asks for. A `grant` stands in the place of `user`: its rights decide about each topic and its private
+        events, and the stream ends with it. Raises `InvalidTopic`, and `Forbidden` for what a grant does not cover.
         """
         subscription = Subscription.of(topics, patterns, private)
-        visit = Visit.of(request.scope, subscription, Grant(subject=user), data=data, last_event_id=last_event_id)
-        return EventStream(self._engine, visit)
+        return EventStream(self._engine, self._visit(request, subscription, user, grant, data, last_event_id))
 
     def stream(
         self,
@@ -173,13 +187,15 @@ class Hub:
         topic: str | None = None,
         user: str | None = None,
         data: Any = None,
+        grant: Grant | None = None,
     ) -> EventStream:
         """A response that sends what an asynchronous generator yields, data or `Event`s, and then ends.
 
         With `topic` the events are published there as well, and the generator goes on if the client leaves. A client
         that asks again gets the rest (with `Last-Event-ID`) or everything (without), from the same run; its own
         `source` is then closed unused. Once the generator has ended and `history_age` has passed, the topic may be used
-        anew. Raises `InvalidTopic`, and `TypeError` for a source that is not asynchronous.
+        anew. `grant` is as for `response`. Raises `InvalidTopic`, `Forbidden`, and `TypeError` for a source that is not
+        asynchronous.
         """
         if not hasattr(source, "__aiter__"):
             raise TypeError(
@@ -187,9 +203,30 @@ class Hub:
             )
         # The application has let this client in, so private events are for it too.
         subscription = Subscription.of([topic], private=True) if topic is not None else None
-        visit = Visit.of(request.scope, subscription, Grant(subject=user), data=data)
+        visit = self._visit(request, subscription, user, grant, data)
         self.parts.runs.give(visit, source, topic)
         return EventStream(self._engine, visit)
+
+    def _visit(
+        self,
+        request: Request,
+        subscription: Subscription | None,
+        user: str | None,
+        grant: Grant | None,
+        data: Any,
+        last_event_id: str | None = None,
+    ) -> Visit:
+        engine = self._engine
+        if grant is None:
+            grant = Grant(subject=user)
+        elif user is not None:
+            raise TypeError(f"user={user!r} and a grant are given; the grant's subject is the user")
+        elif subscription is not None:
+            door = self.parts.door
+            subscription = effect(subscription, grant, NOTHING if door is None else door.public)
+        grant = grant.asked(engine.wall_clock())
+        term = engine.term(grant, from_door=False)
+        return Visit.of(request.scope, subscription, grant, data=data, last_event_id=last_event_id, term=term)
 
     # The HTTP surface, as ASGI applications: to be mounted at any prefix, or served alone.
 
@@ -219,7 +256,9 @@ class Hub:
         if door is None:
             raise ConfigError(NOTHING_SAYS_WHO)
         parts = self.parts
-        return HubApp(surface, self._engine, parts.nodes, parts.hosts, parts.budget, door, self.lifespan)
+        return HubApp(
+            surface, self._engine, parts.nodes, parts.revoking, parts.hosts, parts.budget, door, self.lifespan
+        )
 
     # Managing.
 
@@ -239,6 +278,27 @@ class Hub:
         Raises `ConnectionReleased` if it has left.
         """
         self.parts.nodes.send_away(connection, seconds)
+
+    async def revoke(
+        self,
+        *,
+        subject: str | None = None,
+        token_id: str | None = None,
+        issued_before: float | None = None,
+        issuer: str | None = None,
+    ) -> None:
+        """Take grants back of which all that is said is true: their streams end on all nodes, and they let nobody in
+        any more, also after a restart, for as long as a token may live.
+
+        `revoke(subject="u1", issued_before=time.time())` logs a user out everywhere: what is issued later counts. One
+        that does not say when it was issued counts as issued when it was presented. Raises `ValueError` without a
+        subject and a token's id, `RevocationsFull`, and `BrokerError` if the broker does not keep it.
+        """
+        now = self._engine.wall_clock()
+        revocation = Revocation.of(
+            subject=subject, issuer=issuer, token_id=token_id, issued_before=issued_before, now=now
+        )
+        await self.parts.revoking.revoke(revocation)
 
     def resize(self, size: int) -> None:
         """Change the number of slots of this process. New ones go to waiters at once; surplus ones go as their clients

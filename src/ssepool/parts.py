@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
 from ssepool.config import PATTERN_PREFIX, AccessConfig, HubConfig
+from ssepool.core.grant import Grant
 from ssepool.core.keys import message_key
 from ssepool.core.rights import Right, Rights
 from ssepool.errors import ConfigError, InvalidGrant
@@ -16,6 +18,7 @@ from ssepool.http.budget import Budget
 from ssepool.http.hosts import Hosts
 from ssepool.runtime.cluster.cluster import Cluster
 from ssepool.runtime.cluster.nodes import Nodes
+from ssepool.runtime.cluster.revoking import Revoking
 from ssepool.runtime.cluster.seal import Seal
 from ssepool.runtime.engine import Engine
 from ssepool.runtime.runs import Runs
@@ -33,6 +36,8 @@ class Parts:
     """Who else is there, and a way to ask them."""
     nodes: Nodes
     """What can be done on every node."""
+    revoking: Revoking
+    """Takes grants back on every node."""
     hosts: Hosts
     """The names under which the hub may be reached."""
     budget: Budget
@@ -58,18 +63,19 @@ class Parts:
             Runs(engine),
             cluster,
             Nodes(engine, cluster),
+            Revoking(engine, cluster),
             Hosts(config.access.allowed_hosts),
             Budget(max_body=config.max_body),
-            _door(config.access, authorize),
+            _door(config.access, authorize, engine.revocations.covers),
         )
 
 
-def _door(config: AccessConfig, authorize: AuthorizeFunction | None) -> Door | None:
+def _door(config: AccessConfig, authorize: AuthorizeFunction | None, revoked: Callable[[Grant], bool]) -> Door | None:
     """The door of the application for the world; None if there is nothing by which it could let anybody pass."""
     sources: list[Source] = [Authorize(authorize)] if authorize is not None else []
     if not sources and not config.public_topics:
         return None
-    return Door(sources, _public(config), wall_clock=time.time)
+    return Door(sources, _public(config), wall_clock=time.time, revoked=revoked)
 
 
 def _public(config: AccessConfig) -> Rights:

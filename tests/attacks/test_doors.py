@@ -113,6 +113,9 @@ EXPECTED: dict[str, dict[tuple[str, str], list[Try]]] = {
         ("GET", "/connections/{id}"): [Try(404, path=GONE)],
         ("HEAD", "/connections/{id}"): [Try(404, path=GONE)],
         ("DELETE", "/connections/{id}"): [Try(404, path=GONE)],
+        ("GET", "/revocations"): [Try(200)],
+        ("HEAD", "/revocations"): [Try(200)],
+        ("POST", "/revocations"): [Try(201, body={"subject": "nobody", "issued_before": "now"})],
         ("DELETE", "/connections"): [Try(200, "topic=nobody"), Try(200, "user=nobody")],
         ("PATCH", "/pool"): [Try(200, body={"size": 8})],
         ("POST", "/pool/drain"): [Try(202, body={"seconds": 0})],  # the last: it is over with this hub then
@@ -130,6 +133,7 @@ NEEDS = {
     **{(method, path): "connections" for path in ("/connections", "/connections/{id}") for method in ("GET", "HEAD")},
     ("DELETE", "/connections/{id}"): "kick",
     ("DELETE", "/connections"): "kick",
+    **{(method, "/revocations"): "kick" for method in ("GET", "HEAD", "POST")},
     **{(method, "/audit"): "audit" for method in ("GET", "HEAD")},
     ("PATCH", "/pool"): "pool",
     ("POST", "/pool/drain"): "pool",

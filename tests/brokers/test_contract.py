@@ -18,11 +18,11 @@ from msgspec.structs import replace
 from histories import DEADLINE, Open, batch, data, positions, read_all, take, until
 from services.kinds import SERVICES
 from ssepool.brokers import connect
-from ssepool.brokers.base import MAX_MESSAGE_BYTES, Bounds, Broker
+from ssepool.brokers.base import MAX_FACT_BYTES, MAX_MESSAGE_BYTES, PAGE_FACTS, Bounds, Broker
 from ssepool.brokers.record import Record, records
 from ssepool.config import HubConfig, KiB, MiB
 from ssepool.core.event import Entry, Event
-from ssepool.errors import DuplicateEvent
+from ssepool.errors import BrokerError, DuplicateEvent
 
 SHARED = ("sqlite", *SERVICES)
 """Kinds whose history is outside the process: several brokers share it, and it stays when they close."""
@@ -672,6 +672,149 @@ async def test_messages_are_no_events_and_are_not_kept(make: Open) -> None:
         await listener.hear(b"this is heard")
     assert await broker.bounds() == before
     assert positions(await take(broker, 0, 1)) == [1]
+
+
+# Facts.
+
+
+async def told(broker: Broker) -> dict[str, bytes]:
+    """All facts that a broker keeps."""
+    found: dict[str, bytes] = {}
+    after = 0
+    while page := await broker.kept(after):
+        assert [fact.number for fact in page] == sorted({fact.number for fact in page})
+        found.update((fact.name, fact.data) for fact in page)
+        after = page[-1].number
+    return found
+
+
+async def test_facts_are_kept_by_their_names(make: Open) -> None:
+    broker = await make()
+    assert await broker.kept() == []
+    await broker.keep("one", b"1", 60)
+    await broker.keep("two", b"\0\xff\r\n", 60)
+    await broker.keep("none", b"", 60)
+    await broker.keep("one", b"another", 60)
+    assert await told(broker) == {"one": b"another", "two": b"\0\xff\r\n", "none": b""}
+    assert (await broker.bounds())[1:3] == (0, 0)  # they are no events
+
+
+async def test_what_is_kept_later_has_a_higher_number(make: Open) -> None:
+    broker = await make()
+    await broker.keep("one", b"1", 60)
+    await broker.keep("two", b"2", 60)
+    last = (await broker.kept())[-1].number
+    assert await broker.kept(last) == []
+    await broker.keep("one", b"again", 60)
+    [fact] = await broker.kept(last)
+    assert (fact.name, fact.data) == ("one", b"again")
+
+
+async def test_a_fact_is_forgotten_when_its_time_is_over(make: Open) -> None:
+    broker = await make()
+    await broker.keep("short", b"1", 0.3)
+    await broker.keep("long", b"2", 60)
+    last = (await broker.kept())[-1].number
+
+    async def is_forgotten() -> bool:
+        return set(await told(broker)) == {"long"}
+
+    await until(is_forgotten)
+    await broker.keep("later", b"3", 60)  # whatever of the others is still there
+    assert set(await told(broker)) == {"long", "later"}
+    assert [fact.name for fact in await broker.kept(last)] == ["later"]
+
+
+async def test_numbers_rise_when_all_facts_are_forgotten(make: Open) -> None:
+    broker = await make()
+    await broker.keep("short", b"1", 0.2)
+    [fact] = await broker.kept()
+
+    async def is_forgotten() -> bool:
+        await broker.trim()
+        return not await broker.kept()
+
+    await until(is_forgotten)
+    await broker.keep("short", b"2", 60)
+    [later] = await broker.kept(fact.number)
+    assert later.data == b"2"
+
+
+async def test_no_fact_is_given_up_for_another(make: Open) -> None:
+    broker = await make()
+    broker.max_facts = 3
+    await broker.keep("short", b"", 0.3)
+    for name in ("one", "two"):
+        await broker.keep(name, b"", 60)
+    with pytest.raises(BrokerError, match=r"keeps 3 facts, which is the most; one more was not kept$"):
+        await broker.keep("three", b"", 60)
+    await broker.keep("one", b"again", 60)
+    assert await told(broker) == {"short": b"", "one": b"again", "two": b""}
+
+    async def has_room() -> bool:
+        with contextlib.suppress(BrokerError):
+            await broker.keep("three", b"", 60)
+            return True
+        return False
+
+    await until(has_room)
+    assert set(await told(broker)) == {"one", "two", "three"}
+
+
+async def test_many_facts_are_read_in_pages(make: Open) -> None:
+    broker = await make()
+    for number in range(PAGE_FACTS + 200):
+        await broker.keep(f"fact-{number}", b"%d" % number, 60)
+    assert len(await broker.kept()) == PAGE_FACTS
+    assert await told(broker) == {f"fact-{number}": b"%d" % number for number in range(PAGE_FACTS + 200)}
+
+
+@pytest.mark.parametrize(("name", "size"), [("", 0), ("A", 0), ("a b", 0), ("a" * 65, 0), ("a", MAX_FACT_BYTES + 1)])
+async def test_a_fact_that_is_not_allowed_is_refused(make: Open, name: str, size: int) -> None:
+    broker = await make()
+    with pytest.raises(ValueError, match=f"^a fact '{name}' of {size} bytes is not allowed; it takes 8192 at most$"):
+        await broker.keep(name, b"x" * size, 60)
+    assert await broker.kept() == []
+
+
+async def test_the_largest_fact_comes_through(make: Open) -> None:
+    broker = await make()
+    data = random.randbytes(MAX_FACT_BYTES)
+    await broker.keep("a" * 64, data, 60)
+    assert await told(broker) == {"a" * 64: data}
+
+
+@shared
+async def test_facts_stay_when_their_brokers_close(make: Open) -> None:
+    one, two = await make(), await make()
+    await one.keep("one", b"1", 60)
+    assert await told(two) == {"one": b"1"}
+    await two.keep("two", b"2", 60)
+    await one.close()
+    await two.close()
+    later = await make()
+    assert await told(later) == {"one": b"1", "two": b"2"}
+
+
+@shared
+async def test_nobody_misses_a_fact_of_many_at_once(make: Open) -> None:
+    brokers = [await make() for _ in range(4)]
+    seen: set[str] = set()
+
+    async def keep(number: int, broker: Broker) -> None:
+        for turn in range(20):
+            await broker.keep(f"{number}-{turn}", b"", 60)
+
+    async def read(after: int = 0) -> None:
+        while len(seen) < 80:
+            for fact in await brokers[0].kept(after):
+                seen.add(fact.name)
+                after = fact.number
+            await asyncio.sleep(0.001)
+
+    async with asyncio.timeout(DEADLINE):
+        await asyncio.gather(read(), *(keep(number, broker) for number, broker in enumerate(brokers)))
+    assert seen == {f"{number}-{turn}" for number in range(4) for turn in range(20)}
 
 
 # Opening, closing and giving up.

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ssepool.brokers import group
-from ssepool.brokers.base import Bounds, Broker, Stored, duplicate
+from ssepool.brokers.base import Bounds, Broker, Fact, Stored, duplicate
 from ssepool.brokers.group import GroupCommit
 from ssepool.brokers.record import Record
 from ssepool.config import HubConfig, KiB, MiB
@@ -73,6 +73,7 @@ class Script(Broker):
     async def close(self) -> None: ...
     async def trim(self) -> None: ...
     async def send(self, message: bytes) -> None: ...
+    async def keep(self, name: str, data: bytes, seconds: float) -> None: ...
 
     async def read(self, after: int, *, max_entries: int) -> Sequence[Entry]:
         raise NotImplementedError
@@ -85,6 +86,9 @@ class Script(Broker):
 
     def tail(self, after: int) -> AsyncIterator[Sequence[Entry]]:
         raise NotImplementedError
+
+    async def kept(self, after: int = 0) -> Sequence[Fact]:
+        return ()
 
     def messages(self) -> AsyncIterator[bytes]:
         raise NotImplementedError

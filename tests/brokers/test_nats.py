@@ -296,6 +296,9 @@ accounts { app {
                 "$JS.API.STREAM.INFO.test", "$JS.API.STREAM.CREATE.test", "$JS.API.STREAM.PURGE.test"
                 "$JS.API.STREAM.MSG.GET.test", "$JS.API.CONSUMER.CREATE.test", "$JS.API.CONSUMER.DELETE.test.*"
                 "$JS.API.CONSUMER.MSG.NEXT.test.*", "test.>"
+                "$JS.API.STREAM.INFO.test_facts", "$JS.API.STREAM.CREATE.test_facts", "$JS.API.STREAM.PURGE.test_facts"
+                "$JS.API.STREAM.MSG.GET.test_facts", "$JS.API.CONSUMER.CREATE.test_facts"
+                "$JS.API.CONSUMER.DELETE.test_facts.*", "$JS.API.CONSUMER.MSG.NEXT.test_facts.*"
             ]
             subscribe: ["_INBOX.>", "test.messages", "test.turns"]
         }}
@@ -334,6 +337,10 @@ async def test_few_permissions_are_enough(service: Nats, opened: Open) -> None:
     broker = await opened(f"nats://cid:s3cret@127.0.0.1:{service.port}?name=test", history_events=1)
     await broker.append(batch("a", "b", ids=("mine",)))
     assert positions(await take(broker, 0, 1)) == positions(await broker.read(0, max_entries=5)) == [2]
+    await broker.keep("one", b"1", 0.01)
+    await broker.keep("two", b"2", 60)
+    assert [fact.name for fact in await broker.kept() if fact.name == "two"] == ["two"]
+    await asyncio.sleep(0.02)
     await broker.trim()
     await broker.send(b"x")
 

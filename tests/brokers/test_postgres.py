@@ -535,15 +535,17 @@ async def test_a_user_who_may_not_create_is_told_so(server: Postgres, make: Open
     with pytest.raises(ConfigError, match="permission denied for schema public; grant the user CREATE"):
         await connect(HubConfig(broker=guest)).open()
     await make()
-    server.execute(f"GRANT ALL ON {name}_log, {name}_events, {name}_messages TO guest", database=USER)
+    server.execute(f"GRANT ALL ON {name}_log, {name}_events, {name}_messages, {name}_facts TO guest", database=USER)
     broker = await make(url=guest)
     assert [one.position for one in await broker.append(batch("a"))] == [1]
+    await broker.keep("one", b"1", 60)
+    assert [fact.name for fact in await broker.kept()] == ["one"]
 
 
 async def test_tables_of_a_newer_version_are_left_alone(server: Postgres, make: Open, url: str, name: str) -> None:
     await make()
-    server.execute(f"UPDATE {name}_log SET version = 3", database=USER)
-    with pytest.raises(ConfigError, match=f"tables of '{name}' are of version 3, made by a newer ssepool"):
+    server.execute(f"UPDATE {name}_log SET version = 4", database=USER)
+    with pytest.raises(ConfigError, match=f"tables of '{name}' are of version 4, made by a newer ssepool"):
         await connect(HubConfig(broker=url)).open()
 
 
@@ -560,6 +562,7 @@ async def test_tables_of_version_1_are_taken_over(server: Postgres, make: Open, 
     await old.close()
     for statement in (
         f"ALTER TABLE {name}_events DROP COLUMN claim",
+        f"DROP TABLE {name}_facts",
         f"UPDATE {name}_log SET version = 1",
         OLD_APPEND.format(name=name),
     ):
@@ -573,7 +576,8 @@ async def test_tables_of_version_1_are_taken_over(server: Postgres, make: Open, 
     assert await broker.find("mine", lambda topics, private: "Z" in topics) == 3
     left = server.execute(f"SELECT count(*) FROM pg_proc WHERE proname = '{name}_append'", database=USER)
     assert left == [(1,)]
-    assert server.execute(f"SELECT version FROM {name}_log", database=USER) == [(2,)]
+    assert server.execute(f"SELECT version FROM {name}_log", database=USER) == [(3,)]
+    await broker.keep("one", b"1", 60)
 
 
 async def test_tables_of_somebody_else_are_left_alone(server: Postgres, url: str, name: str) -> None:

@@ -179,7 +179,7 @@ async def test_a_database_of_a_newer_version_is_refused_and_left_alone(path: Pat
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 99")
     assert await refused(url) == (
-        f"the SQLite database {path} was made by a newer ssepool (its tables have version 99, ours 2); "
+        f"the SQLite database {path} was made by a newer ssepool (its tables have version 99, ours 3); "
         "upgrade ssepool or name another file"
     )
 
@@ -213,6 +213,19 @@ async def test_a_database_of_version_1_is_taken_over(path: Path, make: Open) -> 
     assert [one.position for one in await broker.append(batch("e", ids=["mine"], topics=["x"]))] == [5]
     assert await broker.find("mine", lambda topics, private: topics == ("news",)) == 1
     assert await broker.find("mine", lambda topics, private: topics == ("x",)) == 5
+    await broker.keep("one", b"1", 60)
+
+
+async def test_a_database_of_version_2_gets_a_table_of_facts(path: Path, make: Open) -> None:
+    broker = await make()
+    await broker.append(batch("a"))
+    await broker.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("DROP TABLE facts; PRAGMA user_version = 2;")
+    brokers = await asyncio.gather(*(make() for _ in range(4)))
+    await brokers[0].keep("one", b"1", 60)
+    assert [fact.name for fact in await brokers[1].kept()] == ["one"]
+    assert [entry.position for entry in await brokers[2].read(0, max_entries=5)] == [1]
 
 
 async def test_an_empty_file_is_as_good_as_none(path: Path, make: Open) -> None:

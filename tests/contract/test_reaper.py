@@ -6,22 +6,10 @@ import time
 
 import pytest
 
-import wire
 from live import LiveServer, Stream, wait_for
-from live_fixtures import Connect, Start
+from live_fixtures import Connect, Start, goodbye
 
 pytestmark = pytest.mark.paths("detached", "plain", "hypercorn")
-
-
-def goodbye(stream: Stream) -> str:
-    """The reason that a stream ended with; it was its last event, with a time to come back."""
-    stream.to_end()
-    assert stream.events[-1].type == "ssepool.close"
-    assert stream.retry is not None and stream.retry >= 1000
-    wire.check(stream.raw)
-    (data,) = stream.of_type("ssepool.close")
-    reason: str = data["reason"]
-    return reason
 
 
 def test_an_idle_client_is_let_go_and_a_busy_one_is_not(start: Start, connect: Connect) -> None:

@@ -13,6 +13,7 @@ FRAMES = {
         b'event: ssepool.open\nretry: 3000\ndata: {"connection":"n-1-2","token":"secret","node":"n"}\n\n',
     ),
     "queued": (DIALECT.queued(2, 7), b'event: ssepool.queued\ndata: {"position":2,"waiting":7}\n\n'),
+    "expiring": (DIALECT.expiring(60), b'event: ssepool.expiring\ndata: {"seconds":60}\n\n'),
     "gap": (
         DIALECT.gap("e-1", "e-9", "expired"),
         b'event: ssepool.gap\ndata: {"requested":"e-1","resumed":"e-9","reason":"expired"}\n\n',

@@ -21,6 +21,7 @@ from ssepool.core.feed import Feed
 from ssepool.core.pool import Pool
 from ssepool.core.slot import NEVER, Slot
 from ssepool.core.states import IllegalStep, PoolState, Reason, SlotState, WaiterState
+from ssepool.core.term import Term
 from ssepool.core.topics import Subscription
 from ssepool.core.waiting import Waiter
 from ssepool.errors import ConfigError, PoolClosed, PoolFull
@@ -1228,3 +1229,75 @@ def test_a_pool_shows_its_numbers() -> None:
     stream_of(pool)
     pool.closing(stream_of(pool), Reason.IDLE, 0.0)
     assert repr(pool) == "<Pool open size=4 open=1 reserved=1 closing=1 waiting=0>"
+
+
+# Grants that run out.
+
+
+def term(ends_at: float, reason: Reason = Reason.TOKEN_EXPIRED, warns_at: float = NEVER) -> Term:
+    return Term(ends_at, reason, warns_at, ends_at + 1.0)
+
+
+@pytest.mark.parametrize("reason", [Reason.TOKEN_EXPIRED, Reason.LIFETIME])
+def test_a_stream_ends_with_its_term_for_the_reason_of_that(reason: Reason) -> None:
+    pool = pool_of(1, idle_timeout=0)
+    slot = slot_of(pool)
+    pool.start(slot, 0.0, term(100.0, reason))
+    assert pool.reap(99.9).evict == []
+    assert pool.reap(100.0).evict == [(slot, reason)]
+
+
+def test_of_a_term_and_the_longest_lifetime_the_earlier_counts() -> None:
+    pool = pool_of(2, idle_timeout=0, max_lifetime=50)
+    early, late = slot_of(pool), slot_of(pool)
+    pool.start(early, 0.0, term(20.0))
+    pool.start(late, 0.0, term(80.0))
+    assert pool.reap(20.0).evict == [(early, Reason.TOKEN_EXPIRED)]
+    pool.closing(early, Reason.TOKEN_EXPIRED, 20.0)
+    pool.release(early, 20.0)
+    assert pool.reap(50.0).evict == [(late, Reason.LIFETIME)]
+
+
+def test_a_client_is_warned_once_and_told_how_long_it_has() -> None:
+    pool = pool_of(1, idle_timeout=0)
+    slot = slot_of(pool)
+    pool.start(slot, 0.0, term(100.0, warns_at=90.0))
+    assert pool.reap(89.9).warn == []
+    assert pool.reap(90.5).warn == [(slot, 10)]
+    assert pool.reap(91.0).warn == []
+    assert pool.reap(100.0).evict == [(slot, Reason.TOKEN_EXPIRED)]
+
+
+def test_the_next_client_of_a_slot_has_a_term_of_its_own() -> None:
+    pool = pool_of(1, idle_timeout=0)
+    slot = slot_of(pool)
+    pool.start(slot, 0.0, term(100.0, warns_at=90.0))
+    pool.release(slot, 1.0)
+    assert slot_of(pool, 2.0) is slot
+    pool.start(slot, 2.0)
+    reaped = pool.reap(1000.0)
+    assert (reaped.evict, reaped.warn) == ([], [])
+
+
+def test_a_waiter_whose_grant_has_run_out_gets_no_slot_and_holds_up_nobody() -> None:
+    pool, [slot] = full_pool(1)
+    gone, next = Client(), Client()
+    wait(pool, gone, 0.0, ends_at=5.0)
+    wait(pool, next, 0.0, ends_at=50.0)
+    pool.release(slot, 5.0)
+    assert gone.answers == [WaiterState.REFUSED]
+    assert next.slot is slot
+    assert (pool.stats().refused, pool.stats().granted, pool.stats().waiting) == (1, 2, 0)
+
+
+def test_a_waiter_whose_grant_runs_out_is_found_and_told() -> None:
+    pool, _ = full_pool(1)
+    client, other = Client(), Client()
+    waiter = wait(pool, client, 0.0, ends_at=5.0)
+    wait(pool, other, 0.0)
+    assert pool.run_out(4.9) == []
+    assert pool.run_out(5.0) == [waiter]
+    pool.refuse(waiter)
+    pool.refuse(waiter)  # the second time does nothing
+    assert (client.answers, other.answers) == ([WaiterState.REFUSED], [])
+    assert len(pool.waiting) == 1

@@ -24,7 +24,9 @@ from ssepool.core.states import (
 # As the design has them, written down a second time.
 SLOT = "FREE>RESERVED RESERVED>OPEN RESERVED>FREE OPEN>CLOSING CLOSING>FREE"
 POOL = "NEW>OPEN NEW>CLOSED OPEN>DRAINING OPEN>CLOSED DRAINING>CLOSED"
-REASONS = "client_closed peer_dead send_timeout idle lifetime lagged token_expired kicked drained shutdown error"
+REASONS = (
+    "client_closed peer_dead send_timeout idle lifetime lagged token_expired revoked kicked drained shutdown error"
+)
 WAITER = "WAITING>GRANTED WAITING>TIMED_OUT WAITING>CANCELLED WAITING>REFUSED"
 LINK = """
     NEW>OPEN NEW>ENDED OPEN>FOLLOWING OPEN>FINISHING OPEN>ENDING OPEN>ENDED FOLLOWING>OPEN FOLLOWING>FINISHING

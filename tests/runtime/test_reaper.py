@@ -17,6 +17,7 @@ from ssepool.config import PoolConfig
 from ssepool.core.pool import Pool
 from ssepool.core.slot import Slot
 from ssepool.core.states import Reason, SlotState, WaiterState
+from ssepool.core.term import ENDLESS, Term, term_of
 from ssepool.runtime.reaper import Reaper
 from ssepool.runtime.streams import slices
 from virtual import in_virtual_time, now
@@ -38,11 +39,11 @@ class Watched:
             self.evicted.append((slot, reason))
             yield 0
 
-    def open_slot(self) -> Slot:
+    def open_slot(self, term: Term = ENDLESS) -> Slot:
         slot = self.pool.acquire(self.now(), Applicant())
         assert isinstance(slot, Slot)
         slot.holder = Holder()
-        self.pool.start(slot, self.now())
+        self.pool.start(slot, self.now(), term)
         return slot
 
 
@@ -56,8 +57,13 @@ class Holder:
         self.beats = 0
         self.ended: Reason | None = None
 
+        self.warned: list[int] = []
+
     def beat(self) -> None:
         self.beats += 1
+
+    def warn(self, seconds: int) -> None:
+        self.warned.append(seconds)
 
     def close(self, reason: Reason) -> None:
         raise AssertionError("the reaper leaves that to `evict`")
@@ -214,3 +220,48 @@ async def test_many_heartbeats_are_sent_in_slices(monkeypatch: pytest.MonkeyPatc
         assert all(link.written.count(b": heartbeat\n") == (link is not gone) for link, _ in held)
         assert held[-1][1].state is SlotState.FREE
         subject.stop()
+
+
+@in_virtual_time
+async def test_a_stream_ends_before_its_grant_and_its_client_is_told_ahead() -> None:
+    watched = Watched(size=1, reap_interval=1.0, idle_timeout=0)
+    began = watched.now()
+    slot = watched.open_slot(term_of(600.0, 1800.0, now=began, look=1.0, chance=0.0))
+    holder = slot.holder
+    assert isinstance(holder, Holder)
+    await asyncio.sleep(538)
+    assert holder.warned == []
+    await asyncio.sleep(3)
+    assert holder.warned in ([60], [61])
+    await asyncio.sleep(57)
+    assert watched.evicted == []
+    await asyncio.sleep(2)  # now it is 600 s
+    assert watched.evicted[0] == (slot, Reason.TOKEN_EXPIRED)
+    assert holder.warned in ([60], [61])
+    watched.reaper.stop()
+
+
+@in_virtual_time
+async def test_a_waiter_whose_grant_runs_out_is_told_at_the_next_look() -> None:
+    watched = Watched(size=1, reap_interval=1.0)
+    watched.open_slot()
+    waits = Applicant()
+    watched.pool.acquire(watched.now(), waits, ends_at=watched.now() + 5)
+    await asyncio.sleep(4.5)
+    assert waits.outcome is None
+    await asyncio.sleep(1.5)
+    assert waits.outcome is WaiterState.REFUSED
+    watched.reaper.stop()
+
+
+@in_virtual_time
+async def test_who_takes_a_slot_while_others_are_ended_is_not_warned_for_the_one_before() -> None:
+    watched = Watched(size=1, reap_interval=1.0, idle_timeout=0)
+    slot = watched.open_slot(Term(2000.0, Reason.TOKEN_EXPIRED, 0.0, 2001.0))
+    generation = slot.generation
+    watched.pool.release(slot, watched.now())
+    again = watched.open_slot()
+    list(watched.reaper._warn([(slot, generation, 60)]))
+    assert again is slot
+    assert again.holder.warned == []  # type: ignore[union-attr]
+    watched.reaper.stop()

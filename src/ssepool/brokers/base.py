@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -12,11 +13,21 @@ from ssepool.brokers.record import Record
 from ssepool.config import HubConfig, KiB, without_password
 from ssepool.core.event import Entry, Event
 from ssepool.core.window import Window
-from ssepool.errors import DuplicateEvent, IdConflict
+from ssepool.errors import BrokerError, DuplicateEvent, IdConflict
 
 MAX_MESSAGE_BYTES = 512 * KiB
 """The largest message of the side channel, in bytes."""
 
+MAX_FACTS = 50_000
+"""Facts that a broker keeps at a time at most."""
+
+MAX_FACT_BYTES = 8 * KiB
+"""The largest fact, in bytes."""
+
+PAGE_FACTS = 1000
+"""Facts that are read in one step at most."""
+
+_FACT_NAME = re.compile("[a-z0-9-]{1,64}")
 
 Wants = Callable[[tuple[str, ...], bool], bool]
 """Whether a client wants an event with these topics, which is private or not."""
@@ -59,6 +70,17 @@ class Place(NamedTuple):
     """Whether it is private."""
 
 
+class Fact(NamedTuple):
+    """Something that all hubs of a broker have to know for a while, whatever becomes of them meanwhile."""
+
+    name: str
+    """Its name; there is one fact of a name."""
+    number: int
+    """Its place among all facts: what is kept later has a higher one."""
+    data: bytes
+    """What it says."""
+
+
 class Bounds(NamedTuple):
     """What a broker keeps at one moment."""
 
@@ -96,11 +118,16 @@ class Broker(ABC):
       it, because a position of the old history means nothing in the new one. A record that cannot be read does not
       hold up those behind it: `unreadable` (`brokers.record`) makes an entry without a frame, which stands in its
       place.
+    - *Facts* are as safe as events, and outlive every hub (but for memory). What `keep` has returned from is in the
+      next `kept` of each hub, until its time is over.
     - *Bounds.* `history_events` and `history_bytes` hold soon after each `append`, `history_age` after `trim`.
 
     Every method may raise `BrokerError` when the broker fails or cannot be reached. None retries for longer than it
     takes to connect again, and all may be cancelled at any time. No message of an error shows a password.
     """
+
+    max_facts = MAX_FACTS
+    """Facts that are kept at a time at most."""
 
     def __init__(self, config: HubConfig) -> None:
         """Connect nothing yet. Raises `ConfigError` for a URL that the broker cannot use."""
@@ -170,6 +197,26 @@ class Broker(ABC):
     @abstractmethod
     def messages(self) -> AsyncIterator[bytes]:
         """All messages that any hub sends from now on, this hub included. It never ends by itself."""
+
+    @abstractmethod
+    async def keep(self, name: str, data: bytes, seconds: float) -> None:
+        """Keep a fact for so long, in the place of the one of this name, if there is one.
+
+        A name takes 1 to 64 small letters, digits and hyphens, and a fact `MAX_FACT_BYTES`: else `ValueError`. Raises
+        `BrokerError` too if `max_facts` others are kept: none is given up for another.
+        """
+
+    @abstractmethod
+    async def kept(self, after: int = 0) -> Sequence[Fact]:
+        """At most `PAGE_FACTS` of the facts behind a number whose time is not over, in order; empty only if there are
+        none. Hubs ask every few seconds for what is new."""
+
+    def _check_fact(self, name: str, data: bytes) -> None:
+        if not _FACT_NAME.fullmatch(name) or len(data) > MAX_FACT_BYTES:
+            raise ValueError(f"a fact {name!r} of {len(data)} bytes is not allowed; it takes {MAX_FACT_BYTES} at most")
+
+    def _full_of_facts(self) -> BrokerError:
+        return BrokerError(f"{self.url} keeps {self.max_facts} facts, which is the most; one more was not kept")
 
 
 class InstantBroker(Broker):

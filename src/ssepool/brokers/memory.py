@@ -6,7 +6,18 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from ssepool.brokers.base import Bounds, InstantBroker, Stored, Wants, anything, conflict, duplicate, new_epoch
+from ssepool.brokers.base import (
+    PAGE_FACTS,
+    Bounds,
+    Fact,
+    InstantBroker,
+    Stored,
+    Wants,
+    anything,
+    conflict,
+    duplicate,
+    new_epoch,
+)
 from ssepool.brokers.record import Record
 from ssepool.config import HubConfig
 from ssepool.core.event import Entry, Event, topic_set
@@ -28,6 +39,9 @@ class MemoryBroker(InstantBroker):
         self._clock = clock
         self._news = asyncio.Event()
         self._mailboxes: set[asyncio.Queue[bytes]] = set()
+        self._facts: dict[str, tuple[Fact, float]] = {}
+        """By name, in the order of their numbers, and when the time of each is over."""
+        self._last_fact = 0
 
     async def open(self) -> None: ...
 
@@ -117,3 +131,18 @@ class MemoryBroker(InstantBroker):
                 yield await mailbox.get()
         finally:
             self._mailboxes.discard(mailbox)
+
+    async def keep(self, name: str, data: bytes, seconds: float) -> None:
+        self._check_fact(name, data)
+        now = self._clock()
+        self._facts = {fact.name: (fact, until) for fact, until in self._facts.values() if until > now}
+        if name not in self._facts and len(self._facts) >= self.max_facts:
+            raise self._full_of_facts()
+        self._facts.pop(name, None)
+        self._last_fact += 1
+        self._facts[name] = Fact(name, self._last_fact, data), now + seconds
+
+    async def kept(self, after: int = 0) -> Sequence[Fact]:
+        now = self._clock()
+        kept = [fact for fact, until in self._facts.values() if fact.number > after and until > now]
+        return kept[:PAGE_FACTS]

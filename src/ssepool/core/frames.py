@@ -45,6 +45,10 @@ class Dialect:
         known), and the reason."""
         return _own("gap", {"requested": requested, "resumed": resumed, "reason": reason, **more})
 
+    def expiring(self, seconds: int) -> bytes:
+        """The client's grant runs out in so many seconds: it is time to renew what it presents."""
+        return _own("expiring", {"seconds": seconds})
+
     def closed(self, reason: str, *, retry: int | None, id: str | None = None) -> bytes:
         """The last event of a stream that the hub ends."""
         return _own("close", {"reason": reason}, id=id, retry=retry)

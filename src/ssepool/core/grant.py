@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from ssepool.core.event import Event
@@ -71,7 +71,7 @@ class Grant:
         token_id: str | None = None,
     ) -> None:
         """See the attributes. One entry that is not well formed refuses the whole: raises `InvalidGrant`."""
-        fields = {
+        checked = {
             "subject": _checked_name("subject", subject),
             "issuer": _checked_name("issuer", issuer),
             "subscribe": subscribe if isinstance(subscribe, Rights) else Rights(*_listed("subscribe", subscribe)),
@@ -83,12 +83,23 @@ class Grant:
             "issued_at": _checked_time("issued_at", issued_at),
             "token_id": _checked_name("token_id", token_id),
         }
-        for name, value in fields.items():
+        for name, value in checked.items():
             object.__setattr__(self, name, value)
 
     def may_administer(self, part: AdminPart) -> bool:
         """Whether this part of administration is granted."""
         return part in self.admin
+
+    def asked(self, time: float) -> Grant:
+        """This grant as it was given to who asked at that time, in seconds since the epoch: one that names somebody and
+        does not say when it was issued counts as issued then."""
+        if self.issued_at is not None or (self.subject is None and self.token_id is None):
+            return self
+        grant = object.__new__(Grant)
+        for field in fields(self):
+            object.__setattr__(grant, field.name, getattr(self, field.name))
+        object.__setattr__(grant, "issued_at", time)
+        return grant
 
     def __repr__(self) -> str:
         """Who, and until when: the rest may be personal."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from operator import attrgetter
 
 from ssepool.config import PoolConfig
+from ssepool.core.grant import STRANGER, Grant
 from ssepool.core.limits import Keys, Limits
+from ssepool.core.reaped import Reaped
 from ssepool.core.slot import NEVER, Slot
 from ssepool.core.states import (
     POOL_STEPS,
@@ -27,6 +28,7 @@ from ssepool.core.states import (
     check_step,
 )
 from ssepool.core.stats import PoolStats
+from ssepool.core.term import ENDLESS, Term
 from ssepool.core.waiting import Applicant, Waiter, WaitingQueue
 from ssepool.errors import ConfigError, PoolClosed, PoolFull
 
@@ -35,18 +37,6 @@ DRAIN_SECONDS = 30.0
 
 _LETTERS = {state: state.value[0] for state in SlotState}
 _index = attrgetter("index")
-
-
-@dataclass(frozen=True, slots=True)
-class Reaped:
-    """What a look of the reaper found: slots to close, each with its reason, and slots whose closing is overdue."""
-
-    evict: list[tuple[Slot, Reason]]
-    """Slots whose clients are to be sent away, each with the reason."""
-    overdue: list[Slot]
-    """Slots whose closing has taken longer than `send_timeout`: to be cut."""
-    timed_out: int
-    """Waiters whose time was up, and which have been told."""
 
 
 class Pool:
@@ -156,8 +146,11 @@ class Pool:
         user: str | None = None,
         topics: Iterable[str] = (),
         patterns: Iterable[str] = (),
+        ends_at: float = NEVER,
+        grant: Grant = STRANGER,
     ) -> Slot | Waiter:
-        """A free slot, RESERVED for the caller, or a place in the queue for `applicant`.
+        """A free slot, RESERVED for the caller, or a place in the queue for `applicant`, whose `grant` is good until
+        the time `ends_at`.
 
         Raises `PoolClosed` if the pool is not open, and `PoolFull` if a limit is reached or, with no slot free, the
         queue is full or `on_full` is not `wait`.
@@ -173,7 +166,7 @@ class Pool:
             self._granted += 1
             return self._reserve(keys, now)
         self._queued += 1
-        waiter = Waiter(applicant, keys, now, now + self.config.acquire_timeout, waiting_keys)
+        waiter = Waiter(applicant, keys, now, now + self.config.acquire_timeout, waiting_keys, ends_at, grant)
         self.waiting.join(waiter)
         return waiter
 
@@ -201,6 +194,18 @@ class Pool:
             self._end_waiter(waiter, WaiterState.CANCELLED)
             self._cancelled += 1
 
+    def refuse(self, waiter: Waiter) -> None:
+        """The waiter may not have a slot any more: take it out of the queue, and tell it. Once it has ended, this does
+        nothing."""
+        if waiter.state is WaiterState.WAITING:
+            self._end_waiter(waiter, WaiterState.REFUSED)
+            self._refused += 1
+            waiter.applicant.failed(WaiterState.REFUSED)
+
+    def run_out(self, now: float) -> list[Waiter]:
+        """The waiters that are to be refused because what lets them in has run out."""
+        return [waiter for waiter in self.waiting if waiter.ends_at <= now]
+
     def position(self, waiter: Waiter) -> int:
         """The waiter's place in the queue, from 1; 0 if it does not wait. Walks the queue, from its end."""
         for behind, other in enumerate(reversed(self.waiting)):
@@ -208,12 +213,15 @@ class Pool:
                 return len(self.waiting) - behind
         return 0
 
-    def start(self, slot: Slot, now: float) -> None:
-        """The stream of a RESERVED slot is open."""
+    def start(self, slot: Slot, now: float, term: Term = ENDLESS) -> None:
+        """The stream of a RESERVED slot is open, and goes on for its term at the most."""
         self._move(slot, SlotState.OPEN)
         slot.opened_at = now
         if self.config.max_lifetime:
             slot.expires_at = now + self.config.max_lifetime * (1 - 0.05 * self._jitter())
+        if term.ends_at < slot.expires_at:
+            slot.expires_at, slot.ends_for = term.ends_at, term.reason
+        slot.warns_at, slot.expiring_at = term.warns_at, term.expires_at
         self.schedule(slot)
 
     def block(self, slot: Slot, now: float) -> None:
@@ -258,14 +266,18 @@ class Pool:
             timed_out += 1
         evict: list[tuple[Slot, Reason]] = []
         overdue: list[Slot] = []
+        warn: list[tuple[Slot, int]] = []
         for slot in [slot for slot in self.slots if slot.due <= now]:
             if slot.state is SlotState.CLOSING:
                 overdue.append(slot)
             elif reason := self._verdict(slot, now):
                 evict.append((slot, reason))
             else:
+                if slot.warns_at <= now:
+                    slot.warns_at = NEVER
+                    warn.append((slot, max(0, int(slot.expiring_at - now))))
                 self.schedule(slot)
-        return Reaped(evict, overdue, timed_out)
+        return Reaped(evict, overdue, timed_out, warn)
 
     def time_out(self, now: float) -> bool:
         """Time out the waiter that came first; False if its time is not up, or nobody waits."""
@@ -278,7 +290,7 @@ class Pool:
 
     def schedule(self, slot: Slot) -> None:
         """Set when the reaper has to look at an OPEN slot next. Activity only moves this later, so it may wait."""
-        slot.due = min(slot.expires_at, slot.drain_at, slot.blocked_at + self.config.send_timeout)
+        slot.due = min(slot.expires_at, slot.warns_at, slot.drain_at, slot.blocked_at + self.config.send_timeout)
         if self.config.idle_timeout:
             slot.due = min(slot.due, slot.active_at() + self.config.idle_timeout)
 
@@ -380,6 +392,9 @@ class Pool:
     def _grant(self, now: float) -> None:
         while self._free and self.waiting and self.state is PoolState.OPEN:
             waiter = self.waiting.first()
+            if waiter.ends_at <= now:
+                self.refuse(waiter)
+                continue
             self.waiting.leave(waiter)
             self.limits.give(waiter.waiting_keys)
             slot = self._reserve(waiter.keys, now)
@@ -400,10 +415,7 @@ class Pool:
 
     def _refuse_waiters(self) -> None:
         while self.waiting:
-            waiter = self.waiting.first()
-            self._end_waiter(waiter, WaiterState.REFUSED)
-            self._refused += 1
-            waiter.applicant.failed(WaiterState.REFUSED)
+            self.refuse(self.waiting.first())
 
     def _verdict(self, slot: Slot, now: float) -> Reason | None:
         if slot.state is SlotState.RESERVED:
@@ -413,7 +425,7 @@ class Pool:
         if slot.drain_at <= now:
             return Reason.DRAINED
         if slot.expires_at <= now:
-            return Reason.LIFETIME
+            return slot.ends_for
         if self.config.idle_timeout and slot.active_at() + self.config.idle_timeout <= now:
             return Reason.IDLE
         return None

@@ -28,6 +28,7 @@ from ssepool.errors import (
     PoolFull,
     PoolTimeout,
     RateExceeded,
+    RevocationsFull,
     SSEPoolError,
     TokenExpired,
     Unauthorized,
@@ -50,6 +51,7 @@ ANSWERS: dict[type[SSEPoolError], tuple[int, str]] = {
     PoolTimeout: (503, "timed_out"),
     PoolClosed: (503, "pool_closed"),
     RateExceeded: (429, "too_many_requests"),
+    RevocationsFull: (503, "revocations_full"),
     ConnectionReleased: (404, "not_found"),
     BrokerError: (503, "broker_error"),
 }

@@ -30,6 +30,9 @@ class Holder(Protocol):
     def end(self, reason: Reason) -> None:
         """End the stream, whatever has been written."""
 
+    def warn(self, seconds: int) -> None:
+        """Tell the client that its grant runs out in so many seconds."""
+
 
 class Slot:
     """One place in the pool. Clients pass through it; index and object stay.
@@ -46,8 +49,10 @@ class Slot:
         "cursor",
         "drain_at",
         "due",
+        "ends_for",
         "events",
         "expires_at",
+        "expiring_at",
         "feed",
         "generation",
         "holder",
@@ -59,6 +64,7 @@ class Slot:
         "sent_at",
         "skipped",
         "state",
+        "warns_at",
     )
 
     def __init__(self, index: int, generation: int = 0) -> None:
@@ -78,7 +84,8 @@ class Slot:
         self.keys: tuple[tuple[str, str], ...] = ()
         self.reason: Reason | None = None
         self.opened_at = self.received_at = self.sent_at = 0.0
-        self.expires_at = self.drain_at = self.blocked_at = self.due = NEVER
+        self.expires_at = self.drain_at = self.blocked_at = self.due = self.warns_at = self.expiring_at = NEVER
+        self.ends_for = Reason.LIFETIME
         self.events = self.bytes = self.skipped = self.beat_bytes = 0
 
     def active_at(self) -> float:

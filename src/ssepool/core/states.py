@@ -80,6 +80,7 @@ class Reason(StrEnum):
     LIFETIME = "lifetime"
     LAGGED = "lagged"
     TOKEN_EXPIRED = "token_expired"
+    REVOKED = "revoked"
     KICKED = "kicked"
     DRAINED = "drained"
     SHUTDOWN = "shutdown"

@@ -14,6 +14,7 @@ from ssepool.core.event import Event
 from ssepool.core.frames import COMPLETED_ID, DIALECT, Dialect
 from ssepool.core.grant import Grant
 from ssepool.core.states import Reason
+from ssepool.core.term import ENDLESS, Term
 from ssepool.core.topics import Subscription
 from ssepool.errors import SSEPoolError
 
@@ -76,6 +77,8 @@ class Visit(msgspec.Struct, kw_only=True):
     """The address that the client comes from."""
     data: Any = None
     """The client's own data, or what the grant vouches for."""
+    term: Term = ENDLESS
+    """How long the grant lets the stream go on."""
     stranger: bool = False
     """Whether the client itself chose what it wants, so that its patterns and its rate are bounded."""
     last_event_id: str | None = None
@@ -98,6 +101,7 @@ class Visit(msgspec.Struct, kw_only=True):
         *,
         data: Any = None,
         last_event_id: str | None = None,
+        term: Term = ENDLESS,
     ) -> Self:
         """The visit of a request, from its ASGI scope. The data of the grant wins over `data`, and a `last_event_id`
         over that of the request."""
@@ -108,6 +112,7 @@ class Visit(msgspec.Struct, kw_only=True):
             ip=client[0] if client else None,
             data=data if grant.data is None else grant.data,
             last_event_id=last_event_id or requested_id(scope),
+            term=term,
         )
 
     @property

@@ -6,7 +6,8 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Protocol
 
-from ssepool.core.slot import Slot
+from ssepool.core.grant import STRANGER, Grant
+from ssepool.core.slot import NEVER, Slot
 from ssepool.core.states import WAITER_STEPS, WaiterState, check_step
 
 
@@ -27,7 +28,7 @@ class Applicant(Protocol):
 class Waiter:
     """A request in the waiting queue; ends in exactly one of GRANTED, TIMED_OUT, CANCELLED, REFUSED."""
 
-    __slots__ = ("applicant", "deadline", "keys", "since", "state", "waiting_keys")
+    __slots__ = ("applicant", "deadline", "ends_at", "grant", "keys", "since", "state", "waiting_keys")
 
     def __init__(
         self,
@@ -36,6 +37,8 @@ class Waiter:
         since: float,
         deadline: float,
         waiting_keys: tuple[tuple[str, str], ...] = (),
+        ends_at: float = NEVER,
+        grant: Grant = STRANGER,
     ) -> None:
         self.applicant = applicant
         """What waits."""
@@ -47,6 +50,10 @@ class Waiter:
         """When it came, in seconds of the pool's clock."""
         self.deadline = deadline
         """When its time is up."""
+        self.ends_at = ends_at
+        """When what lets it in has run out, so that it may have no slot any more."""
+        self.grant = grant
+        """What lets it in."""
         self.state = WaiterState.WAITING
         """How it fares."""
 

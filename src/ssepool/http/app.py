@@ -24,6 +24,7 @@ from ssepool.http import (
     openapi,
     pages,
     publish,
+    revocations,
     subscribe,
 )
 from ssepool.http import pool as pool_routes
@@ -37,6 +38,7 @@ from ssepool.http.rates import FailureLimit
 from ssepool.http.shortcuts import Shortcuts
 from ssepool.runtime.admission.response import EventStream
 from ssepool.runtime.cluster.nodes import Nodes
+from ssepool.runtime.cluster.revoking import Revoking
 from ssepool.runtime.engine import Engine
 
 
@@ -60,12 +62,20 @@ class HubApp(Starlette):
     """
 
     def __init__(
-        self, surface: Surface, engine: Engine, nodes: Nodes, hosts: Hosts, budget: Budget, door: Door, lifespan: Any
+        self,
+        surface: Surface,
+        engine: Engine,
+        nodes: Nodes,
+        revoking: Revoking,
+        hosts: Hosts,
+        budget: Budget,
+        door: Door,
+        lifespan: Any,
     ) -> None:
-        """`engine`, `nodes`, `hosts` and `budget` are the hub's, `door` is the way into this application. `lifespan`
-        opens the hub where it is served alone, as in `Starlette(lifespan=...)`."""
+        """`engine`, `nodes`, `revoking`, `hosts` and `budget` are the hub's, `door` is the way into this application.
+        `lifespan` opens the hub where it is served alone, as in `Starlette(lifespan=...)`."""
         super().__init__(
-            routes=_routes(surface, engine, nodes, budget, door),
+            routes=_routes(surface, engine, nodes, revoking, budget, door),
             middleware=_middleware(engine, hosts),
             exception_handlers={**errors.handlers, AccessDenied: self._on_refusal},
             lifespan=lifespan,
@@ -98,7 +108,9 @@ class HubApp(Starlette):
         return errors.reply_to(error)
 
 
-def _routes(surface: Surface, engine: Engine, nodes: Nodes, budget: Budget, door: Door) -> list[BaseRoute]:
+def _routes(
+    surface: Surface, engine: Engine, nodes: Nodes, revoking: Revoking, budget: Budget, door: Door
+) -> list[BaseRoute]:
     found = [
         *subscribe.routes(engine, door),
         *health.routes(engine, explained=surface is not Surface.WORLD),
@@ -110,6 +122,7 @@ def _routes(surface: Surface, engine: Engine, nodes: Nodes, budget: Budget, door
     if surface is not Surface.WORLD:
         found += [
             *connections.routes(nodes, door),
+            *revocations.routes(engine, revoking, budget, door),
             *pool_routes.routes(nodes, budget, door),
             *metrics.routes(nodes, door),
             *audit.routes(nodes, door),

@@ -21,6 +21,7 @@ from ssepool.http.needs import SCHEMES, described, refusal
 from ssepool.http.publish import FORM, NDJSON
 from ssepool.http.query import MAX_QUERY_BYTES
 from ssepool.http.reply import JSONReply
+from ssepool.http.revocations import MAX_PAGE_REVOCATIONS, PAGE_REVOCATIONS
 from ssepool.http.schemas import ANY, NUMBER, TEXT, TOPIC, Schema, array, obj, ref, schemas
 from ssepool.http.subscribe import MAX_DATA_BYTES
 
@@ -107,7 +108,8 @@ PATHS: Schema = {
             "description": (
                 "Takes a slot of the pool, or waits for one. The first event has the type `ssepool.open` and tells the "
                 "connection's id and token. Who has to come back later gets one event, `ssepool.close`, with a "
-                "`retry:`. 204 tells a user who was kicked, and a client that has everything, to stay away."
+                "`retry:`, and so does who comes with a token that ran out a moment ago. 204 tells a user who was "
+                "kicked, and a client that has everything, to stay away."
             ),
             "parameters": [
                 param("topic", array(TOPIC), "Exact topic names; at least one topic or pattern."),
@@ -240,6 +242,41 @@ PATHS: Schema = {
                 _404=_GONE,
                 _429=_TOO_MANY,
                 _503=f"{_UNREACHABLE} {_NO_ROOM}",
+                _403=_FOREIGN,
+                **_BODY,
+            ),
+        },
+    },
+    "/revocations": {
+        "get": {
+            "operationId": "listRevocations",
+            "summary": "Grants that are taken back, page by page, as this node knows them",
+            "parameters": [
+                param(
+                    "limit",
+                    {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_REVOCATIONS, "default": PAGE_REVOCATIONS},
+                    "At most so many.",
+                ),
+                param("after", TEXT, "Only those behind this one: `next` of the page before."),
+            ],
+            "responses": answers(
+                200,
+                "A page. `next` is null on the last one.",
+                json("Revocations"),
+                _400="A parameter is unknown or has a value that is not allowed.",
+            ),
+        },
+        "post": {
+            "operationId": "revoke",
+            "summary": "Take grants back: their streams end on all nodes, and they let nobody in any more",
+            "description": "Without `subject` and `token_id` it is not allowed: it says whose grants are taken back.",
+            "requestBody": body("Revoke"),
+            "responses": answers(
+                201,
+                "What is in force for these grants now.",
+                json("Revocation"),
+                _400="The body is not well formed, or says nobody's.",
+                _503=f"The broker did not keep it: it holds on this node alone. Or too many are in force. {_NO_ROOM}",
                 _403=_FOREIGN,
                 **_BODY,
             ),

@@ -12,12 +12,14 @@ import msgspec
 from ssepool.core.audit import Entry
 from ssepool.core.refusal import ErrorBody
 from ssepool.core.report import ClusterReport, Node, NodeReport, PoolReport
+from ssepool.core.revocations import Revocation
 from ssepool.core.topics import MAX_NAME_CHARACTERS
 from ssepool.http.audit import AuditLog
 from ssepool.http.connections import ConnectionList, Kicked
 from ssepool.http.demo import Start
 from ssepool.http.pool import Drain, Resize
 from ssepool.http.publish import Incoming
+from ssepool.http.revocations import RevocationList, Revoke
 from ssepool.runtime.cluster.messages import ConnectionInfo
 
 Schema = dict[str, Any]
@@ -37,6 +39,9 @@ NAMES = {
     Node: "Name",
     Resize: "Resize",
     Drain: "Drain",
+    Revoke: "Revoke",
+    Revocation: "Revocation",
+    RevocationList: "Revocations",
     Start: "DemoJob",
 }
 """The structs of JSON bodies, and their names in the document. Structs inside these keep their own names."""

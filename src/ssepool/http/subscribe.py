@@ -9,10 +9,11 @@ from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
 from ssepool.config import KiB
-from ssepool.core.grant import Grant
+from ssepool.core.grant import STRANGER, Grant
 from ssepool.core.topics import Subscription, has_regexp, shown
 from ssepool.core.visit import Scope as AnyScope
 from ssepool.core.visit import Visit
+from ssepool.errors import TokenExpired
 from ssepool.http.access.asking import Asking
 from ssepool.http.access.door import Door
 from ssepool.http.access.gate import Gate
@@ -56,11 +57,18 @@ class Subscribe:
         self._door = door
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Stream to one client. Raises the errors of `read_wish` and `visit_of`, and `AccessDenied`."""
+        """Stream to one client. Raises the errors of `read_wish` and `visit_of`, and `AccessDenied`: but who comes with
+        what ran out a moment ago is told to come back, for a browser gives up at any other answer."""
         engine, door = self._engine, self._door
         wish = read_wish(scope, allow_regexp=engine.config.allow_regexp)
-        grant = await door.grant(Asking(scope, "subscribe", wish.subscription))
-        await EventStream(engine, visit_of(engine, door, scope, wish, grant))(scope, receive, send)
+        try:
+            grant = await door.grant(Asking(scope, "subscribe", wish.subscription))
+        except TokenExpired as error:
+            visit = Visit.of(scope, None, STRANGER)
+            visit.stranger, visit.refusal = True, error
+        else:
+            visit = visit_of(engine, door, scope, wish, grant)
+        await EventStream(engine, visit)(scope, receive, send)
 
 
 class Wish(NamedTuple):
@@ -83,7 +91,8 @@ def visit_of(engine: Engine, door: Door, scope: AnyScope, wish: Wish, grant: Gra
 
     Nothing is compiled for a client that is turned away. Raises `AccessDenied` or `InvalidTopic`.
     """
-    visit = Visit.of(scope, door.reduce(wish.subscription, grant), grant, data=wish.data)
+    reduced = door.reduce(wish.subscription, grant)
+    visit = Visit.of(scope, reduced, grant, data=wish.data, term=engine.term(grant, from_door=True))
     visit.stranger = True
     if wish.subscription.patterns and not is_refused(engine, visit):
         wish.subscription.compile()

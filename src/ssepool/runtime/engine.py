@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import random
 from time import monotonic
+from time import time as wall_time
 
 from ssepool.brokers import connect
 from ssepool.brokers.base import Broker, Stored
@@ -15,11 +16,15 @@ from ssepool.config import HubConfig
 from ssepool.core.bans import Bans
 from ssepool.core.event import Event
 from ssepool.core.frames import jittered
+from ssepool.core.grant import ANYBODY, STRANGER, Grant
 from ssepool.core.keys import token_key
 from ssepool.core.pool import Pool
 from ssepool.core.rates import Rates
+from ssepool.core.revocations import Revocations
+from ssepool.core.slot import NEVER
 from ssepool.core.states import PoolState, Reason
 from ssepool.core.stats import HubStats
+from ssepool.core.term import ENDLESS, Term, term_of
 from ssepool.errors import ConfigError, InvalidTopic, PoolClosed
 from ssepool.runtime.connections import Connections
 from ssepool.runtime.files import max_clients
@@ -59,13 +64,17 @@ class Engine:
         broker: Broker | None = None,
         now: Callable[[], float] = monotonic,
         chance: Callable[[], float] = random,
+        wall_clock: Callable[[], float] = wall_time,
     ) -> None:
-        """Nothing is opened yet. `broker` is made of the configuration if none is given, `now` is the one clock, in
-        seconds, and `chance` returns numbers from 0 to 1. Raises `ConfigError` for a broker that is not known."""
+        """Nothing is opened yet. `broker` is made of the configuration if none is given, `now` is the one clock and
+        `wall_clock` the time since the epoch, both in seconds, and `chance` returns numbers from 0 to 1. Raises
+        `ConfigError` for a broker that is not known."""
         self.config = config
         """The settings."""
         self.now = now
         """The one clock, in seconds."""
+        self.wall_clock = wall_clock
+        """The time since the epoch, in seconds: for what comes from elsewhere and says times. It may jump."""
         self.chance = chance
         """Numbers from 0 to 1, by chance."""
         self.node = secrets.token_hex(3)
@@ -80,19 +89,29 @@ class Engine:
         """The application's functions."""
         self.bans = Bans()
         """Clients that are to stay away."""
+        self.revocations = Revocations()
+        """Grants that have been taken back."""
         self.rates = Rates(config)
         """What each address may do a second."""
+        self._put_together(broker or connect(config))
+
+    def _put_together(self, broker: Broker) -> None:
+        config, now = self.config, self.now
         self.delivery = Delivery(config, now)
         """Brings every connection up to the head of its feed."""
         self.feeds = Feeds(self.delivery, now)
         """The feeds of all subscriptions."""
-        self.log = EventLog(
-            broker or connect(config), self.feeds.dispatch, self.feeds.announce_loss, self.delivery.room, now
-        )
+        self.log = EventLog(broker, self.feeds.dispatch, self.feeds.announce_loss, self.delivery.room, now)
         """What is at hand of the broker's order."""
         shared = token_key(config)
         self.connections = Connections(
-            self.pool, self.feeds, self.hooks, node=self.node, secret=shared or secrets.token_bytes(32), now=now
+            self.pool,
+            self.feeds,
+            self.hooks,
+            node=self.node,
+            secret=shared or secrets.token_bytes(32),
+            now=now,
+            wall_clock=self.wall_clock,
         )
         """Who holds the slots."""
         self.knows_all_tokens = shared is not None
@@ -248,11 +267,30 @@ class Engine:
         """Milliseconds after which a client is to come back, with jitter."""
         return jittered(self.config.retry, self.chance())
 
+    def term(self, grant: Grant, *, from_door: bool) -> Term:
+        """How long a stream may go on that begins now with this grant. What the application has decided by itself it
+        need not be asked again, unless its grant ends.
+
+        Here alone the time since the epoch becomes the hub's own: a stream ends as long after as it was to, whatever
+        the clock on the wall is set to meanwhile.
+        """
+        ends = grant.expires_at is not None
+        if grant is ANYBODY or grant is STRANGER or not (from_door or ends):
+            return ENDLESS
+        return term_of(
+            grant.expires_at - self.wall_clock() if grant.expires_at is not None else NEVER,
+            self.config.access.max_grant_age,
+            now=self.now(),
+            look=self.config.pool.reap_interval,
+            chance=self.chance(),
+        )
+
     def expire(self, now: float) -> None:
         """Forget what is too old."""
         self.log.expire()
         self.feeds.relieve(self.log.window.oldest)
         self.bans.expire(now)
+        self.revocations.expire(self.wall_clock())
 
     def stats(self) -> HubStats:
         """The numbers of this moment, frozen."""

@@ -84,9 +84,14 @@ class Reaper:
             pool, now = self._pool, self._now()
             while pool.time_out(now):
                 yield 0
+            for waiter in pool.run_out(now):
+                pool.refuse(waiter)
+                yield 0
             reaped = pool.reap(now)
+            warn = [(slot, slot.generation, seconds) for slot, seconds in reaped.warn]
             yield from self._cut(reaped.overdue)
             yield from self._evict_all(reaped.evict)
+            yield from self._warn(warn)
             yield from self._beat(pool.beat(now))
             if pool.config.announce_queue:
                 yield from self._announce(list(pool.waiting), now)
@@ -105,6 +110,13 @@ class Reaper:
                 weight = slot.holder.weight
                 slot.holder.end(slot.reason or Reason.ERROR)
                 yield weight
+
+    def _warn(self, slots: Sequence[tuple[Slot, int, int]]) -> Iterator[int]:
+        for slot, generation, seconds in slots:
+            holder = slot.holder
+            if slot.generation == generation and slot.state is SlotState.OPEN and holder is not None:
+                holder.warn(seconds)  # as a heartbeat does
+                yield holder.weight
 
     def _beat(self, slots: Sequence[Slot]) -> Iterator[int]:
         for slot in slots:

@@ -62,7 +62,9 @@ def operators_app(hub: Hub, listener: socket.socket) -> HubApp:
     if not is_unix(listener):
         return hub.admin_app
     parts, door = hub.parts, Door([Everybody()], wall_clock=time.time)
-    return HubApp(Surface.ADMIN, parts.engine, parts.nodes, parts.hosts, parts.budget, door, None)
+    return HubApp(
+        Surface.ADMIN, parts.engine, parts.nodes, parts.revoking, parts.hosts, parts.budget, door, lifespan=None
+    )
 
 
 def hosts_of(config: ServerConfig) -> Sequence[str]:

@@ -21,14 +21,16 @@
  *     "waiting"       in the queue for a slot, at feed.position (only where the hub announces its queue)
  *     "open"          a slot is ours: feed.connectionId
  *     "reconnecting"  the connection ended; feed.reason says why if the hub did; the browser or this client comes back
- *     "closed"        it stays so: feed.reason is "client_closed" (close() was called) or "kicked"
+ *     "closed"        it stays so: feed.reason is "client_closed" (close() was called), "kicked" or "revoked"
  *
  * feed.lastEventId is the id up to which events have been handed out. Keep it to go on after a reload.
  *
  * A browser's EventSource comes back by itself after a lost connection, but gives up for good at any answer other
  * than 200, and does not tell which it was. This client then makes a new one, after a pause that doubles up to 30 s
- * and is spread at random, with one exception: a client that was told `ssepool.close` with reason `kicked` and is
- * then turned away for good (the hub answers 204 to a user whom it knows) stays away. send() and publish() reject with a HubError.
+ * and is spread at random, with one exception: a client that was told `ssepool.close` with reason `kicked` or `revoked`
+ * and is then turned away for good (the hub answers 204 to a user whom it knows, 401 to what was revoked) stays away.
+ * feed.on("ssepool.expiring", ({ seconds }) => {}) is the time to renew a cookie: the stream ends with what it was
+ * opened with, and the browser comes back with what it has then. send() and publish() reject with a HubError.
  */
 
 const FIRST_PAUSE = 1_000; // milliseconds
@@ -186,7 +188,7 @@ class Subscription {
   #lost() {
     const reason = this.reason;
     if (this.#source.readyState !== EventSource.CLOSED) return this.#become("reconnecting", { reason });
-    if (reason === "kicked") {
+    if (reason === "kicked" || reason === "revoked") {
       this.#disconnect();
       return this.#become("closed", { reason });
     }

@@ -12,25 +12,29 @@ import pytest
 
 from admitting import Handed, Headless, Source, news, pool_of, take_slot, takes_sockets
 from parts import QUIET, TO_NEWS, Applicant, Paper, bound, connection_of, delivered, opened, running, until
-from ssepool.config import HubConfig, PoolConfig
+from ssepool.config import AccessConfig, HubConfig, PoolConfig
 from ssepool.core.event import Event
 from ssepool.core.frames import COMPLETED_ID, DIALECT, Dialect
-from ssepool.core.grant import STRANGER, Grant
+from ssepool.core.grant import ANYBODY, STRANGER, Grant
 from ssepool.core.refusal import reason_code
+from ssepool.core.revocations import Revocation
 from ssepool.core.slot import NEVER, Slot
 from ssepool.core.states import Reason, SlotState
+from ssepool.core.term import Term
 from ssepool.core.topics import Subscription
 from ssepool.core.visit import Visit
-from ssepool.errors import PoolClosed, PoolFull, PoolTimeout, SSEPoolError
+from ssepool.errors import PoolClosed, PoolFull, PoolTimeout, SSEPoolError, TokenExpired, Unauthorized
 from ssepool.runtime.admission.admission import (
     NOBODY,
     ClientGone,
     SlotRequest,
     admit_nowait,
+    check_grant,
     compile_late,
     farewell,
     is_refused,
     is_to_stay_away,
+    last_words,
     no_slot_reply,
     rate_refusal,
     welcome,
@@ -43,15 +47,16 @@ from virtual import in_virtual_time, now
 class Asking:
     """A request that waits in a task of its own, as a server has it, and keeps its slot until it is told to go."""
 
-    def __init__(self, engine: Engine, link: Paper | None = None) -> None:
+    def __init__(self, engine: Engine, link: Paper | None = None, visit: Visit | None = None) -> None:
         self.engine = engine
+        self.visit = visit or news()
         self.link = link or Paper(engine.links)
         self.slot: Slot | None = None
         self.request: SlotRequest | None = None
         self.task = asyncio.create_task(self._ask())
 
     async def _ask(self) -> None:
-        with SlotRequest(self.engine.pool, news(), self.engine.now, self.engine.wakes) as self.request:
+        with SlotRequest(self.engine.pool, self.visit, self.engine.now, self.engine.wakes) as self.request:
             await self.request.granted_slot(self.link)
             self.slot = self.request.take()
 
@@ -788,3 +793,158 @@ def test_a_client_is_refused_in_its_own_dialect() -> None:
         [(b"content-type", b"text/other")],
         b"bye, pool_full",
     )
+
+
+# Grants that run out, or are taken back.
+
+
+EXPIRED = TokenExpired("the grant has run out", presented=True)
+REVOKED = Unauthorized("the grant has been revoked", presented=True)
+
+
+def ending(seconds: float, reason: Reason = Reason.TOKEN_EXPIRED) -> Visit:
+    """The visit of a client whose grant ends so soon."""
+    at = now()() + seconds
+    return news(Grant(subject="u1"), term=Term(at, reason, NEVER, at + 1))
+
+
+def revoke(engine: Engine, subject: str = "u1") -> None:
+    engine.revocations.add(Revocation(subject=subject, until=2e9))
+
+
+@in_virtual_time
+async def test_who_waits_until_the_grant_has_run_out_gets_no_slot_and_is_told() -> None:
+    async with pool_of() as engine:
+        slot = take_slot(engine)
+        asking = Asking(engine, visit=ending(5))
+        await asyncio.sleep(6)  # nobody has looked
+        assert not asking.task.done()
+        engine.pool.release(slot, engine.now())
+        error = await asking.outcome()
+        assert isinstance(error, TokenExpired)
+        assert asking.slot is None
+        assert engine.pool.count(SlotState.FREE) == 1
+
+
+@in_virtual_time
+async def test_who_waits_until_the_grant_is_to_be_asked_for_again_comes_back_soon() -> None:
+    async with pool_of() as engine:
+        slot = take_slot(engine)
+        asking = Asking(engine, visit=ending(5, Reason.LIFETIME))
+        await asyncio.sleep(6)
+        engine.pool.release(slot, engine.now())
+        error = await asking.outcome()
+        assert isinstance(error, PoolTimeout)
+        assert b"retry: " in no_slot_reply(engine, error, DIALECT)[2]
+
+
+@in_virtual_time
+async def test_a_grant_that_runs_out_between_the_slot_and_the_stream_opens_none() -> None:
+    async with pool_of() as engine:
+        visit = ending(5)
+        check_grant(engine, visit)
+        await asyncio.sleep(5)
+        with pytest.raises(TokenExpired):
+            check_grant(engine, visit)
+
+
+@in_virtual_time
+async def test_a_grant_that_is_taken_back_while_its_client_waits_opens_no_stream() -> None:
+    async with pool_of() as engine:
+        visit = news(Grant(subject="u1"))
+        check_grant(engine, visit)
+        revoke(engine)
+        with pytest.raises(Unauthorized, match="revoked"):
+            check_grant(engine, visit)
+        assert is_to_stay_away(engine, visit)
+        assert not is_to_stay_away(engine, news(Grant(subject="u2")))
+
+
+@in_virtual_time
+async def test_a_waiter_that_alone_is_refused_is_told_that_its_grant_was_taken_back() -> None:
+    async with pool_of() as engine:
+        slot = take_slot(engine)
+        asking = Asking(engine, visit=news(Grant(subject="u1")))
+        await asyncio.sleep(1)
+        engine.pool.refuse(engine.pool.waiting.first())
+        error = await asking.outcome()
+        assert type(error) is Unauthorized
+        engine.pool.release(slot, engine.now())
+
+
+@takes_sockets
+@pytest.mark.parametrize("why", ["expired", "revoked"])
+@in_virtual_time
+async def test_no_socket_is_taken_for_a_grant_that_does_not_count_any_more(why: str) -> None:
+    async with pool_of(detach=True) as engine:
+        if why == "revoked":
+            revoke(engine)
+        visit = ending(0) if why == "expired" else news(Grant(subject="u1"))
+        assert not admit_nowait(engine, visit, lambda: pytest.fail("it was taken"), lambda dialect: b"")
+        assert engine.pool.count(SlotState.FREE) == 1
+
+
+@pytest.mark.parametrize("on_full", ["wait", "reject"])
+@in_virtual_time
+async def test_a_grant_that_has_just_run_out_has_its_browser_come_back_later(on_full: Any) -> None:
+    async with pool_of(on_full=on_full) as engine:
+        retries = []
+        for _ in range(20):
+            status, headers, body = no_slot_reply(engine, EXPIRED, DIALECT)
+            assert (status, headers) == (200, list(DIALECT.headers))
+            assert b'{"reason":"token_expired"}' in body
+            retries.append(int(body.partition(b"retry: ")[2].partition(b"\n")[0]))
+        assert min(retries) >= 60_000
+        assert max(retries) <= 120_000
+        assert len(set(retries)) > 10
+
+
+@in_virtual_time
+async def test_a_grant_that_was_taken_back_ends_an_eventsource_for_good() -> None:
+    async with pool_of() as engine:
+        assert no_slot_reply(engine, REVOKED, DIALECT) == (204, [], b"")
+        revoke(engine)
+        assert farewell(engine, news(Grant(subject="u1"))) == (204, [], b"")
+
+
+@in_virtual_time
+async def test_who_was_told_its_place_is_told_why_it_gets_no_slot() -> None:
+    async with pool_of() as engine:
+        assert b'{"reason":"revoked"}' in last_words(engine, REVOKED, DIALECT)
+        assert b'{"reason":"token_expired"}' in last_words(engine, EXPIRED, DIALECT)
+        assert b'{"reason":"timed_out"}' in last_words(engine, PoolTimeout("late"), DIALECT)
+
+
+# The term of a grant, on the clocks of the hub.
+
+
+@in_virtual_time
+async def test_what_a_grant_says_becomes_a_time_of_the_hubs_own_clock_once() -> None:
+    wall = 1_700_000_000.0
+    config = HubConfig(pool=PoolConfig(reap_interval=1.0), access=AccessConfig(max_grant_age=1800))
+    async with running(config, now=now(), wall_clock=lambda: wall, chance=lambda: 0.0) as engine:
+        began = now()()
+        term = engine.term(Grant(subject="u1", expires_at=wall + 600), from_door=True)
+        wall += 1e6  # the clock on the wall is set
+        assert (term.ends_at, term.expires_at, term.reason) == (began + 599, began + 600, Reason.TOKEN_EXPIRED)
+
+
+@pytest.mark.parametrize(
+    ("grant", "from_door", "seconds", "reason"),
+    [
+        (Grant(subject="u1"), True, 1800, Reason.LIFETIME),
+        (Grant(subject="u1"), False, NEVER, Reason.LIFETIME),
+        (Grant(subject="u1", expires_at=600), False, 599, Reason.TOKEN_EXPIRED),
+        (Grant(subject="u1", expires_at=86_400), False, 1800, Reason.LIFETIME),
+        (Grant(subject="u1", expires_at=86_400), True, 1800, Reason.LIFETIME),
+        (ANYBODY, True, NEVER, Reason.LIFETIME),
+        (STRANGER, True, NEVER, Reason.LIFETIME),
+    ],
+)
+@in_virtual_time
+async def test_a_grant_of_the_door_is_asked_for_again(
+    grant: Grant, from_door: bool, seconds: float, reason: Reason
+) -> None:
+    async with running(HubConfig(), now=now(), wall_clock=lambda: 0.0, chance=lambda: 0.0) as engine:
+        term = engine.term(grant, from_door=from_door)
+        assert (term.ends_at - now()(), term.reason) == (seconds, reason)

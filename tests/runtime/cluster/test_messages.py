@@ -13,6 +13,7 @@ from ssepool.config import KiB
 from ssepool.core.audit import Entry
 from ssepool.core.bans import MAX_BAN_SECONDS, MAX_BANS, Bans
 from ssepool.core.pool import Pool
+from ssepool.core.revocations import Revocation
 from ssepool.runtime.cluster import messages
 from ssepool.runtime.cluster.messages import ConnectionInfo, Message, Page, Question
 
@@ -39,6 +40,7 @@ QUESTIONS: dict[str, list[Question[Any]]] = {
     "ban": [messages.Ban("f" * 32, 0.5)],
     "new_bans": [messages.Bans([]), messages.Bans([("f" * 32, 0.5)] * 2)],
     "audit": [messages.AskAudit(1000)],
+    "revoke": [messages.Revoke(Revocation(subject="u1", issued_before=1.5, until=2.0)), messages.Revoke(Revocation())],
     "bans": [messages.AskBans()],
     "message": [messages.Receive("abc-0-1", "token", data) for data in (None, "text", [1, {"x": 2.5}], "\u2028\x00")],
     "report": [messages.AskReport(), messages.AskReport(True)],
@@ -54,6 +56,7 @@ ANSWERS: dict[str, list[Any]] = {
     "ban": [None],
     "new_bans": [None],
     "audit": [[], [ENTRY, msgspec.structs.replace(ENTRY, allowed=False, why="no", passed_over=3)]],
+    "revoke": [None],
     "bans": [[], [("f" * 32, 0.5)]],
     "message": ["accepted", "invalid_token", "not_found"],
     "report": [REPORT, msgspec.structs.replace(REPORT, cells="ffo")],

@@ -8,6 +8,7 @@ nothing, and the publisher makes its message again. If it was too late several t
 
     <name>.<token>.log                the stream's messages: each is a `Part` of a batch, or all of it
     <name>.<token>.id.<id>.<topics>   the same, for an event with a chosen id; a digest of its topics
+    <name>.facts.<fact>               in a stream beside, <name>_facts; see `facts`
     <name>.messages, <name>.turns     outside the stream: the side channel, and requests for a pause
 
 The newest message has all that the next one needs, so nothing is kept beside the stream. The server finds chosen ids by
@@ -41,6 +42,7 @@ from contextlib import aclosing
 from ssepool.brokers.base import (
     Bounds,
     Broker,
+    Fact,
     Kept,
     Stored,
     Wants,
@@ -52,6 +54,7 @@ from ssepool.brokers.base import (
 from ssepool.brokers.nats.address import Address
 from ssepool.brokers.nats.batch import Joiner, Mark, State, batch
 from ssepool.brokers.nats.connection import Refused
+from ssepool.brokers.nats.facts import Facts
 from ssepool.brokers.nats.ids import Ids
 from ssepool.brokers.nats.marks import ALL_SUBJECTS, Marks, View
 from ssepool.brokers.nats.stream import JetStream, Message, NoStream, Overtaken, Rejected
@@ -97,6 +100,7 @@ class NatsBroker(Broker):
         self._epoch = ""
         """The epoch that `bounds` named last: readers follow this history."""
         self._ids = Ids(self._marks, self._event)
+        self._facts = Facts()
         self._me = new_epoch().encode()
         self._turns = f"{self._address.name}.turns"
         self._pause_until = 0.0
@@ -299,6 +303,7 @@ class NatsBroker(Broker):
             if view.ends is not None:
                 await self._trim(js, *view.ends)
             await self._ids.look_for_old(js)
+        await self._facts.trim(js)
 
     def _is_large(self, first: Mark, last: Mark) -> bool:
         """Whether the stream has so much beyond the history that it has to be trimmed now."""
@@ -350,6 +355,17 @@ class NatsBroker(Broker):
             return first.part.total
         part = mark.part
         return part.total + part.size * min(position - part.after, part.events) // part.events
+
+    # Facts.
+
+    async def keep(self, name: str, data: bytes, seconds: float) -> None:
+        self._check_fact(name, data)
+        js = await self._connection()
+        if not await self._facts.keep(js, name, data, seconds, self.max_facts):
+            raise self._full_of_facts()
+
+    async def kept(self, after: int = 0) -> Sequence[Fact]:
+        return await self._facts.read(await self._connection(), after)
 
     # The side channel.
 

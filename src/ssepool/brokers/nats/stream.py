@@ -74,6 +74,8 @@ class Message(NamedTuple):
     """Its content."""
     pending: int = 0
     """The number of messages that the stream had behind it when the server delivered it."""
+    subject: str = ""
+    """Where it was published."""
 
 
 class Info(NamedTuple):
@@ -139,6 +141,54 @@ class JetStream(Connection):
             "configuration"
         )
 
+    @property
+    def beside(self) -> str:
+        """The stream beside that of the history, in which each subject keeps its newest message alone."""
+        return f"{self._address.name}_facts"
+
+    async def look_beside(self) -> tuple[int, int]:
+        """How many messages the stream beside has, and the place of its newest. It is created if it is missing."""
+        try:
+            state = (await self._js.stream_info(self.beside)).state
+        except nats.js.errors.NotFoundError:
+            await self._create_beside()
+            return 0, 0
+        return state.messages, state.last_seq
+
+    async def _create_beside(self) -> None:
+        try:
+            await self._js.add_stream(
+                name=self.beside,
+                subjects=[f"{self._address.name}.facts.>"],
+                description="what the hubs of ssepool have to know",
+                storage=StorageType.FILE,
+                num_replicas=self._address.replicas,
+                max_msgs_per_subject=1,
+                duplicate_window=0.1,
+            )
+        except nats.js.errors.APIError as error:
+            if error.err_code != NAME_IN_USE_CODE:
+                raise self._refused(f"the stream {self.beside!r} cannot be made: {error.description}") from None
+
+    async def put_beside(self, subject: str, data: bytes) -> None:
+        """Store a message in the stream beside, in the place of the one of this subject."""
+        try:
+            await self._js.publish(f"{self._address.name}.facts.{subject}", data)
+        except nats.js.errors.APIError as error:
+            raise Rejected(f"{self._address.shown}: {error.description}") from None
+
+    async def is_beside(self, subject: str) -> bool:
+        """Whether the stream beside has a message of this subject."""
+        try:
+            await self._js.get_msg(self.beside, subject=f"{self._address.name}.facts.{subject}")
+        except nats.js.errors.NotFoundError:
+            return False
+        return True
+
+    async def purge_beside(self, before: int) -> None:
+        """Drop all messages before a place from the stream beside."""
+        await self._js.purge_stream(self.beside, seq=before)
+
     async def get(self, subjects: str, seq: int) -> Message | None:
         """The first message of these subjects from a place on; None if there is none."""
         try:
@@ -196,10 +246,13 @@ class JetStream(Connection):
             raise Rejected(f"{self._address.shown}: {error.description}; nothing was published") from None
 
     @asynccontextmanager
-    async def messages(self, start: int, subjects: str | None = None) -> AsyncIterator[AsyncIterator[list[Message]]]:
+    async def messages(
+        self, start: int, subjects: str | None = None, *, stream: str | None = None
+    ) -> AsyncIterator[AsyncIterator[list[Message]]]:
         """All messages (of some subjects) from a place on, and then new ones as they come, in pages. The next page is
-        requested when the reader has taken the one before. Raises `BrokerError` when messages are lost."""
-        name, client = self._address.name, self._client
+        requested when the reader has taken the one before. `stream` is another stream than the history's. Raises
+        `BrokerError` when messages are lost."""
+        name, client = stream or self._address.name, self._client
         arrived: deque[Msg] = deque()
         news = asyncio.Event()
 
@@ -257,7 +310,7 @@ class JetStream(Connection):
                 if metadata.sequence.consumer != place:
                     raise BrokerError(f"{self._address.shown}: a message was lost on its way")
                 at = metadata.timestamp.timestamp()
-                page.append(Message(metadata.sequence.stream, at, message.data, metadata.num_pending))
+                page.append(Message(metadata.sequence.stream, at, message.data, metadata.num_pending, message.subject))
             if page:
                 yield page
 

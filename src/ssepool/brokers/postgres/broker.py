@@ -15,6 +15,7 @@ from psycopg import conninfo, errors
 from ssepool.brokers.base import (
     Bounds,
     Broker,
+    Fact,
     Kept,
     Place,
     Stored,
@@ -65,7 +66,7 @@ class PostgresBroker(Broker):
     """Keeps events in tables: `postgresql://user:password@host/database?name=ssepool`, with all parameters of libpq.
     It needs PostgreSQL 13 or newer, with the encoding UTF8.
 
-    A history is three tables and two functions, named after `name` (see `tables`). They are created if they are
+    A history is four tables and three functions, named after `name` (see `tables`). They are created if they are
     missing, for which the user needs the right CREATE on the schema. Each hub holds four connections: one to append,
     one for questions, and two that listen. `NOTIFY` wakes hubs, so a PgBouncer in between must be in session mode: in
     transaction or statement mode no notification arrives.
@@ -235,6 +236,18 @@ class PostgresBroker(Broker):
         finally:
             await session.close()
 
+    async def keep(self, name: str, data: bytes, seconds: float) -> None:
+        self._check_fact(name, data)
+        with self._told():
+            ((kept,),) = await self._rows(self._asking, self._tables.keep, (name, data, seconds, self.max_facts))
+        if not kept:
+            raise self._full_of_facts()
+
+    async def kept(self, after: int = 0) -> Sequence[Fact]:
+        with self._told():
+            rows = await self._rows(self._asking, self._tables.kept, (after,), needed=False)
+        return [Fact(*row) for row in rows]
+
     # Questions to the server.
 
     async def _check(self) -> None:
@@ -327,7 +340,7 @@ class PostgresBroker(Broker):
         if isinstance(error, errors.InsufficientPrivilege):
             return "grant the user CREATE on the schema, or let the tables' owner open a hub once and grant their use"
         if isinstance(error, (errors.UndefinedColumn, errors.WrongObjectType, errors.InvalidSchemaName)):
-            tables = ", ".join(f"{self._tables.name}_{part}" for part in ("log", "events", "messages"))
+            tables = ", ".join(f"{self._tables.name}_{part}" for part in ("log", "events", "messages", "facts"))
             return f"the names {tables} have to be ours: choose another with ?name=, or another schema"
         if error.sqlstate is None and _OURS_TO_CHANGE_PATTERN.search(said):
             return "correct the URL in HubConfig.broker, or what the server allows"

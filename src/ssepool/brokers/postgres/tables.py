@@ -1,12 +1,13 @@
 """The tables of a history in PostgreSQL, the functions that write them, and the statements that read them.
 
-Three tables for each history, in the first schema of the connection's search_path:
+Four tables for each history, in the first schema of the connection's search_path:
 
 - `<name>_log`, one row: the name of the history and its ends. An append or trim holds the lock on this row until it
   commits, so positions have the order of the commits, without holes. A sequence promises neither.
 - `<name>_events`: the entries, by position. `start` is the number of bytes before the entry, so comparing two numbers
   is enough for the bound of bytes.
 - `<name>_messages`: the side channel. The table is unlogged, and its rows live for a minute.
+- `<name>_facts`: what all hubs have to know for a while. Who writes locks the table, so numbers follow the commits.
 
 Appending and trimming are functions in the database, so that one round trip is enough and the lock is never held while
 bytes travel. Each statement of a PL/pgSQL function sees what was committed before the statement began. So the
@@ -19,11 +20,11 @@ import re
 
 from psycopg import sql
 
-from ssepool.brokers.base import PAGE_PLACES
+from ssepool.brokers.base import PAGE_FACTS, PAGE_PLACES
 from ssepool.brokers.record import AROUND_ID_BYTES, DIGEST_CHARACTERS, MAX_MADE_ID_BYTES, STORED_BYTES
 from ssepool.config import MiB
 
-TABLES_VERSION = 2
+TABLES_VERSION = 3
 """The version of these tables and functions."""
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,50}")
@@ -75,6 +76,13 @@ CREATE UNLOGGED TABLE IF NOT EXISTS {messages} (
     at timestamptz NOT NULL DEFAULT now()
 );
 
+CREATE TABLE IF NOT EXISTS {facts} (
+    name text PRIMARY KEY,
+    number bigint NOT NULL UNIQUE,
+    until timestamptz NOT NULL,
+    data bytea NOT NULL
+);
+
 WITH begun AS (
     INSERT INTO {log} (version, epoch) VALUES ({version}, {epoch}) ON CONFLICT (one) DO NOTHING RETURNING one
 )
@@ -101,6 +109,27 @@ BEGIN
         ORDER BY position LIMIT 1;
         UPDATE {log} SET oldest = coalesce(first.oldest, kept.newest), begins = coalesce(first.begins, kept.ends);
     END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION {keep}(given_name text, given_data bytea, seconds double precision, most bigint)
+RETURNS boolean LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    moment timestamptz;
+    latest bigint;
+BEGIN
+    LOCK TABLE {facts} IN SHARE ROW EXCLUSIVE MODE;
+    moment := clock_timestamp();
+    DELETE FROM {facts} WHERE until <= moment;
+    IF (SELECT count(*) FROM {facts} WHERE name <> given_name) >= most THEN
+        RETURN false;
+    END IF;
+    SELECT coalesce(max(number), 0) INTO latest FROM {facts};
+    INSERT INTO {facts} (name, number, until, data) VALUES (
+        given_name, greatest(latest + 1, (1000000 * extract(epoch FROM moment))::bigint),
+        moment + make_interval(secs => seconds), given_data
+    ) ON CONFLICT (name) DO UPDATE SET number = excluded.number, until = excluded.until, data = excluded.data;
+    RETURN true;
 END $$;
 
 CREATE OR REPLACE FUNCTION {append}(
@@ -159,6 +188,7 @@ _PROBE = """
 SELECT version FROM {log}
 WHERE NOT EXISTS (SELECT position, id, topics, private, frame, start, at FROM {events} LIMIT 0)
     AND NOT EXISTS (SELECT id, message, at FROM {messages} LIMIT 0)
+    AND NOT EXISTS (SELECT name, number, until, data FROM {facts} LIMIT 0)
 """
 
 _APPEND = "SELECT * FROM {append}(%b, %b, %b, %b, %b, %s, %s, %s, %s)"
@@ -202,6 +232,11 @@ WITH sent AS (INSERT INTO {messages} (message) VALUES (%b) RETURNING id)
 SELECT pg_notify({mail}, id::text) FROM sent
 """
 
+_KEPT = """
+SELECT name, number, data FROM {facts} WHERE number > %s AND until > clock_timestamp()
+ORDER BY number LIMIT {page_facts}
+"""
+
 
 class Tables:
     """The statements for the history of one name, as bytes for `Session.ask`."""
@@ -210,7 +245,19 @@ class Tables:
         """`name` is a name that `NAME_PATTERN` allows."""
         self._parts: dict[str, sql.Composable] = {
             part: sql.Identifier(f"{name}_{part}")
-            for part in ("log", "events", "messages", "ids", "claims", "trim", "append", "news", "mail")
+            for part in (
+                "log",
+                "events",
+                "messages",
+                "facts",
+                "ids",
+                "claims",
+                "trim",
+                "append",
+                "keep",
+                "news",
+                "mail",
+            )
         }
         self.name = name
         """The name of the history."""
@@ -234,10 +281,17 @@ class Tables:
         """Store a message of the side channel, and notify its listeners of its id."""
         self.message = self._query("SELECT message FROM {messages} WHERE id = %s::uuid")
         """Select a message of the side channel by its id."""
+        self._add_facts()
         self.listen_for_news = self._query("LISTEN {news}")
         """Listen for the notifications of appends."""
         self.listen_for_mail = self._query("LISTEN {mail}")
         """Listen for the notifications of messages."""
+
+    def _add_facts(self) -> None:
+        self.keep = self._query("SELECT {keep}(%s, %b, %s, %s)")
+        """Keep a fact for some seconds, if there are not so many others already. Returns whether it is kept."""
+        self.kept = self._query(_KEPT, page_facts=PAGE_FACTS)
+        """Select name, number and content of the next facts behind a number."""
 
     def make(self, epoch: str) -> bytes:
         """Several statements that create what is missing, in one transaction.

@@ -16,9 +16,11 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from ssepool.brokers.base import (
+    PAGE_FACTS,
     PAGE_PLACES,
     Bounds,
     Broker,
+    Fact,
     Kept,
     Place,
     Stored,
@@ -105,6 +107,7 @@ class RedisBroker(Broker):
         keys = ("state", "log", "claims", "places", "messages")
         *self._keys, self._channel = (f"{{{self._name}}}:{key}" for key in keys)
         self._log = self._keys[1]
+        self._facts = [f"{{{self._name}}}:{key}" for key in ("facts", "fact-ends", "fact-order")]
         self._old_ids = f"{{{self._name}}}:ids"
         self._epoch = ""
         """The epoch of the history that `bounds` named last: readers follow this one."""
@@ -127,6 +130,8 @@ class RedisBroker(Broker):
         self._look = self._client.register_script(scripts.BEGIN + scripts.LOOK)
         self._find = self._client.register_script(scripts.BEGIN + scripts.FIND)
         self._claim = self._client.register_script(scripts.BEGIN + scripts.CLAIM)
+        self._keep = self._client.register_script(scripts.FACTS + scripts.KEEP)
+        self._kept = self._client.register_script(scripts.FACTS + scripts.KEPT)
         self._page = self._client.register_script(scripts.PAGE)
 
     def _connect(self) -> Redis:
@@ -319,6 +324,26 @@ class RedisBroker(Broker):
                     yield heard["data"]
         finally:
             await client.aclose()
+
+    # Facts.
+
+    async def keep(self, name: str, data: bytes, seconds: float) -> None:
+        self._check_fact(name, data)
+        given: list[str | bytes | int] = [name, b"=" + data, _number(1000 * seconds), self.max_facts]
+        if not await self._ask(self._keep(keys=self._facts, args=given)):
+            raise self._full_of_facts()
+
+    async def kept(self, after: int = 0) -> Sequence[Fact]:
+        while True:
+            page = await self._ask(self._kept(keys=self._facts, args=[after, PAGE_FACTS]))
+            facts = [
+                Fact(name.decode(), int(number), data[1:])
+                for name, number, data in zip(page[::3], page[1::3], page[2::3], strict=True)
+                if data
+            ]
+            if facts or not page:
+                return facts
+            after = int(page[-2])
 
     # Scripts and their errors.
 

@@ -192,3 +192,47 @@ end
 return page
 """
 """Returns the entries from an id on, up to a number of entries and of bytes. It runs without `BEGIN`."""
+
+FACTS = """
+local facts, ends, order = KEYS[1], KEYS[2], KEYS[3]
+local time = redis.call('TIME')
+local micros = time[1] * 1000000 + time[2]
+local now = micros / 1000
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', ends, '-inf', string.format('%.0f', now), 'LIMIT', 0, 1000)) do
+    redis.call('HDEL', facts, name)
+    redis.call('ZREM', ends, name)
+    redis.call('ZREM', order, name)
+end
+"""
+"""The beginning of `KEEP` and `KEPT`: drops the facts whose time is over, 1,000 at a time.
+
+The hash `facts` has what each says, and two sorted sets have the names: `fact-ends` by the time until which each is
+kept, in milliseconds, and `fact-order` by their numbers."""
+
+KEEP = """
+local name, data, millis, most = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+if redis.call('HEXISTS', facts, name) == 0 and redis.call('HLEN', facts) >= most then
+    return 0
+end
+local newest = tonumber(redis.call('ZREVRANGE', order, 0, 0, 'WITHSCORES')[2]) or 0
+redis.call('HSET', facts, name, data)
+redis.call('ZADD', ends, string.format('%.0f', now + millis), name)
+redis.call('ZADD', order, string.format('%.0f', math.max(newest + 1, micros)), name)
+return 1
+"""
+"""Keeps a fact for some milliseconds. Returns 0, and does nothing, if there are as many others as there may be. Its
+number is also behind those of facts that are gone, for it is made of the time."""
+
+KEPT = """
+local found = {}
+local page = redis.call('ZRANGEBYSCORE', order, '(' .. ARGV[1], '+inf', 'WITHSCORES', 'LIMIT', 0, tonumber(ARGV[2]))
+for at = 1, #page, 2 do
+    local till, data = tonumber(redis.call('ZSCORE', ends, page[at])), redis.call('HGET', facts, page[at])
+    found[#found + 1] = page[at]
+    found[#found + 1] = string.format('%.0f', tonumber(page[at + 1]))
+    found[#found + 1] = (till and till > now and data) or ''
+end
+return found
+"""
+"""Returns the names, numbers and contents of the next facts behind a number; the content is empty for one whose time is
+over."""

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from ssepool.brokers.base import Bounds, Broker, Stored, Wants, anything, first_wanted
+from ssepool.brokers.base import Bounds, Broker, Fact, Stored, Wants, anything, first_wanted
 from ssepool.brokers.record import Record
 from ssepool.brokers.sqlite.file import others_may
 from ssepool.brokers.sqlite.history import History
@@ -106,6 +106,14 @@ class SqliteBroker(Broker):
 
     async def send(self, message: bytes) -> None:
         await self._writer.run(History.send, message)
+
+    async def keep(self, name: str, data: bytes, seconds: float) -> None:
+        self._check_fact(name, data)
+        if not await self._writer.run(History.keep, name, data, seconds, self.max_facts):
+            raise self._full_of_facts()
+
+    async def kept(self, after: int = 0) -> Sequence[Fact]:
+        return await self._reader.run(History.kept, after)
 
     async def messages(self) -> AsyncIterator[bytes]:
         number = await self._reader.run(History.last_message)

@@ -18,7 +18,7 @@ from ssepool.errors import ConfigError
 APPLICATION_ID = int.from_bytes(b"SSEP", "big")
 """The application id in the header of ssepool's SQLite files (`PRAGMA application_id`)."""
 
-TABLES_VERSION = 2
+TABLES_VERSION = 3
 """The version of the tables (`PRAGMA user_version`)."""
 
 LOCK_SECONDS = 0.002
@@ -26,6 +26,13 @@ LOCK_SECONDS = 0.002
 
 CLAIM_INDEX = "CREATE INDEX events_claim ON events (claim) WHERE claim IS NOT NULL"
 """The statement that makes the index of chosen ids with their topics."""
+
+FACT_STATEMENTS = (
+    "CREATE TABLE facts (name TEXT PRIMARY KEY, number INTEGER NOT NULL UNIQUE, until REAL NOT NULL,"
+    " data BLOB NOT NULL)",
+    "CREATE INDEX facts_until ON facts (until)",
+)
+"""The statements that create the table of facts."""
 
 TABLE_STATEMENTS = (
     # Events beyond the history stay a little longer, for tails that have not read them yet. So `oldest` and `bytes`
@@ -37,6 +44,7 @@ TABLE_STATEMENTS = (
     "CREATE INDEX events_id ON events (id) WHERE id IS NOT NULL",
     CLAIM_INDEX,
     "CREATE TABLE messages (number INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, message BLOB NOT NULL)",
+    *FACT_STATEMENTS,
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {TABLES_VERSION}",
 )
@@ -140,20 +148,28 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 def _upgrade(connection: sqlite3.Connection) -> None:
-    """Give the tables of version 1 the claims of the events in them."""
     with transaction(connection):
-        if _version(connection) >= TABLES_VERSION:  # another process has been quicker
+        version = _version(connection)
+        if version >= TABLES_VERSION:  # another process has been quicker
             return
-        connection.execute("ALTER TABLE events ADD COLUMN claim TEXT")
-        claims = []
-        for position, id, topics in connection.execute(
-            "SELECT position, CAST(id AS BLOB), CAST(topics AS BLOB) FROM events WHERE id IS NOT NULL"
-        ):
-            with suppress(*UNREADABLE_ERRORS):
-                claims.append((Record(b"", read_topics(topics), id=id.decode()).claim, position))
-        connection.executemany("UPDATE events SET claim = ? WHERE position = ?", claims)
-        connection.execute(CLAIM_INDEX)
+        if version < 2:
+            _add_claims(connection)
+        for statement in FACT_STATEMENTS:
+            connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {TABLES_VERSION}")
+
+
+def _add_claims(connection: sqlite3.Connection) -> None:
+    """Give the tables of version 1 the claims of the events in them."""
+    connection.execute("ALTER TABLE events ADD COLUMN claim TEXT")
+    claims = []
+    for position, id, topics in connection.execute(
+        "SELECT position, CAST(id AS BLOB), CAST(topics AS BLOB) FROM events WHERE id IS NOT NULL"
+    ):
+        with suppress(*UNREADABLE_ERRORS):
+            claims.append((Record(b"", read_topics(topics), id=id.decode()).claim, position))
+    connection.executemany("UPDATE events SET claim = ? WHERE position = ?", claims)
+    connection.execute(CLAIM_INDEX)
 
 
 def _create(connection: sqlite3.Connection, path: Path) -> None:

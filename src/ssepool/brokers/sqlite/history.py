@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from ssepool.brokers.base import MAX_MESSAGE_BYTES, PAGE_PLACES, Bounds, Kept, Place, Stored, assign
+from ssepool.brokers.base import MAX_MESSAGE_BYTES, PAGE_FACTS, PAGE_PLACES, Bounds, Fact, Kept, Place, Stored, assign
 from ssepool.brokers.record import AROUND_ID_BYTES, STORED_BYTES, UNREADABLE_ERRORS, Record, unreadable
 from ssepool.brokers.sqlite.file import connect, read_topics, transaction
 from ssepool.config import HubConfig, MiB
@@ -118,6 +118,22 @@ class History:
                 self._connection.execute("INSERT INTO messages (at, message) VALUES (?, ?)", (now, message))
         finally:
             self._connection.execute("PRAGMA synchronous = FULL")
+
+    def keep(self, name: str, data: bytes, seconds: float, most: int) -> bool:
+        """Keep a fact; false, and nothing has been done, if there are so many others."""
+        now = time.time()
+        with transaction(self._connection):
+            self._connection.execute("DELETE FROM facts WHERE until <= ?", (now,))
+            ((others, newest),) = self._connection.execute(
+                "SELECT count(*) - count(CASE name WHEN ? THEN 1 END), coalesce(max(number), 0) FROM facts", (name,)
+            )
+            if others >= most:
+                return False
+            number = max(newest + 1, int(now * 1e6))  # also behind those that are gone, if all are
+            self._connection.execute(
+                "INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?)", (name, number, now + seconds, data)
+            )
+        return True
 
     def _ends(self) -> tuple[int, int]:
         ((newest, oldest),) = self._connection.execute("SELECT newest, oldest FROM history")
@@ -228,6 +244,14 @@ class History:
         if epoch == self.epoch and _POSITION.fullmatch(number) and oldest < int(number) <= newest:
             return int(number)
         return None
+
+    def kept(self, after: int) -> list[Fact]:
+        """The next facts behind a number."""
+        rows = self._connection.execute(
+            "SELECT name, number, data FROM facts WHERE number > ? AND until > ? ORDER BY number LIMIT ?",
+            (after, time.time(), PAGE_FACTS),
+        )
+        return [Fact(*row) for row in rows]
 
     def last_message(self) -> int:
         """The number of the newest message; 0 before the first."""

@@ -10,7 +10,7 @@ from ssepool.core.event import Event
 from ssepool.core.grant import STRANGER, AdminPart, Grant, check_publishable, effect
 from ssepool.core.rights import NOTHING, Rights
 from ssepool.core.topics import Subscription
-from ssepool.errors import AccessDenied, Forbidden, Unauthorized
+from ssepool.errors import AccessDenied, Forbidden, TokenExpired, Unauthorized
 from ssepool.http.access.asking import Asking
 
 
@@ -20,6 +20,9 @@ class _Later(Enum):
 
 LATER: Final = _Later.LATER
 """The answer of a source that has to wait for something."""
+
+RECENT_SECONDS = 300.0
+"""Seconds after its end for which a grant counts as one that its holder may be about to renew."""
 
 
 class Source(Protocol):
@@ -62,29 +65,33 @@ class Door:
 
     def at_once(self, asking: Asking) -> Grant | None:
         """The grant of a request; None if it takes time to know. Raises `AccessDenied`, and what a source raises."""
+        asked_at = self._wall_clock()
         for source in self._sources:
             found = source.at_once(asking)
             if found is LATER:
                 return None
             if found is not None:
-                return self._checked(found)
+                return self._checked(found, asked_at)
         return self._nobody(asking)
 
     async def grant(self, asking: Asking) -> Grant:
         """The grant of a request. Raises as `at_once`."""
+        asked_at = self._wall_clock()  # who is logged out while a source thinks was logged in before
         for source in self._sources:
             found = source.at_once(asking)
             if found is LATER:
                 found = await source.in_time(asking)
             if found is not None:
-                return self._checked(found)
+                return self._checked(found, asked_at)
         return self._nobody(asking)
 
-    def _checked(self, grant: Grant) -> Grant:
-        if grant.expires_at is not None and grant.expires_at <= self._wall_clock():
-            raise _of(grant, Unauthorized("the grant has run out", presented=True))
+    def _checked(self, grant: Grant, asked_at: float) -> Grant:
+        grant = grant.asked(asked_at)
         if self._revoked(grant):
             raise _of(grant, Unauthorized("the grant has been revoked", presented=True))
+        if grant.expires_at is not None and (late := self._wall_clock() - grant.expires_at) >= 0:
+            error = TokenExpired if late < RECENT_SECONDS else Unauthorized
+            raise _of(grant, error("the grant has run out", presented=True))
         return grant
 
     def _nobody(self, asking: Asking) -> Grant:

@@ -10,15 +10,15 @@ from typing import Self
 import msgspec
 
 from ssepool.core.event import MAX_RETRY_MILLISECONDS
-from ssepool.core.frames import Dialect
+from ssepool.core.frames import Dialect, jittered
 from ssepool.core.pool import Pool
-from ssepool.core.refusal import refusal_body, status_and_code
+from ssepool.core.refusal import reason_code, refusal_body, status_and_code
 from ssepool.core.slot import Slot
 from ssepool.core.states import PoolState, Reason, SlotState, WaiterState
 from ssepool.core.topics import Subscription
 from ssepool.core.visit import Visit
 from ssepool.core.waiting import Waiter
-from ssepool.errors import PoolClosed, PoolTimeout, RateExceeded, SSEPoolError
+from ssepool.errors import PoolClosed, PoolTimeout, RateExceeded, SSEPoolError, TokenExpired, Unauthorized
 from ssepool.runtime.connections import Connection
 from ssepool.runtime.engine import Engine
 from ssepool.runtime.handover import Handover, Reply
@@ -26,6 +26,10 @@ from ssepool.runtime.streams.link import Link
 from ssepool.runtime.streams.replay import Replay
 from ssepool.runtime.streams.slices import Wakes
 from ssepool.runtime.streams.socket import SocketLink
+
+RENEW_SECONDS = 60.0
+"""Seconds, and up to as many again, after which a client comes back whose grant has run out: time for its page to renew
+what it presents."""
 
 
 class ClientGone(Exception):
@@ -54,7 +58,17 @@ class SlotRequest:
         self._announced = 0
         """The place in the queue that the client was told last."""
         self._announced_at = 0.0
-        place = pool.acquire(now(), self, ip=visit.ip, user=visit.user, topics=visit.limited, patterns=visit.bounded)
+        self._visit = visit
+        place = pool.acquire(
+            now(),
+            self,
+            ip=visit.ip,
+            user=visit.user,
+            topics=visit.limited,
+            patterns=visit.bounded,
+            ends_at=visit.term.ends_at,
+            grant=visit.grant,
+        )
         if isinstance(place, Slot):
             self._slot = place
         else:
@@ -146,6 +160,8 @@ class SlotRequest:
         if outcome is WaiterState.TIMED_OUT:
             waited = self._pool.config.acquire_timeout
             return PoolTimeout(f"no slot came free ({self._pool!r}, waited {waited:.1f} s)")
+        if self._pool.state is PoolState.OPEN:  # then it takes no more of this one alone
+            return lapsed(self._visit, self._now()) or _revoked()
         return PoolClosed(f"the pool takes no more requests ({self._pool!r})")
 
 
@@ -168,18 +184,23 @@ NOBODY = Nobody()
 
 
 def is_to_stay_away(engine: Engine, visit: Visit) -> bool:
-    """Whether this client has everything already, or was kicked: then it gets `farewell`."""
-    return visit.has_everything or engine.bans.contains(visit, engine.now())
+    """Whether this client has everything already, was kicked, or has a grant that was taken back: then it gets
+    `farewell`."""
+    return (
+        visit.has_everything
+        or engine.bans.contains(visit, engine.now())
+        or (len(engine.revocations) > 0 and engine.revocations.covers(visit.grant))
+    )
 
 
 def farewell(engine: Engine, visit: Visit) -> Reply | None:
     """The answer to a client that is to stay away; None for all others.
 
-    One that has everything, or was kicked and is known by its user, gets 204, which ends an EventSource for good
-    (WHATWG HTML, 9.2.3). Any other only looks like one that was kicked, as all do behind one address: it is told to
-    come back when the ban is over, or after 5 minutes, whatever is earlier.
+    One that has everything, whose grant was taken back, or that was kicked and is known by its user, gets 204, which
+    ends an EventSource for good (WHATWG HTML, 9.2.3). Any other only looks like one that was kicked, as all do behind
+    one address: it is told to come back when the ban is over, or after 5 minutes, whatever is earlier.
     """
-    if visit.has_everything:
+    if visit.has_everything or engine.revocations.covers(visit.grant):
         return 204, [], b""
     left = engine.bans.seconds_left(visit, engine.now())
     if not left:
@@ -188,6 +209,28 @@ def farewell(engine: Engine, visit: Visit) -> Reply | None:
         return 204, [], b""
     retry = min(math.ceil(left * 1000), MAX_RETRY_MILLISECONDS) + engine.retry()
     return 200, list(visit.dialect.headers), visit.dialect.closed(Reason.KICKED.value, retry=retry)
+
+
+def lapsed(visit: Visit, now: float) -> SSEPoolError | None:
+    """Why a client may not have a stream although it was given a grant: since then its time has run out."""
+    if not visit.term.is_over(now):
+        return None
+    if visit.term.reason is Reason.TOKEN_EXPIRED:
+        return TokenExpired("the grant has run out", presented=True)
+    return PoolTimeout("no slot came free until the grant had to be asked for again")
+
+
+def check_grant(engine: Engine, visit: Visit) -> None:
+    """Raise an error if the grant of this client has run out or has been taken back since it was given: a request may
+    have waited for long. Called in the moment in which the stream is to begin."""
+    if (error := lapsed(visit, engine.now())) is not None:
+        raise error
+    if engine.revocations.covers(visit.grant):
+        raise _revoked()
+
+
+def _revoked() -> Unauthorized:
+    return Unauthorized("the grant has been revoked", presented=True)
 
 
 def rate_refusal(engine: Engine, visit: Visit) -> RateExceeded | None:
@@ -235,6 +278,7 @@ def admit_nowait(engine: Engine, visit: Visit, take: Callable[[], Handover], hea
         or pool.state is not PoolState.OPEN
         or not pool.count(SlotState.FREE)
         or is_to_stay_away(engine, visit)
+        or visit.term.is_over(engine.now())
         or ((limited is not None or bounded) and pool.exceeds(visit.ip, visit.user, limited or (), bounded))
         # What kept it out when its patterns were looked at may be over by now.
         or (bounded and visit.subscription is not None and not visit.subscription.is_compiled)
@@ -260,7 +304,7 @@ def admit_nowait(engine: Engine, visit: Visit, take: Callable[[], Handover], hea
 
 async def welcome(engine: Engine, connection: Connection, link: Link, visit: Visit) -> None:
     """Open the stream: the first event, the hooks, what the client missed, and then what is live."""
-    if not link.ended and _begin(engine, connection, link):  # a task that was made for this may come too late
+    if not link.ended and _begin(engine, connection, link, visit):  # a task that was made for this may come too late
         await engine.hooks.run("connect", connection)
         _go_on(engine, connection, link, visit)
 
@@ -269,19 +313,22 @@ def welcome_nowait(engine: Engine, connection: Connection, link: Link, visit: Vi
     """As `welcome`, for callers that cannot wait: a task is made only if there are hooks to wait for."""
     if "connect" in engine.hooks:
         engine.tasks.start(welcome(engine, connection, link, visit))
-    elif _begin(engine, connection, link):
+    elif _begin(engine, connection, link, visit):
         _go_on(engine, connection, link, visit)
 
 
-def _begin(engine: Engine, connection: Connection, link: Link) -> bool:
+def _begin(engine: Engine, connection: Connection, link: Link, visit: Visit) -> bool:
     assert link.slot is not None
     pool = engine.pool
-    pool.start(link.slot, engine.now())
+    pool.start(link.slot, engine.now(), visit.term)
     if link.stalled:  # already before it had a slot to be judged by
         pool.block(link.slot, engine.now())
     if pool.state is not PoolState.OPEN:  # it began to drain or close while the head was on its way
         reason = Reason.DRAINED if pool.state is PoolState.DRAINING else Reason.SHUTDOWN
         engine.connections.evict(link.slot, reason)
+        return False
+    if engine.revocations.covers(visit.grant):  # likewise
+        engine.connections.evict(link.slot, Reason.REVOKED)
         return False
     id = connection.id
     link.push(link.dialect.opened(id, engine.connections.token(id), engine.node, retry=engine.retry()))
@@ -321,14 +368,31 @@ def no_slot_reply(engine: Engine, error: SSEPoolError, dialect: Dialect) -> Repl
 
     Programs get an honest 503 (429 for a rate) with `on_full = "reject"`, and so does a proxy that asks another node
     then, with `on_drain = "reject"`. A browser's EventSource gives up for ever on any status but 200 (WHATWG HTML,
-    9.2.3), so otherwise the answer is a stream that says when to come back, and ends.
+    9.2.3), so otherwise the answer is a stream that says when to come back, and ends. So it is in any case for a grant
+    that has just run out, which a page may be about to renew. One that was taken back gets 204, as in `farewell`.
     """
-    retry, pool = engine.retry(), engine.config.pool
-    if isinstance(error, RateExceeded):
-        retry += math.ceil(error.seconds * 1000)
+    retry, pool = retry_after(engine, error), engine.config.pool
     status, code = status_and_code(error)
+    if isinstance(error, TokenExpired):
+        return 200, list(dialect.headers), dialect.closed(code, retry=retry)
+    if isinstance(error, Unauthorized):
+        return 204, [], b""
     if pool.on_full == "reject" or (pool.on_drain == "reject" and isinstance(error, PoolClosed)):
         seconds = str(max(1, round(retry / 1000))).encode()
         headers = [(b"content-type", b"application/json"), (b"retry-after", seconds)]
         return status, headers, msgspec.json.encode(refusal_body(code, str(error)))
     return 200, list(dialect.headers), dialect.closed(code, retry=retry)
+
+
+def last_words(engine: Engine, error: SSEPoolError, dialect: Dialect) -> bytes:
+    """The goodbye to a client that was told its place in the queue, and gets no slot."""
+    code = Reason.REVOKED.value if type(error) is Unauthorized else reason_code(error)
+    return dialect.closed(code, retry=retry_after(engine, error))
+
+
+def retry_after(engine: Engine, error: SSEPoolError) -> int:
+    """Milliseconds after which a client that was turned away for this is to come back, with jitter."""
+    if isinstance(error, TokenExpired):
+        return jittered(RENEW_SECONDS, engine.chance())
+    retry = engine.retry()
+    return retry + math.ceil(error.seconds * 1000) if isinstance(error, RateExceeded) else retry

@@ -13,15 +13,16 @@ from typing import Self
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ssepool.core.refusal import reason_code
 from ssepool.core.states import Reason
 from ssepool.core.visit import Visit
 from ssepool.errors import SSEPoolError
 from ssepool.runtime.admission.admission import (
     ClientGone,
     SlotRequest,
+    check_grant,
     compile_late,
     farewell,
+    last_words,
     no_slot_reply,
     rate_refusal,
     welcome,
@@ -61,8 +62,9 @@ class EventStream(Response):
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            if (refusal := self.visit.refusal or rate_refusal(self._engine, self.visit)) is not None:
+            if (refusal := rate_refusal(self._engine, self.visit) or self.visit.refusal) is not None:
                 raise refusal
+            check_grant(self._engine, self.visit)
             compile_late(self._engine, self.visit)
             request = SlotRequest(self._engine.pool, self.visit, self._engine.now, self._engine.wakes)
         except SSEPoolError as error:
@@ -80,9 +82,10 @@ class EventStream(Response):
             writing.begin()
         try:
             await request.granted_slot(link)
+            check_grant(engine, visit)
         except SSEPoolError as error:
             if link.started:
-                link.part(visit.dialect.closed(reason_code(error), retry=engine.retry()))
+                link.part(last_words(engine, error, visit.dialect))
             else:
                 await self._turn_away(scope, send, no_slot_reply(engine, error, visit.dialect))
         else:

@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from ssepool.core.audit import Entry
 from ssepool.core.report import NodeReport
+from ssepool.core.revocations import Revocation
 from ssepool.core.stats import Count
 
 Answer = TypeVar("Answer")
@@ -165,6 +166,16 @@ class AskBans(Question[list[tuple[str, float]]], frozen=True):
 
     kind = "bans"
     answer = list[tuple[str, float]]
+
+
+class Revoke(Question[None], frozen=True):
+    """Take grants back that were taken back on another node."""
+
+    kind = "revoke"
+    answer = None
+
+    revocation: Revocation
+    """Which grants."""
 
 
 Outcome = Literal["accepted", "invalid_token", "not_found"]

@@ -211,6 +211,11 @@ class Link(ABC):
             self.push(self.dialect.heartbeat)
             self.flush()
 
+    def warn(self, seconds: int) -> None:
+        """Tell the client that its grant runs out in so many seconds."""
+        self.push(self.dialect.expiring(seconds))
+        self.flush()
+
     def close(self, reason: Reason) -> None:
         """End the stream: finish a half-written frame, say goodbye with `ssepool.close`, and go. The client is told
         when to come back."""
