@@ -34,14 +34,14 @@ from ssepool.errors import EventTooLarge, InvalidEvent, InvalidTopic
 from ssepool.http.body import JSON
 from ssepool.http.errors import APIError
 from ssepool.http.hosts import Hosts
-from ssepool.http.origin import SameOrigin
+from ssepool.http.origin import Pages, SameOrigin
 from ssepool.http.publish import FORM, NDJSON, _batch, _events
 from ssepool.http.query import MAX_QUERY_BYTES
 from ssepool.http.subscribe import read_subscription
 from ssepool.runtime.cluster.cluster import Cluster
 from ssepool.runtime.cluster.messages import Question
+from ssepool.runtime.proxies import TrustedProxies
 from ssepool.server.listener import subscription_scope
-from ssepool.server.proxies import TrustedProxies
 
 CORPUS = Path(__file__).parent / "attacks" / "corpus"
 MAX_INPUT_BYTES = 64 * 1024
@@ -125,7 +125,7 @@ def query(data: bytes) -> object:
 
 PROXIES = TrustedProxies(["127.0.0.1", "10.0.0.0/8"])
 HOSTS = Hosts(["events.example"])
-ORIGINS = SameOrigin(lambda *_: None, HOSTS)  # type: ignore[arg-type, return-value]
+ORIGINS = SameOrigin(lambda *_: None, Pages(HOSTS))  # type: ignore[arg-type, return-value]
 
 
 def head(data: bytes) -> object:

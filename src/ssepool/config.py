@@ -43,6 +43,9 @@ TOKEN_SCHEMES = ("nats", "tls")
 """Schemes of brokers whose URL may have a token in the place of user and password."""
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(?:\[[0-9a-f:.]+\]|[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?)(:[1-9][0-9]{0,4})?")
 
+TOKEN_COOKIE = "__Secure-ssepool_token"
+"""The cookie that a token comes in, unless `cookie_name` says otherwise. Browsers take it over TLS alone (RFC 6265bis,
+4.1.3)."""
 PATTERN_PREFIX = "pattern:"
 """What an entry of `public_topics` that is a pattern begins with."""
 OPEN = "Default: none on loopback"
@@ -128,6 +131,15 @@ class AccessConfig:
     public_topics: tuple[str, ...] = setting(
         (), "topics that everybody may read: names, patterns as pattern:news/*, or * for all"
     )
+    token_keys: tuple[str, ...] = setting(
+        (),
+        "keys that tokens are checked with: files (PEM, JWK, or a secret), env:NAME, an https address of a JWK Set; "
+        "ISSUER=... with several issuers",
+    )
+    token_issuers: tuple[str, ...] = setting((), "whose tokens count: the values of iss")
+    token_audience: str | None = setting(None, "this hub's name in tokens: the value of aud")
+    max_token_age: float = setting(86_400.0, "seconds ahead that a token may end at most", min=1)
+    cookie_name: str = setting(TOKEN_COOKIE, "cookie that a token may come in")
     allowed_hosts: tuple[str, ...] = setting(
         (), "names under which the hub is reached, beside addresses and localhost; * = any"
     )
@@ -144,6 +156,25 @@ class AccessConfig:
                     f"AccessConfig.public_topics = {self.public_topics!r} is not allowed; {topic!r} stands for exactly "
                     f"this name: write {PATTERN_PREFIX + topic!r} for a pattern, or * for all topics"
                 )
+        self._check_tokens()
+
+    def _check_tokens(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", self.cookie_name):
+            raise ConfigError(
+                f"AccessConfig.cookie_name = {self.cookie_name!r} is not allowed; it takes a cookie's name"
+            )
+        given = {
+            "token_keys": self.token_keys,
+            "token_issuers": self.token_issuers,
+            "token_audience": self.token_audience,
+        }
+        missing = [name for name, value in given.items() if not value]
+        if 0 < len(missing) < len(given):
+            names = " and ".join(name for name in given if name not in missing)
+            raise ConfigError(
+                f"AccessConfig.{missing[0]} is missing: with {names} it has to be said, too (--token-keys key.txt "
+                "--token-issuers me --token-audience hub)"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

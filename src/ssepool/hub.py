@@ -22,6 +22,7 @@ from ssepool.errors import ConfigError
 from ssepool.http.access.authorize import AuthorizeFunction
 from ssepool.http.access.door import Door
 from ssepool.http.access.everybody import Developer
+from ssepool.http.access.tokens import Tokens
 from ssepool.http.app import HubApp, Surface
 from ssepool.parts import Parts
 from ssepool.runtime.admission.response import EventStream
@@ -35,9 +36,11 @@ nothing says who may do what, and nothing is open by itself. Write one of
 
     Hub(authorize=function)                                            # a function of yours, asked about each request
     Hub(HubConfig(access=AccessConfig(public_topics=["news"])))        # what everybody may read
+    AccessConfig(token_keys=["key.txt"], token_issuers=["me"], token_audience="hub")    # who has a token
     hub.dev_app                                                        # everything, for programs of this machine alone
 
-On the command line these are --public-topics news, and --dev. See docs/access.md"""
+On the command line these are --public-topics news, --token-keys key.txt --token-issuers me --token-audience hub, and
+--dev. See docs/access.md"""
 """What `Hub.app` says where it would have to let everybody in or nobody."""
 
 Hook = TypeVar("Hook", bound=Callable[..., Any])
@@ -59,7 +62,7 @@ class Hub:
         self._engine = self.parts.engine
         self._reaper: Reaper | None = None
         self._monitor: Monitor | None = None
-        self._learning: asyncio.Task[None] | None = None
+        self._beside: list[asyncio.Task[None]] = []
 
     # Opening and closing.
 
@@ -72,15 +75,17 @@ class Hub:
         engine, parts = self._engine, self.parts
         await engine.open()
         await parts.cluster.open()
-        self._learning = engine.tasks.start(parts.nodes.learn_bans())
+        self._beside = [engine.tasks.start(parts.nodes.learn_bans())]
+        if parts.tokens is not None:
+            self._beside.append(engine.tasks.start(parts.tokens.ring.watch()))
         self._reaper = Reaper(engine.pool, evict_all=engine.connections.evict_all, expire=self._expire, now=engine.now)
         self._monitor = Monitor(parts.nodes, engine.feeds, engine.tasks)
 
     def shutdown(self) -> None:
         """Begin to close: refuse waiters, say goodbye on every stream. Returns at once; `close` does the rest."""
         self.parts.runs.cancel()
-        if self._learning is not None:
-            self._learning.cancel()
+        for task in self._beside:
+            task.cancel()
         self._engine.shutdown()
 
     async def close(self) -> None:
@@ -220,6 +225,16 @@ class Hub:
             raise ConfigError(NOTHING_SAYS_WHO)
         parts = self.parts
         return HubApp(surface, self._engine, parts.nodes, parts.hosts, parts.budget, door, self.lifespan)
+
+    @property
+    def tokens(self) -> Tokens:
+        """What issues tokens: `hub.tokens.issue(subject="u1", subscribe=["users/u1"])`. Raises `ConfigError` without
+        `token_keys`."""
+        if self.parts.tokens is None:
+            raise ConfigError(
+                "there are no token_keys: AccessConfig(token_keys=..., token_issuers=..., token_audience=...)"
+            )
+        return self.parts.tokens
 
     # Managing.
 

@@ -12,8 +12,11 @@ from ssepool.core.rights import Right, Rights
 from ssepool.errors import ConfigError, InvalidGrant
 from ssepool.http.access.authorize import Authorize, AuthorizeFunction
 from ssepool.http.access.door import Door, Source
+from ssepool.http.access.ring import KeyRing, sources_of
+from ssepool.http.access.tokens import MAX_CACHED, Tokens
 from ssepool.http.budget import Budget
 from ssepool.http.hosts import Hosts
+from ssepool.http.origin import Pages
 from ssepool.runtime.cluster.cluster import Cluster
 from ssepool.runtime.cluster.nodes import Nodes
 from ssepool.runtime.cluster.seal import Seal
@@ -39,12 +42,18 @@ class Parts:
     """What the request bodies under way may hold of the memory."""
     door: Door | None
     """Who may do what; None if nothing says so."""
+    tokens: Tokens | None
+    """What reads and issues tokens; None without keys."""
 
     @classmethod
     def of(cls, config: HubConfig, authorize: AuthorizeFunction | None = None) -> Self:
         """Put the parts together. Raises `ConfigError` for a broker that is not known, and for settings of access that
         cannot be obeyed."""
         engine = Engine(config)
+        hosts = Hosts(config.access.allowed_hosts)
+        tokens = _tokens(config)
+        if tokens is not None:
+            engine.awaits.append(lambda: tokens.ring.missing)
         cluster = Cluster(
             engine.node,
             None if engine.log.complete else engine.log.broker,
@@ -58,18 +67,41 @@ class Parts:
             Runs(engine),
             cluster,
             Nodes(engine, cluster),
-            Hosts(config.access.allowed_hosts),
+            hosts,
             Budget(max_body=config.max_body),
-            _door(config.access, authorize),
+            _door(config, hosts, tokens, authorize),
+            tokens,
         )
 
 
-def _door(config: AccessConfig, authorize: AuthorizeFunction | None) -> Door | None:
-    """The door of the application for the world; None if there is nothing by which it could let anybody pass."""
-    sources: list[Source] = [Authorize(authorize)] if authorize is not None else []
-    if not sources and not config.public_topics:
+def _tokens(config: HubConfig) -> Tokens | None:
+    access = config.access
+    if not access.token_keys:
         return None
-    return Door(sources, _public(config), wall_clock=time.time)
+    return Tokens(
+        KeyRing(sources_of(access)),
+        audience=access.token_audience or "",
+        max_age=access.max_token_age,
+        wall_clock=time.time,
+        max_cached=max(MAX_CACHED, 2 * config.pool.size),  # all clients that come back, with their old and new tokens
+    )
+
+
+def _door(config: HubConfig, hosts: Hosts, tokens: Tokens | None, authorize: AuthorizeFunction | None) -> Door | None:
+    """The door of the application for the world; None if there is nothing by which it could let anybody pass."""
+    sources: list[Source] = [tokens] if tokens is not None else []
+    if authorize is not None:
+        sources.append(Authorize(authorize))
+    if not sources and not config.access.public_topics:
+        return None
+    pages = Pages(hosts, config.allow_origins, config.publish_origins)
+    return Door(
+        sources,
+        _public(config.access),
+        wall_clock=time.time,
+        cookie_name=config.access.cookie_name,
+        check_page=pages.check_cookies,
+    )
 
 
 def _public(config: AccessConfig) -> Rights:

@@ -76,6 +76,8 @@ class Engine:
         """Has requests go on that waited for a slot."""
         self.tasks = Tasks()
         """What goes on beside, until the hub closes."""
+        self.awaits: list[Callable[[], str | None]] = []
+        """What else has to be there before clients can be taken: each says what is missing, or None."""
         self.hooks = Hooks(self.tasks)
         """The application's functions."""
         self.bans = Bans()
@@ -158,7 +160,7 @@ class Engine:
         late = self.log.late
         if late > MAX_BEHIND_SECONDS:
             return f"what the broker had {late:.0f} s ago has not come; this node is at position {self.log.position}"
-        return None
+        return next(filter(None, (missing() for missing in self.awaits)), None)
 
     def check_open(self) -> None:
         """Raise `PoolClosed` if the hub was never opened: a mistake in the program, not a state of operation."""

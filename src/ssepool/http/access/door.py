@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
+from ssepool.config import TOKEN_COOKIE
 from ssepool.core.event import Event
 from ssepool.core.grant import STRANGER, AdminPart, Grant, check_publishable, effect
 from ssepool.core.rights import NOTHING, Rights
 from ssepool.core.topics import Subscription
 from ssepool.errors import AccessDenied, Forbidden, Unauthorized
 from ssepool.http.access.asking import Asking
+from ssepool.http.access.credentials import presented
 
 
 class _Later(Enum):
@@ -44,44 +46,59 @@ class Door:
         *,
         wall_clock: Callable[[], float],
         revoked: Callable[[Grant], bool] = lambda grant: False,
+        cookie_name: str = TOKEN_COOKIE,
+        check_page: Callable[[Mapping[str, Any]], None] = lambda scope: None,
     ) -> None:
         """`public` is what everybody may read, `wall_clock` the time in seconds since the epoch, and `revoked` tells
-        whether a grant has been taken back."""
+        whether a grant has been taken back. `cookie_name` is that of the cookie with a token. `check_page` takes the
+        scope of a request that came with cookies, and raises `Forbidden` if a page of another site has sent it."""
         self.public = public
         """What everybody may read."""
         self._sources = sources
         self._wall_clock = wall_clock
         self._revoked = revoked
+        self._cookie_name = cookie_name
+        self._check_page = check_page
 
     def at_once(self, asking: Asking) -> Grant | None:
         """The grant of a request; None if it takes time to know. Raises `AccessDenied`, and what a source raises."""
+        asking.presented = presented(asking.scope["headers"], self._cookie_name)
         for source in self._sources:
             found = source.at_once(asking)
             if found is LATER:
                 return None
             if found is not None:
-                return self._checked(found)
+                return self._checked(found, asking)
         return self._nobody(asking)
 
     async def grant(self, asking: Asking) -> Grant:
         """The grant of a request. Raises as `at_once`."""
+        asking.presented = presented(asking.scope["headers"], self._cookie_name)
         for source in self._sources:
             found = source.at_once(asking)
             if found is LATER:
                 found = await source.in_time(asking)
             if found is not None:
-                return self._checked(found)
+                return self._checked(found, asking)
         return self._nobody(asking)
 
-    def _checked(self, grant: Grant) -> Grant:
+    def _checked(self, grant: Grant, asking: Asking) -> Grant:
         if grant.expires_at is not None and grant.expires_at <= self._wall_clock():
             raise Unauthorized("the grant has run out", presented=True)
         if self._revoked(grant):
             raise Unauthorized("the grant has been revoked", presented=True)
+        self._check_cookies(asking)
         return grant
 
+    def _check_cookies(self, asking: Asking) -> None:
+        """Browsers send cookies along whatever page asks; a token in a field only a page of ours can send."""
+        token = asking.presented
+        by_field = token is not None and token.token is not None and not token.by_cookie
+        if not by_field and any(name == b"cookie" for name, _ in asking.scope["headers"]):
+            self._check_page(asking.scope)
+
     def _nobody(self, asking: Asking) -> Grant:
-        if "authorization" in asking.headers:
+        if asking.presented is not None:
             raise Unauthorized("the credentials do not count here", presented=True)
         return STRANGER
 
