@@ -3,15 +3,14 @@ in the form of the Mercure protocol, 1.0."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from functools import lru_cache
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from ssepool.core.grant import Grant
 from ssepool.core.rights import ALL, Right, Rights
-from ssepool.core.topics import shown
-from ssepool.errors import InvalidGrant
 
 TOPICS_TYPE = "https://mercure.rocks/authorization-detail"
 """The type of a detail that grants topics: `{"type": ..., "actions": ["subscribe", "publish"], "topics": [{"match":
@@ -19,6 +18,9 @@ TOPICS_TYPE = "https://mercure.rocks/authorization-detail"
 OWN_TYPE = "ssepool"
 """The type of a detail with what only a hub like this knows: `{"type": "ssepool", "admin": ["metrics"],
 "publish_parts": ["id"]}`, in the words of `Grant`."""
+
+MAX_DETAILS = 1024
+"""Different claims `authorization_details` that are remembered for tokens to come."""
 
 Time = Annotated[int, Meta(ge=0, le=10**12)]
 """Seconds since the epoch: a whole number, which RFC 7519 does not ask for. One of 400 digits would break a clock."""
@@ -51,15 +53,19 @@ class Claims(msgspec.Struct, omit_defaults=True):
     """Names this token."""
     client_id: Any = UNSET
     """The program that asked for it, which RFC 9068 wants to be there."""
-    authorization_details: list[dict[str, Any]] = []
+    authorization_details: msgspec.Raw = msgspec.Raw(b"[]")
     """What it grants."""
+
+
+class _Typed(msgspec.Struct):
+    type: str
 
 
 class _Topics(msgspec.Struct, forbid_unknown_fields=True):
     type: str
     actions: Annotated[list[str], Meta(min_length=1)]
     topics: Annotated[list[dict[str, Any]], Meta(min_length=1)]
-    payload: dict[str, Any] | UnsetType = UNSET
+    payload: msgspec.Raw | UnsetType = UNSET
 
 
 class _Own(msgspec.Struct, forbid_unknown_fields=True):
@@ -68,48 +74,64 @@ class _Own(msgspec.Struct, forbid_unknown_fields=True):
     publish_parts: list[str] = []
 
 
+class _Granted(NamedTuple):
+    subscribe: Rights
+    publish: Rights
+    publish_parts: frozenset[Any]
+    admin: frozenset[Any]
+    payload: bytes | None
+
+
 def grant_of(claims: Claims) -> Grant:
     """The grant of a token with these claims.
 
     One detail of a type that is known here and not well formed refuses the whole; other types, and unknown actions,
-    grant nothing. Raises `InvalidGrant` or `msgspec.ValidationError`.
+    grant nothing. Raises `InvalidGrant` or `msgspec.DecodeError`.
     """
+    granted = _read(bytes(claims.authorization_details))
+    return Grant(
+        subject=None if claims.sub is UNSET else claims.sub,
+        issuer=claims.iss,
+        subscribe=granted.subscribe,
+        publish=granted.publish,
+        publish_parts=granted.publish_parts,
+        admin=granted.admin,
+        data=None if granted.payload is None else msgspec.json.decode(granted.payload),
+        expires_at=claims.exp,
+        issued_at=None if claims.iat is UNSET else claims.iat,
+        token_id=None if claims.jti is UNSET else claims.jti,
+    )
+
+
+@lru_cache(MAX_DETAILS)
+def _read(details: bytes) -> _Granted:
+    """What these details grant. Tokens that grant the same share it, and with it the patterns once compiled."""
     subscribe: list[Right] = []
     publish: list[Right] = []
     admin: list[Any] = []
-    publish_parts: list[Any] = []
-    data: Any = None
-    for detail in claims.authorization_details:
-        kind = detail.get("type")
+    parts: list[Any] = []
+    payload: bytes | None = None
+    for detail in msgspec.json.decode(details, type=list[msgspec.Raw]):
+        kind = msgspec.json.decode(detail, type=_Typed).type
         if kind == TOPICS_TYPE:
-            topics = msgspec.convert(detail, _Topics)
+            topics = msgspec.json.decode(detail, type=_Topics)
             rights = [_right(entry) for entry in topics.topics]
             if "publish" in topics.actions:
                 publish += rights
+            if topics.payload is not UNSET:
+                msgspec.json.decode(topics.payload, type=dict[str, Any])
             if "subscribe" in topics.actions:
                 subscribe += rights
-                if data is None and topics.payload is not UNSET:
-                    data = topics.payload
+                if payload is None and topics.payload is not UNSET:
+                    payload = bytes(topics.payload)
             elif "publish" not in topics.actions:
                 Rights(*rights)  # grants nothing, and is to be well formed all the same
         elif kind == OWN_TYPE:
-            own = msgspec.convert(detail, _Own)
+            own = msgspec.json.decode(detail, type=_Own)
             admin += own.admin
-            publish_parts += own.publish_parts
-        elif not isinstance(kind, str):
-            raise InvalidGrant(f"detail {shown(detail)} has no type (RFC 9396, 2)")
-    return Grant(
-        subject=claims.sub or None,
-        issuer=claims.iss,
-        subscribe=subscribe,
-        publish=publish,
-        publish_parts=publish_parts,
-        admin=admin,
-        data=data,
-        expires_at=claims.exp,
-        issued_at=None if claims.iat is UNSET else claims.iat,
-        token_id=claims.jti or None,
-    )
+            parts += own.publish_parts
+    checked = Grant(subscribe=subscribe, publish=publish, admin=admin, publish_parts=parts)
+    return _Granted(checked.subscribe, checked.publish, checked.publish_parts, checked.admin, payload)
 
 
 def _right(entry: dict[str, Any]) -> Right:
@@ -117,7 +139,7 @@ def _right(entry: dict[str, Any]) -> Right:
     return Right(ALL) if right.match == ALL else right  # of whichever type: Mercure, "Matcher Types"
 
 
-def details_of(grant: Grant) -> list[dict[str, Any]]:
+def details_of(grant: Grant) -> msgspec.Raw:
     """The claim `authorization_details` of a token for this grant."""
     found: list[dict[str, Any]] = []
     payload = {} if grant.data is None else {"payload": grant.data}
@@ -127,7 +149,7 @@ def details_of(grant: Grant) -> list[dict[str, Any]]:
     own = {"admin": sorted(grant.admin), "publish_parts": sorted(grant.publish_parts)}
     if any(own.values()):
         found.append({"type": OWN_TYPE, **{name: parts for name, parts in own.items() if parts}})
-    return found
+    return msgspec.Raw(msgspec.json.encode(found))
 
 
 def _entry(right: Right) -> dict[str, str]:

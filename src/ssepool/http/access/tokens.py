@@ -8,6 +8,7 @@ import re
 import uuid
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Annotated, Any
 
 import msgspec
@@ -32,6 +33,8 @@ SKEW_SECONDS = 30.0
 """Seconds that an issuer's clock may be ahead of ours."""
 MAX_CACHED = 10_000
 """Tokens that are remembered at least; see `Tokens`."""
+MAX_HEADERS = 256
+"""Headers of tokens that are remembered: all tokens of a key have the same."""
 EXPIRES_SECONDS = 3600.0
 """Seconds after which a token ends, unless its issuer says otherwise."""
 
@@ -129,8 +132,7 @@ class Tokens:
             raise Fault("it is not three parts in base64url")
         head, body, signature = token.split(".")
         try:
-            header = _HEADER.decode(_decoded(head))
-            self._check_header(header)
+            header = _header(head)
             payload = _decoded(body)
             issuer = self._sole or _ISSUER.decode(payload).iss
             self._check_signature(header, issuer, f"{head}.{body}".encode(), _decoded(signature))
@@ -140,16 +142,7 @@ class Tokens:
         except (msgspec.DecodeError, InvalidGrant, RecursionError, ValueError) as error:
             raise Fault(f"it is not well formed: {error}") from None
 
-    def _check_header(self, header: _Header) -> None:
-        """See RFC 8725: 3.1 and 3.11, RFC 7515: 4.1.9 and 4.1.11."""
-        if header.typ.lower().removeprefix("application/") != TOKEN_TYPE:
-            raise Fault(f"its typ is {header.typ!r:.40}; it takes {TOKEN_TYPE}")
-        if header.crit is not UNSET or header.b64 is not UNSET or header.cty is not UNSET:
-            raise Fault("its header has crit, b64 or cty, which nothing here understands")
-
     def _check_signature(self, header: _Header, issuer: str, signed: bytes, signature: bytes) -> None:
-        if header.alg not in ALGORITHMS:
-            raise Fault(f"its alg is {header.alg!r:.40}; there are {', '.join(ALGORITHMS)}")
         keys = self.ring.find(issuer, None if header.kid is UNSET else header.kid, header.alg)
         if not keys:
             raise Fault(f"there is no key of issuer {issuer!r:.80} for its kid and its alg {header.alg}")
@@ -234,6 +227,19 @@ class Tokens:
         except (TypeError, ValueError) as error:
             raise InvalidGrant(f"data is not allowed: {error}") from None
         return b".".join((text, _encoded(key.sign(text)))).decode()
+
+
+@lru_cache(MAX_HEADERS)
+def _header(head: str) -> _Header:
+    """The header of a token. See RFC 8725: 3.1 and 3.11, RFC 7515: 4.1.9 and 4.1.11. Raises `Fault`."""
+    header = _HEADER.decode(_decoded(head))
+    if header.typ.lower().removeprefix("application/") != TOKEN_TYPE:
+        raise Fault(f"its typ is {header.typ!r:.40}; it takes {TOKEN_TYPE}")
+    if header.crit is not UNSET or header.b64 is not UNSET or header.cty is not UNSET:
+        raise Fault("its header has crit, b64 or cty, which nothing here understands")
+    if header.alg not in ALGORITHMS:
+        raise Fault(f"its alg is {header.alg!r:.40}; there are {', '.join(ALGORITHMS)}")
+    return header
 
 
 def _decoded(part: str) -> bytes:
