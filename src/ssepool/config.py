@@ -156,24 +156,9 @@ class AccessConfig:
                     f"AccessConfig.public_topics = {self.public_topics!r} is not allowed; {topic!r} stands for exactly "
                     f"this name: write {PATTERN_PREFIX + topic!r} for a pattern, or * for all topics"
                 )
-        self._check_tokens()
-
-    def _check_tokens(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", self.cookie_name):
             raise ConfigError(
-                f"AccessConfig.cookie_name = {self.cookie_name!r} is not allowed; it takes a cookie's name"
-            )
-        given = {
-            "token_keys": self.token_keys,
-            "token_issuers": self.token_issuers,
-            "token_audience": self.token_audience,
-        }
-        missing = [name for name, value in given.items() if not value]
-        if 0 < len(missing) < len(given):
-            names = " and ".join(name for name in given if name not in missing)
-            raise ConfigError(
-                f"AccessConfig.{missing[0]} is missing: with {names} it has to be said, too (--token-keys key.txt "
-                "--token-issuers me --token-audience hub)"
+                f"AccessConfig.cookie_name = {self.cookie_name!r} is not allowed; it takes the name of a cookie"
             )
 
 

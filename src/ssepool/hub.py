@@ -24,7 +24,7 @@ from ssepool.http.access.door import Door
 from ssepool.http.access.everybody import Developer
 from ssepool.http.access.tokens import Tokens
 from ssepool.http.app import HubApp, Surface
-from ssepool.parts import Parts
+from ssepool.parts import TOKENS_TAKE, Parts
 from ssepool.runtime.admission.response import EventStream
 from ssepool.runtime.cluster.monitor import Monitor
 from ssepool.runtime.connections import Connection
@@ -231,9 +231,7 @@ class Hub:
         """What issues tokens: `hub.tokens.issue(subject="u1", subscribe=["users/u1"])`. Raises `ConfigError` without
         `token_keys`."""
         if self.parts.tokens is None:
-            raise ConfigError(
-                "there are no token_keys: AccessConfig(token_keys=..., token_issuers=..., token_audience=...)"
-            )
+            raise ConfigError(f"there are no token_keys: {TOKENS_TAKE}")
         return self.parts.tokens
 
     # Managing.

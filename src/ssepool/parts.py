@@ -23,6 +23,12 @@ from ssepool.runtime.cluster.seal import Seal
 from ssepool.runtime.engine import Engine
 from ssepool.runtime.runs import Runs
 
+TOKENS_TAKE = (
+    "tokens take --token-keys key.txt --token-issuers me --token-audience hub, or in code "
+    'AccessConfig(token_keys=["key.txt"], token_issuers=["me"], token_audience="hub")'
+)
+"""The settings that tokens take, for whoever forgot one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -51,7 +57,9 @@ class Parts:
         cannot be obeyed."""
         engine = Engine(config)
         hosts = Hosts(config.access.allowed_hosts)
-        tokens = _tokens(config)
+        access = config.access
+        about_tokens = (access.token_keys, access.token_issuers, access.token_audience)
+        tokens = tokens_of(config) if any(about_tokens) else None
         if tokens is not None:
             engine.awaits.append(lambda: tokens.ring.missing)
         cluster = Cluster(
@@ -74,13 +82,15 @@ class Parts:
         )
 
 
-def _tokens(config: HubConfig) -> Tokens | None:
+def tokens_of(config: HubConfig) -> Tokens:
+    """What reads and issues tokens with these settings. Raises `ConfigError`, also if one of them is missing."""
     access = config.access
-    if not access.token_keys:
-        return None
+    for name in ("token_keys", "token_issuers", "token_audience"):
+        if not getattr(access, name):
+            raise ConfigError(f"there is no AccessConfig.{name}: {TOKENS_TAKE}")
     return Tokens(
         KeyRing(sources_of(access)),
-        audience=access.token_audience or "",
+        audience=str(access.token_audience),
         max_age=access.max_token_age,
         wall_clock=time.time,
         max_cached=max(MAX_CACHED, 2 * config.pool.size),  # all clients that come back, with their old and new tokens
@@ -97,14 +107,15 @@ def _door(config: HubConfig, hosts: Hosts, tokens: Tokens | None, authorize: Aut
     pages = Pages(hosts, config.allow_origins, config.publish_origins)
     return Door(
         sources,
-        _public(config.access),
+        public_of(config.access),
         wall_clock=time.time,
         cookie_name=config.access.cookie_name,
         check_page=pages.check_cookies,
     )
 
 
-def _public(config: AccessConfig) -> Rights:
+def public_of(config: AccessConfig) -> Rights:
+    """What everybody may read with these settings. Raises `ConfigError`."""
     try:
         return Rights(*(_entry(topic) for topic in config.public_topics))
     except InvalidGrant as error:

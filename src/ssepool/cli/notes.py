@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +10,25 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from ssepool.errors import ConfigError, InvalidEvent, InvalidTopic, SSEPoolError
+from ssepool.config import KiB
+from ssepool.errors import ConfigError, InvalidEvent, InvalidGrant, InvalidTopic, SSEPoolError
 
 if TYPE_CHECKING:
     from ssepool.client import Client, Unreachable
 
 Url = Annotated[str, typer.Option("--url", envvar="SSEPOOL_URL", help="The hub.", metavar="URL")]
 """The option `--url` of a command."""
+TokenFile = Annotated[
+    str | None,
+    typer.Option(
+        "--token-file", help="File with a token; - reads standard input. Default: SSEPOOL_TOKEN.", metavar="FILE"
+    ),
+]
+"""The option `--token-file` of a command. A token itself is never an argument: whoever may list processes reads it."""
+TOKEN_VARIABLE = "SSEPOOL_TOKEN"
+"""The variable that has a token, where no file is named."""
+MAX_TOKEN_FILE_BYTES = 64 * KiB
+"""Bytes of a file with a token at most."""
 LOCAL = "http://127.0.0.1:8000"
 """Where `ssepool serve` listens by default."""
 
@@ -42,12 +55,40 @@ def how_to_start(error: Unreachable) -> str:
     return f"{error}; `ssepool serve` starts one here, --url names another"
 
 
+def read_token(place: str) -> str:
+    """The token in a file; `-` is standard input. Raises `ConfigError`."""
+    try:
+        if place == "-":
+            text = sys.stdin.buffer.read(MAX_TOKEN_FILE_BYTES)
+        else:
+            with open(place, "rb") as file:
+                text = file.read(MAX_TOKEN_FILE_BYTES)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        raise ConfigError(f"the token in {place} cannot be read: {error}") from None
+    return _checked_token(text.decode("latin-1"), place)
+
+
+def token_of(file: str | None) -> str | None:
+    """The token in a file, else that of `SSEPOOL_TOKEN`; None if there is neither. Raises `ConfigError`."""
+    if file is not None:
+        return read_token(file)
+    text = os.environ.get(TOKEN_VARIABLE)
+    return _checked_token(text, TOKEN_VARIABLE) if text else None
+
+
+def _checked_token(text: str, where: str) -> str:
+    token = text.strip()
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise ConfigError(f"{where} has no token in it: it takes one, alone on its line")
+    return token
+
+
 @contextmanager
-def hub(url: str) -> Iterator[Client]:
+def hub(url: str, token: str | None = None) -> Iterator[Client]:
     """A client of the hub for as long as the command runs. The command ends if no hub answers."""
     from ssepool.client import Client, Unreachable
 
-    with Client(url) as client:
+    with Client(url, token=token) as client:
         try:
             yield client
         except Unreachable as error:
@@ -62,7 +103,7 @@ def errors_told() -> Iterator[None]:
     """
     try:
         yield
-    except (ConfigError, InvalidEvent, InvalidTopic) as error:
+    except (ConfigError, InvalidEvent, InvalidGrant, InvalidTopic) as error:
         fail(str(error), 2)
     except SSEPoolError as error:
         fail(str(error))

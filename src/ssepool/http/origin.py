@@ -8,9 +8,9 @@ from enum import Enum
 from typing import Any
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ssepool.core.topics import shown
 from ssepool.errors import Forbidden
@@ -68,8 +68,20 @@ class CrossOrigin:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a preflight, or pass a request on."""
         use = use_of(scope) if scope["type"] == "http" else None
-        app = self.app if use is None else self._by_use.get(use, self.app)
-        await app(scope, receive, send)
+        cors = None if use is None else self._by_use.get(use)
+        if cors is None:
+            await self.app(scope, receive, send)
+            return
+
+        async def varied(message: Message) -> None:
+            # Also where no page asked, or one that may not have it: a cache would give a page the answer of another.
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                if "origin" not in headers.get("vary", "").lower():
+                    headers.add_vary_header("Origin")
+            await send(message)
+
+        await cors(scope, receive, varied)
 
 
 def _cors(app: ASGIApp, use: Use, origins: tuple[str, ...]) -> ASGIApp:

@@ -32,6 +32,7 @@ class Issuer(msgspec.Struct):
     """Who a token says that it is from: with several of them this chooses the keys that it is checked with."""
 
     iss: str
+    """Who issued it, as it says."""
 
 
 class Claims(msgspec.Struct, omit_defaults=True):
