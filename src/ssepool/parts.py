@@ -61,7 +61,7 @@ class Parts:
         about_tokens = (access.token_keys, access.token_issuers, access.token_audience)
         tokens = tokens_of(config) if any(about_tokens) else None
         if tokens is not None:
-            engine.awaits.append(lambda: tokens.ring.missing)
+            engine.missing = lambda: tokens.ring.missing
         cluster = Cluster(
             engine.node,
             None if engine.log.complete else engine.log.broker,

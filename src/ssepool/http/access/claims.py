@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from ssepool.core.grant import Grant
 from ssepool.core.rights import ALL, Right, Rights
+from ssepool.errors import InvalidGrant
 
 TOPICS_TYPE = "https://mercure.rocks/authorization-detail"
 """The type of a detail that grants topics: `{"type": ..., "actions": ["subscribe", "publish"], "topics": [{"match":
@@ -141,7 +142,7 @@ def _right(entry: dict[str, Any]) -> Right:
 
 
 def details_of(grant: Grant) -> msgspec.Raw:
-    """The claim `authorization_details` of a token for this grant."""
+    """The claim `authorization_details` of a token for this grant. Raises `InvalidGrant` for data that is no JSON."""
     found: list[dict[str, Any]] = []
     payload = {} if grant.data is None else {"payload": grant.data}
     for action, rights, extra in (("subscribe", grant.subscribe, payload), ("publish", grant.publish, {})):
@@ -150,7 +151,10 @@ def details_of(grant: Grant) -> msgspec.Raw:
     own = {"admin": sorted(grant.admin), "publish_parts": sorted(grant.publish_parts)}
     if any(own.values()):
         found.append({"type": OWN_TYPE, **{name: parts for name, parts in own.items() if parts}})
-    return msgspec.Raw(msgspec.json.encode(found))
+    try:
+        return msgspec.Raw(msgspec.json.encode(found))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidGrant(f"data is not allowed: {error}") from None
 
 
 def _entry(right: Right) -> dict[str, str]:

@@ -25,6 +25,8 @@ def fetch(url: str) -> bytes:
     The certificate is checked with those of the system, or of `SSL_CERT_FILE`. A redirect is not followed: it would
     have somebody else say whose tokens count. Raises `Unavailable`.
     """
+    if not url.startswith(PREFIX):
+        raise Unavailable(f"{url} is no https address")
     # urllib looks at proxies of the environment, and takes 50 ms to be imported.
     from urllib import request
 
