@@ -62,7 +62,8 @@ class Hub:
         self._engine = self.parts.engine
         self._reaper: Reaper | None = None
         self._monitor: Monitor | None = None
-        self._beside: list[asyncio.Task[None]] = []
+        self._learning: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     # Opening and closing.
 
@@ -75,17 +76,18 @@ class Hub:
         engine, parts = self._engine, self.parts
         await engine.open()
         await parts.cluster.open()
-        self._beside = [engine.tasks.start(parts.nodes.learn_bans())]
+        self._learning = engine.tasks.start(parts.nodes.learn_bans())
         if parts.tokens is not None:
-            self._beside.append(engine.tasks.start(parts.tokens.ring.watch()))
+            self._watching = engine.tasks.start(parts.tokens.ring.watch())
         self._reaper = Reaper(engine.pool, evict_all=engine.connections.evict_all, expire=self._expire, now=engine.now)
         self._monitor = Monitor(parts.nodes, engine.feeds, engine.tasks)
 
     def shutdown(self) -> None:
         """Begin to close: refuse waiters, say goodbye on every stream. Returns at once; `close` does the rest."""
         self.parts.runs.cancel()
-        for task in self._beside:
-            task.cancel()
+        for task in (self._learning, self._watching):
+            if task is not None:
+                task.cancel()
         self._engine.shutdown()
 
     async def close(self) -> None:

@@ -191,7 +191,6 @@ class Tokens:
                 f"expires_in = {expires_in!r} is not allowed; it takes more than 0, {self._max_age:g} "
                 "(max_token_age) at most"
             )
-        now = int(self._wall_clock())
         grant = Grant(
             subject=subject,
             issuer=issuer,
@@ -204,26 +203,30 @@ class Tokens:
         )
         if data is not None and not (isinstance(data, dict) and grant.subscribe):
             raise InvalidGrant("data is not allowed so: it takes a JSON object, and a right to subscribe")
-        claims = Claims(
+        return self._signed(issuer, self._claims(grant, issuer, max(1, int(expires_in))))
+
+    def _claims(self, grant: Grant, issuer: str, seconds: int) -> Claims:
+        """All that RFC 9068 wants to be there, 2.2."""
+        now = int(self._wall_clock())
+        return Claims(
             iss=issuer,
             aud=self._audience,
-            exp=now + max(1, int(expires_in)),
+            exp=now + seconds,
             iat=now,
-            sub=subject,
-            jti=grant.token_id or "",
+            sub=str(grant.subject),
+            jti=str(grant.token_id),
             client_id=issuer,
             authorization_details=details_of(grant),
         )
-        token = self._signed(issuer, claims)
-        if len(token) > MAX_TOKEN_BYTES:
-            raise InvalidGrant(f"a token of {len(token)} bytes is not allowed; it takes {MAX_TOKEN_BYTES}: grant less")
-        return token
 
     def _signed(self, issuer: str, claims: Claims) -> str:
         key = self.ring.signing(issuer)
         header = {"alg": key.algorithm, "typ": TOKEN_TYPE, "kid": key.id}
         text = b".".join(_encoded(msgspec.json.encode(part)) for part in (header, claims))
-        return b".".join((text, _encoded(key.sign(text)))).decode()
+        token = b".".join((text, _encoded(key.sign(text)))).decode()
+        if len(token) > MAX_TOKEN_BYTES:
+            raise InvalidGrant(f"a token of {len(token)} bytes is not allowed; it takes {MAX_TOKEN_BYTES}: grant less")
+        return token
 
 
 @lru_cache(MAX_HEADERS)
