@@ -88,9 +88,11 @@ def grant_of(claims: Claims) -> Grant:
     """The grant of a token with these claims.
 
     One detail of a type that is known here and not well formed refuses the whole; other types, and unknown actions,
-    grant nothing. Raises `InvalidGrant` or `msgspec.DecodeError`.
+    grant nothing. Raises `InvalidGrant`.
     """
-    granted = _read(bytes(claims.authorization_details))
+    granted = _remembered(bytes(claims.authorization_details))
+    if isinstance(granted, str):
+        raise InvalidGrant(granted)
     return Grant(
         subject=None if claims.sub is UNSET else claims.sub,
         issuer=claims.iss,
@@ -106,8 +108,16 @@ def grant_of(claims: Claims) -> Grant:
 
 
 @lru_cache(MAX_DETAILS)
+def _remembered(details: bytes) -> _Granted | str:
+    """What these details grant, or why they grant nothing. Tokens that grant the same share it, and with it the
+    patterns once compiled; and one with a bad pattern, whose issuer is a known one, has it compiled once."""
+    try:
+        return _read(details)
+    except (InvalidGrant, msgspec.DecodeError, RecursionError) as error:
+        return str(error)
+
+
 def _read(details: bytes) -> _Granted:
-    """What these details grant. Tokens that grant the same share it, and with it the patterns once compiled."""
     subscribe: list[Right] = []
     publish: list[Right] = []
     admin: list[Any] = []

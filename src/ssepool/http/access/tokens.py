@@ -6,7 +6,7 @@ import binascii
 import hashlib
 import re
 import uuid
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Annotated, Any
@@ -38,7 +38,8 @@ MAX_HEADERS = 256
 EXPIRES_SECONDS = 3600.0
 """Seconds after which a token ends, unless its issuer says otherwise."""
 
-_FORM = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+_FORM = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
+_STANDARD = bytes.maketrans(b"-_", b"+/")
 _REFUSED = "the credentials do not count here"
 
 
@@ -114,8 +115,9 @@ class Tokens:
         if self._version != self.ring.version:
             self._version = self.ring.version
             self._grants.clear()  # by keys that may be gone
-        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
-        grant = self._grants.pop(digest, None) or self._examined(token)
+        raw = token.encode("utf-8", "surrogatepass")
+        digest = hashlib.sha256(raw).digest()
+        grant = self._grants.pop(digest, None) or self._examined(raw)
         now = self._wall_clock()
         ended = now - (grant.expires_at or 0)
         if ended >= JUST_EXPIRED_SECONDS:
@@ -127,15 +129,16 @@ class Tokens:
             raise TokenExpired("the token has expired", presented=True)
         return grant
 
-    def _examined(self, token: str) -> Grant:
-        if _FORM.fullmatch(token) is None:
+    def _examined(self, token: bytes) -> Grant:
+        parts = _FORM.fullmatch(token)
+        if parts is None:
             raise Fault("it is not three parts in base64url")
-        head, body, signature = token.split(".")
+        head, body, signature = parts.groups()
         try:
             header = _header(head)
             payload = _decoded(body)
             issuer = self._sole or _ISSUER.decode(payload).iss
-            self._check_signature(header, issuer, f"{head}.{body}".encode(), _decoded(signature))
+            self._check_signature(header, issuer, token[: parts.end(2)], _decoded(signature))
             claims = _CLAIMS.decode(payload)
             self._check_claims(claims, issuer)
             return grant_of(claims)
@@ -230,7 +233,7 @@ class Tokens:
 
 
 @lru_cache(MAX_HEADERS)
-def _header(head: str) -> _Header:
+def _header(head: bytes) -> _Header:
     """The header of a token. See RFC 8725: 3.1 and 3.11, RFC 7515: 4.1.9 and 4.1.11. Raises `Fault`."""
     header = _HEADER.decode(_decoded(head))
     if header.typ.lower().removeprefix("application/") != TOKEN_TYPE:
@@ -242,9 +245,9 @@ def _header(head: str) -> _Header:
     return header
 
 
-def _decoded(part: str) -> bytes:
+def _decoded(part: bytes) -> bytes:
     try:
-        return urlsafe_b64decode(part + "=" * (-len(part) % 4))
+        return binascii.a2b_base64(part.translate(_STANDARD) + b"=" * (-len(part) % 4))
     except binascii.Error as error:
         raise Fault(f"it is not base64url: {error}") from None
 
