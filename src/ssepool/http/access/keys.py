@@ -132,14 +132,14 @@ def _load_pem(text: bytes, where: str) -> Any:
 
 
 def _secret(secret: bytes, where: str, algorithm: str | None = None, kid: str | None = None) -> Key:
-    from jwt.algorithms import get_default_algorithms
+    from jwt.algorithms import HMACAlgorithm
     from jwt.exceptions import InvalidKeyError
 
     if algorithm not in (None, "HS256"):
         raise ConfigError(f"{where}: a secret does not go with {algorithm}; it takes HS256")
     if len(secret) < MIN_SECRET_BYTES:
         raise ConfigError(f"{where}: a secret of {len(secret)} bytes is not allowed; it takes {MIN_SECRET_BYTES} bytes")
-    method: Any = get_default_algorithms()["HS256"]
+    method: Any = HMACAlgorithm(HMACAlgorithm.SHA256)
     try:
         method.prepare_key(secret)  # refuses public keys, which others know
     except InvalidKeyError as error:
