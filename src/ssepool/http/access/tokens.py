@@ -130,6 +130,8 @@ class Tokens:
         return grant
 
     def _examined(self, token: bytes) -> Grant:
+        if token.count(b".") != 2:
+            raise Fault("it is not three parts in base64url")
         signed, _, signature = token.rpartition(b".")
         head, _, body = signed.partition(b".")
         try:
