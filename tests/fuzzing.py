@@ -28,6 +28,7 @@ from channel import seal, sealed
 from ssepool.brokers.record import UNREADABLE_ERRORS, pack, unpack
 from ssepool.core.decoder import Decoder, Message
 from ssepool.core.event import Event
+from ssepool.core.grant import ANYBODY
 from ssepool.core.topics import Subscription
 from ssepool.core.visit import requested_id
 from ssepool.errors import EventTooLarge, InvalidEvent, InvalidTopic
@@ -149,10 +150,10 @@ def body(kind: str) -> Callable[[bytes], object]:
 
     def check(data: bytes) -> object:
         batch = _batch(kind, data)
-        events = [event for start in range(0, len(batch), 500) for event in _events(batch, start)]
+        events = [event for start in range(0, len(batch), 500) for event in _events(batch, start, 500, ANYBODY)]
         for event in events[:20]:
             fields = {name: getattr(event, name) for name in event.__struct_fields__}
-            assert _events(_batch(JSON, msgspec.json.encode(fields)), 0) == [event]
+            assert _events(_batch(JSON, msgspec.json.encode(fields)), 0, 500, ANYBODY) == [event]
             on_the_wire(event)
         return min(2, len(events)), [name for name in ("type", "id", "retry") if events and getattr(events[0], name)]
 
