@@ -77,10 +77,7 @@ class _Own(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Granted(NamedTuple):
-    subscribe: Rights
-    publish: Rights
-    publish_parts: frozenset[Any]
-    admin: frozenset[Any]
+    rights: Grant
     payload: bytes | None
 
 
@@ -93,13 +90,9 @@ def grant_of(claims: Claims) -> Grant:
     granted = _remembered(bytes(claims.authorization_details))
     if isinstance(granted, str):
         raise InvalidGrant(granted)
-    return Grant(
-        subject=None if claims.sub is UNSET else claims.sub,
-        issuer=claims.iss,
-        subscribe=granted.subscribe,
-        publish=granted.publish,
-        publish_parts=granted.publish_parts,
-        admin=granted.admin,
+    return granted.rights.held_by(
+        None if claims.sub is UNSET else claims.sub,
+        claims.iss,
         data=None if granted.payload is None else msgspec.json.decode(granted.payload),
         expires_at=claims.exp,
         issued_at=None if claims.iat is UNSET else claims.iat,
@@ -142,8 +135,7 @@ def _read(details: bytes) -> _Granted:
             own = msgspec.json.decode(detail, type=_Own)
             admin += own.admin
             parts += own.publish_parts
-    checked = Grant(subscribe=subscribe, publish=publish, admin=admin, publish_parts=parts)
-    return _Granted(checked.subscribe, checked.publish, checked.publish_parts, checked.admin, payload)
+    return _Granted(Grant(subscribe=subscribe, publish=publish, admin=admin, publish_parts=parts), payload)
 
 
 def _right(entry: dict[str, Any]) -> Right:

@@ -47,7 +47,7 @@ class Door:
         wall_clock: Callable[[], float],
         revoked: Callable[[Grant], bool] = lambda grant: False,
         cookie_name: str = TOKEN_COOKIE,
-        check_page: Callable[[Mapping[str, Any]], None] = lambda scope: None,
+        check_page: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> None:
         """`public` is what everybody may read, `wall_clock` the time in seconds since the epoch, and `revoked` tells
         whether a grant has been taken back. `cookie_name` is that of the cookie with a token. `check_page` takes the
@@ -93,9 +93,12 @@ class Door:
     def _check_cookies(self, asking: Asking) -> None:
         """Browsers send cookies along whatever page asks; a token in a field only a page of ours can send."""
         token = asking.presented
-        by_field = token is not None and token.token is not None and not token.by_cookie
-        if not by_field and any(name == b"cookie" for name, _ in asking.scope["headers"]):
-            self._check_page(asking.scope)
+        if self._check_page is None or (token is not None and token.token is not None and not token.by_cookie):
+            return
+        for name, _ in asking.scope["headers"]:
+            if name == b"cookie":
+                self._check_page(asking.scope)
+                return
 
     def _nobody(self, asking: Asking) -> Grant:
         if asking.presented is not None:
