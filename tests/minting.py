@@ -117,6 +117,12 @@ def _details(*details: Any) -> Callable[[], str]:
     return lambda: mint(authorization_details=list(details))
 
 
+def _inserted(signs: str) -> str:
+    """A good token but for letters that a lenient reader would pass over."""
+    token = mint()
+    return f"{token[:-4]}{signs}{token[-4:]}"
+
+
 def _raw_exp(text: str) -> Callable[[], str]:
     payload = json.dumps(claims(exp=123456)).replace("123456", text)
     return lambda: sign({"typ": "at+jwt", "alg": "HS256"}, payload, SECRET, "HS256")
@@ -196,6 +202,8 @@ BAD: dict[str, Callable[[], str]] = {
     "not UTF-8": lambda: f"{part(bytes([255, 254]))}.e30.eA",
     "not base64url": lambda: mint().replace(".", ".+", 1),
     "padding": lambda: mint() + "=",
+    "letters of no alphabet in its signature": lambda: _inserted("!!!!"),
+    "base64 in its signature": lambda: mint().replace("-", "+").replace("_", "/") + "+",
     "three empty parts": lambda: "..",
     "a lone character": lambda: "a.b.c",
 }
