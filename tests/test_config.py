@@ -30,6 +30,8 @@ def other_value(item: Setting) -> Any:
         return next(choice for choice in typing.get_args(item.type) if choice != item.default)
     if item.name == "trusted_proxies":
         return ("10.0.0.1", "fd00::/8")
+    if item.name == "admin":
+        return ("unix:/run/hub.sock", "[::1]:9000")
     if item.name == "allowed_hosts":
         return ("events.example.com", "node-1")
     if typing.get_origin(item.type) is tuple:
@@ -234,6 +236,10 @@ def test_a_list_in_code_becomes_a_tuple() -> None:
         *(
             (AccessConfig, "allowed_hosts", (name,), "names such as events.example.com, without scheme and port, or *")
             for name in ("https://a.example", "a.example:443", "*.a.example", "a.example/", ".a.example", "", "a b")
+        ),
+        *(
+            (ServerConfig, "admin", given, "unix:PATH, HOST:PORT and auto, or none alone")
+            for given in (("9000",), ("unix:",), ("/run/hub.sock",), ("a:65536",), ("::1:9",), ("none", "auto"), ("",))
         ),
         (ServerConfig, "trusted_proxies", ("proxy.example",), "addresses, networks such as 10.0.0.0/8, or *"),
         (ServerConfig, "trusted_proxies", ("10.0.0.1/8",), "addresses, networks such as 10.0.0.0/8, or *"),

@@ -46,6 +46,7 @@ _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(?:\[[0-9a-f:.]+\]|[a-z0-9_-]+(?:\.
 TOKEN_COOKIE = "__Secure-ssepool_token"
 """The cookie that a token comes in, unless `cookie_name` says otherwise. Browsers take it over TLS alone (RFC 6265bis,
 4.1.3)."""
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 PATTERN_PREFIX = "pattern:"
 """What an entry of `public_topics` that is a pattern begins with."""
 OPEN = "Default: none on loopback"
@@ -226,6 +227,12 @@ class ServerConfig:
     port: int = setting(8000, "port to listen on; 0 = any that is free", max=65535)
     uds: str | None = setting(None, "Unix socket to listen on instead, a path; for its user and group (0660)")
     workers: int = setting(1, "processes on one port; 2 or more take a broker that they share", min=1, max=256)
+    admin: tuple[str, ...] = setting(
+        ("auto",),
+        "where administration is: unix:PATH, for its user alone (0600); HOST:PORT, with rights; auto = a Unix socket "
+        "where commands find it by the port; none",
+    )
+    audit_log: str = setting("none", "file for the audit log, a JSON object a line; - = standard output, none")
     dev: bool = setting(False, "open everything to programs of this machine, with the demo: for development alone")
     trusted_proxies: tuple[str, ...] = setting(
         ("127.0.0.1", "::1"),
@@ -241,6 +248,11 @@ class ServerConfig:
         if not all(proxy == "*" or is_network(proxy) for proxy in self.trusted_proxies):
             allowed = "it takes addresses, networks such as 10.0.0.0/8, or *"
             raise ConfigError(f"ServerConfig.trusted_proxies = {self.trusted_proxies!r} is not allowed; {allowed}")
+        for entry in self.admin:
+            is_place = entry == "auto" or (entry.startswith("unix:") and entry != "unix:") or host_port(entry)
+            if not is_place and self.admin != ("none",):
+                allowed = "it takes unix:PATH, HOST:PORT and auto, or none alone"
+                raise ConfigError(f"ServerConfig.admin = {self.admin!r} is not allowed; {allowed}")
 
 
 SECTIONS: dict[str, type[Any]] = {
@@ -376,19 +388,10 @@ def _parse(item: Setting, text: str) -> Any:
         return 0 if text.strip() and item.min == 0 else None
     kind = kinds[0]
     if kind is bool:
-        words = {
-            "1": True,
-            "true": True,
-            "yes": True,
-            "on": True,
-            "0": False,
-            "false": False,
-            "no": False,
-            "off": False,
-        }
-        if text.strip().lower() not in words:
+        word = text.strip().lower()
+        if word not in (*_TRUE, *_FALSE):
             raise ConfigError(f"{item.env}={text!r} is not allowed; it takes true or false")
-        return words[text.strip().lower()]
+        return word in _TRUE
     if kind in (int, float):
         try:
             return kind(text)
@@ -411,6 +414,14 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is str:
         return isinstance(value, str) and value != ""
     return isinstance(value, hint) and not (isinstance(value, float) and math.isnan(value))
+
+
+def host_port(text: str) -> tuple[str, int] | None:
+    """Host and port of an address such as 127.0.0.1:9000 or [::1]:9000; None for other text."""
+    found = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^\[\]:/@\s]+)):([0-9]{1,5})", text)
+    if found is None or int(found[3]) > 65535:
+        return None
+    return found[1] or found[2], int(found[3])
 
 
 def is_network(text: str) -> bool:

@@ -31,6 +31,23 @@ MAX_TOKEN_FILE_BYTES = 64 * KiB
 """Bytes of a file with a token at most."""
 LOCAL = "http://127.0.0.1:8000"
 """Where `ssepool serve` listens by default."""
+AdminUrl = Annotated[
+    str | None, typer.Option("--url", envvar="SSEPOOL_URL", metavar="URL", help="The hub, over HTTP with a token.")
+]
+"""The option `--url` of a command that administers."""
+Admin = Annotated[
+    str | None,
+    typer.Option(
+        "--admin", metavar="unix:PATH|URL", help="Where the hub's administration is. Default: the socket of --port."
+    ),
+]
+"""The option `--admin` of a command that administers."""
+Port = Annotated[
+    int, typer.Option("--port", envvar="SSEPOOL_PORT", min=1, max=65535, help="The port of the hub on this machine.")
+]
+"""The option `--port` of a command that administers."""
+LOCAL_PORT = 8000
+"""Where `ssepool serve` listens by default."""
 
 
 def printable(text: str, allowed: str = "\n\t") -> str:
@@ -39,14 +56,14 @@ def printable(text: str, allowed: str = "\n\t") -> str:
     return "".join(char if char.isprintable() or char in allowed else repr(char)[1:-1] for char in text)
 
 
-def note(text: str) -> None:
+def note(text: str, allowed: str = "") -> None:
     """Write a line to standard error: something that is not the command's result."""
-    print(f"ssepool: {printable(text, '')}", file=sys.stderr, flush=True)
+    print(f"ssepool: {printable(text, allowed)}", file=sys.stderr, flush=True)
 
 
-def fail(text: str, code: int = 1) -> NoReturn:
+def fail(text: str, code: int = 1, allowed: str = "") -> NoReturn:
     """Say why the command ends, and end it with this exit code. Raises `typer.Exit`."""
-    note(text)
+    note(text, allowed)
     raise typer.Exit(code)
 
 
@@ -96,6 +113,33 @@ def hub(url: str, token: str | None = None) -> Iterator[Client]:
 
 
 @contextmanager
+def administration(admin: str | None, url: str | None, port: int, token_file: str | None) -> Iterator[Client]:
+    """A client of the hub's administration: at `admin`, else at `url`, else on the Unix socket of the hub of this
+    port."""
+    from ssepool.client import Client, Unreachable
+
+    token = token_of(token_file)
+    headers = {"Authorization": f"Bearer {token}"} if token else None
+    with Client(admin or url or _socket_of(port), headers=headers) as client:
+        try:
+            yield client
+        except Unreachable as error:
+            fail(f"{error}; `ssepool serve` starts one here, --admin names another")
+
+
+def _socket_of(port: int) -> str:
+    from ssepool.server.place import find_path, searched
+
+    path = find_path(port)
+    if path is None:
+        fail(
+            f"no hub of port {port} has its socket at {searched(port)}; `ssepool serve` starts one here, --port and "
+            "--admin name another"
+        )
+    return f"unix:{path}"
+
+
+@contextmanager
 def errors_told() -> Iterator[None]:
     """End the program with one line for an error of ours.
 
@@ -103,7 +147,9 @@ def errors_told() -> Iterator[None]:
     """
     try:
         yield
-    except (ConfigError, InvalidEvent, InvalidGrant, InvalidTopic) as error:
+    except ConfigError as error:
+        fail(str(error), 2, "\n")  # what it shows of others it shows as Python writes it
+    except (InvalidEvent, InvalidGrant, InvalidTopic) as error:
         fail(str(error), 2)
     except SSEPoolError as error:
         fail(str(error))
