@@ -134,8 +134,7 @@ class AccessConfig:
     )
     token_keys: tuple[str, ...] = setting(
         (),
-        "keys that tokens are checked with: files (PEM, JWK, or a secret), env:NAME, an https address of a JWK Set; "
-        "ISSUER=... with several issuers",
+        "keys of tokens: files (PEM, JWK, a secret), env:NAME, an https address; ISSUER=... with several issuers",
     )
     token_issuers: tuple[str, ...] = setting((), "whose tokens count: the values of iss")
     token_audience: str | None = setting(None, "this hub's name in tokens: the value of aud")
@@ -159,7 +158,7 @@ class AccessConfig:
                 )
         if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", self.cookie_name):
             raise ConfigError(
-                f"AccessConfig.cookie_name = {self.cookie_name!r} is not allowed; it takes the name of a cookie"
+                f"AccessConfig.cookie_name = {self.cookie_name!r} is not allowed; it takes a cookie's name"
             )
 
 
