@@ -35,7 +35,7 @@ from ssepool.errors import EventTooLarge, InvalidEvent, InvalidTopic
 from ssepool.http.body import JSON
 from ssepool.http.errors import APIError
 from ssepool.http.hosts import Hosts
-from ssepool.http.origin import SameOrigin
+from ssepool.http.origin import Pages
 from ssepool.http.publish import FORM, NDJSON, _batch, _events
 from ssepool.http.query import MAX_QUERY_BYTES
 from ssepool.http.subscribe import read_subscription
@@ -126,7 +126,7 @@ def query(data: bytes) -> object:
 
 PROXIES = TrustedProxies(["127.0.0.1", "10.0.0.0/8"])
 HOSTS = Hosts(["events.example"])
-ORIGINS = SameOrigin(lambda *_: None, HOSTS)  # type: ignore[arg-type, return-value]
+PAGES = Pages(HOSTS)
 
 
 def head(data: bytes) -> object:
@@ -138,7 +138,7 @@ def head(data: bytes) -> object:
     address, port = PROXIES.client(("127.0.0.1", 1), fields)
     assert 0 < len(address) <= 64 and 0 <= port <= 99999
     admitted = HOSTS.admits(fields)
-    ORIGINS._is_own(next((value.decode("latin-1") for name, value in fields if name == b"origin"), ""), "a:80")
+    PAGES._is_own(next((value.decode("latin-1") for name, value in fields if name == b"origin"), ""), "a:80")
     id = requested_id(scope)
     assert id is None or 0 < len(id) <= 1024
     assert not any(byte in part for field in fields for part in field for byte in (b"\r", b"\n", b"\0"))

@@ -24,6 +24,8 @@ from ssepool.server import server as server_module
 
 COMMANDS = ("serve", "publish", "subscribe", "stats", "drain", "kick")
 SETTINGS = tuple(item for item in settings() if not item.secret)
+TOGETHER = ("token_keys", "token_issuers", "token_audience")
+"""Settings of which each takes the others."""
 NOBODY = "http://127.0.0.1:1"
 
 
@@ -154,7 +156,7 @@ def value_for(item: Setting) -> Any:
 
 
 @pytest.mark.parametrize(
-    "item", [item for item in SETTINGS if item.key not in ("broker", "workers")], ids=lambda item: item.key
+    "item", [item for item in SETTINGS if item.key not in (*TOGETHER, "broker", "workers")], ids=lambda item: item.key
 )
 def test_each_setting_is_an_option(item: Setting, served: list[Any]) -> None:
     value = value_for(item)
@@ -169,6 +171,17 @@ def test_each_setting_is_an_option(item: Setting, served: list[Any]) -> None:
     hub, server = served[0]
     section = {"pool": hub.pool, "access": hub.access, "hub": hub, "server": server}[item.section]
     assert getattr(section, item.name) == value
+
+
+def test_the_settings_of_tokens_are_options_together(served: list[Any], tmp_path: Path) -> None:
+    (tmp_path / "key.txt").write_text("k" * 32)
+    args = ("--token-keys", "key.txt", "--token-issuers", "me", "--token-audience", "hub")
+    assert run("serve", *args).exit_code == 0
+    access = served[0][0].access
+    assert (access.token_keys, access.token_issuers, access.token_audience) == (("key.txt",), ("me",), "hub")
+    for missing in range(0, 6, 2):
+        given = (*args[:missing], *args[missing + 2 :])
+        assert f"there is no AccessConfig.{TOGETHER[missing // 2]}" in error_of(run("serve", *given), 2)
 
 
 def test_without_options_the_defaults_hold(served: list[Any]) -> None:

@@ -85,7 +85,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "publisher": ("brokers", "brokers.base", "brokers.group", "core", "config", "errors"),
     "client": ("core", "config", "errors"),
     "bench": ("core", "config", "errors"),
-    "cli": ("server", "hub", "client", "bench", "core", "config", "errors"),
+    "cli": ("server", "hub", "parts", "http.access", "client", "bench", "core", "config", "errors"),
     "__main__": ("cli",),
     "__init__": ("hub", "http.access", "publisher", "runtime.connections", "client", "core", "config", "errors"),
     "testing": ("__init__", "hub", "http", "client", "brokers.base", "core", "config", "errors"),

@@ -43,6 +43,10 @@ TOKEN_SCHEMES = ("nats", "tls")
 """Schemes of brokers whose URL may have a token in the place of user and password."""
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(?:\[[0-9a-f:.]+\]|[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?)(:[1-9][0-9]{0,4})?")
 
+TOKEN_COOKIE = "__Secure-ssepool_token"
+"""The cookie that a token comes in, unless `cookie_name` says otherwise. Browsers take it over TLS alone (RFC 6265bis,
+4.1.3)."""
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 PATTERN_PREFIX = "pattern:"
 """What an entry of `public_topics` that is a pattern begins with."""
 OPEN = "Default: none on loopback"
@@ -128,6 +132,14 @@ class AccessConfig:
     public_topics: tuple[str, ...] = setting(
         (), "topics that everybody may read: names, patterns as pattern:news/*, or * for all"
     )
+    token_keys: tuple[str, ...] = setting(
+        (),
+        "keys of tokens: files (PEM, JWK, a secret), env:NAME, an https address; ISSUER=... with several issuers",
+    )
+    token_issuers: tuple[str, ...] = setting((), "whose tokens count: the values of iss")
+    token_audience: str | None = setting(None, "this hub's name in tokens: the value of aud")
+    max_token_age: float = setting(86_400.0, "seconds ahead that a token may end at most", min=1)
+    cookie_name: str = setting(TOKEN_COOKIE, "cookie that a token may come in")
     allowed_hosts: tuple[str, ...] = setting(
         (), "names under which the hub is reached, beside addresses and localhost; * = any"
     )
@@ -148,6 +160,10 @@ class AccessConfig:
                     f"AccessConfig.public_topics = {self.public_topics!r} is not allowed; {topic!r} stands for exactly "
                     f"this name: write {PATTERN_PREFIX + topic!r} for a pattern, or * for all topics"
                 )
+        if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", self.cookie_name):
+            raise ConfigError(
+                f"AccessConfig.cookie_name = {self.cookie_name!r} is not allowed; it takes a cookie's name"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -375,19 +391,10 @@ def _parse(item: Setting, text: str) -> Any:
         return 0 if text.strip() and item.min == 0 else None
     kind = kinds[0]
     if kind is bool:
-        words = {
-            "1": True,
-            "true": True,
-            "yes": True,
-            "on": True,
-            "0": False,
-            "false": False,
-            "no": False,
-            "off": False,
-        }
-        if text.strip().lower() not in words:
+        word = text.strip().lower()
+        if word not in (*_TRUE, *_FALSE):
             raise ConfigError(f"{item.env}={text!r} is not allowed; it takes true or false")
-        return words[text.strip().lower()]
+        return word in _TRUE
     if kind in (int, float):
         try:
             return kind(text)

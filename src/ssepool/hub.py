@@ -24,8 +24,9 @@ from ssepool.errors import ConfigError
 from ssepool.http.access.authorize import AuthorizeFunction
 from ssepool.http.access.door import Door
 from ssepool.http.access.everybody import Developer
+from ssepool.http.access.tokens import Tokens
 from ssepool.http.app import HubApp, Surface
-from ssepool.parts import Parts
+from ssepool.parts import TOKENS_TAKE, Parts
 from ssepool.runtime.admission.response import EventStream
 from ssepool.runtime.cluster.monitor import Monitor
 from ssepool.runtime.connections import Connection
@@ -37,9 +38,11 @@ nothing says who may do what, and nothing is open by itself. Write one of
 
     Hub(authorize=function)                                            # a function of yours, asked about each request
     Hub(HubConfig(access=AccessConfig(public_topics=["news"])))        # what everybody may read
+    AccessConfig(token_keys=["key.txt"], token_issuers=["me"], token_audience="hub")    # who has a token
     hub.dev_app                                                        # everything, for programs of this machine alone
 
-On the command line these are --public-topics news, and --dev. See docs/access.md"""
+On the command line these are --public-topics news, --token-keys key.txt --token-issuers me --token-audience hub, and
+--dev. See docs/access.md"""
 """What `Hub.app` says where it would have to let everybody in or nobody."""
 
 Hook = TypeVar("Hook", bound=Callable[..., Any])
@@ -62,6 +65,7 @@ class Hub:
         self._reaper: Reaper | None = None
         self._monitor: Monitor | None = None
         self._learning: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     # Opening and closing.
 
@@ -82,14 +86,17 @@ class Hub:
             await self._stop()
             raise
         self._learning = engine.tasks.start(parts.nodes.learn_bans())
+        if parts.tokens is not None:
+            self._watching = engine.tasks.start(parts.tokens.ring.watch())
         self._reaper = Reaper(engine.pool, evict_all=engine.connections.evict_all, expire=self._expire, now=engine.now)
         self._monitor = Monitor(parts.nodes, engine.feeds, engine.tasks)
 
     def shutdown(self) -> None:
         """Begin to close: refuse waiters, say goodbye on every stream. Returns at once; `close` does the rest."""
         self.parts.runs.cancel()
-        if self._learning is not None:
-            self._learning.cancel()
+        for task in (self._learning, self._watching):
+            if task is not None:
+                task.cancel()
         self._engine.shutdown()
 
     async def close(self) -> None:
@@ -259,6 +266,14 @@ class Hub:
         return HubApp(
             surface, self._engine, parts.nodes, parts.revoking, parts.hosts, parts.budget, door, self.lifespan
         )
+
+    @property
+    def tokens(self) -> Tokens:
+        """What issues tokens: `hub.tokens.issue(subject="u1", subscribe=["users/u1"])`. Raises `ConfigError` without
+        `token_keys`."""
+        if self.parts.tokens is None:
+            raise ConfigError(f"there are no token_keys: {TOKENS_TAKE}")
+        return self.parts.tokens
 
     # Managing.
 

@@ -14,14 +14,23 @@ from ssepool.core.rights import Right, Rights
 from ssepool.errors import ConfigError, InvalidGrant
 from ssepool.http.access.authorize import Authorize, AuthorizeFunction
 from ssepool.http.access.door import Door, Source
+from ssepool.http.access.ring import KeyRing, sources_of
+from ssepool.http.access.tokens import MAX_CACHED, Tokens
 from ssepool.http.budget import Budget
 from ssepool.http.hosts import Hosts
+from ssepool.http.origin import Pages
 from ssepool.runtime.cluster.cluster import Cluster
 from ssepool.runtime.cluster.nodes import Nodes
 from ssepool.runtime.cluster.revoking import Revoking
 from ssepool.runtime.cluster.seal import Seal
 from ssepool.runtime.engine import Engine
 from ssepool.runtime.runs import Runs
+
+TOKENS_TAKE = (
+    "tokens take --token-keys key.txt --token-issuers me --token-audience hub, or in code "
+    'AccessConfig(token_keys=["key.txt"], token_issuers=["me"], token_audience="hub")'
+)
+"""The settings that tokens take, for whoever forgot one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +53,20 @@ class Parts:
     """What the request bodies under way may hold of the memory."""
     door: Door | None
     """Who may do what; None if nothing says so."""
+    tokens: Tokens | None
+    """What reads and issues tokens; None without keys."""
 
     @classmethod
     def of(cls, config: HubConfig, authorize: AuthorizeFunction | None = None) -> Self:
         """Put the parts together. Raises `ConfigError` for a broker that is not known, and for settings of access that
         cannot be obeyed."""
         engine = Engine(config)
+        hosts = Hosts(config.access.allowed_hosts)
+        access = config.access
+        about_tokens = (access.token_keys, access.token_issuers, access.token_audience)
+        tokens = tokens_of(config) if any(about_tokens) else None
+        if tokens is not None:
+            engine.missing = lambda: tokens.ring.missing
         cluster = Cluster(
             engine.node,
             None if engine.log.complete else engine.log.broker,
@@ -64,21 +81,54 @@ class Parts:
             cluster,
             Nodes(engine, cluster),
             Revoking(engine, cluster),
-            Hosts(config.access.allowed_hosts),
+            hosts,
             Budget(max_body=config.max_body),
-            _door(config.access, authorize, engine.revocations.covers),
+            _door(config, hosts, tokens, authorize, engine.revocations.covers),
+            tokens,
         )
 
 
-def _door(config: AccessConfig, authorize: AuthorizeFunction | None, revoked: Callable[[Grant], bool]) -> Door | None:
+def tokens_of(config: HubConfig) -> Tokens:
+    """What reads and issues tokens with these settings. Raises `ConfigError`, also if one of them is missing."""
+    access = config.access
+    for name in ("token_keys", "token_issuers", "token_audience"):
+        if not getattr(access, name):
+            raise ConfigError(f"there is no AccessConfig.{name}: {TOKENS_TAKE}")
+    return Tokens(
+        KeyRing(sources_of(access)),
+        audience=str(access.token_audience),
+        max_age=access.max_token_age,
+        wall_clock=time.time,
+        max_cached=max(MAX_CACHED, 2 * config.pool.size),  # all clients that come back, with their old and new tokens
+    )
+
+
+def _door(
+    config: HubConfig,
+    hosts: Hosts,
+    tokens: Tokens | None,
+    authorize: AuthorizeFunction | None,
+    revoked: Callable[[Grant], bool],
+) -> Door | None:
     """The door of the application for the world; None if there is nothing by which it could let anybody pass."""
-    sources: list[Source] = [Authorize(authorize)] if authorize is not None else []
-    if not sources and not config.public_topics:
+    sources: list[Source] = [tokens] if tokens is not None else []
+    if authorize is not None:
+        sources.append(Authorize(authorize))
+    if not sources and not config.access.public_topics:
         return None
-    return Door(sources, _public(config), wall_clock=time.time, revoked=revoked)
+    pages = Pages(hosts, config.allow_origins, config.publish_origins)
+    return Door(
+        sources,
+        public_of(config.access),
+        wall_clock=time.time,
+        revoked=revoked,
+        cookie_name=config.access.cookie_name,
+        check_page=pages.check_cookies,
+    )
 
 
-def _public(config: AccessConfig) -> Rights:
+def public_of(config: AccessConfig) -> Rights:
+    """What everybody may read with these settings. Raises `ConfigError`."""
     try:
         return Rights(*(_entry(topic) for topic in config.public_topics))
     except InvalidGrant as error:

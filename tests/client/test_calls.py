@@ -57,6 +57,22 @@ def test_an_event_is_published_with_all_its_fields(server: ScriptedServer, ask: 
     assert json.loads(request.body) == {"topics": ["a", "b"], "data": '{"n":1}', **given}
 
 
+def test_a_token_goes_with_each_request(server: ScriptedServer) -> None:
+    made = iter(["a", "b"])
+    published = answer("201 Created", b'{"ids": ["1"]}')
+    server.play(published, published, published)
+    with Client(server.url, token=lambda: next(made)) as client:
+        client.publish("t", 1)
+        client.publish("t", 1)
+
+    async def run() -> None:
+        async with AsyncClient(server.url, token="c") as client:
+            await client.publish("t", 1)
+
+    asyncio.run(run())
+    assert [request.headers[b"authorization"] for request in server.requests] == [b"Bearer a", b"Bearer b", b"Bearer c"]
+
+
 def test_several_events_go_in_one_request(server: ScriptedServer, ask: Callable[[str, Call], Any]) -> None:
     server.play(answer("201 Created", b'{"ids": ["1", "2"]}'))
     events = [Event("one", ("t",)), Event("t\nwo", ("t",))]

@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from parts import open_app
 from ssepool import Hub, HubConfig
 from ssepool.http.hosts import Hosts
-from ssepool.http.origin import SameOrigin
+from ssepool.http.origin import Pages, SameOrigin
 from ssepool.runtime.handover import FORWARDED_HOST
 
 
@@ -30,7 +30,7 @@ async def ask(
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body"})
 
-    transport = httpx.ASGITransport(SameOrigin(app, Hosts(names), allow_origins=allowed, publish_origins=publishers))
+    transport = httpx.ASGITransport(SameOrigin(app, Pages(Hosts(names), allowed, publishers)))
     async with httpx.AsyncClient(transport=transport, base_url="http://hub") as http:
         return await http.request(method, path, headers=[("Host", host), *(("Origin", origin) for origin in origins)])
 
@@ -214,7 +214,7 @@ async def test_a_page_of_a_name_of_the_hub_passes_whatever_host_a_proxy_sends(or
 
 async def status_of(method: str = "POST", path: str = "/events", forwarded: str | None = None, **fields: str) -> int:
     """The status of a request with these header fields, whose `Host` a trusted proxy may have told."""
-    app = SameOrigin(answer_ok, Hosts())
+    app = SameOrigin(answer_ok, Pages(Hosts()))
     extensions = {} if forwarded is None else {FORWARDED_HOST: forwarded}
     headers = [(name.replace("_", "-").encode(), value.encode()) for name, value in {"host": "hub", **fields}.items()]
     sent = []

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ssepool.cli import bench, check, drain, kick, publish, serve, stats, subscribe
+from ssepool.cli import bench, check, drain, kick, publish, serve, stats, subscribe, token
 from ssepool.cli.notes import errors_told
 
 
@@ -44,6 +44,7 @@ app.command("stats", epilog=stats.EXAMPLES)(stats.command)
 app.command("drain", epilog=drain.EXAMPLES)(drain.command)
 app.command("kick", epilog=kick.EXAMPLES)(kick.command)
 app.command("check", epilog=check.EXAMPLES)(check.command)
+app.command("token", epilog=token.EXAMPLES)(token.command)
 app.command("bench", epilog=bench.EXAMPLES)(bench.command)
 
 

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from ssepool.bench.plan import Plan
-from ssepool.cli.notes import note
+from ssepool.cli.notes import TokenFile, note, token_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -85,6 +85,7 @@ def _option(item: dataclasses.Field[Any], kind: Any, panel: str) -> inspect.Para
 @with_plan
 def command(
     *,
+    token_file: TokenFile = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as JSON.", rich_help_panel="Report")
     ] = False,
@@ -102,6 +103,9 @@ def command(
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in plan.items()}
     for name in ("body", "batch_start", "batch_join", "batch_end"):
         values[name] = _unescaped(values[name])
+    if token := token_of(token_file):
+        for name in ("subscribe_headers", "headers"):
+            values[name] = (*values[name], f"Authorization: Bearer {token}")
     checked = Plan(**values)
     with _progress() as show:
         report = run(checked, show)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from ssepool.config import KiB
-from ssepool.errors import ConfigError, InvalidEvent, InvalidTopic, SSEPoolError
+from ssepool.errors import ConfigError, InvalidEvent, InvalidGrant, InvalidTopic, SSEPoolError
 
 if TYPE_CHECKING:
     from ssepool.client import Client, Unreachable
@@ -101,11 +101,11 @@ def _checked_token(text: str, where: str) -> str:
 
 
 @contextmanager
-def hub(url: str) -> Iterator[Client]:
+def hub(url: str, token: str | None = None) -> Iterator[Client]:
     """A client of the hub for as long as the command runs. The command ends if no hub answers."""
     from ssepool.client import Client, Unreachable
 
-    with Client(url) as client:
+    with Client(url, token=token) as client:
         try:
             yield client
         except Unreachable as error:
@@ -149,7 +149,7 @@ def errors_told() -> Iterator[None]:
         yield
     except ConfigError as error:
         fail(str(error), 2, "\n")  # what it shows of others it shows as Python writes it
-    except (InvalidEvent, InvalidTopic) as error:
+    except (InvalidEvent, InvalidGrant, InvalidTopic) as error:
         fail(str(error), 2)
     except SSEPoolError as error:
         fail(str(error))

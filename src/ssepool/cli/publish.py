@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ssepool.cli.notes import LOCAL, Url, fail, hub, note, printable
+from ssepool.cli.notes import LOCAL, TokenFile, Url, fail, hub, note, printable, token_of
 from ssepool.config import MiB
 from ssepool.errors import InvalidEvent, SSEPoolError
 
@@ -35,6 +35,7 @@ def command(
         str, typer.Argument(help="The event's data; - reads it from standard input.", metavar="DATA")
     ] = "-",
     url: Url = LOCAL,
+    token_file: TokenFile = None,
     type: Annotated[str | None, typer.Option("--type", help="The event's type.")] = None,
     id: Annotated[str | None, typer.Option("--id", help="The event's id, instead of one that the hub makes.")] = None,
     retry: Annotated[
@@ -59,7 +60,9 @@ def command(
     def event(text: str, name: str = "the data") -> Event:
         return Event(_from_json(text, name) if as_json else text, (topic,), type, id, retry, private)
 
-    with hub(url) as client:
+    if token_file == data == "-":
+        raise typer.BadParameter("standard input has the data already", param_hint="--token-file")
+    with hub(url, token_of(token_file)) as client:
         if lines:
             _publish_lines(client, sys.stdin.buffer, event, skip_blank=as_json, quiet=quiet)
         else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ssepool.cli.notes import LOCAL, Url, fail, how_to_start, note, printable
+from ssepool.cli.notes import LOCAL, TokenFile, Url, fail, how_to_start, note, printable, token_of
 
 if TYPE_CHECKING:
     from ssepool.client import AsyncClient, Message, Unreachable
@@ -32,6 +32,7 @@ def command(
         list[str] | None, typer.Option("--pattern", help="A URL Pattern over topics; may be given several times.")
     ] = None,
     url: Url = LOCAL,
+    token_file: TokenFile = None,
     last_event_id: Annotated[
         str, typer.Option("--last-event-id", help="Begin behind this event; earliest = with all that are kept.")
     ] = "",
@@ -53,10 +54,11 @@ def command(
 
     from ssepool.client import AsyncClient
 
+    token = token_of(token_file)
     show = _show_json if as_json else _show_in_colour() if sys.stdout.isatty() else _show_plain
 
     async def run() -> int:
-        async with AsyncClient(url) as client:
+        async with AsyncClient(url, token=token) as client:
             follower = Follower(client, show, everything=everything, max_events=count)
             try:
                 async with asyncio.timeout(timeout) as limit:

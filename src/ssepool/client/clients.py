@@ -35,6 +35,8 @@ HEAD_TIMEOUT_SECONDS = 600.0
 MAX_ANSWER_BYTES = 64 * 1024
 """Bytes of a refusal that are read at most."""
 
+Token = str | Callable[[], str]
+"""A token, or a function that returns one which still counts."""
 OnOpen = Callable[[], object]
 """A function that is called when a stream has begun."""
 OnLost = Callable[[Unreachable | None, float], object]
@@ -51,11 +53,24 @@ def _opened(reader: Reader, response: httpx2.Response, answer: bytes) -> bool:
     return reader.opened(str(response.url), response.status_code, kind, answer)
 
 
+def _bearer(token: Token) -> Callable[[httpx2.Request], httpx2.Request]:
+    def sign(request: httpx2.Request) -> httpx2.Request:
+        request.headers["Authorization"] = f"Bearer {token if isinstance(token, str) else token()}"
+        return request
+
+    return sign
+
+
 class _Base:
     """What both clients share: the hub's URL, the header fields, and the errors for those of httpx2."""
 
     def __init__(
-        self, base_url: str = URL, *, headers: Mapping[str, str] | None = None, timeout: float = TIMEOUT_SECONDS
+        self,
+        base_url: str = URL,
+        *,
+        headers: Mapping[str, str] | None = None,
+        token: Token | None = None,
+        timeout: float = TIMEOUT_SECONDS,
     ) -> None:
         """Raises `ClientError` if `base_url` is neither an HTTP URL nor `unix:PATH`, or httpx2 is not installed."""
         try:
@@ -68,6 +83,7 @@ class _Base:
         self.timeout = timeout
         """Seconds that an answer may take, except that of a subscription."""
         self._headers = dict(headers or {})
+        self._auth = None if token is None else _bearer(token)
         self._socket = base_url.removeprefix(UNIX) if base_url.startswith(UNIX) else None
         self._base = SOCKET_URL if self._socket else self.url
         try:
@@ -107,17 +123,23 @@ class Client(_Base):
     """A hub over HTTP, for programs without an event loop. Close it with `close()`, or use it as a context manager."""
 
     def __init__(
-        self, base_url: str = URL, *, headers: Mapping[str, str] | None = None, timeout: float = TIMEOUT_SECONDS
+        self,
+        base_url: str = URL,
+        *,
+        headers: Mapping[str, str] | None = None,
+        token: Token | None = None,
+        timeout: float = TIMEOUT_SECONDS,
     ) -> None:
-        """`headers` are sent with every request; `timeout` is how many seconds an answer may take.
+        """`headers` are sent with every request, and so is `token`, as `Authorization: Bearer`; a function is asked for
+        it each time. `timeout` is how many seconds an answer may take.
 
         `base_url` is an HTTP URL, or `unix:` and the path of a Unix socket. Raises `ClientError` if it is neither, or
         if httpx2 is not installed.
         """
-        super().__init__(base_url, headers=headers, timeout=timeout)
+        super().__init__(base_url, headers=headers, token=token, timeout=timeout)
         transport = self._httpx.HTTPTransport(uds=self._socket) if self._socket else None
         self._http = self._httpx.Client(
-            base_url=self._base, headers=self._headers, timeout=timeout, transport=transport
+            base_url=self._base, headers=self._headers, auth=self._auth, timeout=timeout, transport=transport
         )
 
     def publish(self, topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> str:
@@ -241,17 +263,23 @@ class AsyncClient(_Base):
     """A hub over HTTP, for asyncio. Close it with `aclose()`, or use it as an async context manager."""
 
     def __init__(
-        self, base_url: str = URL, *, headers: Mapping[str, str] | None = None, timeout: float = TIMEOUT_SECONDS
+        self,
+        base_url: str = URL,
+        *,
+        headers: Mapping[str, str] | None = None,
+        token: Token | None = None,
+        timeout: float = TIMEOUT_SECONDS,
     ) -> None:
-        """`headers` are sent with every request; `timeout` is how many seconds an answer may take.
+        """`headers` are sent with every request, and so is `token`, as `Authorization: Bearer`; a function is asked for
+        it each time. `timeout` is how many seconds an answer may take.
 
         `base_url` is an HTTP URL, or `unix:` and the path of a Unix socket. Raises `ClientError` if it is neither, or
         if httpx2 is not installed.
         """
-        super().__init__(base_url, headers=headers, timeout=timeout)
+        super().__init__(base_url, headers=headers, token=token, timeout=timeout)
         transport = self._httpx.AsyncHTTPTransport(uds=self._socket) if self._socket else None
         self._http = self._httpx.AsyncClient(
-            base_url=self._base, headers=self._headers, timeout=timeout, transport=transport
+            base_url=self._base, headers=self._headers, auth=self._auth, timeout=timeout, transport=transport
         )
 
     async def publish(self, topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> str:

@@ -32,7 +32,7 @@ from ssepool.http.access.audit import Audit
 from ssepool.http.access.door import Door
 from ssepool.http.budget import Budget
 from ssepool.http.hosts import Hosts, KnownHost
-from ssepool.http.origin import CrossOrigin, SameOrigin
+from ssepool.http.origin import CrossOrigin, Pages, SameOrigin
 from ssepool.http.query import QueryLimit
 from ssepool.http.rates import FailureLimit
 from ssepool.http.shortcuts import Shortcuts
@@ -141,5 +141,5 @@ def _middleware(engine: Engine, hosts: Hosts) -> list[Middleware]:
         *([Middleware(CrossOrigin, **origins)] if any(origins.values()) else []),
         *([Middleware(FailureLimit, engine=engine)] if config.failure_rate else []),
         Middleware(QueryLimit),
-        Middleware(SameOrigin, hosts=hosts, **origins),
+        Middleware(SameOrigin, pages=Pages(hosts, **origins)),
     ]

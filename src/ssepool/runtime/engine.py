@@ -55,6 +55,8 @@ class Engine:
     _opened_at: float | None = None
     streamer: Streamer | None = None
     """Watches detached sockets; None where sockets cannot be taken over, or are not to be."""
+    missing: Callable[[], str | None] | None = None
+    """Says what else has to be there before clients can be taken, or None; set by who puts the parts together."""
     _resizing = False
 
     def __init__(
@@ -177,7 +179,7 @@ class Engine:
         late = self.log.late
         if late > MAX_BEHIND_SECONDS:
             return f"what the broker had {late:.0f} s ago has not come; this node is at position {self.log.position}"
-        return None
+        return self.missing() if self.missing is not None else None
 
     def check_open(self) -> None:
         """Raise `PoolClosed` if the hub was never opened: a mistake in the program, not a state of operation."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ssepool.config import HubConfig, PoolConfig, ServerConfig, password_of
+from ssepool.http.access.ring import KeyRing, sources_of
 from ssepool.server.address import is_loopback
 from ssepool.server.defaults import limited, limits_of
 
@@ -43,6 +44,11 @@ def weaknesses(hub: HubConfig, server: ServerConfig, file: Path | None = None) -
             yield Weakness(setting, "pages of every site may do what it opens; name their origins")
     if "*" in server.trusted_proxies:
         yield Weakness("trusted_proxies", "whoever connects is believed to be a proxy; name the addresses of yours")
+    for path in KeyRing(sources_of(hub.access)).exposed:
+        yield Weakness(
+            "token_keys",
+            f"others on this machine may read {path}, and whoever has its key may issue tokens; chmod 600 {path}",
+        )
     if hub.allow_regexp:
         yield Weakness("allow_regexp", "clients may have the hub compile and run regular expressions; leave it off")
     if hub.pool.acquire_timeout > 600:

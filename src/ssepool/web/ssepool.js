@@ -16,6 +16,10 @@
  *     await pool.publish("orders/42", { paid: true }, { type: "update", id: "41-7" });
  *     feed.close();                                      // for good; feed.reconnect() undoes it
  *
+ * With a token that is not in a cookie: new SSEPool("/sse/", { token: () => currentToken() }), a text or a function, asked
+ * for each request, which may return a promise. Streams are then read with fetch, since EventSource sends no such field.
+ * For a cookie of another site's hub: new SSEPool("https://hub.example/", { withCredentials: true }).
+ *
  * feed.state is one of
  *     "connecting"    the request is under way (a full pool may hold it back without a word)
  *     "waiting"       in the queue for a slot, at feed.position (only where the hub announces its queue)
@@ -50,7 +54,11 @@ export class HubError extends Error {
 
 /** One hub, at the URL `base`. */
 export class SSEPool {
-  constructor(base = new URL(".", import.meta.url)) {
+  #token;
+
+  constructor(base = new URL(".", import.meta.url), { token, withCredentials = false } = {}) {
+    this.#token = token;
+    this.withCredentials = withCredentials;
     this.base = new URL(base, document.baseURI);
     if (!this.base.pathname.endsWith("/")) this.base.pathname += "/";
   }
@@ -58,6 +66,18 @@ export class SSEPool {
   /** Open a stream of events. `topics` or `patterns` must name something. */
   subscribe(options) {
     return new Subscription(this, options);
+  }
+
+  /** What is to be heard at `url`: an EventSource, or what behaves as one and sends the token. */
+  source(url) {
+    if (this.#token !== undefined) return new TokenSource(url, () => this.authorization());
+    return new EventSource(url, { withCredentials: this.withCredentials });
+  }
+
+  /** The header fields that show the token; none without one. */
+  async authorization() {
+    const token = typeof this.#token === "function" ? await this.#token() : this.#token;
+    return token === undefined ? {} : { Authorization: `Bearer ${token}` };
   }
 
   /** Publish one event; resolves to its id. */
@@ -71,7 +91,8 @@ export class SSEPool {
     try {
       response = await fetch(new URL(path, this.base), {
         method: "POST",
-        headers: { "Content-Type": "application/json", ...headers },
+        headers: { "Content-Type": "application/json", ...(await this.authorization()), ...headers },
+        credentials: this.withCredentials ? "include" : "same-origin",
         body: JSON.stringify(body),
         signal: AbortSignal.timeout(POST_TIMEOUT),
       });
@@ -141,7 +162,7 @@ class Subscription {
     for (const pattern of this.#options.patterns) url.searchParams.append("pattern", pattern);
     if (this.#options.data !== undefined) url.searchParams.set("data", JSON.stringify(this.#options.data));
     if (this.lastEventId) url.searchParams.set("last_event_id", this.lastEventId);
-    this.#source = new EventSource(url);
+    this.#source = this.#pool.source(url);
     this.#source.onerror = (event) => {
       if (!(event instanceof MessageEvent)) this.#lost();
     };
@@ -192,7 +213,7 @@ class Subscription {
       this.#disconnect();
       return this.#become("closed", { reason });
     }
-    const pause = Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** this.#failures++) * (0.5 + Math.random() / 2);
+    const pause = this.#source.retry ?? Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** this.#failures++) * (0.5 + Math.random() / 2);
     this.#timer = setTimeout(() => this.reconnect(), pause);
     this.#become("reconnecting", { reason });
   }
@@ -211,6 +232,71 @@ class Subscription {
         reportError(error); // one handler's fault must not keep the event from the others
       }
     }
+  }
+}
+
+/**
+ * An EventSource over fetch, as far as a Subscription needs one: the only way to send a token in a header field. It does not
+ * come back by itself: its `retry` says after how many milliseconds, where the stream has said so.
+ */
+class TokenSource extends EventTarget {
+  readyState = EventSource.CONNECTING;
+  retry = null;
+  onerror = null;
+  #leave = new AbortController();
+
+  constructor(url, fields) {
+    super();
+    this.#run(url, fields).catch((error) => {
+      // The network's own are TypeErrors, and no more than a lost connection.
+      if (!this.#leave.signal.aborted && !(error instanceof TypeError)) reportError(error);
+    }).finally(() => {
+      this.readyState = EventSource.CLOSED;
+      if (!this.#leave.signal.aborted) this.onerror?.(new Event("error"));
+    });
+  }
+
+  close() {
+    this.#leave.abort();
+    this.readyState = EventSource.CLOSED;
+  }
+
+  async #run(url, fields) {
+    const headers = { Accept: "text/event-stream", ...(await fields()) };
+    const answer = await fetch(url, { headers, cache: "no-store", signal: this.#leave.signal });
+    if (answer.status !== 200 || !answer.headers.get("content-type")?.startsWith("text/event-stream")) {
+      await answer.body?.cancel();
+      return;
+    }
+    this.readyState = EventSource.OPEN;
+    await this.#read(answer.body.pipeThrough(new TextDecoderStream()).getReader());
+  }
+
+  /** Read events as the WHATWG HTML standard has it, 9.2.6. */
+  async #read(reader) {
+    const event = { type: "", data: [], id: "" };
+    let rest = "";
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      const lines = (rest + value).split(/\r\n|\n|\r(?!$)/); // a \r at the end may be half of a \r\n
+      rest = lines.pop();
+      for (const line of lines) this.#take(line, event);
+    }
+  }
+
+  #take(line, event) {
+    if (line === "") {
+      const { type, data, id } = event;
+      if (data.length) this.dispatchEvent(new MessageEvent(type || "message", { data: data.join("\n"), lastEventId: id }));
+      Object.assign(event, { type: "", data: [] });
+      return;
+    }
+    const [, name, value] = /^([^:]*):? ?(.*)$/s.exec(line);
+    if (name === "data") event.data.push(value);
+    else if (name === "event") event.type = value;
+    else if (name === "id" && !value.includes("\0")) event.id = value;
+    else if (name === "retry" && /^[0-9]+$/.test(value)) this.retry = Number(value);
   }
 }
 

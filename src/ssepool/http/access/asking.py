@@ -7,6 +7,7 @@ from typing import Any, Literal
 from starlette.requests import HTTPConnection
 
 from ssepool.core.topics import Subscription
+from ssepool.http.access.credentials import Presented
 
 Action = Literal["subscribe", "publish", "administer"]
 """What a request asks for: a stream; to publish, to topics that are known once its body is there; or a part of
@@ -27,6 +28,8 @@ class Asking(HTTPConnection):
         """What it asks for."""
         self.wanted = wanted
         """What it would subscribe to; None unless it asks for a stream."""
+        self.presented: Presented | None = None
+        """The token that it presents, once the door has looked."""
 
     @property
     def topics(self) -> tuple[str, ...]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
+from ssepool.config import TOKEN_COOKIE
 from ssepool.core.event import Event
 from ssepool.core.grant import STRANGER, AdminPart, Grant, check_publishable, effect
 from ssepool.core.rights import NOTHING, Rights
 from ssepool.core.topics import Subscription
 from ssepool.errors import AccessDenied, Forbidden, TokenExpired, Unauthorized
 from ssepool.http.access.asking import Asking
+from ssepool.http.access.credentials import presented
 
 
 class _Later(Enum):
@@ -47,9 +49,12 @@ class Door:
         *,
         wall_clock: Callable[[], float],
         revoked: Callable[[Grant], bool] = lambda grant: False,
+        cookie_name: str = TOKEN_COOKIE,
+        check_page: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> None:
         """`public` is what everybody may read, `wall_clock` the time in seconds since the epoch, and `revoked` tells
-        whether a grant has been taken back."""
+        whether a grant has been taken back. `cookie_name` is that of the cookie with a token. `check_page` takes the
+        scope of a request that came with cookies, and raises `Forbidden` if a page of another site has sent it."""
         self.public = public
         """What everybody may read."""
         self.asks_where = any(getattr(source, "asks_where", True) for source in sources)
@@ -57,6 +62,8 @@ class Door:
         self._sources = sources
         self._wall_clock = wall_clock
         self._revoked = revoked
+        self._cookie_name = cookie_name
+        self._check_page = check_page
 
     @property
     def takes_credentials(self) -> bool:
@@ -66,26 +73,29 @@ class Door:
     def at_once(self, asking: Asking) -> Grant | None:
         """The grant of a request; None if it takes time to know. Raises `AccessDenied`, and what a source raises."""
         asked_at = self._wall_clock()
+        asking.presented = presented(asking.scope["headers"], self._cookie_name)
         for source in self._sources:
             found = source.at_once(asking)
             if found is LATER:
                 return None
             if found is not None:
-                return self._checked(found, asked_at)
+                return self._checked(found, asking, asked_at)
         return self._nobody(asking)
 
     async def grant(self, asking: Asking) -> Grant:
         """The grant of a request. Raises as `at_once`."""
         asked_at = self._wall_clock()  # who is logged out while a source thinks was logged in before
+        asking.presented = presented(asking.scope["headers"], self._cookie_name)
         for source in self._sources:
             found = source.at_once(asking)
             if found is LATER:
                 found = await source.in_time(asking)
             if found is not None:
-                return self._checked(found, asked_at)
+                return self._checked(found, asking, asked_at)
         return self._nobody(asking)
 
-    def _checked(self, grant: Grant, asked_at: float) -> Grant:
+    def _checked(self, grant: Grant, asking: Asking, asked_at: float) -> Grant:
+        self._check_cookies(grant, asking)
         grant = grant.asked(asked_at)
         if self._revoked(grant):
             raise _of(grant, Unauthorized("the grant has been revoked", presented=True))
@@ -94,8 +104,21 @@ class Door:
             raise _of(grant, error("the grant has run out", presented=True))
         return grant
 
+    def _check_cookies(self, grant: Grant, asking: Asking) -> None:
+        """Browsers send cookies along whatever page asks; a token in a field only a page of ours can send."""
+        token = asking.presented
+        if self._check_page is None or (token is not None and token.token is not None and not token.by_cookie):
+            return
+        for name, _ in asking.scope["headers"]:
+            if name == b"cookie":
+                try:
+                    self._check_page(asking.scope)
+                except Forbidden as error:
+                    raise _of(grant, error) from None
+                return
+
     def _nobody(self, asking: Asking) -> Grant:
-        if "authorization" in asking.headers:
+        if asking.presented is not None:
             raise Unauthorized("the credentials do not count here", presented=True)
         return STRANGER
 
