@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
+from ssepool.server.proxies import TrustedProxies
 
 from channel import seal, sealed
 from ssepool.brokers.record import UNREADABLE_ERRORS, pack, unpack
@@ -41,7 +42,6 @@ from ssepool.http.subscribe import read_subscription
 from ssepool.runtime.cluster.cluster import Cluster
 from ssepool.runtime.cluster.messages import Question
 from ssepool.server.listener import subscription_scope
-from ssepool.server.proxies import TrustedProxies
 
 CORPUS = Path(__file__).parent / "attacks" / "corpus"
 MAX_INPUT_BYTES = 64 * 1024

@@ -32,6 +32,8 @@ def other_value(item: Setting) -> Any:
         return ("10.0.0.1", "fd00::/8")
     if item.name == "allowed_hosts":
         return ("events.example.com", "node-1")
+    if item.name == "authorize_url":
+        return "http://127.0.0.1:5000/sse-auth"
     if typing.get_origin(item.type) is tuple:
         return ("https://a.example", "https://b.example:8443")
     if item.type in (str, str | None):
@@ -385,3 +387,21 @@ def test_a_config_error_is_one_of_ours() -> None:
 def test_what_was_checked_once_passes_again() -> None:
     check(HubConfig())
     assert dataclasses.replace(PoolConfig(size=2), max_waiting=1) == PoolConfig(size=2, max_waiting=1)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "127.0.0.1:5000/auth", "ftp://a.example/auth", "http://", "http:///auth", "http://a.example:99999/"),
+        *("http://a.example/a b", "http://a.example/\n", "http://a.example/#top", "http://\xe4.example/"),
+    ],
+)
+def test_a_url_that_cannot_be_asked_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="authorize_url"):
+        AccessConfig(authorize_url=url)
+
+
+def test_the_password_of_a_url_that_is_refused_is_not_shown() -> None:
+    with pytest.raises(ConfigError, match="without user, password") as error:
+        AccessConfig(authorize_url="http://ann:hunter2@a.example/auth")
+    assert "hunter2" not in str(error.value)

@@ -62,7 +62,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("runtime.engine", "runtime.connections", "runtime.streams", "runtime.tasks"),
         *("brokers.base", "core", "config", "errors"),
     ),
-    "http.access": ("core", "config", "errors"),  # who may do what
+    "http.access": ("runtime.handover", "core", "config", "errors"),  # who may do what
     "http": (
         *("http.access", "runtime.admission", "runtime.cluster", "runtime.engine", "runtime.handover"),
         *("core", "config", "errors"),

@@ -128,12 +128,17 @@ class AccessConfig:
     public_topics: tuple[str, ...] = setting(
         (), "topics that everybody may read: names, patterns as pattern:news/*, or * for all"
     )
+    authorize_url: str | None = setting(
+        None, "URL of your application that is asked who may do what, with the cookies of each request"
+    )
+    authorize_timeout: float = setting(5.0, "seconds that authorize_url may take to answer", min=0.01)
     allowed_hosts: tuple[str, ...] = setting(
         (), "names under which the hub is reached, beside addresses and localhost; * = any"
     )
 
     def __post_init__(self) -> None:
         check(self)
+        _check_authorize_url(self.authorize_url)
         for name in self.allowed_hosts:
             if name != "*" and not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", name):
                 allowed = "it takes names such as events.example.com, without scheme and port, or *"
@@ -329,6 +334,20 @@ def check(config: Any) -> None:
             if not lowest <= value <= highest or value == math.inf:
                 limit = f"at least {lowest:.15g}" if math.isinf(highest) else f"from {lowest:.15g} to {highest:.15g}"
                 raise ConfigError(f"{name} = {value!r} is not allowed; it takes a number, {limit}")
+
+
+def _check_authorize_url(url: str | None) -> None:
+    if url is None:
+        return
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        known = False
+    if not known or parts.username is not None or parts.fragment or not url.isascii() or re.search(r"\s", url):
+        shown = without_password(url)
+        allowed = "it takes a URL such as http://127.0.0.1:5000/sse-auth, without user, password and fragment"
+        raise ConfigError(f"AccessConfig.authorize_url = {shown!r} is not allowed; {allowed}")
 
 
 def _check_origins(name: str, origins: tuple[str, ...]) -> None:

@@ -17,6 +17,7 @@ SSEPoolError
 ├── PoolTimeout            no slot came free in time
 ├── PoolClosed             the pool is not open (not yet, or no longer)
 ├── RateExceeded           an address does more than its rate allows
+├── AuthorizeUnavailable   the application that decides who may do what gives no answer
 ├── ConnectionReleased     a handle outlived its client
 └── BrokerError            the broker could not do what was asked
 """
@@ -106,6 +107,13 @@ class RateExceeded(SSEPoolError):
         super().__init__(message)
         self.seconds = seconds
         """Seconds after which it may go on."""
+
+
+class AuthorizeUnavailable(SSEPoolError):
+    """The application at `authorize_url` gives no answer, or none that counts: its log line says why."""
+
+    seconds: float = 3.0
+    """Seconds after which it may be asked again."""
 
 
 class ConnectionReleased(SSEPoolError):

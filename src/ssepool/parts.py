@@ -10,8 +10,11 @@ from ssepool.config import PATTERN_PREFIX, AccessConfig, HubConfig
 from ssepool.core.keys import message_key
 from ssepool.core.rights import Right, Rights
 from ssepool.errors import ConfigError, InvalidGrant
+from ssepool.http.access.application import Application
 from ssepool.http.access.authorize import Authorize, AuthorizeFunction
+from ssepool.http.access.authorize_url import AuthorizeURL
 from ssepool.http.access.door import Door, Source
+from ssepool.http.access.ticket import Ticketed
 from ssepool.http.budget import Budget
 from ssepool.http.hosts import Hosts
 from ssepool.runtime.cluster.cluster import Cluster
@@ -39,6 +42,8 @@ class Parts:
     """What the request bodies under way may hold of the memory."""
     door: Door | None
     """Who may do what; None if nothing says so."""
+    authorize_url: AuthorizeURL | None
+    """What asks another application about that; None without the setting."""
 
     @classmethod
     def of(cls, config: HubConfig, authorize: AuthorizeFunction | None = None) -> Self:
@@ -53,23 +58,47 @@ class Parts:
             broker_timeout=config.broker_timeout,
             now=engine.now,
         )
+        nodes, hosts = Nodes(engine, cluster), Hosts(config.access.allowed_hosts)
+        asks = _authorize_url(config, engine, hosts)
         return cls(
             engine,
             Runs(engine),
             cluster,
-            Nodes(engine, cluster),
-            Hosts(config.access.allowed_hosts),
+            nodes,
+            hosts,
             Budget(max_body=config.max_body),
-            _door(config.access, authorize),
+            _door(config.access, authorize, asks, nodes),
+            asks,
         )
 
 
-def _door(config: AccessConfig, authorize: AuthorizeFunction | None) -> Door | None:
+def _door(
+    config: AccessConfig, authorize: AuthorizeFunction | None, asks: AuthorizeURL | None, nodes: Nodes
+) -> Door | None:
     """The door of the application for the world; None if there is nothing by which it could let anybody pass."""
-    sources: list[Source] = [Authorize(authorize)] if authorize is not None else []
-    if not sources and not config.public_topics:
+    sources: list[Source] = [Ticketed(nodes.use)]
+    if authorize is not None:
+        sources.append(Authorize(authorize))
+    if asks is not None:
+        sources.append(asks)
+    if len(sources) == 1 and not config.public_topics:
         return None
     return Door(sources, _public(config), wall_clock=time.time)
+
+
+def _authorize_url(config: HubConfig, engine: Engine, hosts: Hosts) -> AuthorizeURL | None:
+    access = config.access
+    if access.authorize_url is None:
+        return None
+    return AuthorizeURL(
+        Application(access.authorize_url),
+        timeout=access.authorize_timeout,
+        now=engine.now,
+        wall_clock=time.time,
+        public=_public(access),
+        trusted=config.allow_origins,
+        is_own_name=hosts.lists,
+    )
 
 
 def _public(config: AccessConfig) -> Rights:

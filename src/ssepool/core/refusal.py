@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from ssepool.errors import (
     AccessDenied,
+    AuthorizeUnavailable,
     BadCredentials,
     BrokerError,
     ConfigError,
@@ -50,6 +51,7 @@ ANSWERS: dict[type[SSEPoolError], tuple[int, str]] = {
     PoolTimeout: (503, "timed_out"),
     PoolClosed: (503, "pool_closed"),
     RateExceeded: (429, "too_many_requests"),
+    AuthorizeUnavailable: (503, "authorize_unavailable"),
     ConnectionReleased: (404, "not_found"),
     BrokerError: (503, "broker_error"),
 }

@@ -10,7 +10,19 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
-from ssepool.http import connections, dashboard, demo, errors, health, metrics, openapi, pages, publish, subscribe
+from ssepool.http import (
+    connections,
+    dashboard,
+    demo,
+    errors,
+    health,
+    metrics,
+    openapi,
+    pages,
+    publish,
+    subscribe,
+    tickets,
+)
 from ssepool.http import pool as pool_routes
 from ssepool.http.access.door import Door
 from ssepool.http.budget import Budget
@@ -84,6 +96,7 @@ def _routes(surface: Surface, engine: Engine, nodes: Nodes, budget: Budget, door
     ]
     if surface is not Surface.ADMIN:
         found += [*publish.routes(engine, budget, door), *connections.message_routes(engine, nodes, budget)]
+        found += tickets.routes(engine, nodes, budget, door)
     if surface is not Surface.WORLD:
         found += [
             *connections.routes(nodes, door),

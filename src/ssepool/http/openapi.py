@@ -91,6 +91,7 @@ PATHS: Schema = {
                 param("last_event_id", TEXT, "Resume behind this event; `earliest`: all that is kept."),
                 param("lastEventId", TEXT, "The same as `last_event_id`."),
                 param("Last-Event-ID", TEXT, "The same; wins over the query.", place="header"),
+                param("ticket", TEXT, "From `POST /tickets`; used up by this request."),
                 param("data", TEXT, f"The client's own data, JSON of at most {_DATA}, kept on the connection."),
             ],
             "responses": {
@@ -132,6 +133,24 @@ PATHS: Schema = {
                 _503=f"The pool is not open, or the broker failed. {_NO_ROOM}",
             ),
         },
+    },
+    "/tickets": {
+        "post": {
+            "operationId": "issueTicket",
+            "summary": "A ticket for one subscription: for an EventSource of another site's page",
+            "requestBody": body("TicketWish"),
+            "responses": answers(
+                201,
+                "The ticket. It counts once, for exactly these topics and patterns.",
+                json("Ticket"),
+                _400="The body is not well formed, or a topic or pattern is not allowed.",
+                _401="Who asks is not known, or their credentials do not count.",
+                _403=f"They have no right to this. {_FOREIGN}",
+                _429=_TOO_MANY,
+                _503=f"The application that decides cannot be asked. {_NO_ROOM}",
+                **_BODY,
+            ),
+        }
     },
     "/connections": {
         "get": {

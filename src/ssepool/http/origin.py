@@ -32,6 +32,7 @@ class Use(Enum):
 
     STREAM = "stream"
     MESSAGES = "messages"
+    TICKETS = "tickets"
     PUBLISH = "publish"
 
 
@@ -46,6 +47,8 @@ def use_of(scope: Scope) -> Use | None:
         return Use.STREAM
     if method == "POST" and path == "/events":
         return Use.PUBLISH
+    if method == "POST" and path == "/tickets":
+        return Use.TICKETS
     return Use.MESSAGES if method == "POST" and _MESSAGES.fullmatch(path) else None
 
 
@@ -57,7 +60,7 @@ class CrossOrigin:
         self.app = app
         """The application behind this middleware."""
         streams, publishers = tuple(allow_origins), tuple(publish_origins)
-        lists = {Use.STREAM: streams, Use.MESSAGES: streams, Use.PUBLISH: publishers}
+        lists = {Use.STREAM: streams, Use.MESSAGES: streams, Use.TICKETS: streams, Use.PUBLISH: publishers}
         self._by_use = {use: _cors(app, use, origins) for use, origins in lists.items() if origins}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,6 +119,7 @@ class SameOrigin:
         """The hub's names."""
         self._allowed = {
             Use.MESSAGES: ("allow_origins", frozenset(allow_origins)),
+            Use.TICKETS: ("allow_origins", frozenset(allow_origins)),
             Use.PUBLISH: ("publish_origins", frozenset(publish_origins)),
         }
 

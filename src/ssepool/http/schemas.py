@@ -16,6 +16,7 @@ from ssepool.http.connections import ConnectionList
 from ssepool.http.demo import Start
 from ssepool.http.pool import Drain, Resize
 from ssepool.http.publish import Incoming
+from ssepool.http.tickets import NewTicket, TicketWish
 from ssepool.runtime.cluster.messages import ConnectionInfo
 
 Schema = dict[str, Any]
@@ -33,6 +34,8 @@ NAMES = {
     Resize: "Resize",
     Drain: "Drain",
     Start: "DemoJob",
+    TicketWish: "TicketWish",
+    NewTicket: "Ticket",
 }
 """The structs of JSON bodies, and their names in the document. Structs inside these keep their own names."""
 

@@ -9,10 +9,11 @@ from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
 from ssepool.config import KiB
-from ssepool.core.grant import Grant
+from ssepool.core.grant import STRANGER, Grant
 from ssepool.core.topics import Subscription, has_regexp, shown
 from ssepool.core.visit import Scope as AnyScope
 from ssepool.core.visit import Visit
+from ssepool.errors import AuthorizeUnavailable, SSEPoolError
 from ssepool.http.access.asking import Asking
 from ssepool.http.access.door import Door
 from ssepool.http.access.gate import Gate
@@ -34,7 +35,7 @@ MAX_REGEXP_CHARACTERS = 64
 """Characters of a pattern with a regular expression at most. To compile `(\\w{100})` takes 80 ms and 20 MB, and a
 stranger must not be able to demand that again and again."""
 
-PARAMETERS = ("topic", "pattern", "last_event_id", "lastEventId", "data")
+PARAMETERS = ("topic", "pattern", "last_event_id", "lastEventId", "data", "ticket")
 """The query parameters of GET /events."""
 
 
@@ -57,10 +58,22 @@ class Subscribe:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream to one client. Raises the errors of `read_wish` and `visit_of`, and `AccessDenied`."""
+        wish = read_wish(scope, allow_regexp=self._engine.config.allow_regexp)
+        await EventStream(self._engine, await self._visit(scope, wish))(scope, receive, send)
+
+    async def _visit(self, scope: Scope, wish: Wish) -> Visit:
         engine, door = self._engine, self._door
-        wish = read_wish(scope, allow_regexp=engine.config.allow_regexp)
-        grant = await door.grant(Asking(scope, "subscribe", wish.subscription))
-        await EventStream(engine, visit_of(engine, door, scope, wish, grant))(scope, receive, send)
+        asking = Asking(scope, "subscribe", wish.subscription)
+        # An address that may not subscribe now must not have anybody else asked about it.
+        refusal: SSEPoolError | None = engine.rates.refusal("subscribe", asking.ip, engine.now(), take=False)
+        if refusal is None:
+            try:
+                return visit_of(engine, door, scope, wish, await door.grant(asking))
+            except AuthorizeUnavailable as error:  # it will be there again: what refuses a slot survives that
+                refusal = error
+        visit = Visit.of(scope, wish.subscription, STRANGER)
+        visit.refusal = refusal
+        return visit
 
 
 class Wish(NamedTuple):

@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from ssepool.core.report import NodeReport
 from ssepool.core.stats import Count
+from ssepool.core.tickets import Ticket
 
 Answer = TypeVar("Answer")
 
@@ -156,6 +157,16 @@ class Receive(Question[Outcome], frozen=True):
     """What the client proves itself with."""
     data: Any
     """The client's data."""
+
+
+class UseTicket(Question[Ticket | None], frozen=True):
+    """Use a ticket up. None if it does not count (any more)."""
+
+    kind = "ticket"
+    answer = Ticket | None
+
+    name: str
+    """The ticket's name, which begins with the node that made it."""
 
 
 class AskReport(Question[NodeReport], frozen=True):

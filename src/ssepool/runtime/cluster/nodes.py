@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import secrets
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ import msgspec
 
 from ssepool.core.bans import MAX_BAN_SECONDS
 from ssepool.core.report import BrokerReport, Node, NodeReport, PoolReport, merged
+from ssepool.core.tickets import Ticket, Tickets
 from ssepool.errors import BrokerError, ConfigError
 from ssepool.runtime.cluster.cluster import Cluster
 from ssepool.runtime.cluster.messages import (
@@ -28,6 +30,7 @@ from ssepool.runtime.cluster.messages import (
     Question,
     Receive,
     Resize,
+    UseTicket,
 )
 from ssepool.runtime.cluster.presence import describe, merge, page_of
 from ssepool.runtime.connections import Connection
@@ -50,12 +53,14 @@ class Nodes:
     def __init__(self, engine: Engine, cluster: Cluster) -> None:
         self._engine = engine
         self._cluster = cluster
+        self._tickets = Tickets()
         cluster.on(FindConnections, self._list_here)
         cluster.on(DescribeConnection, self._describe_here)
         cluster.on(Kick, self._kick_here)
         cluster.on(Ban, self._ban_here)
         cluster.on(AskBans, self._bans_here)
         cluster.on(Receive, self._receive_here)
+        cluster.on(UseTicket, self._use_here)
         cluster.on(AskReport, self._report_here)
         cluster.on(Resize, self._resize_here)
         cluster.on(Drain, self._drain_here)
@@ -121,6 +126,22 @@ class Nodes:
         if (outcome := self.expects(id, token)) != "accepted":
             return outcome
         return await self._where(id, Receive(id, token, data), self._receive_here) or "not_found"
+
+    # Tickets. Each is kept by the node that made it, and nowhere else: so it counts once, whoever else has seen it.
+
+    def issue(self, ticket: Ticket) -> str:
+        """What a client presents for this ticket, once, on any node. Raises `InvalidGrant` as `Tickets.add`."""
+        name = f"{self._engine.node}-{secrets.token_urlsafe(18)}"
+        self._tickets.add(name, ticket, self._engine.now())
+        return f"{name}.{self._engine.connections.token(name)}"
+
+    async def use(self, presented: str) -> Ticket | None:
+        """The ticket that a client presents, which is used up then; None if it does not count (any more)."""
+        name, _, token = presented.partition(".")
+        is_own = name.partition("-")[0] == self._engine.node
+        if (is_own or self._engine.knows_all_tokens) and not self._engine.connections.is_token(name, token):
+            return None  # no other node is asked about what a stranger has made up
+        return await self._where(name, UseTicket(name), self._use_here)
 
     # Pools.
 
@@ -230,6 +251,9 @@ class Nodes:
             return "not_found"
         await self._engine.connections.receive(connection, message.data)
         return "accepted"
+
+    async def _use_here(self, question: UseTicket) -> Ticket | None:
+        return self._tickets.use(question.name, self._engine.now())
 
     async def _report_here(self, question: AskReport) -> NodeReport:
         engine, log, me = self._engine, self._engine.log, self._cluster.me
