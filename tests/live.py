@@ -156,7 +156,7 @@ def serve_app(app: str, path: str = "detached", **settings: Any) -> contextlib.A
 
 def serve_command(*flags: str, port: int = 0) -> contextlib.AbstractContextManager[LiveServer]:
     """`ssepool serve`, as a user starts it."""
-    access = [] if "--public-topics" in flags else ["--dev"]
+    access = [] if {"--public-topics", "--authorize-url"}.intersection(flags) else ["--dev"]
     command = [sys.executable, "-m", "ssepool", "serve", *access, "--port", str(port), *flags]
     return running(command, r"serving on (http\S*)")
 
