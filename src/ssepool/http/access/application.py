@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, NamedTuple
 
 from ssepool.errors import ConfigError
@@ -16,6 +15,9 @@ MAX_CONNECTIONS = 100
 
 HeaderFields = list[tuple[bytes, bytes]]
 """Header fields as ASGI has them."""
+
+OWN_FIELDS: HeaderFields = [(b"accept", b"application/json"), (b"accept-encoding", b"identity")]
+"""What every question has. Frameworks answer 401 rather than redirect to who accepts JSON."""
 
 
 class Unanswered(Exception):
@@ -32,8 +34,11 @@ class Reply(NamedTuple):
 
 
 class Application:
-    """Asks over connections that it keeps. It follows no redirect, obeys no proxy variable, and keeps no cookie: what
-    is sent for one user must never go along with the question for another."""
+    """Asks over connections that it keeps.
+
+    It uses the transport of httpx2 without the client around that, which would follow redirects, obey variables of
+    proxies, and send the cookie that was set for one user along with the question for the next.
+    """
 
     def __init__(self, url: str) -> None:
         """`url` is that of the settings. Raises `ConfigError` if httpx2 is not installed."""
@@ -45,7 +50,7 @@ class Application:
         """The URL for logs: without the query, which may hold a secret."""
         self._url = url
         self._httpx = httpx2
-        self._client: httpx2.AsyncClient | None = None
+        self._transport: httpx2.AsyncHTTPTransport | None = None
 
     async def ask(self, headers: HeaderFields, query: str) -> Reply:
         """GET with these header fields, and a query behind that of the URL. Takes as long as it takes. Raises
@@ -62,13 +67,15 @@ class Application:
 
     async def close(self) -> None:
         """Close the connections."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await transport.aclose()
 
     async def _get(self, headers: HeaderFields, query: str) -> Reply:
         url = f"{self._url}{'&' if '?' in self._url else '?'}{query}"
-        async with self._opened().stream("GET", url, headers=headers) as response:
+        request = self._httpx.Request("GET", url, headers=[*OWN_FIELDS, *headers])
+        response = await self._opened().handle_async_request(request)
+        try:
             if response.status_code != 200:
                 return Reply(response.status_code, b"")
             body = b""
@@ -78,16 +85,12 @@ class Application:
                 if len(body) > MAX_ANSWER_BYTES:
                     raise Unanswered(f"the answer has more than {MAX_ANSWER_BYTES} bytes")
             return Reply(200, body)
+        finally:
+            await response.aclose()
 
-    def _opened(self) -> httpx2.AsyncClient:
-        if self._client is None:
+    def _opened(self) -> httpx2.AsyncHTTPTransport:
+        if self._transport is None:
             httpx2 = self._httpx
-            self._client = httpx2.AsyncClient(
-                headers={"Accept": "application/json", "Accept-Encoding": "identity"},
-                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-                follow_redirects=False,
-                limits=httpx2.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS),
-                timeout=None,
-                trust_env=False,
-            )
-        return self._client
+            limits = httpx2.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
+            self._transport = httpx2.AsyncHTTPTransport(limits=limits, trust_env=False)
+        return self._transport
