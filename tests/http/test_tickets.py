@@ -116,6 +116,11 @@ async def test_who_has_no_right_to_a_stream_has_none_to_a_ticket(
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
 
+async def test_who_is_nobody_needs_no_ticket_for_what_is_public(http: httpx.AsyncClient) -> None:
+    answer = await http.post("/tickets", json={"topics": ["news"]})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthorized")
+
+
 async def test_a_ticket_does_not_pay_for_another_one(http: httpx.AsyncClient) -> None:
     ticket = (await issue(http, {"topics": ["users/ann"]})).json()["ticket"]
     answer = await http.post(f"/tickets?ticket={ticket}", json={"topics": ["users/ann"]})

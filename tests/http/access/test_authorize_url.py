@@ -421,6 +421,16 @@ async def test_with_an_application_that_hangs_nobody_waits_longer_than_the_time_
 
 
 @in_virtual_time
+async def test_it_can_be_closed_before_a_question_is_on_its_way() -> None:
+    source = Scripted().source()
+    question = asyncio.ensure_future(source.in_time(asking(ANN)))
+    await asyncio.sleep(0)
+    await source.close()
+    with contextlib.suppress(AuthorizeUnavailable, asyncio.CancelledError):
+        await question
+
+
+@in_virtual_time
 async def test_closing_turns_away_who_waits() -> None:
     app = Scripted(seconds=60.0)
     source = app.source(timeout=100.0)

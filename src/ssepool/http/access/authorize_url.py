@@ -138,7 +138,7 @@ class AuthorizeURL:
         flights = list(self._flights.values())
         for task in flights:
             task.cancel()
-        await asyncio.gather(*flights)
+        await asyncio.gather(*flights, return_exceptions=True)
         await self._application.close()
 
     def _shown(self, asking: Asking) -> _Shown | None:
