@@ -191,7 +191,9 @@ def max_files() -> int:
 
 
 def _ours(site: Site) -> Sequence[str]:
-    size, serve = str(site.subscribers + 100), [sys.executable, "-m", "ssepool", "serve", "--dev"]
+    # By its variable, which revisions before it ignore: they were open to everybody.
+    serve = ["env", "SSEPOOL_DEV=1", sys.executable, "-m", "ssepool", "serve"]
+    size = str(site.subscribers + 100)
     return [*serve, "--pool-size", size, "--port", str(site.port), "--backlog", "4096", "--log-level", "warning"]
 
 

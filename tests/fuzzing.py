@@ -29,6 +29,7 @@ from channel import seal, sealed
 from ssepool.brokers.record import UNREADABLE_ERRORS, pack, unpack
 from ssepool.core.decoder import Decoder, Message
 from ssepool.core.event import Event
+from ssepool.core.grant import ANYBODY
 from ssepool.core.topics import Subscription
 from ssepool.core.visit import requested_id
 from ssepool.errors import EventTooLarge, InvalidEvent, InvalidTopic
@@ -41,6 +42,7 @@ from ssepool.http.query import MAX_QUERY_BYTES
 from ssepool.http.subscribe import read_subscription
 from ssepool.runtime.cluster.cluster import Cluster
 from ssepool.runtime.cluster.messages import Question
+from ssepool.runtime.proxies import TrustedProxies
 from ssepool.server.listener import subscription_scope
 
 CORPUS = Path(__file__).parent / "attacks" / "corpus"
@@ -149,10 +151,10 @@ def body(kind: str) -> Callable[[bytes], object]:
 
     def check(data: bytes) -> object:
         batch = _batch(kind, data)
-        events = [event for start in range(0, len(batch), 500) for event in _events(batch, start)]
+        events = [event for start in range(0, len(batch), 500) for event in _events(batch, start, 500, ANYBODY)]
         for event in events[:20]:
             fields = {name: getattr(event, name) for name in event.__struct_fields__}
-            assert _events(_batch(JSON, msgspec.json.encode(fields)), 0) == [event]
+            assert _events(_batch(JSON, msgspec.json.encode(fields)), 0, 500, ANYBODY) == [event]
             on_the_wire(event)
         return min(2, len(events)), [name for name in ("type", "id", "retry") if events and getattr(events[0], name)]
 

@@ -15,7 +15,7 @@ from typing import Any
 import uvicorn
 
 import live_app
-from parts import open_app
+from parts import public_app
 from ssepool import AccessConfig, Hub, HubConfig, PoolConfig, ServerConfig
 from ssepool.config import settings
 from ssepool.server.server import Server
@@ -31,7 +31,7 @@ def main(path: str, port: int, values: dict[str, Any]) -> None:
         sections["hub"]["detach"] = False
     pool, access = PoolConfig(**sections["pool"]), AccessConfig(**sections["access"])
     hub = Hub(HubConfig(pool=pool, access=access, **sections["hub"]))
-    app: Any = live_app.build(hub) if with_app else open_app(hub)
+    app: Any = live_app.build(hub) if with_app else public_app(hub)
     if path == "hypercorn":
         asyncio.run(hypercorn(hub, app, port))
     elif path.startswith("uvicorn"):

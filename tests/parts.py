@@ -13,14 +13,17 @@ from ssepool.config import HubConfig, PoolConfig
 from ssepool.core.decoder import Decoder
 from ssepool.core.event import Entry
 from ssepool.core.frames import DIALECT, Dialect
-from ssepool.core.grant import STRANGER
+from ssepool.core.grant import ANYBODY, STRANGER, Grant
 from ssepool.core.pool import Pool
 from ssepool.core.report import BrokerReport, NodeReport
+from ssepool.core.rights import EVERYTHING
 from ssepool.core.slot import Slot
 from ssepool.core.states import LinkState, Reason, WaiterState
 from ssepool.core.stats import HubStats
-from ssepool.core.topics import Subscription
+from ssepool.core.topics import OWN_TOPICS, Subscription
 from ssepool.core.visit import Visit
+from ssepool.http.access.asking import Asking
+from ssepool.http.access.authorize import Authorize
 from ssepool.http.access.door import Door
 from ssepool.http.access.everybody import Everybody
 from ssepool.http.app import HubApp, Surface
@@ -223,3 +226,13 @@ def open_app(hub: Hub, door: Door | None = None) -> HubApp:
     """All that a hub has, for whoever reaches it, also through a proxy; or for whom `door` lets in."""
     parts, door = hub.parts, door or Door([Everybody()], wall_clock=time.time)
     return HubApp(Surface.DEVELOPMENT, parts.engine, parts.nodes, parts.hosts, parts.budget, door, hub.lifespan)
+
+
+def public_app(hub: Hub) -> HubApp:
+    """As `open_app`, but who only reads is a stranger: private events are for those whom an application lets in."""
+    return open_app(hub, Door([Authorize(_by_action)], EVERYTHING, wall_clock=time.time))
+
+
+def _by_action(asking: Asking) -> Grant:
+    wants_own = any(topic.startswith(OWN_TOPICS) for topic in asking.topics)
+    return STRANGER if asking.action == "subscribe" and not wants_own else ANYBODY

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections import Counter, defaultdict
 from typing import Any
 
@@ -16,24 +15,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from parts import open_app
+from parts import public_app
 from ssepool import Connection, ConnectionReleased, Event, Hub
 from ssepool.config import load
-from ssepool.core.grant import ANYBODY, STRANGER, Grant
-from ssepool.core.rights import EVERYTHING
-from ssepool.http.access.asking import Asking
-from ssepool.http.access.authorize import Authorize
-from ssepool.http.access.door import Door
 
 END, FAIL = "END", "FAIL"
 FLOOD = "x" * 65_536
 MANY = 20_000
 
 hub = Hub(load(env=os.environ)[0])
-
-
-def by_action(asking: Asking) -> Grant:
-    return STRANGER if asking.action == "subscribe" else ANYBODY
 
 
 items: defaultdict[str, asyncio.Queue[Any]] = defaultdict(asyncio.Queue)
@@ -198,7 +188,7 @@ app = Starlette(
         Route("/handles/{connection}", handle),
         Route("/calls", called),
         # Who only reads is a stranger: private events are for those that the application lets in.
-        Mount("/", open_app(hub, Door([Authorize(by_action)], EVERYTHING, wall_clock=time.time))),
+        Mount("/", public_app(hub)),
     ],
     lifespan=hub.lifespan,
 )

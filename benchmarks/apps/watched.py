@@ -40,7 +40,7 @@ def watch(due: float, cpu: float) -> None:
 hub = Hub(HubConfig(pool=PoolConfig(size=int(os.environ.get("BENCH_SIZE", 10_000)))))
 server = Server(
     hub,
-    hub.dev_app,
+    hub.dev_app if hasattr(hub, "dev_app") else hub.app,  # as in ours_plain
     ServerConfig(port=int(sys.argv[1]), backlog=4096, log_level="warning"),
     on_started=lambda _: watch(perf_counter(), thread_time()),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from typing import Any
 
 import msgspec
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 import fuzzing
 from ssepool.brokers.record import pack
 from ssepool.config import HubConfig
+from ssepool.http.access.door import Door
+from ssepool.http.access.everybody import Everybody
 from ssepool.http.shortcuts import Shortcuts
 from ssepool.parts import Parts
 from ssepool.runtime.cluster.messages import Question
@@ -60,7 +63,7 @@ def test_a_publication(kind: bytes, data: bytes) -> None:
     async def publish() -> None:
         parts = Parts.of(HubConfig(detach=False))
         await parts.engine.open()
-        shortcuts = Shortcuts(parts.engine, parts.hosts)
+        shortcuts = Shortcuts(parts.engine, parts.hosts, Door([Everybody()], wall_clock=time.time))
         for body in (data, b'{"topic":"a","data":' + data + b"}"):
             reply = shortcuts.publication(b"/events", [(b"host", b"localhost"), (b"content-type", kind)], body)
             assert reply is None or reply[0] == 201

@@ -133,3 +133,14 @@ def test_only_what_is_asked_to_take_takes() -> None:
     assert not rates.allows("publish", "a", 0.0)
     assert rates.refusal("publish", "a", 0.0, take=False) is not None
     assert rates.refused["publish"] == 1  # `allows` is for who asks again
+
+
+def test_a_user_counts_as_himself_wherever_he_is() -> None:
+    rates = Rates(HubConfig(publish_rate=1))
+    assert rates.allows("publish", "192.0.2.7", 0.0, 10, take=True)
+    assert rates.refusal("publish", "192.0.2.7", 0.0) is not None
+    assert rates.refusal("publish", "192.0.2.7", 0.0, 10, user="ann") is None
+    refusal = rates.refusal("publish", "192.0.2.8", 0.0, user="ann")
+    assert "is used up by user 'ann'" in str(refusal)
+    assert rates.refusal("publish", "192.0.2.8", 0.0, user="bob") is None
+    assert rates.refusal("publish", None, 0.0, 1000) is None

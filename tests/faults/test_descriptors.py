@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 
@@ -29,10 +30,12 @@ class LatePublisher:
         head = "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
         self._socket.sendall(f"{head}Content-Length: {len(self._body)}\r\n\r\n".encode())
 
-    def publish(self) -> None:
-        with self._socket:
+    def publish(self) -> bool:
+        """Whether the event is published; not if the connection has had to give way to newer ones."""
+        with self._socket, contextlib.suppress(ConnectionError):
             self._socket.sendall(self._body)
-            assert self._socket.recv(65536).startswith(b"HTTP/1.1 201")
+            return self._socket.recv(65536).startswith(b"HTTP/1.1 201")
+        return False
 
 
 def exhaust(server: LiveServer, connect: Connect, said: str) -> list[Stream]:
@@ -66,7 +69,11 @@ def test_the_server_goes_on_and_says_so(path: str, start: Start, connect: Connec
     opened = exhaust(server, connect, SAID[path])
 
     # Those who are in notice nothing.
-    publisher.publish()
+    if not publisher.publish():
+        assert path == "protocol"  # where every connection is a caller first
+        opened.pop().close()
+        wait_for(lambda: answers(server))
+        server.publish("a", "in need")
     for stream in opened:
         stream.until(lambda s: "in need" in s.data)
 

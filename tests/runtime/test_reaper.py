@@ -122,6 +122,24 @@ async def test_heartbeats_are_spread_over_the_interval() -> None:
 
 
 @in_virtual_time
+async def test_a_heartbeat_may_find_that_its_client_has_gone(caplog: pytest.LogCaptureFixture) -> None:
+    watched = Watched(size=3, reap_interval=1, heartbeat_interval=2)
+    slots = [watched.open_slot() for _ in range(3)]
+    first = slots[0].holder
+    assert isinstance(first, Holder)
+
+    def gone() -> None:
+        watched.pool.release(slots[0], watched.now(), Reason.PEER_DEAD)
+
+    first.beat = gone  # type: ignore[method-assign]
+    await asyncio.sleep(5)
+    assert slots[0].state is SlotState.FREE
+    assert [slot.holder.beats > 0 for slot in slots[1:]] == [True, True]  # type: ignore[union-attr]
+    assert caplog.records == []
+    watched.reaper.stop()
+
+
+@in_virtual_time
 async def test_waiters_are_told_their_places_and_that_their_time_is_up() -> None:
     watched = Watched(size=1, announce_queue=True, acquire_timeout=10)
     watched.open_slot()

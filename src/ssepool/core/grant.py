@@ -139,7 +139,7 @@ def effect(wanted: Subscription, grant: Grant, public: Rights) -> Subscription:
     Of what is granted the private events belong to it, of what is only `public` they do not. Raises `Forbidden` if a
     topic is neither, or a pattern stays within neither: what may not be seen is answered as if it did not exist.
     """
-    if grant.subscribe.everything and not wanted.patterns and not _has_own(wanted):
+    if grant.subscribe.everything and not _has_own(wanted):
         return wanted if wanted.private else Subscription(wanted.topics, wanted.patterns, True)
     names: list[str | Pattern] = [*wanted.topics, *wanted.patterns]
     public_only = frozenset(name for name in names if not _is_granted(name, grant))
@@ -152,7 +152,7 @@ def effect(wanted: Subscription, grant: Grant, public: Rights) -> Subscription:
 
 
 def _has_own(wanted: Subscription) -> bool:
-    return any(topic.startswith(OWN_TOPICS) for topic in wanted.topics)
+    return any([topic.startswith(OWN_TOPICS) for topic in wanted.topics])  # a generator takes twice as long
 
 
 def _is_granted(name: str | Pattern, grant: Grant) -> bool:

@@ -1,6 +1,7 @@
 """Rates: how much of something each source may do a second. Pure: time is an argument, in seconds of one clock.
 
-A source is an address as `core/addresses.py` counts it. What is written here knows no more of it than its name.
+A source is a user who is known, or else an address as `core/addresses.py` counts it. What is written here knows no more
+of it than its name.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections import OrderedDict
 
 from ssepool.config import HubConfig
 from ssepool.core.addresses import counted
+from ssepool.core.topics import shown
 from ssepool.errors import RateExceeded
 
 BURST_SECONDS = 10.0
@@ -101,28 +103,41 @@ class Rates:
         """Requests that each has turned away."""
 
     def refusal(
-        self, kind: str, ip: str | None, now: float, count: int = 1, *, take: bool = True
+        self, kind: str, ip: str | None, now: float, count: int = 1, *, user: str | None = None, take: bool = True
     ) -> RateExceeded | None:
-        """Take `count` for an address; or why it may not, which is counted. Without `take` this only looks. Who has no
-        address has no rate."""
+        """Take `count` for a user, or else for an address; or why it may not, which is counted. Without `take` this
+        only looks. Who is neither known nor has an address has no rate."""
         rate: Rate | None = getattr(self, kind)
-        if rate is None or not ip:
+        source = _source(ip, user)
+        if rate is None or source is None:
             return None
-        seconds = (rate.take if take else rate.wait)(counted(ip), now, count)
+        seconds = (rate.take if take else rate.wait)(source, now, count)
         if not seconds:
             return None
         self.refused[kind] += 1
         return RateExceeded(
-            f"{kind}_rate = {rate.per_second:g} is used up by {counted(ip)}: it allows {rate.burst} at once and "
+            f"{kind}_rate = {rate.per_second:g} is used up by {source}: it allows {rate.burst} at once and "
             f"{rate.per_second:g} a second; come back in {seconds:.1f} s",
             seconds,
         )
 
-    def allows(self, kind: str, ip: str | None, now: float, count: int = 1, *, take: bool = False) -> bool:
-        """Whether an address may do so much now. Without `take` this only looks, and it counts no refusal: for who
-        is asked again by `refusal`."""
+    def allows(
+        self, kind: str, ip: str | None, now: float, count: int = 1, *, user: str | None = None, take: bool = False
+    ) -> bool:
+        """Whether a user, or else an address, may do so much now. Without `take` this only looks, and it counts no
+        refusal: for who is asked again by `refusal`."""
         rate: Rate | None = getattr(self, kind)
-        return rate is None or not ip or not (rate.take if take else rate.wait)(counted(ip), now, count)
+        if rate is None or (source := _source(ip, user)) is None:
+            return True
+        return not (rate.take if take else rate.wait)(source, now, count)
+
+
+def _source(ip: str | None, user: str | None) -> str | None:
+    """What a request counts as. A user counts as himself wherever he is: many may share an address, and one may have
+    many."""
+    if user is not None:
+        return f"user {shown(user)}"
+    return counted(ip) if ip else None
 
 
 def _rate(per_second: float | None) -> Rate | None:

@@ -120,9 +120,9 @@ def routes(engine: Engine, budget: Budget, door: Door) -> list[BaseRoute]:
     """POST /events. A body counts in `budget` until its events are published, and so do they."""
 
     async def publish(request: Request) -> Response:
-        check_rate(engine, request, "publish", take=False)
         grant = await grant_of(door, request, "publish")
         door.check_may_publish(grant)
+        check_rate(engine, request, "publish", user=grant.subject, take=False)
         read_query(request)
         kind = media_type(request, JSON, NDJSON, FORM)
         async with read_share(request, engine.config.max_body, budget) as (body, share):
@@ -131,7 +131,7 @@ def routes(engine: Engine, budget: Budget, door: Door) -> list[BaseRoute]:
             else:
                 batch = _batch(kind, body)
             _check_burst(engine, len(batch))
-            check_rate(engine, request, "publish", len(batch))
+            check_rate(engine, request, "publish", len(batch), user=grant.subject)
             check = partial(_check_room, request, share)
             return JSONReply({"ids": await _publish(engine, door, grant, batch, check)}, 201)
 
@@ -197,8 +197,9 @@ def publish_nowait(
     the request is the route's: it waits where it must, and its refusals give the reason. The names of `headers` are in
     lower case; `ip` is the client's address.
     """
-    rates, rated = engine.rates, ip is not None and engine.rates.publish is not None
-    if rated and not rates.allows("publish", ip, engine.now()):
+    rates, user = engine.rates, grant.subject
+    rated = rates.publish is not None and (user is not None or ip is not None)
+    if rated and not rates.allows("publish", ip, engine.now(), user=user):
         return None
     kind = ""
     for name, value in headers:
@@ -210,7 +211,9 @@ def publish_nowait(
         return None
     try:
         batch = _batch(kind, body)
-        if len(batch) > MAX_PLAIN_EVENTS or (rated and not rates.allows("publish", ip, engine.now(), len(batch))):
+        if len(batch) > MAX_PLAIN_EVENTS or (
+            rated and not rates.allows("publish", ip, engine.now(), len(batch), user=user)
+        ):
             return None
         events = _events(batch, 0, MAX_PLAIN_EVENTS, grant)
         door.check_publishable(events, grant)
@@ -220,7 +223,7 @@ def publish_nowait(
     if ids is None:
         return None
     if rated:
-        rates.allows("publish", ip, engine.now(), len(batch), take=True)
+        rates.allows("publish", ip, engine.now(), len(batch), user=user, take=True)
     return 201, JSON_HEADERS, msgspec.json.encode({"ids": ids})
 
 

@@ -16,11 +16,13 @@ SMALL_BODY_BYTES = 64 * KiB
 """A declared length up to which a refused body is left to the server to read and throw away."""
 
 
-def check_rate(engine: Engine, request: Request, kind: str, count: int = 1, *, take: bool = True) -> None:
-    """Raise `APIError` (429) if the client's address may not do so much now, by the rate `kind`. Without `take` this
-    only looks: to refuse before a body is read."""
-    client = request.client
-    refusal = engine.rates.refusal(kind, client.host if client else None, engine.now(), count, take=take)
+def check_rate(
+    engine: Engine, request: Request, kind: str, count: int = 1, *, user: str | None = None, take: bool = True
+) -> None:
+    """Raise `APIError` (429) if this user, or else the client's address, may not do so much now, by the rate `kind`.
+    Without `take` this only looks: to refuse before a body is read."""
+    ip = request.client.host if request.client else None
+    refusal = engine.rates.refusal(kind, ip, engine.now(), count, user=user, take=take)
     if refusal is not None:
         error = translate(refusal)
         if not take:

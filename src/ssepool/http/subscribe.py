@@ -88,7 +88,7 @@ class Wish(NamedTuple):
 def read_wish(scope: AnyScope, *, allow_regexp: bool) -> Wish:
     """What a request for the stream asks for, from its ASGI scope. Raises `APIError` (400) or `InvalidTopic`."""
     query = read_subscription(scope["query_string"], allow_regexp=allow_regexp)
-    return Wish(Subscription.of(query["topic"], query["pattern"], private=False, compiled=False), query["data"])
+    return Wish(Subscription.of(query["topic"], query["pattern"], private=True, compiled=False), query["data"])
 
 
 def visit_of(engine: Engine, door: Door, scope: AnyScope, wish: Wish, grant: Grant) -> Visit:

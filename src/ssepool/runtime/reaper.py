@@ -108,9 +108,10 @@ class Reaper:
 
     def _beat(self, slots: Sequence[Slot]) -> Iterator[int]:
         for slot in slots:
-            if slot.state is SlotState.OPEN and slot.holder is not None:
-                slot.holder.beat()
-                yield slot.holder.weight
+            holder = slot.holder
+            if slot.state is SlotState.OPEN and holder is not None:
+                holder.beat()  # which may find that its client has gone
+                yield holder.weight
 
     def _announce(self, waiters: Sequence[Waiter], now: float) -> Iterator[int]:
         for position, waiter in enumerate(waiters, 1):

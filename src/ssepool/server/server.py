@@ -146,6 +146,10 @@ def _uvicorn_config(entrance: Entrance, config: ServerConfig, shortcuts: Shortcu
     )
 
 
+def _nothing() -> None:
+    pass
+
+
 class _Uvicorn(uvicorn.Server):
     """uvicorn's server with a listener of ours, which takes subscriptions before a protocol is made for them."""
 
@@ -236,8 +240,14 @@ class _Uvicorn(uvicorn.Server):
             return made
 
         try:
-            # A protocol takes a hundred times as long to be made as a connection to be accepted.
+            # A protocol takes a hundred times as long to be made as a connection to be accepted. Who has to give way
+            # until then holds no descriptor any more; later the protocol sees to it.
+            place.give_way = conn.close
             await self._entries.turn()
+            if not place.is_taken:
+                conn.close()
+                return
+            place.give_way = _nothing
             await asyncio.get_running_loop().connect_accepted_socket(make, conn)
         except OSError:
             place.leave()

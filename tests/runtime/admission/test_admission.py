@@ -523,12 +523,15 @@ async def test_what_is_out_of_the_ordinary_goes_the_longer_way_and_nothing_has_b
 @in_virtual_time
 async def test_who_is_beyond_its_rate_goes_the_longer_way_and_nobody_is_counted_twice() -> None:
     async with rated(size=2, detach=True) as engine:
-        stranger = visitor(stranger=True)
+        stranger = visitor(stranger=True, grant=STRANGER)
         assert engine.rates.allows("subscribe", stranger.ip, engine.now(), 9, take=True)
         with Handed() as handed:
             assert admit_nowait(engine, stranger, lambda: handed, head) is True
-            assert admit_nowait(engine, visitor(stranger=True, grant=Grant(subject="other")), never, head) is False
+            assert admit_nowait(engine, visitor(stranger=True, grant=STRANGER), never, head) is False
             assert engine.rates.refused["subscribe"] == 0  # the longer way counts it
+        await until(lambda: engine.pool.count(SlotState.FREE) == 2)
+        with Handed() as handed:  # who is known counts as himself, not as one of an address that others have
+            assert admit_nowait(engine, visitor(stranger=True), lambda: handed, head) is True
         await until(lambda: engine.pool.count(SlotState.FREE) == 2)
         with Handed() as handed:
             assert admit_nowait(engine, visitor(), lambda: handed, head) is True  # an application's client

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 
 from ssepool.core.grant import ANYBODY, Grant
 from ssepool.errors import Forbidden
@@ -30,14 +31,17 @@ class Developer(Everybody):
 
     def at_once(self, asking: Asking) -> Grant:
         """See `Source`. Raises `Forbidden`."""
-        if asking.ip is not None and not _is_loopback(asking.ip):
-            raise Forbidden(f"a hub that is open for development answers to this machine alone, not to {asking.ip}")
-        for name, _ in asking.scope["headers"]:
+        scope = asking.scope
+        client = scope.get("client")
+        if client and not _is_loopback(client[0]):
+            raise Forbidden(f"a hub that is open for development answers to this machine alone, not to {client[0]}")
+        for name, _ in scope["headers"]:
             if name in PROXY_FIELDS or name.startswith(b"x-forwarded-"):
                 raise Forbidden("a hub that is open for development answers to nobody behind a proxy")
         return ANYBODY
 
 
+@lru_cache
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -191,11 +191,11 @@ def farewell(engine: Engine, visit: Visit) -> Reply | None:
 
 
 def rate_refusal(engine: Engine, visit: Visit) -> RateExceeded | None:
-    """Why the address of this client may not subscribe now; None if it may, and then this counts as one request. An
+    """Why this client's user or address may not subscribe now; None if it may, and then this counts as one request. An
     application that has made the visit by itself decides by itself."""
     if engine.rates.subscribe is None or not visit.stranger:
         return None
-    return engine.rates.refusal("subscribe", visit.ip, engine.now())
+    return engine.rates.refusal("subscribe", visit.ip, engine.now(), user=visit.user)
 
 
 def compile_late(engine: Engine, visit: Visit) -> None:
@@ -216,7 +216,7 @@ def is_refused(engine: Engine, visit: Visit) -> bool:
     return (
         is_to_stay_away(engine, visit)
         or engine.pool.refuses(visit.ip, visit.user, visit.limited, visit.bounded)
-        or not engine.rates.allows("subscribe", visit.ip, engine.now())
+        or not engine.rates.allows("subscribe", visit.ip, engine.now(), user=visit.user)
     )
 
 
@@ -242,7 +242,7 @@ def admit_nowait(engine: Engine, visit: Visit, take: Callable[[], Handover], hea
         or (
             rates.subscribe is not None
             and visit.stranger
-            and not rates.allows("subscribe", visit.ip, engine.now(), take=True)
+            and not rates.allows("subscribe", visit.ip, engine.now(), user=visit.user, take=True)
         )
     ):
         return False
