@@ -12,6 +12,8 @@ from ssepool.brokers.base import MAX_MESSAGE_BYTES
 from ssepool.config import KiB
 from ssepool.core.bans import MAX_BAN_SECONDS, MAX_BANS, Bans
 from ssepool.core.pool import Pool
+from ssepool.core.rights import Right
+from ssepool.core.tickets import Ticket
 from ssepool.runtime.cluster import messages
 from ssepool.runtime.cluster.messages import ConnectionInfo, Message, Page, Question
 
@@ -23,6 +25,8 @@ INFO = ConnectionInfo(
 
 REPORT = report_of(Pool(), published=3)
 
+TICKET = Ticket(("a",), ("c/*",), (Right("a"), Right("c/*", "urlpattern")))
+
 QUESTIONS: dict[str, list[Question[Any]]] = {
     "connections": [
         messages.FindConnections(10),
@@ -33,6 +37,7 @@ QUESTIONS: dict[str, list[Question[Any]]] = {
     "ban": [messages.Ban("f" * 32, 0.5)],
     "bans": [messages.AskBans()],
     "message": [messages.Receive("abc-0-1", "token", data) for data in (None, "text", [1, {"x": 2.5}], "\u2028\x00")],
+    "ticket": [messages.UseTicket("abc-xyz")],
     "report": [messages.AskReport(), messages.AskReport(True)],
     "resize": [messages.Resize(7)],
     "drain": [messages.Drain(0.5)],
@@ -45,6 +50,7 @@ ANSWERS: dict[str, list[Any]] = {
     "ban": [None],
     "bans": [[], [("f" * 32, 0.5)]],
     "message": ["accepted", "invalid_token", "not_found"],
+    "ticket": [None, TICKET, msgspec.structs.replace(TICKET, subject="ann", data={"x": [1]}, expires_at=9.5)],
     "report": [REPORT, msgspec.structs.replace(REPORT, cells="ffo")],
     "resize": [True],
     "drain": [True],
