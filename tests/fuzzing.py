@@ -23,7 +23,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
-from ssepool.server.proxies import TrustedProxies
 
 from channel import seal, sealed
 from ssepool.brokers.record import UNREADABLE_ERRORS, pack, unpack
