@@ -16,6 +16,7 @@ announces its URL.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -59,6 +60,8 @@ class LiveServer:
         self.process = process
         self.url = url
         self.port = urlsplit(url).port or 0
+        self.is_split = False
+        """Whether administration is on a socket of its own alone."""
         self.descriptors_at_rest = 0
         """How many it had open before its first client came, for tests that note it."""
         self.log: list[str] = []
@@ -68,6 +71,26 @@ class LiveServer:
         assert self.process.stdout is not None
         with self.process.stdout as output:
             self.log.extend(iter(output.readline, ""))
+
+    @property
+    def admin(self) -> str:
+        """The Unix socket of its administration, as it announced it."""
+        announced = re.compile(r"^  admin +unix:(\S+)")
+        found = wait_for(
+            lambda: next(filter(None, map(announced.search, list(self.log))), None), what="a line on admin"
+        )
+        return str(found[1])
+
+    def operate(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, Any]:
+        """As `request`, on the Unix socket of its administration."""
+        connection = OverUnixSocket(self.admin)
+        data = json.dumps(body).encode() if body is not None else None
+        with contextlib.closing(connection):
+            connection.request(method, path, data, {"Content-Type": "application/json", **(headers or {})})
+            answer = connection.getresponse()
+            return answer.status, _decoded(answer.read().decode())
 
     def request(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
@@ -83,10 +106,7 @@ class LiveServer:
         except urllib.error.HTTPError as error:
             with error:
                 status, text = error.code, error.read().decode()
-        try:
-            return status, json.loads(text)
-        except ValueError:
-            return status, text
+        return status, _decoded(text)
 
     def publish(self, topic: str, data: Any, **fields: Any) -> str:
         status, answer = self.request("POST", "/events", {"topic": topic, "data": data, **fields})
@@ -95,7 +115,8 @@ class LiveServer:
 
     def pool(self) -> dict[str, Any]:
         """The pool's part of GET /pool, whose sum is checked each time."""
-        pool: dict[str, Any] = self.request("GET", "/pool")[1]["pool"]
+        ask = self.operate if self.is_split else self.request
+        pool: dict[str, Any] = ask("GET", "/pool")[1]["pool"]
         assert pool["free"] + pool["reserved"] + pool["open"] + pool["closing"] == pool["size"], pool
         assert pool["free"] == 0 or pool["waiting"] == 0 or pool["state"] != "open", pool
         return pool
@@ -131,6 +152,26 @@ class LiveServer:
         return self.process.wait(seconds)
 
 
+class OverUnixSocket(http.client.HTTPConnection):
+    """A connection to a server on a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=DEADLINE)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
 @contextlib.contextmanager
 def serve(path: str = "detached", *, port: int = 0, limit_files: int = 0, **settings: Any) -> Iterator[LiveServer]:
     """A running hub. `settings` are those of PoolConfig, HubConfig and ServerConfig by their names."""
@@ -154,11 +195,14 @@ def serve_app(app: str, path: str = "detached", **settings: Any) -> contextlib.A
     return running([sys.executable, "-m", *commands[path]], r"[Rr]unning on (http\S*)", env)
 
 
-def serve_command(*flags: str, port: int = 0) -> contextlib.AbstractContextManager[LiveServer]:
+@contextlib.contextmanager
+def serve_command(*flags: str, port: int = 0) -> Iterator[LiveServer]:
     """`ssepool serve`, as a user starts it."""
     access = [] if {"--public-topics", "--authorize-url"}.intersection(flags) else ["--dev"]
     command = [sys.executable, "-m", "ssepool", "serve", *access, "--port", str(port), *flags]
-    return running(command, r"serving on (http\S*)")
+    with running(command, r"serving on (http\S*)") as server:
+        server.is_split = not access
+        yield server
 
 
 @contextlib.contextmanager

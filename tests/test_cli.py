@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -20,7 +22,7 @@ from ssepool.cli import app, drain, publish
 from ssepool.config import HubConfig, ServerConfig, Setting, settings
 from ssepool.server import server as server_module
 
-COMMANDS = ("serve", "publish", "subscribe", "stats", "drain")
+COMMANDS = ("serve", "publish", "subscribe", "stats", "drain", "kick")
 SETTINGS = tuple(item for item in settings() if not item.secret)
 NOBODY = "http://127.0.0.1:1"
 
@@ -51,13 +53,16 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[HubConfig, ServerConfi
     runs: list[tuple[HubConfig, ServerConfig]] = []
 
     class Server:
-        def __init__(self, hub: Any, app: Any, config: ServerConfig, *, on_started: Callable[[str], None]) -> None:
+        def __init__(
+            self, hub: Any, app: Any, config: ServerConfig, *, on_started: Callable[..., None], administered: bool
+        ) -> None:
+            assert administered
             self.configs = hub.config, config
             self.on_started = on_started
 
         def run(self) -> None:
             runs.append(self.configs)
-            self.on_started("http://127.0.0.1:1234")
+            self.on_started("http://127.0.0.1:1234", "unix:/run/ssepool-1234.sock")
 
     monkeypatch.setattr(server_module, "Server", Server)
     return runs
@@ -139,6 +144,8 @@ def value_for(item: Setting) -> Any:
         return next(choice for choice in typing.get_args(kind) if choice != item.default)
     if item.key == "trusted_proxies":
         return ("10.0.0.1", "fd00::/8")
+    if item.key == "admin":
+        return ("unix:/run/hub.sock", "[::1]:9000")
     if item.key == "allowed_hosts":
         return ("events.example.com", "node-1")
     if item.key == "authorize_url":
@@ -193,7 +200,32 @@ def test_a_start_is_told_in_lines_that_programs_can_read(served: list[Any]) -> N
         ["demo", "http://127.0.0.1:1234/demo"],
         ["stream", "http://127.0.0.1:1234/events?topic=TOPIC"],
         ["pool", "7", "slots,", "http://127.0.0.1:1234/dashboard"],
+        ["admin", "unix:/run/ssepool-1234.sock"],
     ]
+
+
+def test_a_start_without_dev_names_only_what_is_there(served: list[Any]) -> None:
+    lines = run("serve", "--public-topics", "news").stdout.splitlines()
+    assert [line.split() for line in lines[1:]] == [
+        ["stream", "http://127.0.0.1:1234/events?topic=TOPIC"],
+        ["pool", "1000", "slots"],
+        ["admin", "unix:/run/ssepool-1234.sock"],
+    ]
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2", "--broker", "sqlite:///events.db")])
+def test_a_start_that_opens_nothing_is_refused_with_the_flags_that_there_are(workers: tuple[str, ...]) -> None:
+    result = run("serve", *workers)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("ssepool: nothing says who may do what, and nothing is open by itself.")
+    flags = re.findall(r"(?m)^    (--[a-z-]+)", result.stderr)
+    assert set(flags) >= {"--public-topics", "--dev"}
+    assert set(flags) <= {item.flag for item in SETTINGS}
+
+
+def test_administration_at_a_port_is_refused_where_nobody_has_credentials() -> None:
+    line = error_of(run("serve", "--public-topics", "news", "--admin", "127.0.0.1:0"), 2)
+    assert line.startswith("ServerConfig.admin = ('127.0.0.1:0',) is not allowed: at 127.0.0.1:0 administration takes")
 
 
 @pytest.mark.parametrize(
@@ -251,6 +283,8 @@ def test_a_port_in_use_is_one_line_and_the_code_2() -> None:
         (("stats", "--watch", "0"), "--watch"),
         (("drain", "--seconds", "-1"), "--seconds"),
         (("drain", "--seconds", "3601"), "--seconds"),
+        (("kick", "x", "--seconds", "3601"), "--seconds"),
+        (("stats", "--port", "0"), "--port"),
         (("dance",), "dance"),
     ],
 )
@@ -265,7 +299,7 @@ def test_a_bad_command_line_names_what_is_bad(args: tuple[str, ...], name: str) 
 
 
 @pytest.mark.parametrize(
-    "args", [("publish", "t", "x"), ("subscribe", "t"), ("stats",), ("stats", "--json"), ("drain",)]
+    "args", [("publish", "t", "x"), ("subscribe", "t"), ("stats",), ("stats", "--json"), ("drain",), ("kick", "x")]
 )
 def test_nobody_there_is_one_line_with_the_url_and_how_to_start_a_hub(args: tuple[str, ...]) -> None:
     line = error_of(run(*args, "--url", NOBODY), 1)
@@ -283,7 +317,49 @@ def test_the_url_may_come_from_the_environment(scripted: ScriptedServer) -> None
     assert run("publish", "t", "x", env={"SSEPOOL_URL": scripted.url}).stdout == "a-1\n"
 
 
-@pytest.mark.parametrize("args", [("publish", "t", "x"), ("stats",), ("subscribe", "t")])
+@pytest.mark.parametrize("command", [("stats",), ("drain",), ("kick", "x")])
+def test_a_socket_that_is_not_there_is_one_line_with_where_it_was_looked_for(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    line = error_of(run(*command, "--port", "4321"), 1)
+    assert line.startswith(f"no hub of port 4321 has its socket at {tmp_path}/ssepool-4321.sock, ")
+    assert "`ssepool serve`" in line
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_socket_on_which_nobody_listens_is_one_line(tmp_path: Path) -> None:
+    line = error_of(run("stats", "--admin", f"unix:{tmp_path}/other.sock"), 1)
+    assert line.startswith(f"no hub answers at unix:{tmp_path}/other.sock: ")
+    gc.collect()  # httpx2 leaves the socket to it
+
+
+@pytest.mark.parametrize("args", [(), ("x", "--user", "u1")])
+def test_a_kick_says_whom(args: tuple[str, ...]) -> None:
+    assert error_of(run("kick", *args), 2) == "whom? kick takes the id of a connection, or --user, --topic and --ip"
+
+
+def test_a_token_goes_with_each_request_and_comes_from_a_file_or_the_environment(
+    scripted: ScriptedServer, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("from-a-file\n")
+    answer = b'{"pool": {}}'
+    scripted.play(*[b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 12\r\n\r\n" + answer] * 3)
+    run("stats", "--json", "--url", scripted.url, "--token-file", str(tmp_path / "token"))
+    run("stats", "--json", "--url", scripted.url, env={"SSEPOOL_TOKEN": "from-the-environment"})
+    run("stats", "--json", "--admin", scripted.url)
+    shown = [request.headers.get(b"authorization") for request in scripted.requests]
+    assert shown == [b"Bearer from-a-file", b"Bearer from-the-environment", None]
+
+
+@pytest.mark.parametrize("text", ["two words", "caf\u00e9", "a\nb"])
+def test_what_is_no_token_is_not_sent(text: str, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(text, "utf-8")
+    line = error_of(run("stats", "--url", NOBODY, "--token-file", str(tmp_path / "token")), 2)
+    assert line == f"{tmp_path}/token has no token in it: it takes one, alone on its line"
+
+
+@pytest.mark.parametrize("args", [("publish", "t", "x"), ("stats", "--admin", NOBODY), ("subscribe", "t")])
 def test_a_missing_library_is_one_line_that_says_how_to_get_it(
     args: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,8 @@ def other_value(item: Setting) -> Any:
         return next(choice for choice in typing.get_args(item.type) if choice != item.default)
     if item.name == "trusted_proxies":
         return ("10.0.0.1", "fd00::/8")
+    if item.name == "admin":
+        return ("unix:/run/hub.sock", "[::1]:9000")
     if item.name == "allowed_hosts":
         return ("events.example.com", "node-1")
     if item.name == "authorize_url":
@@ -237,6 +239,10 @@ def test_a_list_in_code_becomes_a_tuple() -> None:
             (AccessConfig, "allowed_hosts", (name,), "names such as events.example.com, without scheme and port, or *")
             for name in ("https://a.example", "a.example:443", "*.a.example", "a.example/", ".a.example", "", "a b")
         ),
+        *(
+            (ServerConfig, "admin", given, "unix:PATH, HOST:PORT and auto, or none alone")
+            for given in (("9000",), ("unix:",), ("/run/hub.sock",), ("a:65536",), ("::1:9",), ("none", "auto"), ("",))
+        ),
         (ServerConfig, "trusted_proxies", ("proxy.example",), "addresses, networks such as 10.0.0.0/8, or *"),
         (ServerConfig, "trusted_proxies", ("10.0.0.1/8",), "addresses, networks such as 10.0.0.0/8, or *"),
         (ServerConfig, "port", 65_536, "a number, from 0 to 65535"),
@@ -392,13 +398,33 @@ def test_what_was_checked_once_passes_again() -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        *("", "127.0.0.1:5000/auth", "ftp://a.example/auth", "http://", "http:///auth", "http://a.example:99999/"),
+        *(
+            "",
+            "127.0.0.1:5000/auth",
+            "ftp://a.example/auth",
+            "http://",
+            "http:///auth",
+            "http://a.example:99999/",
+            "http://a.example:65536",
+            "http://a.example:0",
+        ),
         *("http://a.example/a b", "http://a.example/\n", "http://a.example/#top", "http://\xe4.example/"),
     ],
 )
 def test_a_url_that_cannot_be_asked_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="authorize_url"):
         AccessConfig(authorize_url=url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://a", "https://app.example:65535/x?key=1&b=%20", "http://[::1]:5000/auth", "http://127.0.0.1:80?x"),
+        "http://app_1.internal./sse/auth/",
+    ],
+)
+def test_a_url_that_can_be_asked_is_taken(url: str) -> None:
+    assert AccessConfig(authorize_url=url).authorize_url == url
 
 
 def test_the_password_of_a_url_that_is_refused_is_not_shown() -> None:

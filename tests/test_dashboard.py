@@ -300,6 +300,25 @@ async def test_everything_that_can_be_pressed_has_a_name_and_is_reached_by_keybo
         assert nameless == []
 
 
+@browser_test
+async def test_a_page_that_is_not_allowed_says_so(windows: Windows) -> None:
+    with running([sys.executable, "-c", NO_RIGHTS], "^ready (http.*)") as server:
+        page = await windows.context.new_page()
+        await page.goto(f"{server.url}/dashboard")
+        await expect(page.locator("#notice-text")).to_contain_text("You are not allowed to see this: this takes")
+        await expect(page.locator("#connections-error")).to_contain_text("this takes credentials")
+
+
+NO_RIGHTS = """
+from live_hub import ready
+from ssepool import Hub, ServerConfig
+from ssepool.server.server import Server
+hub = Hub(authorize=lambda asking: None)
+Server(hub, hub.admin_app, ServerConfig(port=0), on_started=ready).run()
+"""
+"""A hub that has administration at a port, and takes nobody for an operator."""
+
+
 # The routes alone
 
 

@@ -77,7 +77,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "uvicorn": ("runtime.entrance", "runtime.handover", "runtime.proxies", "runtime.wire", "core", "config"),
     "server": (
-        *("hub", "http", "uvicorn", "runtime.admission", "runtime.cluster", "runtime.entrance", "runtime.files"),
+        *("hub", "http", "http.access", "uvicorn"),
+        *("runtime.admission", "runtime.cluster", "runtime.entrance", "runtime.files"),
         *("runtime.handover", "runtime.proxies", "runtime.streams", "runtime.tasks", "runtime.wire"),
         *("core", "config", "errors"),
     ),

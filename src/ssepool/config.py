@@ -42,6 +42,8 @@ MiB = 1024 * KiB
 TOKEN_SCHEMES = ("nats", "tls")
 """Schemes of brokers whose URL may have a token in the place of user and password."""
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(?:\[[0-9a-f:.]+\]|[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?)(:[1-9][0-9]{0,4})?")
+_PORT = r"[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
+_ASKED = re.compile(rf"https?://(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::(?:{_PORT}))?(?:[/?][!-\"$-~]*)?")
 
 PATTERN_PREFIX = "pattern:"
 """What an entry of `public_topics` that is a pattern begins with."""
@@ -128,9 +130,7 @@ class AccessConfig:
     public_topics: tuple[str, ...] = setting(
         (), "topics that everybody may read: names, patterns as pattern:news/*, or * for all"
     )
-    authorize_url: str | None = setting(
-        None, "URL of your application that is asked who may do what, with the cookies of each request"
-    )
+    authorize_url: str | None = setting(None, "URL of your application, which is asked who may do what")
     authorize_timeout: float = setting(5.0, "seconds that authorize_url may take to answer", min=0.01)
     allowed_hosts: tuple[str, ...] = setting(
         (), "names under which the hub is reached, beside addresses and localhost; * = any"
@@ -138,7 +138,9 @@ class AccessConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        _check_authorize_url(self.authorize_url)
+        if (url := self.authorize_url) is not None and not _ASKED.fullmatch(url):
+            allowed = "it takes a URL such as http://127.0.0.1:5000/sse-auth, without user, password and fragment"
+            raise ConfigError(f"AccessConfig.authorize_url = {without_password(url)!r} is not allowed; {allowed}")
         for name in self.allowed_hosts:
             if name != "*" and not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", name):
                 allowed = "it takes names such as events.example.com, without scheme and port, or *"
@@ -215,6 +217,12 @@ class ServerConfig:
     port: int = setting(8000, "port to listen on; 0 = any that is free", max=65535)
     uds: str | None = setting(None, "Unix socket to listen on instead, a path; for its user and group (0660)")
     workers: int = setting(1, "processes on one port; 2 or more take a broker that they share", min=1, max=256)
+    admin: tuple[str, ...] = setting(
+        ("auto",),
+        "where administration is: unix:PATH, for its user alone (0600); HOST:PORT, with rights; auto = a Unix socket "
+        "where commands find it by the port; none",
+    )
+    audit_log: str = setting("none", "file for the audit log, a JSON object a line; - = standard output, none")
     dev: bool = setting(False, "open everything to programs of this machine, with the demo: for development alone")
     trusted_proxies: tuple[str, ...] = setting(
         ("127.0.0.1", "::1"),
@@ -230,6 +238,11 @@ class ServerConfig:
         if not all(proxy == "*" or is_network(proxy) for proxy in self.trusted_proxies):
             allowed = "it takes addresses, networks such as 10.0.0.0/8, or *"
             raise ConfigError(f"ServerConfig.trusted_proxies = {self.trusted_proxies!r} is not allowed; {allowed}")
+        for entry in self.admin:
+            is_place = entry == "auto" or (entry.startswith("unix:") and entry != "unix:") or host_port(entry)
+            if not is_place and self.admin != ("none",):
+                allowed = "it takes unix:PATH, HOST:PORT and auto, or none alone"
+                raise ConfigError(f"ServerConfig.admin = {self.admin!r} is not allowed; {allowed}")
 
 
 SECTIONS: dict[str, type[Any]] = {
@@ -336,20 +349,6 @@ def check(config: Any) -> None:
                 raise ConfigError(f"{name} = {value!r} is not allowed; it takes a number, {limit}")
 
 
-def _check_authorize_url(url: str | None) -> None:
-    if url is None:
-        return
-    try:
-        parts = urlsplit(url)
-        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        known = False
-    if not known or parts.username is not None or parts.fragment or not url.isascii() or re.search(r"\s", url):
-        shown = without_password(url)
-        allowed = "it takes a URL such as http://127.0.0.1:5000/sse-auth, without user, password and fragment"
-        raise ConfigError(f"AccessConfig.authorize_url = {shown!r} is not allowed; {allowed}")
-
-
 def _check_origins(name: str, origins: tuple[str, ...]) -> None:
     """Raise `ConfigError` for an origin that no browser sends, and that would never match (RFC 6454, section 6.2)."""
     for origin in origins:
@@ -414,6 +413,14 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is str:
         return isinstance(value, str) and value != ""
     return isinstance(value, hint) and not (isinstance(value, float) and math.isnan(value))
+
+
+def host_port(text: str) -> tuple[str, int] | None:
+    """Host and port of an address such as 127.0.0.1:9000 or [::1]:9000; None for other text."""
+    found = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^\[\]:/@\s]+)):([0-9]{1,5})", text)
+    if found is None or int(found[3]) > 65535:
+        return None
+    return found[1] or found[2], int(found[3])
 
 
 def is_network(text: str) -> bool:

@@ -65,6 +65,9 @@ class InvalidGrant(SSEPoolError):
 class AccessDenied(SSEPoolError):
     """A request may not do what it asks for. What is answered tells no more than the class (RFC 6750, section 3)."""
 
+    grant: object = None
+    """The `Grant` that does not suffice, for the audit log; None if there is none."""
+
 
 class BadCredentials(AccessDenied):
     """Credentials are not presented as they must be: two of a kind, say."""

@@ -21,8 +21,9 @@ from typing import Any
 
 import pytest
 
+from live import Stream, serve_command
 from ssepool import Event
-from ssepool.client import AsyncClient, Client
+from ssepool.client import AsyncClient, Client, Refused
 
 PATIENCE_SECONDS = 20.0
 SSEPOOL = (sys.executable, "-m", "ssepool")
@@ -453,3 +454,34 @@ def test_the_async_client_publishes_while_it_subscribes(url: str, topic: str) ->
     opened, *rest = asyncio.run(asyncio.wait_for(talk(), PATIENCE_SECONDS))
     assert opened == "ssepool.open"
     assert rest == ["after ssepool.open", "after after ssepool.open", "after after after ssepool.open"]
+
+
+# Over a Unix socket.
+
+
+def test_both_clients_speak_to_a_hub_over_a_unix_socket_and_kick() -> None:
+    with serve_command("--public-topics", "*") as server:
+        place = f"unix:{server.admin}"
+        streams = [Stream(server, topic).opened() for topic in ("a", "b", "c", "c")]
+        with Client(place) as client:
+            assert client.stats()["pool"]["open"] == 4
+            client.kick(streams[0].connection, 0)
+            assert client.kick_all(topic="b", seconds=0) == (1, [])
+            with pytest.raises(Refused, match="there is no connection 'nobody'"):
+                client.kick("nobody")
+            with pytest.raises(ValueError, match="it does not kick everybody"):
+                client.kick_all()
+            with pytest.raises(Refused, match="does not take"):
+                client.publish("a", "x")  # which is no part of administration
+
+        async def use() -> None:
+            async with AsyncClient(place) as client:
+                await client.kick(streams[2].connection, 0)
+                assert await client.kick_all(ip="127.0.0.1", topic="c", seconds=0) == (1, [])
+                assert (await client.stats())["pool"]["released"]["kicked"] >= 2
+
+        server.wait_pool(open=2, closing=0)
+        asyncio.run(use())
+        for stream in streams:
+            assert stream.to_end().of_type("ssepool.close")[0]["reason"] == "kicked"
+            stream.close()

@@ -11,13 +11,18 @@ import httpx
 import pytest
 
 from deploy.proxies import PROXIES, make_certificate, run
-from live import DEADLINE, LiveServer, serve_command, wait_for
+from live import DEADLINE, LiveServer, serve, wait_for
 from ssepool.core.decoder import Decoder, Message
 
 NODES = 3
-FLAGS = ("--heartbeat-interval", "0.5", "--retry", "0.2", "--reap-interval", "0.05")
+SETTINGS = {"heartbeat_interval": 0.5, "retry": 0.2, "reap_interval": 0.05}
 ON_DRAIN = {"nginx": "reject", "caddy": "retry", "haproxy": "retry"}
 """As docs/deploy says: nginx has no health checks, and goes to the next node at a 503."""
+
+
+def node(proxy: str, port: int = 0) -> contextlib.AbstractContextManager[LiveServer]:
+    """A node that is open to everybody, so that the proxy alone decides what passes."""
+    return serve(port=port, on_drain=ON_DRAIN[proxy], **SETTINGS)
 
 
 class Front:
@@ -37,8 +42,8 @@ class Front:
 
     def restart(self, place: int) -> None:
         """Start a node that was stopped, at its old port."""
-        flags = (*FLAGS, "--on-drain", ON_DRAIN[self.name])
-        self.nodes[place] = self._stack.enter_context(serve_command(*flags, port=self.nodes[place].port))
+        again = node(self.name, port=self.nodes[place].port)
+        self.nodes[place] = self._stack.enter_context(again)
         wait_for(lambda: self._reaches(place), what=f"{self.name} uses the node again")
 
     def _reaches(self, place: int) -> bool:
@@ -97,8 +102,7 @@ def front(
     """Each proxy with three nodes, which a test leaves as they were."""
     name = request.param
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(NODES) as starters:
-        flags = (*FLAGS, "--on-drain", ON_DRAIN[name])
-        nodes = list(starters.map(lambda _: stack.enter_context(serve_command(*flags)), range(NODES)))
+        nodes = list(starters.map(lambda _: stack.enter_context(node(name)), range(NODES)))
         ports = tuple(node.port for node in nodes)
         url = stack.enter_context(run(name, ports, tmp_path_factory.mktemp(name) / "run", certificate))
         yield Front(name, url, nodes, stack)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import signal
@@ -18,11 +17,12 @@ import typer
 import yaml
 
 from deploy.proxies import DEPLOY
-from live import DEADLINE, LiveServer, running
+from live import DEADLINE, LiveServer, running, serve_command
 from ssepool import config
 from ssepool.cli import app
 from ssepool.cli.drain import GRACE_SECONDS
 from ssepool.config import PoolConfig, ServerConfig
+from ssepool.server.place import SYSTEM_FOLDER
 from tools import require
 
 ROOT = DEPLOY.parent
@@ -30,7 +30,7 @@ PAGES = ROOT / "docs" / "deploy"
 FILES = sorted(path for folder in (DEPLOY, PAGES) for path in folder.rglob("*") if path.is_file())
 UNIT = (DEPLOY / "systemd" / "ssepool.service").read_text("utf-8")
 DOCKERFILE = (DEPLOY / "docker" / "Dockerfile").read_text("utf-8")
-VARIABLES = {item.env for item in config.settings()} | {"SSEPOOL_URL"}
+VARIABLES = {item.env for item in config.settings()} | {"SSEPOOL_URL", "SSEPOOL_TOKEN"}
 
 
 def load(file: str) -> list[dict[str, Any]]:
@@ -193,11 +193,12 @@ def test_the_services_fit_together() -> None:
 
 
 @pytest.fixture(scope="module")
-def node() -> Iterator[LiveServer]:
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """A node with the settings of the Deployment, but for what needs a cluster."""
     env = {item["name"]: item["value"] for item in CONTAINER["env"]}
     check_environment(env)
-    env |= {"SSEPOOL_BROKER": "memory://", "SSEPOOL_PORT": "0"}
+    socket = tmp_path_factory.mktemp("run") / "admin.sock"
+    env |= {"SSEPOOL_BROKER": "memory://", "SSEPOOL_PORT": "0", "SSEPOOL_ADMIN": f"unix:{socket}"}
     with running([sys.executable, "-m", "ssepool", *CONTAINER["args"]], r"serving on (http\S*)", env) as server:
         yield server
 
@@ -206,7 +207,7 @@ def test_probes_and_metrics_are_where_the_manifests_look(node: LiveServer) -> No
     for name in ("startupProbe", "livenessProbe", "readinessProbe"):
         assert node.request("GET", CONTAINER[name]["httpGet"]["path"])[0] == 200, name
     annotations = POD["metadata"]["annotations"]
-    status, metrics = node.request("GET", annotations["prometheus.io/path"])
+    status, metrics = node.operate("GET", annotations["prometheus.io/path"])
     assert status == 200
     [scaler] = [metric["pods"] for metric in of_kind("HorizontalPodAutoscaler")["spec"]["metrics"] if "pods" in metric]
     assert f"\n{scaler['metric']['name']} " in metrics
@@ -218,19 +219,41 @@ def test_a_node_answers_to_the_names_of_its_route_and_its_service(node: LiveServ
     names = {*of_kind("HTTPRoute")["spec"]["hostnames"], of_kind("Service")["metadata"]["name"]}
     assert hosts_of({item["name"]: item["value"] for item in CONTAINER["env"]}) == names
     for name in names:
-        assert node.request("GET", "/pool", headers={"Host": f"{name}:8000"})[0] == 200
-    assert node.request("GET", "/pool", headers={"Host": "evil.example"})[0] == 421
+        assert node.request("GET", "/ssepool.js", headers={"Host": f"{name}:8000"})[0] == 200
+    assert node.request("GET", "/ssepool.js", headers={"Host": "evil.example"})[0] == 421
 
 
 def test_ports_are_those_of_the_server() -> None:
-    [port] = CONTAINER["ports"]
+    port, admin = CONTAINER["ports"]
     assert port == {"name": "http", "containerPort": ServerConfig().port}
     assert {CONTAINER[name]["httpGet"]["port"] for name in CONTAINER if name.endswith("Probe")} == {"http"}
     [service] = of_kind("Service")["spec"]["ports"]
     assert (service["port"], service["targetPort"]) == (ServerConfig().port, "http")
     [backend] = of_kind("HTTPRoute")["spec"]["rules"][0]["backendRefs"]
     assert (backend["name"], backend["port"]) == (of_kind("Service")["metadata"]["name"], service["port"])
-    assert POD["metadata"]["annotations"]["prometheus.io/port"] == str(ServerConfig().port)
+    # The settings of tokens, without which no hub has administration at a port, are the reader's own.
+    assert (admin["name"], POD["metadata"]["annotations"]["prometheus.io/port"]) == (
+        "admin",
+        str(admin["containerPort"]),
+    )
+    assert f"0.0.0.0:{admin['containerPort']}" in (DEPLOY / "kubernetes" / "node.yaml").read_text("utf-8")
+    world, operators = of_kind("NetworkPolicy")["spec"]["ingress"]
+    assert ([each["port"] for each in world["ports"]], [each["port"] for each in operators["ports"]]) == (
+        ["http"],
+        ["admin"],
+    )
+
+
+def test_administration_is_where_commands_look_for_it() -> None:
+    [place] = [item["value"] for item in CONTAINER["env"] if item["name"] == "SSEPOOL_ADMIN"]
+    [volume] = CONTAINER["volumeMounts"]
+    assert volume["name"] in [each["name"] for each in POD["spec"]["volumes"]]
+    assert Path(place.removeprefix("unix:")).parent == Path(volume["mountPath"])
+    assert check_command(CONTAINER["lifecycle"]["preStop"]["exec"]["command"])["admin"] == place
+    assert re.findall(r"(?m)^RuntimeDirectory=(.*)$", UNIT) == [SYSTEM_FOLDER.name]
+    assert SYSTEM_FOLDER.parent == Path("/run")
+    [stop] = re.findall(r"(?m)^ExecStop=-(.*)$", UNIT)
+    assert check_command(shlex.split(stop))["admin"] is None
 
 
 def test_everything_selects_the_pods_of_the_deployment() -> None:
@@ -255,10 +278,10 @@ def test_only_what_is_public_is_routed() -> None:
 
 def test_a_pod_that_drains_is_alive_and_not_ready_and_ends_in_time() -> None:
     drain = CONTAINER["lifecycle"]["preStop"]["exec"]["command"]
-    with running([sys.executable, "-m", "ssepool", "serve", "--dev", "--port", "0"], r"serving on (http\S*)") as node:
-        env = {**os.environ, "SSEPOOL_URL": node.url}
-        command = [sys.executable, "-m", *drain]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, env=env, cwd=ROOT, check=False)
+    with serve_command("--public-topics", "news") as node:
+        place = next(word for word in drain if word.startswith("unix:"))
+        command = [sys.executable, "-m", *(f"unix:{node.admin}" if word == place else word for word in drain)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, cwd=ROOT, check=False)
         assert (done.returncode, done.stdout + done.stderr) == (0, "")
         assert node.request("GET", CONTAINER["livenessProbe"]["httpGet"]["path"])[0] == 200
         assert node.request("GET", CONTAINER["readinessProbe"]["httpGet"]["path"])[0] == 503

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -15,10 +16,10 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from deploy.proxies import TEMPORARY, free_port, listens
-from live import DEADLINE, LiveServer, Stream, running, serve_command, wait_for
+from live import DEADLINE, TESTS, LiveServer, Stream, running, serve, wait_for
 from tools import CHROMIUM_FLAGS, require
 
-FLAGS = ("--heartbeat-interval", "0.5", "--reap-interval", "0.05", "--max-per-ip", "2", "--on-full", "reject")
+SETTINGS = {"heartbeat_interval": 0.5, "reap_interval": 0.05, "max_per_ip": 2, "on_full": "reject"}
 
 
 @contextlib.contextmanager
@@ -67,7 +68,7 @@ def message(url: str, origin: str, **headers: str) -> int:
 
 @pytest.fixture(scope="module")
 def hub() -> Iterator[LiveServer]:
-    with serve_command("--heartbeat-interval", "0.5", "--allowed-hosts", "hub.example") as server:
+    with serve(heartbeat_interval=0.5, allowed_hosts=["hub.example"]) as server:
         yield server
 
 
@@ -103,10 +104,13 @@ def test_the_demo_talks_through_it(hub: LiveServer, tmp_path: Path) -> None:
 @contextlib.contextmanager
 def over_a_unix_socket(path: str, place: Path) -> Iterator[None]:
     """A hub that listens there, on one of the ways in, with two streams for each address."""
-    if path.startswith("serve"):
-        workers = ("--workers", "2", "--broker", f"sqlite:///{place.parent}/events") if path == "serve workers" else ()
-        command = ["-m", "ssepool", "serve", "--uds", str(place), *FLAGS, *workers]
+    if path == "serve workers":
+        workers = ("--workers", "2", "--broker", f"sqlite:///{place.parent}/events")
+        command = ["-m", "ssepool", "serve", "--uds", str(place), "--public-topics", "a", "--admin", "none", *workers]
         said = "serving on (unix:.*)"
+    elif path == "serve":
+        command = [str(TESTS / "live_hub.py"), "detached", "0", json.dumps({"uds": str(place), **SETTINGS})]
+        said = "^ready (unix:.*)"
     else:
         command = [
             "-m",

@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from deploy.conftest import NODES, Front, Subscriber
 from deploy.proxies import DEPLOY, PROXIES, SILENCE, Place, check, free_port, run
-from live import DEADLINE, serve_command, wait_for
+from live import DEADLINE, serve, wait_for
 from tools import CHROMIUM_FLAGS, require
 
 PUBLIC = {("get", "/events"), ("post", "/connections/{id}/messages"), ("get", "/ssepool.js")}
@@ -58,7 +58,7 @@ def test_a_client_that_leaves_gives_its_slot_back(front: Front) -> None:
 def test_caddy_lets_go_of_a_node_as_soon_as_its_client_has_left(certificate: tuple[Path, Path], tmp_path: Path) -> None:
     # With `flush_interval -1` it notices at the next heartbeat only, and there is none within this test.
     with (
-        serve_command("--heartbeat-interval", "600") as node,
+        serve(heartbeat_interval=600) as node,
         run("caddy", (node.port,) * NODES, tmp_path / "run", certificate) as url,
     ):
         with Front("caddy", url, [node], contextlib.ExitStack()).client() as client, Subscriber(client, "a") as stream:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -12,6 +13,9 @@ import httpx
 import pytest
 
 from ssepool import Connection, Hub
+from ssepool.core.bans import KICK_SECONDS
+from ssepool.core.grant import Grant
+from ssepool.core.visit import Visit
 
 Subscribe = Callable[..., Awaitable[Any]]
 
@@ -244,3 +248,53 @@ async def test_a_client_whose_data_is_nested_without_end_can_be_kicked(hub: Hub,
             await asyncio.sleep(0)
         assert (await http.delete(f"/connections/{found[0].id}")).status_code == 204
         await stream
+
+
+# All of a user, a topic or an address.
+
+
+async def test_all_of_a_topic_or_an_address_are_kicked_and_kept_away(
+    http: httpx.AsyncClient, subscribe: Subscribe, hub: Hub
+) -> None:
+    a = await subscribe("topic=a", ip="10.0.0.1")
+    b = await subscribe("topic=b&topic=a", ip="10.0.0.2")
+    c = await subscribe("pattern=a/*", ip="10.0.0.2")
+    both = await http.delete("/connections?topic=a&ip=10.0.0.2")
+    assert (both.status_code, both.json()) == (200, {"kicked": 1, "missing": []})
+    await b.next("ssepool.close")
+    assert (await http.delete("/connections?topic=a/*")).json()["kicked"] == 1
+    assert json.loads((await c.next("ssepool.close")).data) == {"reason": "kicked"}
+    assert (await http.delete("/connections?topic=nothing")).json()["kicked"] == 0
+    assert await ids(http) == [a.id]
+    bans = hub.parts.engine.bans.left(hub.parts.engine.now())
+    assert [seconds for _, seconds in bans] == [KICK_SECONDS] * 2
+    assert (await http.delete("/connections?ip=10.0.0.1&seconds=0")).json()["kicked"] == 1
+    await a.next("ssepool.close")
+    assert len(hub.parts.engine.bans.left(hub.parts.engine.now())) == 2
+
+
+async def test_a_user_is_kept_away_also_without_a_connection(http: httpx.AsyncClient, hub: Hub) -> None:
+    assert (await http.delete("/connections?user=u1&seconds=7")).json()["kicked"] == 0
+    engine = hub.parts.engine
+    assert engine.bans.seconds_left(Visit(grant=Grant(subject="u1")), engine.now()) == pytest.approx(7, abs=1)
+    assert (await http.delete(f"/connections?user={'x' * 300}")).json()["kicked"] == 0  # a name that nobody can have
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("", "takes at least one of topic, user, ip: it does not kick everybody"),
+        ("seconds=1", "takes at least one of topic, user, ip"),
+        ("topic=a&seconds=x", "seconds='x' is not allowed"),
+        ("topic=a&state=open", "unknown query parameter 'state'; it takes topic, user, ip, seconds"),
+        ("topic=a&topic=b", "'topic' is given more than once"),
+    ],
+)
+async def test_a_kick_that_says_not_whom_is_refused(
+    http: httpx.AsyncClient, subscribe: Subscribe, query: str, message: str
+) -> None:
+    stream = await subscribe("topic=a")
+    status, _, text = await refused(await http.delete(f"/connections?{query}"))
+    assert status == 400
+    assert message in text
+    assert await ids(http) == [stream.id]

@@ -124,15 +124,15 @@ def test_a_unix_socket_is_for_its_user_and_group_whatever_the_umask(tmp_path: Pa
     assert url_of(listener) == f"unix:{config.uds}"
     assert stat.S_IMODE((tmp_path / "hub.sock").stat().st_mode) == 0o660
     assert listener.getblocking() is False
-    close(listener, config)
+    close(listener, f"unix:{config.uds}")
     assert list(tmp_path.iterdir()) == []
-    close(listener, config)  # somebody was faster
+    close(listener, f"unix:{config.uds}")  # somebody was faster
 
 
 def test_a_socket_that_was_left_over_is_replaced(tmp_path: Path) -> None:
     config = ServerConfig(uds=str(tmp_path / "hub.sock"))
     listen(config, 1.0).close()  # as a server does that is killed
-    close(listen(config, 1.0), config)
+    close(listen(config, 1.0), f"unix:{config.uds}")
 
 
 def test_a_socket_that_somebody_listens_on_is_not_replaced(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_socket_that_somebody_listens_on_is_not_replaced(tmp_path: Path) -> No
         listen(config, 1.0)
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(config.uds)
-    close(listener, config)
+    close(listener, f"unix:{config.uds}")
 
 
 @pytest.mark.parametrize("place", ["there/is/nothing", "file", "x" * 200])

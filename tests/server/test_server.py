@@ -114,7 +114,7 @@ def test_it_listens_while_it_runs_and_has_descriptors_for_all_clients(monkeypatc
     subject.run()
     ((sock,), clients) = run.sockets, run.clients
     assert (sock.fileno(), clients) == (-1, [12])
-    assert subject._uvicorn.url.startswith("http://127.0.0.1:")
+    assert subject._uvicorn.urls[0].startswith("http://127.0.0.1:")
 
 
 def test_a_worker_serves_the_socket_that_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +123,7 @@ def test_a_worker_serves_the_socket_that_it_was_given(monkeypatch: pytest.Monkey
         run = Run(subject, monkeypatch)
         port = listener.getsockname()[1]
         subject.run()
-        assert (run.sockets, subject._uvicorn.url) == ([listener], f"http://127.0.0.1:{port}")
+        assert (run.sockets, subject._uvicorn.urls) == ([listener], [f"http://127.0.0.1:{port}"])
 
 
 def test_the_socket_is_closed_also_when_serving_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,7 +95,7 @@ class Supervised:
 
 @pytest.mark.parametrize("error", [None, RuntimeError("on purpose")])
 def test_the_socket_is_there_for_as_long_as_the_workers_are(
-    error: Exception | None, monkeypatch: pytest.MonkeyPatch
+    error: Exception | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     made: list[Supervised] = []
 
@@ -104,18 +105,29 @@ def test_the_socket_is_there_for_as_long_as_the_workers_are(
         return made[0]
 
     monkeypatch.setattr(workers, "Supervisor", make)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     urls: list[str] = []
-    config = hub_config(), ServerConfig(port=0, workers=3, shutdown_timeout=7.0)
+    listening: list[bool] = []
+
+    def started(*found: str) -> None:
+        urls.extend(found)
+        listening.append(Path(found[1].removeprefix("unix:")).is_socket())
+
+    config = hub_config(), ServerConfig(port=0, workers=3, shutdown_timeout=7.0, dev=True)
     if error is None:
-        assert supervise(*config, work=print, on_started=urls.append) == 3
+        assert supervise(*config, work=print, on_started=started) == 3
     else:
         with pytest.raises(RuntimeError, match="on purpose"):
-            supervise(*config, work=print, on_started=urls.append)
+            supervise(*config, work=print, on_started=started)
     (subject,) = made
     assert (subject.work, subject.args) == (print, config)
     assert (subject.options["count"], subject.options["shutdown_timeout"]) == (3, 7.0)
-    assert [url.rpartition(":")[0] for url in urls] == ["http://127.0.0.1"]
-    assert subject.listener.fileno() == -1
+    public, admin = urls
+    assert public.startswith("http://127.0.0.1:")
+    assert admin == f"unix:{tmp_path}/ssepool-{public.rpartition(':')[2]}.sock"
+    assert listening == [True]
+    assert [each.fileno() for each in (subject.listener, *subject.options["admin"])] == [-1, -1]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_address_that_others_can_reach_is_refused() -> None:
@@ -212,6 +224,7 @@ def test_a_worker_serves_its_share_under_its_number(monkeypatch: pytest.MonkeyPa
     life.live()
     options = life.serving.options
     assert (options["listener"], options["balance"]) == (life.worker.listener, life.worker.balance)
+    assert (options["admin"], options["administered"]) == (life.worker.admin, True)
     assert life.serving.config.head_timeout == 7.0
 
 

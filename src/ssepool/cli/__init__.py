@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ssepool.cli import bench, check, drain, publish, serve, stats, subscribe
+from ssepool.cli import bench, check, drain, kick, publish, serve, stats, subscribe
 from ssepool.cli.notes import errors_told
 
 
@@ -42,6 +42,7 @@ app.command("publish", epilog=publish.EXAMPLES)(publish.command)
 app.command("subscribe", epilog=subscribe.EXAMPLES)(subscribe.command)
 app.command("stats", epilog=stats.EXAMPLES)(stats.command)
 app.command("drain", epilog=drain.EXAMPLES)(drain.command)
+app.command("kick", epilog=kick.EXAMPLES)(kick.command)
 app.command("check", epilog=check.EXAMPLES)(check.command)
 app.command("bench", epilog=bench.EXAMPLES)(bench.command)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ssepool.cli.notes import LOCAL, Url, fail, hub, note
+from ssepool.cli.notes import LOCAL_PORT, Admin, AdminUrl, Port, TokenFile, administration, fail, note
 
 if TYPE_CHECKING:
     from ssepool.client import Client
@@ -22,7 +22,10 @@ GRACE_SECONDS = 25.0
 
 
 def command(
-    url: Url = LOCAL,
+    admin: Admin = None,
+    port: Port = LOCAL_PORT,
+    url: AdminUrl = None,
+    token_file: TokenFile = None,
     seconds: Annotated[float, typer.Option("--seconds", min=0, max=3600, help="Spread over so many seconds.")] = 30.0,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Return only when all clients are gone.")] = True,
 ) -> None:
@@ -32,7 +35,7 @@ def command(
     """
     from ssepool.client import Refused
 
-    with hub(url) as client:
+    with administration(admin, url, port, token_file) as client:
         try:
             client.drain(seconds)
         except Refused as error:

@@ -7,7 +7,7 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -72,8 +72,8 @@ def command(
         )
     hub_config, server_config = config.load(file=file, env=os.environ, flags=flags)
 
-    def announce(url: str) -> None:
-        _announce(url, hub_config.pool.size, server_config.workers)
+    def announce(url: str, *admin: str) -> None:
+        _announce(url, admin, hub_config.pool.size, server_config)
 
     if server_config.workers > 1:
         from ssepool.server import workers
@@ -87,7 +87,7 @@ def command(
     from ssepool.server.server import Server, surface
 
     hub = Hub(with_limits(hub_config, server_config))
-    Server(hub, surface(hub, server_config), server_config, on_started=announce).run()
+    Server(hub, surface(hub, server_config), server_config, on_started=announce, administered=True).run()
 
 
 def settings_file(given: Path | None) -> Path | None:
@@ -111,13 +111,15 @@ def _is_given(ctx: typer.Context, key: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _announce(url: str, slots: int, workers: int) -> None:
+def _announce(url: str, admin: Sequence[str], slots: int, server: config.ServerConfig) -> None:
     """Say where the hub is. The first line is for programs too: they read the port from it."""
-    url = url.rstrip("/")
+    workers = server.workers
     size = f"{slots} slots{f' of {workers} workers' if workers > 1 else ''}"
-    lines = {"demo": f"{url}/demo", "stream": f"{url}/events?topic=TOPIC", "pool": f"{size}, {url}/dashboard"}
+    lines = {"stream": f"{url}/events?topic=TOPIC", "pool": size, "admin": ", ".join(admin) or "none"}
     if url.startswith("unix:"):  # nothing to click on
-        lines = {"pool": size}
+        del lines["stream"]
+    elif server.dev:
+        lines = {"demo": f"{url}/demo", **lines, "pool": f"{size}, {url}/dashboard"}
     if sys.stdout.isatty():
         from rich.console import Console
 

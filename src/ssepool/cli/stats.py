@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import msgspec
 import typer
 
-from ssepool.cli.notes import LOCAL, Url, hub, printable
+from ssepool.cli.notes import LOCAL_PORT, Admin, AdminUrl, Port, TokenFile, administration, printable
 from ssepool.core.report import NodeReport
 
 if TYPE_CHECKING:
@@ -24,12 +24,15 @@ T = TypeVar("T")
 
 
 def command(
-    url: Url = LOCAL,
+    admin: Admin = None,
+    port: Port = LOCAL_PORT,
+    url: AdminUrl = None,
+    token_file: TokenFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the JSON of GET /pool, a line.")] = False,
     watch: Annotated[float | None, typer.Option("--watch", min=0.1, help="Again every so many seconds.")] = None,
 ) -> None:
     """Print the numbers of a hub: a table on a terminal, else plain lines."""
-    with hub(url) as client:
+    with administration(admin, url, port, token_file) as client:
         if as_json or not sys.stdout.isatty():
             for numbers in _again(client.stats, watch):
                 print(json.dumps(numbers) if as_json else _plain(numbers), flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from http import HTTPStatus
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import msgspec
 
@@ -79,6 +80,31 @@ def draining(status: int, answer: bytes, url: str) -> None:
     _read(status, 202, answer, url, dict[str, Any])
 
 
+def kick_target(connection: str, seconds: float) -> tuple[str, dict[str, str]]:
+    """Path and query of the request that kicks one client."""
+    return f"/connections/{quote(connection, safe='')}", {"seconds": f"{seconds:g}"}
+
+
+def kick_query(seconds: float, **wanted: str | None) -> dict[str, str]:
+    """The query of the request that kicks all of a user, a topic or an address. Raises `ValueError` for none."""
+    found = {name: value for name, value in wanted.items() if value is not None}
+    if not found:
+        raise ValueError("kick_all takes a user, a topic or an ip: it does not kick everybody")
+    return {**found, "seconds": f"{seconds:g}"}
+
+
+def kicked(status: int, answer: bytes, url: str) -> None:
+    """Read the answer of DELETE /connections/{id}. Raises `ClientError`."""
+    if status != 204:
+        raise refusal(status, answer, url)
+
+
+def all_kicked(status: int, answer: bytes, url: str) -> tuple[int, list[str]]:
+    """How many were kicked, and the nodes that did not answer, from DELETE /connections. Raises `ClientError`."""
+    found = _read(status, 200, answer, url, _Kicked)
+    return found.kicked, found.missing
+
+
 def refusal(status: int, answer: bytes, url: str) -> Refused:
     """The error for an answer: with the hub's message and code, or with the status alone if no hub answered."""
     try:
@@ -91,6 +117,11 @@ def refusal(status: int, answer: bytes, url: str) -> Refused:
 
 class _Published(msgspec.Struct):
     ids: list[str]
+
+
+class _Kicked(msgspec.Struct):
+    kicked: int
+    missing: list[str]
 
 
 class _ErrorDetails(msgspec.Struct):

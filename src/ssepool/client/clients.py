@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from ssepool.client import calls
 from ssepool.client.errors import ClientError, Unreachable
 from ssepool.client.reader import Reader
+from ssepool.core.bans import KICK_SECONDS
 from ssepool.core.decoder import Message
 from ssepool.core.event import Event, EventFields
 from ssepool.core.pool import DRAIN_SECONDS
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 URL = "http://127.0.0.1:8000"
 """Where `ssepool serve` listens by default."""
+UNIX = "unix:"
+"""What the URL of a hub on a Unix socket begins with; its path follows."""
+SOCKET_URL = "http://localhost"
+"""What a hub on a Unix socket is asked as."""
 TIMEOUT_SECONDS = 10.0
 """How long an answer may take, except that of a subscription."""
 READ_TIMEOUT_SECONDS = 60.0
@@ -52,7 +57,7 @@ class _Base:
     def __init__(
         self, base_url: str = URL, *, headers: Mapping[str, str] | None = None, timeout: float = TIMEOUT_SECONDS
     ) -> None:
-        """Raises `ClientError` if `base_url` is not an HTTP URL or httpx2 is not installed."""
+        """Raises `ClientError` if `base_url` is neither an HTTP URL nor `unix:PATH`, or httpx2 is not installed."""
         try:
             import httpx2
         except ImportError:
@@ -63,8 +68,10 @@ class _Base:
         self.timeout = timeout
         """Seconds that an answer may take, except that of a subscription."""
         self._headers = dict(headers or {})
+        self._socket = base_url.removeprefix(UNIX) if base_url.startswith(UNIX) else None
+        self._base = SOCKET_URL if self._socket else self.url
         try:
-            url = httpx2.URL(base_url)
+            url = httpx2.URL(self._base)
         except httpx2.InvalidURL:
             url = httpx2.URL()
         if url.scheme not in ("http", "https") or not url.host:
@@ -104,10 +111,14 @@ class Client(_Base):
     ) -> None:
         """`headers` are sent with every request; `timeout` is how many seconds an answer may take.
 
-        Raises `ClientError` if `base_url` is not an HTTP URL, or if httpx2 is not installed.
+        `base_url` is an HTTP URL, or `unix:` and the path of a Unix socket. Raises `ClientError` if it is neither, or
+        if httpx2 is not installed.
         """
         super().__init__(base_url, headers=headers, timeout=timeout)
-        self._http = self._httpx.Client(base_url=self.url, headers=self._headers, timeout=timeout)
+        transport = self._httpx.HTTPTransport(uds=self._socket) if self._socket else None
+        self._http = self._httpx.Client(
+            base_url=self._base, headers=self._headers, timeout=timeout, transport=transport
+        )
 
     def publish(self, topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> str:
         """Publish an event to one topic or several, and return its id.
@@ -141,6 +152,31 @@ class Client(_Base):
         with self._reaching():
             response = self._http.post("/pool/drain", json={"seconds": seconds})
         calls.draining(response.status_code, response.content, str(response.url))
+
+    def kick(self, connection: str, seconds: float = KICK_SECONDS) -> None:
+        """Send a client away, and keep it away for `seconds`, 0 to 3600. Raises `ClientError`."""
+        path, query = calls.kick_target(connection, seconds)
+        with self._reaching():
+            response = self._http.delete(path, params=query)
+        calls.kicked(response.status_code, response.content, str(response.url))
+
+    def kick_all(
+        self,
+        *,
+        user: str | None = None,
+        topic: str | None = None,
+        ip: str | None = None,
+        seconds: float = KICK_SECONDS,
+    ) -> tuple[int, list[str]]:
+        """Send all clients of a user, a topic and an address away, on all nodes, and keep them away for `seconds`.
+
+        Returns how many there were, and the nodes that did not answer. Raises `ClientError`, and `ValueError` without
+        any of the three.
+        """
+        query = calls.kick_query(seconds, user=user, topic=topic, ip=ip)
+        with self._reaching():
+            response = self._http.delete("/connections", params=query)
+        return calls.all_kicked(response.status_code, response.content, str(response.url))
 
     def subscribe(
         self,
@@ -209,10 +245,14 @@ class AsyncClient(_Base):
     ) -> None:
         """`headers` are sent with every request; `timeout` is how many seconds an answer may take.
 
-        Raises `ClientError` if `base_url` is not an HTTP URL, or if httpx2 is not installed.
+        `base_url` is an HTTP URL, or `unix:` and the path of a Unix socket. Raises `ClientError` if it is neither, or
+        if httpx2 is not installed.
         """
         super().__init__(base_url, headers=headers, timeout=timeout)
-        self._http = self._httpx.AsyncClient(base_url=self.url, headers=self._headers, timeout=timeout)
+        transport = self._httpx.AsyncHTTPTransport(uds=self._socket) if self._socket else None
+        self._http = self._httpx.AsyncClient(
+            base_url=self._base, headers=self._headers, timeout=timeout, transport=transport
+        )
 
     async def publish(self, topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> str:
         """Publish an event to one topic or several, and return its id.
@@ -239,6 +279,27 @@ class AsyncClient(_Base):
         with self._reaching():
             response = await self._http.post("/pool/drain", json={"seconds": seconds})
         calls.draining(response.status_code, response.content, str(response.url))
+
+    async def kick(self, connection: str, seconds: float = KICK_SECONDS) -> None:
+        """As `Client.kick`."""
+        path, query = calls.kick_target(connection, seconds)
+        with self._reaching():
+            response = await self._http.delete(path, params=query)
+        calls.kicked(response.status_code, response.content, str(response.url))
+
+    async def kick_all(
+        self,
+        *,
+        user: str | None = None,
+        topic: str | None = None,
+        ip: str | None = None,
+        seconds: float = KICK_SECONDS,
+    ) -> tuple[int, list[str]]:
+        """As `Client.kick_all`."""
+        query = calls.kick_query(seconds, user=user, topic=topic, ip=ip)
+        with self._reaching():
+            response = await self._http.delete("/connections", params=query)
+        return calls.all_kicked(response.status_code, response.content, str(response.url))
 
     async def subscribe(
         self,

@@ -7,10 +7,14 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
+from ssepool.errors import AccessDenied
 from ssepool.http import (
+    audit,
     connections,
     dashboard,
     demo,
@@ -24,6 +28,7 @@ from ssepool.http import (
     tickets,
 )
 from ssepool.http import pool as pool_routes
+from ssepool.http.access.audit import Audit
 from ssepool.http.access.door import Door
 from ssepool.http.budget import Budget
 from ssepool.http.hosts import Hosts, KnownHost
@@ -63,12 +68,14 @@ class HubApp(Starlette):
         super().__init__(
             routes=_routes(surface, engine, nodes, budget, door),
             middleware=_middleware(engine, hosts),
-            exception_handlers=errors.handlers,
+            exception_handlers={**errors.handlers, AccessDenied: self._on_refusal},
             lifespan=lifespan,
         )
         # It would send whoever asks for `/pool/` to a URL made of `Host`, which a stranger writes, with the scheme that
         # a proxy speaks to us.
         self.router.redirect_slashes = False
+        self.audit = Audit(nodes.trail, engine.now, engine.connections.wall_clock)
+        """Writes down who administers, and who is refused."""
         self.surface = surface
         """Whom it is for."""
         self.hosts = hosts
@@ -86,6 +93,11 @@ class HubApp(Starlette):
         else:
             await EventStream(self._engine, visit)(scope, receive, send)
 
+    async def _on_refusal(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, AccessDenied)
+        self.audit.refused(request, error)
+        return errors.reply_to(error)
+
 
 def _routes(surface: Surface, engine: Engine, nodes: Nodes, budget: Budget, door: Door) -> list[BaseRoute]:
     found = [
@@ -102,6 +114,7 @@ def _routes(surface: Surface, engine: Engine, nodes: Nodes, budget: Budget, door
             *connections.routes(nodes, door),
             *pool_routes.routes(nodes, budget, door),
             *metrics.routes(nodes, door),
+            *audit.routes(nodes, door),
             *dashboard.routes(),
         ]
     if surface is Surface.DEVELOPMENT:

@@ -16,14 +16,14 @@ from ssepool.core.bans import KICK_SECONDS
 from ssepool.core.grant import Grant
 from ssepool.core.topics import shown
 from ssepool.http.access.door import Door
-from ssepool.http.access.gate import Gate, guarded
+from ssepool.http.access.gate import Gate, guarded, ordered
 from ssepool.http.body import JSON, decode, media_type, read_body
 from ssepool.http.budget import Budget
 from ssepool.http.errors import APIError
 from ssepool.http.query import number, read_query, seconds
 from ssepool.http.rates import check_rate
 from ssepool.http.reply import JSONReply
-from ssepool.runtime.cluster.messages import ConnectionInfo, ConnectionState, FindConnections, Outcome
+from ssepool.runtime.cluster.messages import ConnectionInfo, ConnectionState, FindConnections, KickAll, Outcome
 from ssepool.runtime.cluster.nodes import Nodes
 from ssepool.runtime.engine import Engine
 
@@ -33,6 +33,8 @@ MAX_PAGE_CONNECTIONS = 1000
 """Connections of a page at most: the largest `limit`."""
 PARAMETERS = ("topic", "user", "ip", "state", "limit", "after")
 """The query parameters of GET /connections."""
+FILTERS = ("topic", "user", "ip")
+"""The query parameters of DELETE /connections that say whom."""
 STATES: tuple[str, ...] = get_args(ConnectionState)
 """The values of the parameter `state`."""
 MAX_KICK_SECONDS = 3600
@@ -51,8 +53,15 @@ class ConnectionList(msgspec.Struct):
     missing: Annotated[list[str], Meta(description="Nodes that did not answer: theirs are not among them.")]
 
 
+class Kicked(msgspec.Struct):
+    """The answer of DELETE /connections."""
+
+    kicked: Annotated[int, Meta(description="Clients that are sent away.", ge=0)]
+    missing: Annotated[list[str], Meta(description="Nodes that did not answer: they may have more of them.")]
+
+
 def routes(nodes: Nodes, door: Door) -> list[BaseRoute]:
-    """GET /connections, GET and DELETE /connections/{id}, for all nodes."""
+    """GET and DELETE /connections, GET and DELETE /connections/{id}, for all nodes."""
 
     async def list_connections(request: Request, grant: Grant) -> Response:
         page, missing = await nodes.connections(_wanted(read_query(request, *PARAMETERS)))
@@ -65,14 +74,25 @@ def routes(nodes: Nodes, door: Door) -> list[BaseRoute]:
         return JSONReply(_there(id, await nodes.connection(id)))
 
     async def kick(request: Request, grant: Grant) -> Response:
-        query = read_query(request, "seconds")
+        apart = _apart(read_query(request, "seconds"))
         id = request.path_params["id"]
-        apart = seconds("seconds", query.get("seconds", str(KICK_SECONDS)), maximum=MAX_KICK_SECONDS)
+        ordered(request, seconds=apart)
         _there(id, await nodes.kick(id, apart) or None)
         return Response(status_code=204)
 
+    async def kick_all(request: Request, grant: Grant) -> Response:
+        query = read_query(request, *FILTERS, "seconds")
+        wanted = {name: query[name] for name in FILTERS if name in query}
+        if not wanted:
+            message = f"DELETE /connections takes at least one of {', '.join(FILTERS)}: it does not kick everybody"
+            raise APIError(400, "invalid_parameter", message)
+        order = KickAll(**wanted, seconds=_apart(query))
+        ordered(request, **wanted, seconds=order.seconds)
+        return JSONReply(Kicked(*await nodes.kick_all(order)))
+
     return [
         guarded(door, "/connections", list_connections, methods=["GET"], needs="connections"),
+        guarded(door, "/connections", kick_all, methods=["DELETE"], needs="kick"),
         guarded(door, "/connections/{id}", get, methods=["GET"], needs="connections"),
         guarded(door, "/connections/{id}", kick, methods=["DELETE"], needs="kick"),
     ]
@@ -93,6 +113,11 @@ def message_routes(engine: Engine, nodes: Nodes, budget: Budget) -> list[BaseRou
         return JSONReply({"accepted": True}, 202)
 
     return [Gate("/connections/{id}/messages", message, methods=["POST"], needs="connection")]
+
+
+def _apart(query: dict[str, str]) -> float:
+    """For how many seconds those who are kicked are kept away. Raises `APIError` (400)."""
+    return seconds("seconds", query.get("seconds", str(KICK_SECONDS)), maximum=MAX_KICK_SECONDS)
 
 
 def _there(id: str, found: Any) -> Any:

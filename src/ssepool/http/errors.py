@@ -48,6 +48,12 @@ def translate(error: SSEPoolError) -> APIError:
     return APIError(status, code, message, headers)
 
 
+def reply_to(error: SSEPoolError) -> JSONReply:
+    """The answer to a request that met an error of the package."""
+    refusal = translate(error)
+    return error_reply(refusal.status_code, refusal.code, refusal.detail, refusal.headers)
+
+
 def challenge(error: SSEPoolError) -> dict[str, str] | None:
     """The header field that goes with a refusal for want of rights (RFC 6750, section 3): without a word on what is
     wrong if nothing was presented, and otherwise without one on why it does not count."""
@@ -87,7 +93,7 @@ def _on_wrong_method(request: Request) -> Response:
 
 async def _on_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, SSEPoolError)
-    return await _on_http_exception(request, translate(error))
+    return reply_to(error)
 
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:

@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute
 from ssepool.config import KiB
 from ssepool.core.bans import KICK_SECONDS
 from ssepool.http.access.gate import Gate
+from ssepool.http.audit import MAX_PAGE_ENTRIES, PAGE_ENTRIES
 from ssepool.http.connections import MAX_KICK_SECONDS, MAX_PAGE_CONNECTIONS, PAGE_CONNECTIONS, STATES
 from ssepool.http.publish import FORM, NDJSON
 from ssepool.http.query import MAX_QUERY_BYTES
@@ -74,6 +75,12 @@ _NO_ROOM = "The bodies of other requests leave no room for this one."
 # The refusals of every JSON body.
 _BODY = {"_408": _TOO_SLOW, "_413": "The body is too large.", "_415": _WRONG_TYPE}
 _CONNECTION_ID = param("id", TEXT, "The connection's id, from its `ssepool.open` event.", place="path")
+
+_SECONDS = param(
+    "seconds",
+    {"type": "number", "minimum": 0, "maximum": MAX_KICK_SECONDS, "default": KICK_SECONDS},
+    "For so long: its user is told to stay away (204), others to come back afterwards.",
+)
 
 PATHS: Schema = {
     "/events": {
@@ -175,7 +182,25 @@ PATHS: Schema = {
                 _400="A parameter is unknown or has a value that is not allowed.",
                 _503=_UNREACHABLE,
             ),
-        }
+        },
+        "delete": {
+            "operationId": "kickAll",
+            "summary": "Kick all clients of a user, a topic or an address, on all nodes; with several, who fits all",
+            "parameters": [
+                param("topic", TEXT, "With this topic or pattern."),
+                param("user", TEXT, "Of this user, who is kept away also where none of theirs is connected."),
+                param("ip", TEXT, "From this address."),
+                _SECONDS,
+            ],
+            "responses": answers(
+                200,
+                "So many are sent away.",
+                json("Kicked"),
+                _400="A parameter is not allowed, or none of the three says whom.",
+                _403=_FOREIGN,
+                _503=_UNREACHABLE,
+            ),
+        },
     },
     "/connections/{id}": {
         "parameters": [_CONNECTION_ID],
@@ -187,13 +212,7 @@ PATHS: Schema = {
         "delete": {
             "operationId": "kick",
             "summary": "Kick a client: close its stream and keep it away for a while",
-            "parameters": [
-                param(
-                    "seconds",
-                    {"type": "number", "minimum": 0, "maximum": MAX_KICK_SECONDS, "default": KICK_SECONDS},
-                    "For so long: its user is told to stay away (204), others to come back afterwards.",
-                )
-            ],
+            "parameters": [_SECONDS],
             "responses": answers(
                 204,
                 "Kicked.",
@@ -269,6 +288,26 @@ PATHS: Schema = {
                 _503=f"{_NOT_OPEN} {_NO_ROOM}",
                 _403=_FOREIGN,
                 **_BODY,
+            ),
+        }
+    },
+    "/audit": {
+        "get": {
+            "operationId": "getAudit",
+            "summary": "The last that operators did, and that was refused for want of rights, at all workers",
+            "parameters": [
+                param(
+                    "limit",
+                    {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_ENTRIES, "default": PAGE_ENTRIES},
+                    "At most so many.",
+                )
+            ],
+            "responses": answers(
+                200,
+                "The entries, the newest first.",
+                json("Audit"),
+                _400="A parameter is unknown or has a value that is not allowed.",
+                _503=_UNREACHABLE,
             ),
         }
     },

@@ -15,7 +15,7 @@ from ssepool.core.grant import Grant
 from ssepool.core.pool import DRAIN_SECONDS
 from ssepool.core.report import ClusterReport
 from ssepool.http.access.door import Door
-from ssepool.http.access.gate import guarded
+from ssepool.http.access.gate import guarded, ordered
 from ssepool.http.body import JSON, decode, media_type, read_body
 from ssepool.http.budget import Budget
 from ssepool.http.errors import APIError
@@ -73,6 +73,7 @@ def routes(nodes: Nodes, budget: Budget, door: Door) -> list[BaseRoute]:
         media_type(request, JSON)
         async with read_body(request, MAX_BODY_BYTES, budget) as body:
             new = decode(RESIZE_DECODER, body, root="pool", code="invalid_setting", fields=Resize.__struct_fields__)
+        ordered(request, size=new.size)
         await nodes.resize(new.size)
         return JSONReply(await nodes.here())
 
@@ -84,6 +85,7 @@ def routes(nodes: Nodes, budget: Budget, door: Door) -> list[BaseRoute]:
         read_query(request)
         async with read_body(request, MAX_BODY_BYTES, budget) as body:
             order = _drain_order(request, body)
+        ordered(request, seconds=order.seconds)
         await nodes.drain(order.seconds)
         return JSONReply({"draining": True, "seconds": order.seconds}, 202)
 

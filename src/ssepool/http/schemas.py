@@ -9,10 +9,12 @@ from typing import Any
 
 import msgspec
 
+from ssepool.core.audit import Entry
 from ssepool.core.refusal import ErrorBody
 from ssepool.core.report import ClusterReport, Node, NodeReport, PoolReport
 from ssepool.core.topics import MAX_NAME_CHARACTERS
-from ssepool.http.connections import ConnectionList
+from ssepool.http.audit import AuditLog
+from ssepool.http.connections import ConnectionList, Kicked
 from ssepool.http.demo import Start
 from ssepool.http.pool import Drain, Resize
 from ssepool.http.publish import Incoming
@@ -27,6 +29,9 @@ NAMES = {
     Incoming: "Event",
     ConnectionInfo: "Connection",
     ConnectionList: "Connections",
+    Kicked: "Kicked",
+    AuditLog: "Audit",
+    Entry: "AuditEntry",
     PoolReport: "Pool",
     ClusterReport: "Cluster",
     NodeReport: "Node",

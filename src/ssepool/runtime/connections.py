@@ -270,6 +270,12 @@ class Connections:
                 self.evict(slot, reason)
                 yield weight
 
+    def kick_all(self, connections: Iterable[Connection]) -> int:
+        """Send these clients away: some now, the others over the next turns of the loop. Returns how many are here."""
+        kicked = [(connection._slot, Reason.KICKED) for connection in connections if connection.is_open]
+        in_slices(self.evict_all(kicked), self.now)
+        return len(kicked)
+
     def release(self, connection: Connection, slot: Slot, link: Link, visit: Visit, reason: Reason) -> None:
         """A connection's link has ended: free its slot and drop what only it used."""
         was_open = slot.state is not SlotState.RESERVED

@@ -19,20 +19,25 @@ UNIX_SOCKET_MODE = 0o660
 def listen(config: ServerConfig, ack_timeout: float) -> socket.socket:
     """A socket that listens where the configuration says. Raises `ConfigError` if that cannot be done."""
     if config.uds is not None:
-        return _listen_unix(config.uds, config.backlog)
-    host, port = config.host, config.port
+        return listen_unix(config.uds, UNIX_SOCKET_MODE, config.backlog)
+    return listen_tcp(config.host, config.port, config.backlog, ack_timeout, setting="host")
+
+
+def listen_tcp(host: str, port: int, backlog: int, ack_timeout: float, *, setting: str) -> socket.socket:
+    """A socket that listens at a port. `ack_timeout` is in seconds, `setting` is what has the host. Raises
+    `ConfigError`."""
     try:
         family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, number)
     except (OSError, UnicodeError) as error:
-        raise ConfigError(f"ServerConfig.host = {host!r} is not an address to listen on: {error}") from error
+        raise ConfigError(f"ServerConfig.{setting} = {host!r} is not an address to listen on: {error}") from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # Accepted sockets inherit it, so a peer that is gone without a FIN is found on every path.
         set_bounds(listener.fileno(), ack_timeout)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.bind(address)
-        listener.listen(config.backlog)
+        listener.listen(backlog)
         listener.setblocking(False)
     except OSError as error:
         listener.close()
@@ -40,13 +45,15 @@ def listen(config: ServerConfig, ack_timeout: float) -> socket.socket:
     return listener
 
 
-def _listen_unix(path: str, backlog: int) -> socket.socket:
+def listen_unix(path: str, mode: int, backlog: int) -> socket.socket:
+    """A socket that listens at a path, with this mode; one that a killed server left there is replaced. Raises
+    `ConfigError`."""
     try:
         listener = socket.socket(socket.AF_UNIX)
     except (AttributeError, OSError) as error:
-        raise ConfigError(f"ServerConfig.uds = {path!r} is not allowed: this system has no Unix sockets") from error
+        raise ConfigError(f"unix:{path} cannot be listened on: this system has no Unix sockets") from error
     # Never open to others, not even between two calls. A proxy that has another user is put into the group.
-    mask = os.umask(0o777 & ~UNIX_SOCKET_MODE)
+    mask = os.umask(0o777 & ~mode)
     try:
         if _is_left_over(path):
             os.unlink(path)
@@ -73,17 +80,17 @@ def _is_left_over(path: str) -> bool:
     return False
 
 
-def close(listener: socket.socket, config: ServerConfig) -> None:
-    """Close a socket that `listen` made with this configuration, and remove it."""
+def close(listener: socket.socket, url: str) -> None:
+    """Close a socket that listens, and remove it if its URL is that of a Unix socket."""
     listener.close()
-    remove(config)
+    remove(url)
 
 
-def remove(config: ServerConfig) -> None:
-    """Take a Unix socket out of its folder, if it is still there."""
-    if config.uds is not None:
+def remove(url: str) -> None:
+    """Take a Unix socket out of its folder, if it is still there; for any other URL this does nothing."""
+    if url.startswith("unix:"):
         with contextlib.suppress(OSError):  # somebody has removed it, or its folder is not ours any more
-            os.unlink(config.uds)
+            os.unlink(url.removeprefix("unix:"))
 
 
 def url_of(listener: socket.socket) -> str:

@@ -7,14 +7,15 @@ import gc
 import logging
 import math
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import uvicorn
 
 from ssepool.config import ServerConfig
-from ssepool.core.callers import Callers, Place, most_callers
+from ssepool.core.callers import MIN_CALLERS, Callers, Place, most_callers
 from ssepool.core.frames import Dialect
+from ssepool.errors import ConfigError
 from ssepool.http.app import HubApp
 from ssepool.http.shortcuts import Shortcuts
 from ssepool.hub import Hub
@@ -27,6 +28,8 @@ from ssepool.runtime.streams.slices import Wakes
 from ssepool.runtime.tasks import Tasks
 from ssepool.runtime.wire import render_head
 from ssepool.server.address import check_address, close, listen, remove, url_of
+from ssepool.server.administration import check_administration, hosts_of, listen_for_operators, operators_app
+from ssepool.server.audit import written_to
 from ssepool.server.balance import Balance
 from ssepool.server.files import raise_limit
 from ssepool.server.listener import Listener
@@ -53,16 +56,20 @@ class Server:
         app: App,
         config: ServerConfig | None = None,
         *,
-        on_started: Callable[[str], None] = lambda url: None,
+        on_started: Callable[..., None] = lambda *urls: None,
         listener: socket.socket | None = None,
+        administered: bool = False,
+        admin: Sequence[socket.socket] = (),
         balance: Balance | None = None,
     ) -> None:
         """`app` is one of the hub's own, or an application that the hub is part of. `on_started` is called with the
-        server's URL once it takes connections. A worker accepts on the `listener` that it shares with the others, as
-        its `balance` with them says. An application of the hub turns requests for names away that are not allowed
+        server's URL once it takes connections, and with those of administration behind it if it is `administered`. A
+        worker accepts on the `listener` and the `admin` sockets that it shares with the others, as its `balance` with
+        them says. An application of the hub turns requests for names away that are not allowed
         (`AccessConfig.allowed_hosts`).
 
-        Raises `ConfigError` for an address other than loopback with `hub.dev_app`.
+        Raises `ConfigError` for an address other than loopback with `hub.dev_app`, and for administration at a port
+        where nothing says whose credentials count.
         """
         self.hub = hub
         """What is served."""
@@ -72,7 +79,11 @@ class Server:
         # Another application decides by itself what is answered under which name and path.
         shortcuts = app.shortcuts if isinstance(app, HubApp) else None
         if shortcuts is not None:
-            hub.parts.hosts.enforce(self.config.host)
+            hub.parts.hosts.enforce(self.config.host, *hosts_of(self.config))
+        self._administered = administered
+        if administered:
+            check_administration(hub, self.config)
+        self._admin = admin
         proxies = TrustedProxies(self.config.trusted_proxies)
         entrance = Entrance(proxies.forwarded(app), proxies, Callers(self._max_callers))
         self._uvicorn = _Uvicorn(
@@ -93,19 +104,33 @@ class Server:
         raise_limit(pool.size + pool.max_waiting)
         self._descriptors = max_clients()
         listener = self._listener or listen(self.config, pool.ack_timeout)
-        self._uvicorn.url = url_of(listener)
+        try:
+            admin = self._admin
+            if self._administered and self._listener is None:
+                admin = listen_for_operators(self.config, listener, self.hub.config)
+        except ConfigError:
+            close(listener, url_of(listener))
+            raise
+        self._serve(listener, admin)
+
+    def _serve(self, listener: socket.socket, admin: Sequence[socket.socket]) -> None:
+        sockets = [listener, *admin]
+        urls = self._uvicorn.urls = [url_of(each) for each in sockets]
+        self._uvicorn.admin = [(each, operators_app(self.hub, each)) for each in admin]
         logs, repeats = [logging.getLogger(name) for name in LOGS], Repeats(self.hub.parts.engine.now)
         for log in logs:
             log.addFilter(repeats)
         try:
-            self._uvicorn.run(sockets=[listener])
+            with written_to(self.config.audit_log):
+                self._uvicorn.run(sockets=[listener])
         finally:
             for log in logs:
                 log.removeFilter(repeats)
-            if self._listener is None:
-                close(listener, self.config)
-            else:
-                listener.close()
+            for each, url in zip(sockets, urls, strict=True):
+                if self._listener is None:
+                    close(each, url)
+                else:
+                    each.close()
 
     def _max_callers(self) -> int:
         """How many connections there may be that are no streams: what these and waiters leave of the descriptors."""
@@ -113,8 +138,20 @@ class Server:
         return most_callers(self._descriptors, len(pool.slots) + self.hub.config.pool.max_waiting)
 
 
+NOTHING_OPENS = """\
+nothing says who may do what, and nothing is open by itself. Give one of
+
+    --public-topics news     what everybody may read; a pattern as pattern:news/*
+    --dev                    everything, to programs of this machine alone: to develop with
+
+Both are settings of the environment and of ssepool.toml, too; docs/access.md has more"""
+"""What a stand-alone hub says that would have to let everybody in or nobody."""
+
+
 def surface(hub: Hub, config: ServerConfig) -> HubApp:
     """The application that a stand-alone hub serves. Raises `ConfigError` if nothing says who may do what."""
+    if not config.dev and hub.parts.door is None:
+        raise ConfigError(NOTHING_OPENS)
     return hub.dev_app if config.dev else hub.app
 
 
@@ -153,7 +190,8 @@ def _nothing() -> None:
 class _Uvicorn(uvicorn.Server):
     """uvicorn's server with a listener of ours, which takes subscriptions before a protocol is made for them."""
 
-    url = ""
+    urls: Sequence[str] = ("",)
+    admin: Sequence[tuple[socket.socket, HubApp]] = ()
 
     def __init__(
         self,
@@ -162,7 +200,7 @@ class _Uvicorn(uvicorn.Server):
         shortcuts: Shortcuts | None,
         entrance: Entrance,
         settings: ServerConfig,
-        started: Callable[[str], None],
+        started: Callable[..., None],
         balance: Balance | None,
     ) -> None:
         super().__init__(config)
@@ -191,11 +229,13 @@ class _Uvicorn(uvicorn.Server):
             return
         if listens:
             self._listeners = [self._listen(sock) for sock in sockets or ()]
+        for sock, app in self.admin:
+            await self._listen_for_operators(sock, app)
         # What is here now stays: without this every full collection looks through all modules and slots, and holds the
         # event loop for tens of milliseconds.
         gc.collect()
         gc.freeze()
-        asyncio.get_running_loop().call_soon(self._on_started, self.url)
+        asyncio.get_running_loop().call_soon(self._on_started, *self.urls)
 
     async def on_tick(self, counter: int) -> bool:
         # Ten times a second. Where uvicorn accepts, no listener says that this worker lives, and it would be killed.
@@ -207,7 +247,8 @@ class _Uvicorn(uvicorn.Server):
         for listener in self._listeners:
             listener.close()
         if self._balance is None:  # else others listen there. uvicorn ends with the signal, so nothing comes after this
-            remove(self._settings)
+            for url in self.urls:
+                remove(url)
         await super().shutdown(sockets)
 
     def _listen(self, sock: socket.socket) -> Listener:
@@ -222,6 +263,17 @@ class _Uvicorn(uvicorn.Server):
             now=self._engine.now,
             balance=self._balance,
         )
+
+    async def _listen_for_operators(self, sock: socket.socket, app: HubApp) -> None:
+        """Accept on a socket of administration, with room of its own: a crowd outside must not keep operators out."""
+        proxies = self._entrance.proxies
+        entrance = Entrance(proxies.forwarded(app), proxies, Callers(lambda: MIN_CALLERS, shared=False))
+        kind = protocol(self._settings.head_timeout, None, entrance)
+
+        def make() -> asyncio.Protocol:
+            return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+        self.servers.append(await asyncio.get_running_loop().create_server(make, sock=sock))
 
     def _admit(self, scope: dict[str, Any], take: Callable[[], Handover]) -> bool:
         assert self._shortcuts is not None

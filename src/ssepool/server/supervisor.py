@@ -55,6 +55,8 @@ class Worker:
     """How the workers share new clients out."""
     ready: Connection
     """Anything sent here says that this worker takes connections."""
+    admin: tuple[socket.socket, ...] = ()
+    """As `listener`, for operators."""
 
 
 class _Place:
@@ -82,6 +84,7 @@ class Supervisor:
         count: int,
         shutdown_timeout: float,
         on_started: Callable[[], None],
+        admin: tuple[socket.socket, ...] = (),
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """`work(worker, *args)` is a module's function; `on_started` is called when all workers take connections.
@@ -89,6 +92,7 @@ class Supervisor:
         self._work = work
         self._args = args
         self._listener = listener
+        self._admin = admin
         self._timeout = shutdown_timeout + GRACE_SECONDS
         self._on_started = on_started
         self._now = now
@@ -136,7 +140,8 @@ class Supervisor:
         place = self._places[index]
         place.ready, theirs = self._context.Pipe(duplex=False)
         self._clear(index)
-        worker = Worker(index, len(self._places), self._group, self._listener, Balance(self._table, index), theirs)
+        shares = self._listener, Balance(self._table, index), theirs, self._admin
+        worker = Worker(index, len(self._places), self._group, *shares)
         place.process = self._context.Process(
             target=self._work, args=(worker, *self._args), name=f"ssepool-worker-{index}"
         )

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import multiprocessing
 import os
 import signal
 from collections.abc import Callable
+from typing import Any
 
 from ssepool.config import HubConfig, PoolConfig, ServerConfig
 from ssepool.errors import ConfigError
 from ssepool.hub import Hub
 from ssepool.runtime.cluster.nodes import share
 from ssepool.server.address import check_address, close, listen, url_of
+from ssepool.server.administration import check_administration, listen_for_operators
 from ssepool.server.defaults import with_limits
 from ssepool.server.server import Server, surface
 from ssepool.server.supervisor import Supervisor, Worker
@@ -23,25 +26,34 @@ Work = Callable[[Worker, HubConfig, ServerConfig], None]
 
 
 def supervise(
-    hub_config: HubConfig, server_config: ServerConfig, *, work: Work, on_started: Callable[[str], None]
+    hub_config: HubConfig, server_config: ServerConfig, *, work: Work, on_started: Callable[..., None]
 ) -> int:
-    """Run the workers until SIGTERM or SIGINT, and return the exit code. `on_started` is called with the URL once all
-    take connections. Raises `ConfigError` for settings that will not do with several workers."""
+    """Run the workers until SIGTERM or SIGINT, and return the exit code.
+
+    `on_started` is called with the URL, and those of administration behind it, once all take connections. Raises
+    `ConfigError` for settings that will not do.
+    """
     check(hub_config, server_config)
     check_address(server_config, dev=server_config.dev)
-    listener = listen(server_config, hub_config.pool.ack_timeout)
-    url = url_of(listener)
-    try:
+    hub = Hub(hub_config)  # so that what each worker would find wrong is said once
+    surface(hub, server_config)
+    check_administration(hub, server_config)
+    with contextlib.ExitStack() as stack:
+        listener = listen(server_config, hub_config.pool.ack_timeout)
+        stack.callback(close, listener, url_of(listener))
+        admin = listen_for_operators(server_config, listener, hub_config)
+        for each in admin:
+            stack.callback(close, each, url_of(each))
+        urls = [url_of(each) for each in (listener, *admin)]
         return Supervisor(
             work,
             (hub_config, server_config),
             listener,
             count=server_config.workers,
             shutdown_timeout=server_config.shutdown_timeout,
-            on_started=lambda: on_started(url),
+            on_started=lambda: on_started(*urls),
+            admin=tuple(admin),
         ).run()
-    finally:
-        close(listener, server_config)
 
 
 def check(hub_config: HubConfig, server_config: ServerConfig) -> None:
@@ -69,7 +81,7 @@ def work(worker: Worker, hub_config: HubConfig, server_config: ServerConfig) -> 
         worker.ready.send(True)
         worker.ready.close()
 
-    def started(url: str) -> None:
+    def started(*urls: str) -> None:
         parent = multiprocessing.parent_process()
         assert parent is not None
         # Without its supervisor nobody would replace it, or end it.
@@ -77,7 +89,8 @@ def work(worker: Worker, hub_config: HubConfig, server_config: ServerConfig) -> 
         engine.tasks.start(tell_ready())
 
     app = surface(hub, server_config)
-    Server(hub, app, server_config, on_started=started, listener=worker.listener, balance=worker.balance).run()
+    shared: dict[str, Any] = {"listener": worker.listener, "admin": worker.admin, "balance": worker.balance}
+    Server(hub, app, server_config, on_started=started, administered=True, **shared).run()
 
 
 def pool_of(worker: Worker, pool: PoolConfig) -> PoolConfig:

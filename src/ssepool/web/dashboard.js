@@ -46,6 +46,7 @@ const feed = hub.subscribe({ topics: ["ssepool/pool"], data: { page: "dashboard"
 let latest = null;
 let heardAt = -Infinity; // milliseconds, of performance.now()
 let failing = null; // why the last question had no answer
+let refused = false; // whether that was for want of rights
 
 function report(news) {
   const now = performance.now();
@@ -59,6 +60,7 @@ function report(news) {
   latest = news;
   heardAt = now;
   failing = null;
+  refused = false;
   watch(news.pool.released);
   gauge();
   view.show(news);
@@ -77,6 +79,7 @@ async function ask() {
     if (heardAt === before) report(feed.state === "open" && latest?.cells ? { ...answer, cells: keep(answer) } : answer);
   } catch (problem) {
     failing = problem.message;
+    refused = [401, 403].includes(problem.status);
     showNotice();
   }
 }
@@ -121,6 +124,7 @@ function showState() {
 
 /** What the operator has to know about this page's connection; nothing while all is well. */
 function trouble() {
+  if (refused) return `You are not allowed to see this: ${failing}. The page takes credentials with the right to metrics, or the hub's Unix socket.`;
   if (feed.state === "open") return isFresh() || latest === null ? "" : "Nothing has come for a while: these numbers may be old.";
   if (performance.now() - troubledSince < QUIET / 2) return null;
   if (!isFresh()) {

@@ -10,6 +10,7 @@ import pytest
 from parts import report_of
 from ssepool.brokers.base import MAX_MESSAGE_BYTES
 from ssepool.config import KiB
+from ssepool.core.audit import Entry
 from ssepool.core.bans import MAX_BAN_SECONDS, MAX_BANS, Bans
 from ssepool.core.pool import Pool
 from ssepool.core.rights import Right
@@ -23,6 +24,10 @@ INFO = ConnectionInfo(
     "abc-0-1", "open", "ann", "127.0.0.1", ("a", "b"), ("c/*",), msgspec.Raw(b'{"x":[1]}'), 1.5, 2, 3, 4
 )
 
+ENTRY = Entry(
+    1.5, "kick", "DELETE", "/connections", {"user": "ann", "seconds": 30.0}, None, "op", "me", "t1", True, 200
+)
+
 REPORT = report_of(Pool(), published=3)
 
 TICKET = Ticket(("a",), ("c/*",), (Right("a"), Right("c/*", "urlpattern")))
@@ -34,7 +39,10 @@ QUESTIONS: dict[str, list[Question[Any]]] = {
     ],
     "connection": [messages.DescribeConnection("abc-0-1")],
     "kick": [messages.Kick("abc-0-1", 30.0)],
+    "kick_all": [messages.KickAll(0.0, "a"), messages.KickAll(30.0, "a", "ann", "::1")],
     "ban": [messages.Ban("f" * 32, 0.5)],
+    "new_bans": [messages.Bans([]), messages.Bans([("f" * 32, 0.5)] * 2)],
+    "audit": [messages.AskAudit(1000)],
     "bans": [messages.AskBans()],
     "message": [messages.Receive("abc-0-1", "token", data) for data in (None, "text", [1, {"x": 2.5}], "\u2028\x00")],
     "ticket": [messages.UseTicket("abc-xyz")],
@@ -47,7 +55,10 @@ ANSWERS: dict[str, list[Any]] = {
     "connections": [Page([]), Page([INFO, INFO], True)],
     "connection": [INFO, None],
     "kick": [True, False],
+    "kick_all": [0, 10**6],
     "ban": [None],
+    "new_bans": [None],
+    "audit": [[], [ENTRY, msgspec.structs.replace(ENTRY, allowed=False, why="no", passed_over=3)]],
     "bans": [[], [("f" * 32, 0.5)]],
     "message": ["accepted", "invalid_token", "not_found"],
     "ticket": [None, TICKET, msgspec.structs.replace(TICKET, subject="ann", data={"x": [1]}, expires_at=9.5)],

@@ -16,6 +16,7 @@ from channel import Channel, Port, member, met
 from channel import opened as opened_nodes
 from parts import QUIET, connection_of, opened, running
 from ssepool.config import HubConfig
+from ssepool.core.audit import Entry
 from ssepool.core.grant import Grant
 from ssepool.core.pool import Pool
 from ssepool.core.report import merged
@@ -27,7 +28,7 @@ from ssepool.errors import BrokerError, ConfigError
 from ssepool.runtime import engine as engine_module
 from ssepool.runtime.admission.admission import is_to_stay_away
 from ssepool.runtime.cluster.cluster import ANSWER_SECONDS
-from ssepool.runtime.cluster.messages import FindConnections, Message
+from ssepool.runtime.cluster.messages import FindConnections, KickAll, Message
 from ssepool.runtime.cluster.nodes import MAX_ASKED_FOR_BANS, Nodes, share
 from ssepool.runtime.connections import Connection
 from virtual import in_virtual_time, now
@@ -461,6 +462,60 @@ def test_shares_are_even_and_add_up(parts: int) -> None:
         assert sum(shares) == whole
         assert max(shares) - min(shares) <= 1
         assert shares == sorted(shares, reverse=True)
+
+
+# All of a user, a topic or an address.
+
+
+@in_virtual_time
+async def test_all_of_a_user_are_kicked_on_every_node_and_kept_away_there() -> None:
+    async with sites(3) as found:
+        clients = [await site.client(name) for site in found for name in ("ann", "bob", "ann")]
+        assert await found[0].nodes.kick_all(KickAll(30.0, user="ann")) == (6, [])
+        await asyncio.sleep(1)
+        assert [connection.is_open for connection in clients] == [False, True, False] * 3
+        assert [site.keeps_away("ann") for site in found] == [True] * 3
+        assert [site.keeps_away("bob") for site in found] == [False] * 3
+
+
+@in_virtual_time
+async def test_a_kick_of_many_tells_the_others_once_whom_to_keep_away() -> None:
+    async with sites(2) as found:
+        one, other = found
+        for number in range(8):
+            await one.client(f"u{number}")
+        assert await one.nodes.kick_all(KickAll(30.0, topic="news")) == (8, [])
+        await asyncio.sleep(0.5)
+        assert all(other.keeps_away(f"u{number}") for number in range(8))
+        assert (len(found.channel.of_kind("new_bans")), len(found.channel.of_kind("ban"))) == (1, 0)
+
+
+@in_virtual_time
+async def test_a_node_that_does_not_answer_a_kick_is_named() -> None:
+    async with sites(2) as found:
+        found.silence(found[1])
+        await found[0].client("ann")
+        assert await found[0].nodes.kick_all(KickAll(0.0, ip="127.0.0.1")) == (1, [found[1].name])
+        assert not found[0].keeps_away("ann")
+
+
+# The audit trail.
+
+
+@in_virtual_time
+async def test_the_trail_of_all_workers_is_read_at_any() -> None:
+    async with sites(2, workers=True) as found:
+        for number, site in enumerate(found * 3):
+            fields: dict[str, Any] = dict.fromkeys(("action", "method", "path"), "x")
+            fields |= dict.fromkeys(("ip", "subject", "issuer", "token_id"))
+            entry = Entry(time=float(number), parts={}, allowed=True, status=200, **fields)
+            site.nodes.trail.add(entry, 0.0)
+        for site in found:
+            entries, missing = await site.nodes.audit(4)
+            assert ([entry.time for entry in entries], missing) == ([5.0, 4.0, 3.0, 2.0], [])
+        found.silence(found[1])
+        entries, missing = await found[0].nodes.audit(4)
+        assert ([entry.time for entry in entries], missing) == ([4.0, 2.0, 0.0], [found[1].name])
 
 
 # Tickets.

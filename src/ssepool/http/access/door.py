@@ -53,6 +53,11 @@ class Door:
         self._wall_clock = wall_clock
         self._revoked = revoked
 
+    @property
+    def takes_credentials(self) -> bool:
+        """Whether there is any way to have more than what is public."""
+        return bool(self._sources)
+
     def at_once(self, asking: Asking) -> Grant | None:
         """The grant of a request; None if it takes time to know. Raises `AccessDenied`, and what a source raises."""
         for source in self._sources:
@@ -75,9 +80,9 @@ class Door:
 
     def _checked(self, grant: Grant) -> Grant:
         if grant.expires_at is not None and grant.expires_at <= self._wall_clock():
-            raise Unauthorized("the grant has run out", presented=True)
+            raise _of(grant, Unauthorized("the grant has run out", presented=True))
         if self._revoked(grant):
-            raise Unauthorized("the grant has been revoked", presented=True)
+            raise _of(grant, Unauthorized("the grant has been revoked", presented=True))
         return grant
 
     def _nobody(self, asking: Asking) -> Grant:
@@ -114,4 +119,9 @@ class Door:
 
 
 def _refusal(grant: Grant, error: Forbidden) -> AccessDenied:
-    return Unauthorized("this takes credentials") if grant is STRANGER else error
+    return Unauthorized("this takes credentials") if grant is STRANGER else _of(grant, error)
+
+
+def _of(grant: Grant, error: AccessDenied) -> AccessDenied:
+    error.grant = grant
+    return error

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
+from ssepool.core.audit import Entry
 from ssepool.core.report import NodeReport
 from ssepool.core.stats import Count
 from ssepool.core.tickets import Ticket
@@ -122,6 +123,22 @@ class Kick(Question[bool], frozen=True):
     """How long the client is kept away; 0 for not at all."""
 
 
+class KickAll(Question[int], frozen=True):
+    """Send all clients of a topic, a user and an address away; the answer says how many."""
+
+    kind = "kick_all"
+    answer = int
+
+    seconds: float
+    """How long they are kept away; 0 for not at all."""
+    topic: str | None = None
+    """Only with this topic or pattern; likewise the next two."""
+    user: str | None = None
+    """Only of this user."""
+    ip: str | None = None
+    """Only from this address."""
+
+
 class Ban(Question[None], frozen=True):
     """Keep a client away that another node has kicked."""
 
@@ -132,6 +149,16 @@ class Ban(Question[None], frozen=True):
     """What the client is recognised by."""
     seconds: float
     """How long it is kept away."""
+
+
+class Bans(Question[None], frozen=True):
+    """Keep clients away that another node has kicked together."""
+
+    kind = "new_bans"
+    answer = None
+
+    left: list[tuple[str, float]]
+    """What they are recognised by, and for how many seconds. With `MAX_BANS` of them it fits into a message."""
 
 
 class AskBans(Question[list[tuple[str, float]]], frozen=True):
@@ -177,6 +204,17 @@ class AskReport(Question[NodeReport], frozen=True):
 
     cells: bool = False
     """Whether the state of each slot is wanted."""
+
+
+class AskAudit(Question[list[Entry]], frozen=True):
+    """The last of what operators did at one process, and of what it refused, the newest first, as many as fit into a
+    message."""
+
+    kind = "audit"
+    answer = list[Entry]
+
+    limit: int
+    """How many at the most."""
 
 
 class Resize(Question[bool], frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import secrets
@@ -11,20 +12,26 @@ from typing import TypeVar
 
 import msgspec
 
-from ssepool.core.bans import MAX_BAN_SECONDS
+from ssepool.core.audit import Entry, Trail, newest
+from ssepool.core.bans import MAX_BAN_SECONDS, MAX_BANS
+from ssepool.core.grant import Grant
 from ssepool.core.report import BrokerReport, Node, NodeReport, PoolReport, merged
 from ssepool.core.tickets import Ticket, Tickets
-from ssepool.errors import BrokerError, ConfigError
+from ssepool.core.visit import Visit
+from ssepool.errors import BrokerError, ConfigError, InvalidGrant
 from ssepool.runtime.cluster.cluster import Cluster
 from ssepool.runtime.cluster.messages import (
+    AskAudit,
     AskBans,
     AskReport,
     Ban,
+    Bans,
     ConnectionInfo,
     DescribeConnection,
     Drain,
     FindConnections,
     Kick,
+    KickAll,
     Outcome,
     Page,
     Question,
@@ -32,9 +39,10 @@ from ssepool.runtime.cluster.messages import (
     Resize,
     UseTicket,
 )
-from ssepool.runtime.cluster.presence import describe, merge, page_of
+from ssepool.runtime.cluster.presence import MAX_PAGE_BYTES, all_of, describe, merge, page_of
 from ssepool.runtime.connections import Connection
 from ssepool.runtime.engine import Engine
+from ssepool.runtime.streams.slices import Slice
 
 logger = logging.getLogger("ssepool")
 
@@ -54,14 +62,19 @@ class Nodes:
         self._engine = engine
         self._cluster = cluster
         self._tickets = Tickets()
+        self.trail = Trail()
+        """The last that operators did in this process, and that was refused."""
         cluster.on(FindConnections, self._list_here)
         cluster.on(DescribeConnection, self._describe_here)
         cluster.on(Kick, self._kick_here)
+        cluster.on(KickAll, self._kick_all_here)
         cluster.on(Ban, self._ban_here)
+        cluster.on(Bans, self._learn_here)
         cluster.on(AskBans, self._bans_here)
         cluster.on(Receive, self._receive_here)
         cluster.on(UseTicket, self._use_here)
         cluster.on(AskReport, self._report_here)
+        cluster.on(AskAudit, self._audit_here)
         cluster.on(Resize, self._resize_here)
         cluster.on(Drain, self._drain_here)
 
@@ -82,6 +95,13 @@ class Nodes:
         """Send a client away, and tell all nodes to keep it away for so long. False if it is not there."""
         kicked: bool | None = await self._where(id, Kick(id, seconds), self._kick_here)
         return bool(kicked)
+
+    async def kick_all(self, order: KickAll) -> tuple[int, list[str]]:
+        """Send all clients of a topic, a user and an address away, on all nodes, and keep them away: how many they
+        were, and the nodes that did not answer."""
+        others = [node.node for node in self._cluster.others]
+        here, answers = await asyncio.gather(self._kick_all_here(order), self._cluster.ask(order, nodes=others))
+        return here + sum(answers.values()), [node for node in others if node not in answers]
 
     def send_away(self, connection: Connection, seconds: float) -> None:
         """As `kick`, for a connection of this node. For 0 seconds it may come back at once."""
@@ -159,6 +179,14 @@ class Nodes:
             found.sort(key=lambda report: report.worker or 0)
         return found, [node for node in others if node.node not in answers]
 
+    async def audit(self, limit: int) -> tuple[list[Entry], list[str]]:
+        """The last of what operators did at all workers of this port, and of what these refused, the newest first; and
+        the workers that did not answer."""
+        others = [node for node in self._workers() if node != self._engine.node]
+        answers = await self._cluster.ask(AskAudit(limit), nodes=others)
+        found = [*self.trail.newest(limit), *(entry for answer in answers.values() for entry in answer)]
+        return newest(found, limit), [node for node in others if node not in answers]
+
     async def here(self) -> PoolReport:
         """The numbers of this node: of its one process, or the sums of its workers and then each of them."""
         if not self.are_workers:
@@ -234,6 +262,30 @@ class Nodes:
         self.send_away(connection, order.seconds)
         return True
 
+    async def _kick_all_here(self, order: KickAll) -> int:
+        engine = self._engine
+        if order.seconds > 0 and order.user is not None and order.topic is order.ip is None:
+            # At once, or whoever comes back while the others are looked for would stay.
+            with contextlib.suppress(InvalidGrant):  # nobody has such a name
+                visit = Visit(grant=Grant(subject=order.user))
+                engine.bans.learn([(visit.fingerprint, order.seconds)], engine.now())
+        found = await all_of(engine.connections, order)
+        bans: dict[str, float] = {}
+        slice = Slice(engine.now)
+        for connection in found if order.seconds > 0 else ():
+            if slice.is_over:
+                await slice.pause()
+            if connection.is_open:
+                bans[connection.visit.fingerprint] = order.seconds
+        if bans:
+            news = Bans(list(bans.items())[-MAX_BANS:])
+            await self._learn_here(news)
+            self._cluster.spread(news)
+        return engine.connections.kick_all(found)
+
+    async def _learn_here(self, news: Bans) -> None:
+        self._engine.bans.learn(news.left, self._engine.now())
+
     async def _ban_here(self, order: Ban) -> None:
         self._ban(order.fingerprint, order.seconds)
 
@@ -266,6 +318,16 @@ class Nodes:
         )
         cells = engine.pool.cells() if question.cells else msgspec.UNSET
         return NodeReport.of(engine.stats(), host=me.host, pid=me.pid, worker=me.worker, broker=broker, cells=cells)
+
+    async def _audit_here(self, question: AskAudit) -> list[Entry]:
+        found: list[Entry] = []
+        room = MAX_PAGE_BYTES
+        for entry in self.trail.newest(question.limit):
+            room -= len(msgspec.json.encode(entry))
+            if room < 0:
+                break
+            found.append(entry)
+        return found
 
     async def _resize_here(self, order: Resize) -> bool:
         self._engine.resize(order.size)

@@ -7,12 +7,25 @@ from typing import Any
 import msgspec
 
 from ssepool.config import KiB
-from ssepool.runtime.cluster.messages import ConnectionInfo, FindConnections, Page
+from ssepool.runtime.cluster.messages import ConnectionInfo, FindConnections, KickAll, Page
 from ssepool.runtime.connections import Connection, Connections
 from ssepool.runtime.streams.slices import Slice
 
 MAX_PAGE_BYTES = 256 * KiB
 """Bytes of a page, as JSON: it has to fit into a message to another node."""
+
+
+async def all_of(connections: Connections, order: KickAll) -> list[Connection]:
+    """The connections of this node whom an order is about; some may have left while others were looked for."""
+    wanted = FindConnections(0, order.topic, order.user, order.ip)
+    found: list[Connection] = []
+    slice = Slice(connections.now)
+    for connection in connections:
+        if slice.is_over:
+            await slice.pause()
+        if connection.is_open and is_wanted(connection, wanted):
+            found.append(connection)
+    return found
 
 
 async def page_of(connections: Connections, wanted: FindConnections) -> Page:
