@@ -198,7 +198,7 @@ def serve_app(app: str, path: str = "detached", **settings: Any) -> contextlib.A
 @contextlib.contextmanager
 def serve_command(*flags: str, port: int = 0) -> Iterator[LiveServer]:
     """`ssepool serve`, as a user starts it."""
-    access = [] if {"--public-topics", "--token-keys"} & set(flags) else ["--dev"]
+    access = [] if {"--public-topics", "--token-keys", "--authorize-url"} & set(flags) else ["--dev"]
     command = [sys.executable, "-m", "ssepool", "serve", *access, "--port", str(port), *flags]
     with running(command, r"serving on (http\S*)") as server:
         server.is_split = not access

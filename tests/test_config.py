@@ -34,6 +34,8 @@ def other_value(item: Setting) -> Any:
         return ("unix:/run/hub.sock", "[::1]:9000")
     if item.name == "allowed_hosts":
         return ("events.example.com", "node-1")
+    if item.name == "authorize_url":
+        return "http://127.0.0.1:5000/sse-auth"
     if typing.get_origin(item.type) is tuple:
         return ("https://a.example", "https://b.example:8443")
     if item.type in (str, str | None):
@@ -391,3 +393,41 @@ def test_a_config_error_is_one_of_ours() -> None:
 def test_what_was_checked_once_passes_again() -> None:
     check(HubConfig())
     assert dataclasses.replace(PoolConfig(size=2), max_waiting=1) == PoolConfig(size=2, max_waiting=1)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(
+            "",
+            "127.0.0.1:5000/auth",
+            "ftp://a.example/auth",
+            "http://",
+            "http:///auth",
+            "http://a.example:99999/",
+            "http://a.example:65536",
+            "http://a.example:0",
+        ),
+        *("http://a.example/a b", "http://a.example/\n", "http://a.example/#top", "http://\xe4.example/"),
+    ],
+)
+def test_a_url_that_cannot_be_asked_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="authorize_url"):
+        AccessConfig(authorize_url=url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://a", "https://app.example:65535/x?key=1&b=%20", "http://[::1]:5000/auth", "http://127.0.0.1:80?x"),
+        "http://app_1.internal./sse/auth/",
+    ],
+)
+def test_a_url_that_can_be_asked_is_taken(url: str) -> None:
+    assert AccessConfig(authorize_url=url).authorize_url == url
+
+
+def test_the_password_of_a_url_that_is_refused_is_not_shown() -> None:
+    with pytest.raises(ConfigError, match="without user, password") as error:
+        AccessConfig(authorize_url="http://ann:hunter2@a.example/auth")
+    assert "hunter2" not in str(error.value)

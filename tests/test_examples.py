@@ -18,6 +18,8 @@ from live import DEADLINE, TESTS, LiveServer, Stream, serve_app, wait_for
 
 EXAMPLES = TESTS.parent / "examples"
 FILES = sorted(EXAMPLES.glob("*.py"))
+BESIDE = ("flask_app",)
+"""Examples of applications beside a stand-alone hub: `tests/contract/test_flask.py` runs them."""
 PATHS = ("detached", "plain")
 STREAMS = {
     "django_app": "/sse/events?topic=users/ann",
@@ -74,14 +76,17 @@ def answer_to(server: LiveServer, path: str, headers: dict[str, str]) -> int:
 def test_an_example_is_short_and_says_how_it_is_run(file: Path) -> None:
     text = file.read_text("utf-8")
     assert len(text.splitlines()) < 60
-    assert f"uvicorn examples.{file.stem}:app --http ssepool.uvicorn:Protocol" in text
+    if file.stem in BESIDE:
+        assert "ssepool serve --authorize-url" in text and f"--app examples.{file.stem} run" in text
+    else:
+        assert f"uvicorn examples.{file.stem}:app --http ssepool.uvicorn:Protocol" in text
 
 
 def test_every_example_is_in_the_table_and_in_these_tests() -> None:
     names = [file.stem for file in FILES]
     table = (EXAMPLES / "README.md").read_text("utf-8")
     assert re.findall(r"^\| \[(\w+)\.py\]", table, re.MULTILINE) == names
-    assert sorted(STREAMS) == names
+    assert sorted([*STREAMS, *BESIDE]) == names
 
 
 @pytest.mark.parametrize(

@@ -21,16 +21,17 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # own, `package.*` for all in it but not for itself. What shares a line may import each other. Imports inside
     # functions and for types alone count too.
     "errors": (),
-    "config": ("errors",),
-    "core": ("config", "errors"),
-    "brokers.base": ("brokers.record", "core", "config", "errors"),
-    "brokers.record": ("core", "config", "errors"),  # an event as brokers store it
-    "brokers.group": ("brokers.base", "brokers.record", "core", "config", "errors"),
-    "brokers": ("brokers.base", "config", "errors"),  # finds the one that a URL names
+    "urls": (),
+    "config": ("urls", "errors"),
+    "core": ("config", "urls", "errors"),
+    "brokers.base": ("brokers.record", "core", "config", "urls", "errors"),
+    "brokers.record": ("core", "config", "urls", "errors"),  # an event as brokers store it
+    "brokers.group": ("brokers.base", "brokers.record", "core", "config", "urls", "errors"),
+    "brokers": ("brokers.base", "config", "urls", "errors"),  # finds the one that a URL names
     # Nobody imports these by name, and none another one.
     **dict.fromkeys(
         ("brokers.memory", "brokers.sqlite", "brokers.redis", "brokers.nats", "brokers.postgres"),
-        ("brokers.base", "brokers.record", "core", "config", "errors"),
+        ("brokers.base", "brokers.record", "core", "config", "urls", "errors"),
     ),
     # From here on downwards: who stands above whom. `runtime` itself has no code.
     "runtime": (),
@@ -44,51 +45,61 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "runtime.entrance": ("runtime.files", "runtime.proxies", "core", "config"),
     "runtime.streams": (
         *("runtime.handover", "runtime.tasks"),
-        *("brokers.base", "brokers.group", "brokers.record", "core", "config", "errors"),
+        *("brokers.base", "brokers.group", "brokers.record", "core", "config", "urls", "errors"),
     ),
     "runtime.connections": ("runtime.streams", "runtime.hooks", "core", "errors"),
     "runtime.engine": (
         *("runtime.connections", "runtime.streams", "runtime.files", "runtime.handover", "runtime.hooks"),
         "runtime.tasks",
-        *("brokers", "brokers.base", "core", "config", "errors"),
+        *("brokers", "brokers.base", "core", "config", "urls", "errors"),
     ),
     "runtime.reaper": ("runtime.streams", "core"),
     "runtime.runs": ("runtime.engine", "runtime.streams", "core", "errors"),
     "runtime.admission": (
         *("runtime.engine", "runtime.connections", "runtime.streams", "runtime.handover"),
-        *("core", "config", "errors"),
+        *("core", "config", "urls", "errors"),
     ),
     "runtime.cluster": (
         *("runtime.engine", "runtime.connections", "runtime.streams", "runtime.tasks"),
-        *("brokers.base", "core", "config", "errors"),
+        *("brokers.base", "core", "config", "urls", "errors"),
     ),
-    "http.access": ("core", "config", "errors"),  # who may do what
+    "http.access": ("runtime.handover", "core", "config", "urls", "errors"),  # who may do what
     "http": (
         *("http.access", "runtime.admission", "runtime.cluster", "runtime.engine", "runtime.handover"),
-        *("core", "config", "errors"),
+        *("core", "config", "urls", "errors"),
     ),
     "parts": (  # puts everything together
         *("http", "http.access", "runtime.cluster", "runtime.engine", "runtime.runs"),
-        *("core", "config", "errors"),
+        *("core", "config", "urls", "errors"),
     ),
     "hub": (
         *("parts", "http", "http.access", "runtime.admission", "runtime.cluster", "runtime.connections"),
-        *("runtime.reaper", "runtime.signals", "core", "config", "errors"),
+        *("runtime.reaper", "runtime.signals", "core", "config", "urls", "errors"),
     ),
     "uvicorn": ("runtime.entrance", "runtime.handover", "runtime.proxies", "runtime.wire", "core", "config"),
     "server": (
         *("hub", "http", "http.access", "uvicorn"),
         *("runtime.admission", "runtime.cluster", "runtime.entrance", "runtime.files"),
         *("runtime.handover", "runtime.proxies", "runtime.streams", "runtime.tasks", "runtime.wire"),
-        *("core", "config", "errors"),
+        *("core", "config", "urls", "errors"),
     ),
-    "publisher": ("brokers", "brokers.base", "brokers.group", "core", "config", "errors"),
-    "client": ("core", "config", "errors"),
-    "bench": ("core", "config", "errors"),
-    "cli": ("server", "hub", "parts", "http.access", "client", "bench", "core", "config", "errors"),
+    "publisher": ("brokers", "brokers.base", "brokers.group", "core", "config", "urls", "errors"),
+    "client": ("core", "config", "urls", "errors"),
+    "bench": ("core", "config", "urls", "errors"),
+    "cli": ("server", "hub", "parts", "http.access", "client", "bench", "core", "config", "urls", "errors"),
     "__main__": ("cli",),
-    "__init__": ("hub", "http.access", "publisher", "runtime.connections", "client", "core", "config", "errors"),
-    "testing": ("__init__", "hub", "http", "client", "brokers.base", "core", "config", "errors"),
+    "__init__": (
+        "hub",
+        "http.access",
+        "publisher",
+        "runtime.connections",
+        "client",
+        "core",
+        "config",
+        "urls",
+        "errors",
+    ),
+    "testing": ("__init__", "hub", "http", "client", "brokers.base", "core", "config", "urls", "errors"),
     "web": (),
 }
 

@@ -19,6 +19,7 @@ from ssepool.core.rights import Right, Rights
 from ssepool.core.stats import HubStats, PoolStats
 from ssepool.errors import (
     AccessDenied,
+    AuthorizeUnavailable,
     BadCredentials,
     BrokerError,
     ConfigError,
@@ -52,6 +53,7 @@ __all__ = [
     "AccessDenied",
     "Asking",
     "AsyncPublisher",
+    "AuthorizeUnavailable",
     "BadCredentials",
     "BrokerError",
     "ConfigError",

@@ -19,9 +19,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
 
 from ssepool.errors import ConfigError
+from ssepool.urls import without_password
 
 OnFull = Literal["wait", "retry", "reject"]
 """What a full pool does with a request; see `PoolConfig.on_full`."""
@@ -39,9 +39,9 @@ KiB = 1024
 MiB = 1024 * KiB
 """Bytes of a mebibyte."""
 
-TOKEN_SCHEMES = ("nats", "tls")
-"""Schemes of brokers whose URL may have a token in the place of user and password."""
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(?:\[[0-9a-f:.]+\]|[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?)(:[1-9][0-9]{0,4})?")
+_PORT = r"[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
+_ASKED = re.compile(rf"https?://(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::(?:{_PORT}))?(?:[/?][!-\"$-~]*)?")
 
 TOKEN_COOKIE = "__Secure-ssepool_token"
 """The cookie that a token comes in, unless `cookie_name` says otherwise. Browsers take it over TLS alone (RFC 6265bis,
@@ -62,30 +62,6 @@ def setting(default: Any, help: str, *, min: float = 0, max: float = math.inf, s
     What is `secret` is never shown, may be empty, and has no flag: whoever may list processes reads those.
     """
     return field(default=default, metadata={"help": help, "min": min, "max": max, "secret": secret})
-
-
-def without_password(url: str) -> str:
-    """A URL for logs and messages, without anything that may be a password, even one written without escapes."""
-    # Somebody may have forgotten the slashes, or one of them.
-    scheme, separator, rest = re.fullmatch(r"(?s)([^:/@]*)(:/{0,2}|)(.*)", url).groups()  # type: ignore[union-attr]
-    credentials, at, host = rest.rpartition("@")
-    if ":" in credentials:
-        credentials = credentials.partition(":")[0] + ":***"
-    elif credentials and (scheme in TOKEN_SCHEMES or separator != "://"):
-        credentials = "***"
-    query = host.partition("?")
-    shown = re.sub(r"(?i)(password|passwd|pass|secret|token)=[^&]*", r"\1=***", query[2])
-    return f"{scheme}{separator}{credentials}{at}{query[0]}{query[1]}{shown}"
-
-
-def password_of(url: str) -> str:
-    """The password or the token in a URL; empty if there is none."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return ""
-    user, colon, password = parts.netloc.rpartition("@")[0].partition(":")
-    return unquote(user if not colon and parts.scheme in TOKEN_SCHEMES else password)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,6 +116,8 @@ class AccessConfig:
     token_audience: str | None = setting(None, "this hub's name in tokens: the value of aud")
     max_token_age: float = setting(86_400.0, "seconds ahead that a token may end at most", min=1)
     cookie_name: str = setting(TOKEN_COOKIE, "cookie that a token may come in")
+    authorize_url: str | None = setting(None, "URL of your application, which is asked who may do what")
+    authorize_timeout: float = setting(5.0, "seconds that authorize_url may take to answer", min=0.01)
     allowed_hosts: tuple[str, ...] = setting(
         (), "names under which the hub is reached, beside addresses and localhost; * = any"
     )
@@ -150,6 +128,9 @@ class AccessConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        if (url := self.authorize_url) is not None and not _ASKED.fullmatch(url):
+            allowed = "it takes a URL such as http://127.0.0.1:5000/sse-auth, without user, password and fragment"
+            raise ConfigError(f"AccessConfig.authorize_url = {without_password(url)!r} is not allowed; {allowed}")
         for name in self.allowed_hosts:
             if name != "*" and not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", name):
                 allowed = "it takes names such as events.example.com, without scheme and port, or *"

@@ -18,6 +18,7 @@ SSEPoolError
 ├── PoolClosed             the pool is not open (not yet, or no longer)
 ├── RateExceeded           an address does more than its rate allows
 ├── RevocationsFull        as many revocations are in force as there may be
+├── AuthorizeUnavailable   the application that decides who may do what gives no answer
 ├── ConnectionReleased     a handle outlived its client
 └── BrokerError            the broker could not do what was asked
 """
@@ -114,6 +115,13 @@ class RateExceeded(SSEPoolError):
 
 class RevocationsFull(SSEPoolError):
     """As many revocations are in force as there may be: this one is not kept."""
+
+
+class AuthorizeUnavailable(SSEPoolError):
+    """The application at `authorize_url` gives no answer, or none that counts: its log line says why."""
+
+    seconds: float = 3.0
+    """Seconds after which it may be asked again."""
 
 
 class ConnectionReleased(SSEPoolError):

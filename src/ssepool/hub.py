@@ -39,10 +39,11 @@ nothing says who may do what, and nothing is open by itself. Write one of
     Hub(authorize=function)                                            # a function of yours, asked about each request
     Hub(HubConfig(access=AccessConfig(public_topics=["news"])))        # what everybody may read
     AccessConfig(token_keys=["key.txt"], token_issuers=["me"], token_audience="hub")    # who has a token
+    AccessConfig(authorize_url="http://...")                           # your application, asked over HTTP
     hub.dev_app                                                        # everything, for programs of this machine alone
 
-On the command line these are --public-topics news, --token-keys key.txt --token-issuers me --token-audience hub, and
---dev. See docs/access.md"""
+On the command line these are --public-topics news, --token-keys key.txt --token-issuers me --token-audience hub,
+--authorize-url http://..., and --dev. See docs/access.md"""
 """What `Hub.app` says where it would have to let everybody in or nobody."""
 
 Hook = TypeVar("Hook", bound=Callable[..., Any])
@@ -111,6 +112,8 @@ class Hub:
         await self._stop()
 
     async def _stop(self) -> None:
+        if self.parts.authorize_url is not None:
+            await self.parts.authorize_url.close()
         await self.parts.revoking.close()
         await self.parts.cluster.close()  # it says goodbye over the broker, so the engine comes last
         await self._engine.close()

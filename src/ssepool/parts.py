@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Self
 
@@ -12,9 +12,12 @@ from ssepool.core.grant import Grant
 from ssepool.core.keys import message_key
 from ssepool.core.rights import Right, Rights
 from ssepool.errors import ConfigError, InvalidGrant
+from ssepool.http.access.application import Application
 from ssepool.http.access.authorize import Authorize, AuthorizeFunction
+from ssepool.http.access.authorize_url import AuthorizeURL
 from ssepool.http.access.door import Door, Source
 from ssepool.http.access.ring import KeyRing, sources_of
+from ssepool.http.access.ticket import Ticketed
 from ssepool.http.access.tokens import MAX_CACHED, Tokens
 from ssepool.http.budget import Budget
 from ssepool.http.hosts import Hosts
@@ -55,6 +58,8 @@ class Parts:
     """Who may do what; None if nothing says so."""
     tokens: Tokens | None
     """What reads and issues tokens; None without keys."""
+    authorize_url: AuthorizeURL | None
+    """What asks another application about that; None without the setting."""
 
     @classmethod
     def of(cls, config: HubConfig, authorize: AuthorizeFunction | None = None) -> Self:
@@ -75,16 +80,22 @@ class Parts:
             broker_timeout=config.broker_timeout,
             now=engine.now,
         )
+        nodes, hosts = Nodes(engine, cluster), Hosts(config.access.allowed_hosts)
+        revoked = engine.revocations.covers
+        pages = Pages(hosts, config.allow_origins, config.publish_origins)
+        asks = _authorize_url(config, engine, pages, revoked)
+        function = Authorize(authorize) if authorize is not None else None
         return cls(
             engine,
             Runs(engine),
             cluster,
-            Nodes(engine, cluster),
+            nodes,
             Revoking(engine, cluster),
             hosts,
             Budget(max_body=config.max_body),
-            _door(config, hosts, tokens, authorize, engine.revocations.covers),
+            _door(config, pages, nodes, (tokens, function, asks), revoked),
             tokens,
+            asks,
         )
 
 
@@ -105,18 +116,16 @@ def tokens_of(config: HubConfig) -> Tokens:
 
 def _door(
     config: HubConfig,
-    hosts: Hosts,
-    tokens: Tokens | None,
-    authorize: AuthorizeFunction | None,
+    pages: Pages,
+    nodes: Nodes,
+    given: Iterable[Source | None],
     revoked: Callable[[Grant], bool],
 ) -> Door | None:
     """The door of the application for the world; None if there is nothing by which it could let anybody pass."""
-    sources: list[Source] = [tokens] if tokens is not None else []
-    if authorize is not None:
-        sources.append(Authorize(authorize))
+    sources = [source for source in given if source is not None]
     if not sources and not config.access.public_topics:
         return None
-    pages = Pages(hosts, config.allow_origins, config.publish_origins)
+    sources.insert(0, Ticketed(nodes.use))  # a ticket stands for what another source has granted
     return Door(
         sources,
         public_of(config.access),
@@ -124,6 +133,23 @@ def _door(
         revoked=revoked,
         cookie_name=config.access.cookie_name,
         check_page=pages.check_cookies,
+    )
+
+
+def _authorize_url(
+    config: HubConfig, engine: Engine, pages: Pages, revoked: Callable[[Grant], bool]
+) -> AuthorizeURL | None:
+    access = config.access
+    if access.authorize_url is None:
+        return None
+    return AuthorizeURL(
+        Application(access.authorize_url),
+        timeout=access.authorize_timeout,
+        now=engine.now,
+        wall_clock=time.time,
+        public=public_of(access),
+        check_page=pages.check_cookies,
+        revoked=revoked,
     )
 
 

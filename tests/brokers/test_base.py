@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ssepool.config import password_of, without_password
+from ssepool.urls import password_of, without_password
 
 
 @pytest.mark.parametrize(

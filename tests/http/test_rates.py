@@ -15,7 +15,7 @@ from starlette.types import Message
 from parts import open_app
 from ssepool import Hub, HubConfig, PoolConfig
 from ssepool.core.decoder import Decoder
-from ssepool.http.openapi import PATHS
+from ssepool.http.operations import PATHS
 from ssepool.http.rates import FailureLimit
 
 Subscribe = Callable[..., Awaitable[Any]]

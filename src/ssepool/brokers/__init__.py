@@ -6,8 +6,9 @@ from importlib import import_module
 from urllib.parse import urlsplit
 
 from ssepool.brokers.base import Broker
-from ssepool.config import HubConfig, without_password
+from ssepool.config import HubConfig
 from ssepool.errors import ConfigError
+from ssepool.urls import without_password
 
 SCHEMES = {
     "memory": "ssepool.brokers.memory:MemoryBroker",

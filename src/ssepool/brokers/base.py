@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from typing import NamedTuple
 
 from ssepool.brokers.record import Record
-from ssepool.config import HubConfig, KiB, without_password
+from ssepool.config import HubConfig, KiB
 from ssepool.core.event import Entry, Event
 from ssepool.core.window import Window
 from ssepool.errors import BrokerError, DuplicateEvent, IdConflict
+from ssepool.urls import without_password
 
 MAX_MESSAGE_BYTES = 512 * KiB
 """The largest message of the side channel, in bytes."""

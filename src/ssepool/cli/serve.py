@@ -15,6 +15,7 @@ import typer
 
 from ssepool import config
 from ssepool.cli.notes import errors_told, note
+from ssepool.urls import password_of
 
 if TYPE_CHECKING:
     from ssepool.server.supervisor import Worker
@@ -66,7 +67,7 @@ def command(
     """Run the hub: the pool, its HTTP interface and the demo."""
     file = settings_file(config_file)
     flags = {key: value for key, value in settings.items() if _is_given(ctx, key)}
-    if config.password_of(flags.get("broker", "")):
+    if password_of(flags.get("broker", "")):
         note(
             "a password in --broker is in the list of processes, for all users of this machine; SSEPOOL_BROKER keeps it"
         )

@@ -6,7 +6,8 @@ import hmac
 from functools import lru_cache
 from hashlib import scrypt
 
-from ssepool.config import HubConfig, password_of
+from ssepool.config import HubConfig
+from ssepool.urls import password_of
 
 SCRYPT_ROUNDS = 2**14
 """How much a guess costs (RFC 7914, N): some 50 ms and 16 MiB. Every client has a token to compare a guess with."""

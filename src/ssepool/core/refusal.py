@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from ssepool.errors import (
     AccessDenied,
+    AuthorizeUnavailable,
     BadCredentials,
     BrokerError,
     ConfigError,
@@ -52,6 +53,7 @@ ANSWERS: dict[type[SSEPoolError], tuple[int, str]] = {
     PoolClosed: (503, "pool_closed"),
     RateExceeded: (429, "too_many_requests"),
     RevocationsFull: (503, "revocations_full"),
+    AuthorizeUnavailable: (503, "authorize_unavailable"),
     ConnectionReleased: (404, "not_found"),
     BrokerError: (503, "broker_error"),
 }

@@ -26,6 +26,7 @@ from ssepool.http import (
     publish,
     revocations,
     subscribe,
+    tickets,
 )
 from ssepool.http import pool as pool_routes
 from ssepool.http.access.audit import Audit
@@ -119,6 +120,7 @@ def _routes(
     ]
     if surface is not Surface.ADMIN:
         found += [*publish.routes(engine, budget, door), *connections.message_routes(engine, nodes, budget)]
+        found += tickets.routes(engine, nodes, budget, door)
     if surface is not Surface.WORLD:
         found += [
             *connections.routes(nodes, door),

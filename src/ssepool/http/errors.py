@@ -18,7 +18,7 @@ from starlette.types import ExceptionHandler
 
 from ssepool.core.refusal import DEFECT, refusal_body, status_and_code
 from ssepool.core.topics import shown
-from ssepool.errors import AccessDenied, BadCredentials, RateExceeded, SSEPoolError, Unauthorized
+from ssepool.errors import AccessDenied, AuthorizeUnavailable, BadCredentials, RateExceeded, SSEPoolError, Unauthorized
 from ssepool.http.reply import JSONReply
 
 
@@ -41,7 +41,10 @@ def translate(error: SSEPoolError) -> APIError:
     """The refusal for an error of the package. The message of an error that is in no table stays inside the hub."""
     status, code = status_and_code(error)
     message = "the hub could not do what was asked" if (status, code) == DEFECT else str(error)
-    headers = {"Retry-After": str(math.ceil(error.seconds))} if isinstance(error, RateExceeded) else challenge(error)
+    if isinstance(error, RateExceeded | AuthorizeUnavailable):
+        headers: dict[str, str] | None = {"Retry-After": str(math.ceil(error.seconds))}
+    else:
+        headers = challenge(error)
     return APIError(status, code, message, headers)
 
 

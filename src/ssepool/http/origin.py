@@ -33,10 +33,15 @@ class Use(Enum):
 
     STREAM = "stream"
     MESSAGES = "messages"
+    TICKETS = "tickets"
     PUBLISH = "publish"
 
 
-SETTINGS: dict[Use | None, str] = {Use.MESSAGES: "allow_origins", Use.PUBLISH: "publish_origins"}
+SETTINGS: dict[Use | None, str] = {
+    Use.MESSAGES: "allow_origins",
+    Use.TICKETS: "allow_origins",
+    Use.PUBLISH: "publish_origins",
+}
 """The settings that name the pages of other sites that may change something."""
 
 
@@ -51,6 +56,8 @@ def use_of(scope: Mapping[str, Any]) -> Use | None:
         return Use.STREAM
     if method == "POST" and path == "/events":
         return Use.PUBLISH
+    if method == "POST" and path == "/tickets":
+        return Use.TICKETS
     return Use.MESSAGES if method == "POST" and _MESSAGES.fullmatch(path) else None
 
 
@@ -62,7 +69,7 @@ class CrossOrigin:
         self.app = app
         """The application behind this middleware."""
         streams, publishers = tuple(allow_origins), tuple(publish_origins)
-        lists = {Use.STREAM: streams, Use.MESSAGES: streams, Use.PUBLISH: publishers}
+        lists = {Use.STREAM: streams, Use.MESSAGES: streams, Use.TICKETS: streams, Use.PUBLISH: publishers}
         self._by_use = {use: _cors(app, use, origins) for use, origins in lists.items() if origins}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -125,7 +132,12 @@ class Pages:
         self.hosts = hosts
         """The hub's names."""
         streams, publishers = frozenset(allow_origins), frozenset(publish_origins)
-        self._allowed = {Use.STREAM: streams, Use.MESSAGES: streams, Use.PUBLISH: publishers}
+        self._allowed = {
+            Use.STREAM: streams,
+            Use.MESSAGES: streams,
+            Use.TICKETS: streams,
+            Use.PUBLISH: publishers,
+        }
 
     def foreign(self, scope: Mapping[str, Any], use: Use | None, *, with_cookies: bool = False) -> str | None:
         """The page of another site that this request comes from, unless that may do this; None else. A request without

@@ -20,6 +20,7 @@ from ssepool.http.demo import Start
 from ssepool.http.pool import Drain, Resize
 from ssepool.http.publish import Incoming
 from ssepool.http.revocations import RevocationList, Revoke
+from ssepool.http.tickets import NewTicket, TicketWish
 from ssepool.runtime.cluster.messages import ConnectionInfo
 
 Schema = dict[str, Any]
@@ -43,6 +44,8 @@ NAMES = {
     Revocation: "Revocation",
     RevocationList: "Revocations",
     Start: "DemoJob",
+    TicketWish: "TicketWish",
+    NewTicket: "Ticket",
 }
 """The structs of JSON bodies, and their names in the document. Structs inside these keep their own names."""
 

@@ -13,7 +13,7 @@ from ssepool.core.grant import STRANGER, Grant
 from ssepool.core.topics import Subscription, has_regexp, shown
 from ssepool.core.visit import Scope as AnyScope
 from ssepool.core.visit import Visit
-from ssepool.errors import TokenExpired
+from ssepool.errors import AuthorizeUnavailable, SSEPoolError, TokenExpired
 from ssepool.http.access.asking import Asking
 from ssepool.http.access.door import Door
 from ssepool.http.access.gate import Gate
@@ -35,7 +35,7 @@ MAX_REGEXP_CHARACTERS = 64
 """Characters of a pattern with a regular expression at most. To compile `(\\w{100})` takes 80 ms and 20 MB, and a
 stranger must not be able to demand that again and again."""
 
-PARAMETERS = ("topic", "pattern", "last_event_id", "lastEventId", "data")
+PARAMETERS = ("topic", "pattern", "last_event_id", "lastEventId", "data", "ticket")
 """The query parameters of GET /events."""
 
 
@@ -58,17 +58,24 @@ class Subscribe:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream to one client. Raises the errors of `read_wish` and `visit_of`, and `AccessDenied`: but who comes with
-        what ran out a moment ago is told to come back, for a browser gives up at any other answer."""
+        what ran out a moment ago, or while nobody can say who it is, is told to come back, for a browser gives up at
+        any other answer."""
+        wish = read_wish(scope, allow_regexp=self._engine.config.allow_regexp)
+        await EventStream(self._engine, await self._visit(scope, wish))(scope, receive, send)
+
+    async def _visit(self, scope: Scope, wish: Wish) -> Visit:
         engine, door = self._engine, self._door
-        wish = read_wish(scope, allow_regexp=engine.config.allow_regexp)
-        try:
-            grant = await door.grant(Asking(scope, "subscribe", wish.subscription))
-        except TokenExpired as error:
-            visit = Visit.of(scope, None, STRANGER)
-            visit.stranger, visit.refusal = True, error
-        else:
-            visit = visit_of(engine, door, scope, wish, grant)
-        await EventStream(engine, visit)(scope, receive, send)
+        asking = Asking(scope, "subscribe", wish.subscription)
+        # An address that may not subscribe now must not have anybody else asked about it.
+        refusal: SSEPoolError | None = engine.rates.refusal("subscribe", asking.ip, engine.now(), take=False)
+        if refusal is None:
+            try:
+                return visit_of(engine, door, scope, wish, await door.grant(asking))
+            except (AuthorizeUnavailable, TokenExpired) as error:
+                refusal = error
+        visit = Visit.of(scope, wish.subscription, STRANGER)
+        visit.stranger, visit.refusal = True, refusal
+        return visit
 
 
 class Wish(NamedTuple):

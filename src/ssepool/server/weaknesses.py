@@ -6,11 +6,13 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
-from ssepool.config import HubConfig, PoolConfig, ServerConfig, password_of
+from ssepool.config import AccessConfig, HubConfig, PoolConfig, ServerConfig
 from ssepool.http.access.ring import KeyRing, sources_of
 from ssepool.server.address import is_loopback
 from ssepool.server.defaults import limited, limits_of
+from ssepool.urls import password_of
 
 
 class Weakness(NamedTuple):
@@ -49,6 +51,7 @@ def weaknesses(hub: HubConfig, server: ServerConfig, file: Path | None = None) -
             "token_keys",
             f"others on this machine may read {path}, and whoever has its key may issue tokens; chmod 600 {path}",
         )
+    yield from _asked(hub.access)
     if hub.allow_regexp:
         yield Weakness("allow_regexp", "clients may have the hub compile and run regular expressions; leave it off")
     if hub.pool.acquire_timeout > 600:
@@ -58,6 +61,14 @@ def weaknesses(hub: HubConfig, server: ServerConfig, file: Path | None = None) -
     yield from _broker(hub)
     if file is not None:
         yield from _file(hub, file)
+
+
+def _asked(access: AccessConfig) -> Iterator[Weakness]:
+    parts = urlsplit(access.authorize_url or "")
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        yield Weakness(
+            "authorize_url", "the cookies of all users go to another machine as they are, for all to read; use https"
+        )
 
 
 def _unlimited(hub: HubConfig) -> Iterator[Weakness]:

@@ -9,6 +9,7 @@
  *       patterns: ["orders/:id"],                        // WHATWG URL Patterns over topic names
  *       lastEventId: "earliest",                         // where to begin; without it: at the next event
  *       data: { page: 3 },                               // this client's own data, at most 2 KiB of JSON
+ *       ticket: () => ({ Authorization: "Bearer ..." }), // on another site: header fields to get a ticket with
  *     });
  *     const off = feed.on("update", (data, event) => {}) // data: parsed if it is JSON, else text; event.data: the text
  *     feed.on("ssepool.state", (state) => {});           // whenever feed.state changes, or what belongs to it
@@ -26,6 +27,11 @@
  *     "open"          a slot is ours: feed.connectionId
  *     "reconnecting"  the connection ended; feed.reason says why if the hub did; the browser or this client comes back
  *     "closed"        it stays so: feed.reason is "client_closed" (close() was called), "kicked" or "revoked"
+ *
+ * An EventSource sends no header fields, and to another site only cookies that most browsers keep back. With `ticket`
+ * this client asks for one before it connects: POST tickets with these fields, or with cookies if the function returns
+ * nothing. A ticket counts once: the EventSource that comes back by itself is turned away with it, and this client then
+ * makes a new one with a new ticket.
  *
  * feed.lastEventId is the id up to which events have been handed out. Keep it to go on after a reload.
  *
@@ -86,7 +92,7 @@ export class SSEPool {
   }
 
   /** POST JSON to a path below the base; resolves to the JSON that comes back, rejects with HubError. */
-  async post(path, body, headers = {}) {
+  async post(path, body, headers = {}, credentials = "same-origin") {
     let response;
     try {
       response = await fetch(new URL(path, this.base), {
@@ -94,6 +100,7 @@ export class SSEPool {
         headers: { "Content-Type": "application/json", ...(await this.authorization()), ...headers },
         credentials: this.withCredentials ? "include" : "same-origin",
         body: JSON.stringify(body),
+        credentials,
         signal: AbortSignal.timeout(POST_TIMEOUT),
       });
     } catch (error) {
@@ -115,11 +122,12 @@ class Subscription {
   #token = null;
   #failures = 0;
   #timer = null;
+  #attempt = null; // the ticket that is being asked for
   #comeBack = () => this.#timer !== null && this.reconnect();
 
-  constructor(pool, { topics = [], patterns = [], lastEventId = "", data } = {}) {
+  constructor(pool, { topics = [], patterns = [], lastEventId = "", data, ticket } = {}) {
     this.#pool = pool;
-    this.#options = { topics, patterns, data };
+    this.#options = { topics, patterns, data, ticket };
     this.lastEventId = lastEventId;
     this.connectionId = null;
     this.position = null;
@@ -157,21 +165,43 @@ class Subscription {
   /** Connect now, whatever the state: after close(), after a kick, or to cut a pause short. */
   reconnect() {
     this.#disconnect();
+    addEventListener("online", this.#comeBack);
+    if (this.#options.ticket === undefined) this.#connect();
+    else this.#connectWithTicket();
+    this.#become("connecting");
+  }
+
+  #connectWithTicket() {
+    const attempt = (this.#attempt = {}); // whoever closes or reconnects meanwhile wants nothing of this one any more
+    this.#newTicket().then(
+      (ticket) => attempt === this.#attempt && this.#connect(ticket),
+      () => attempt === this.#attempt && this.#pause(null),
+    );
+  }
+
+  async #newTicket() {
+    const { topics, patterns, ticket } = this.#options;
+    const fields = await ticket();
+    const answer = await this.#pool.post("tickets", { topics, patterns }, fields ?? {}, fields ? "omit" : "include");
+    return answer.ticket;
+  }
+
+  #connect(ticket) {
     const url = new URL("events", this.#pool.base);
     for (const topic of this.#options.topics) url.searchParams.append("topic", topic);
     for (const pattern of this.#options.patterns) url.searchParams.append("pattern", pattern);
     if (this.#options.data !== undefined) url.searchParams.set("data", JSON.stringify(this.#options.data));
     if (this.lastEventId) url.searchParams.set("last_event_id", this.lastEventId);
+    if (ticket !== undefined) url.searchParams.set("ticket", ticket);
     this.#source = this.#pool.source(url);
     this.#source.onerror = (event) => {
       if (!(event instanceof MessageEvent)) this.#lost();
     };
     for (const type of [...OWN_EVENTS, ...this.#handlers.keys()]) this.#listen(type);
-    addEventListener("online", this.#comeBack);
-    this.#become("connecting");
   }
 
   #disconnect() {
+    this.#attempt = null;
     clearTimeout(this.#timer);
     this.#timer = null;
     removeEventListener("online", this.#comeBack);
@@ -213,7 +243,11 @@ class Subscription {
       this.#disconnect();
       return this.#become("closed", { reason });
     }
-    const pause = this.#source.retry ?? Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** this.#failures++) * (0.5 + Math.random() / 2);
+    this.#pause(reason);
+  }
+
+  #pause(reason) {
+    const pause = this.#source?.retry ?? Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** this.#failures++) * (0.5 + Math.random() / 2);
     this.#timer = setTimeout(() => this.reconnect(), pause);
     this.#become("reconnecting", { reason });
   }

@@ -14,6 +14,8 @@ from ssepool.core.audit import Entry
 from ssepool.core.bans import MAX_BAN_SECONDS, MAX_BANS, Bans
 from ssepool.core.pool import Pool
 from ssepool.core.revocations import Revocation
+from ssepool.core.rights import Right
+from ssepool.core.tickets import Ticket
 from ssepool.runtime.cluster import messages
 from ssepool.runtime.cluster.messages import ConnectionInfo, Message, Page, Question
 
@@ -29,6 +31,8 @@ ENTRY = Entry(
 
 REPORT = report_of(Pool(), published=3)
 
+TICKET = Ticket(("a",), ("c/*",), (Right("a"), Right("c/*", "urlpattern")))
+
 QUESTIONS: dict[str, list[Question[Any]]] = {
     "connections": [
         messages.FindConnections(10),
@@ -43,6 +47,7 @@ QUESTIONS: dict[str, list[Question[Any]]] = {
     "revoke": [messages.Revoke(Revocation(subject="u1", issued_before=1.5, until=2.0)), messages.Revoke(Revocation())],
     "bans": [messages.AskBans()],
     "message": [messages.Receive("abc-0-1", "token", data) for data in (None, "text", [1, {"x": 2.5}], "\u2028\x00")],
+    "ticket": [messages.UseTicket("abc-xyz")],
     "report": [messages.AskReport(), messages.AskReport(True)],
     "resize": [messages.Resize(7)],
     "drain": [messages.Drain(0.5)],
@@ -59,6 +64,7 @@ ANSWERS: dict[str, list[Any]] = {
     "revoke": [None],
     "bans": [[], [("f" * 32, 0.5)]],
     "message": ["accepted", "invalid_token", "not_found"],
+    "ticket": [None, TICKET, msgspec.structs.replace(TICKET, subject="ann", data={"x": [1]}, expires_at=9.5)],
     "report": [REPORT, msgspec.structs.replace(REPORT, cells="ffo")],
     "resize": [True],
     "drain": [True],

@@ -21,6 +21,7 @@ from ssepool.core.grant import Grant
 from ssepool.core.pool import Pool
 from ssepool.core.report import merged
 from ssepool.core.states import PoolState, Reason
+from ssepool.core.tickets import TICKET_SECONDS, Ticket
 from ssepool.core.topics import Subscription
 from ssepool.core.visit import Visit
 from ssepool.errors import BrokerError, ConfigError
@@ -515,3 +516,62 @@ async def test_the_trail_of_all_workers_is_read_at_any() -> None:
         found.silence(found[1])
         entries, missing = await found[0].nodes.audit(4)
         assert ([entry.time for entry in entries], missing) == ([4.0, 2.0, 0.0], [found[1].name])
+
+
+# Tickets.
+
+
+TICKET = Ticket.of(Subscription.of(["news"]), Grant(subject="ann", subscribe=["news"], data={"n": 1}))
+
+
+@in_virtual_time
+async def test_a_ticket_counts_once_whichever_node_it_is_shown_to() -> None:
+    async with sites(3) as (first, second, third):
+        presented = first.nodes.issue(TICKET)
+        assert await second.nodes.use(presented) == TICKET
+        assert [await site.nodes.use(presented) for site in (first, second, third)] == [None] * 3
+
+
+@in_virtual_time
+async def test_a_ticket_that_is_shown_to_all_nodes_at_once_counts_once() -> None:
+    async with sites(3) as found:
+        presented = found[0].nodes.issue(TICKET)
+        answers = await asyncio.gather(*(site.nodes.use(presented) for site in found for _ in range(3)))
+        assert sorted(map(repr, answers)) == sorted(map(repr, [TICKET, *[None] * 8]))
+
+
+@in_virtual_time
+async def test_an_old_ticket_does_not_count_on_any_node() -> None:
+    async with sites() as (first, second):
+        presented = first.nodes.issue(TICKET)
+        await asyncio.sleep(TICKET_SECONDS)
+        assert await second.nodes.use(presented) is None
+
+
+@in_virtual_time
+async def test_a_ticket_of_a_node_that_has_gone_does_not_count() -> None:
+    async with sites() as (first, _):
+        assert await first.nodes.use("abcdef-x.y") is None
+        assert await first.nodes.use("") is None
+
+
+@in_virtual_time
+async def test_of_a_ticket_that_was_made_up_no_other_node_is_asked() -> None:
+    async with sites(cluster_key="a secret") as found:
+        first, second = found
+        presented = first.nodes.issue(TICKET)
+        asked = []
+        found.channel.fate = lambda message: asked.append(message.kind) or (0.0,)  # type: ignore[func-returns-value]
+        assert await second.nodes.use(f"{first.name}-made-up.{'0' * 32}") is None
+        assert asked == []
+        assert await second.nodes.use(presented) == TICKET
+        assert asked.count("ticket") == 1
+
+
+@in_virtual_time
+async def test_a_node_that_does_not_answer_is_no_verdict() -> None:
+    async with sites() as found:
+        first, second = found
+        found.silence(first)
+        with pytest.raises(BrokerError, match="did not answer"):
+            await second.nodes.use(first.nodes.issue(TICKET))

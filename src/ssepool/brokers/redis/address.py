@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from ssepool.config import HubConfig, without_password
+from ssepool.config import HubConfig
 from ssepool.errors import ConfigError
+from ssepool.urls import without_password
 
 OPTIONS = {
     *("db", "client_name", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"),

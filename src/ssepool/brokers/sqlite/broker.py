@@ -29,9 +29,10 @@ from ssepool.brokers.record import Record
 from ssepool.brokers.sqlite.file import others_may
 from ssepool.brokers.sqlite.history import History
 from ssepool.brokers.sqlite.notifier import Notifier
-from ssepool.config import HubConfig, without_password
+from ssepool.config import HubConfig
 from ssepool.core.event import Entry
 from ssepool.errors import BrokerError, ConfigError
+from ssepool.urls import without_password
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -14,6 +14,7 @@ from ssepool.core.audit import Entry
 from ssepool.core.report import NodeReport
 from ssepool.core.revocations import Revocation
 from ssepool.core.stats import Count
+from ssepool.core.tickets import Ticket
 
 Answer = TypeVar("Answer")
 
@@ -194,6 +195,16 @@ class Receive(Question[Outcome], frozen=True):
     """What the client proves itself with."""
     data: Any
     """The client's data."""
+
+
+class UseTicket(Question[Ticket | None], frozen=True):
+    """Use a ticket up. None if it does not count (any more)."""
+
+    kind = "ticket"
+    answer = Ticket | None
+
+    name: str
+    """The ticket's name, which begins with the node that made it."""
 
 
 class AskReport(Question[NodeReport], frozen=True):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import secrets
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -15,6 +16,7 @@ from ssepool.core.audit import Entry, Trail, newest
 from ssepool.core.bans import MAX_BAN_SECONDS, MAX_BANS
 from ssepool.core.grant import Grant
 from ssepool.core.report import BrokerReport, Node, NodeReport, PoolReport, merged
+from ssepool.core.tickets import Ticket, Tickets
 from ssepool.core.visit import Visit
 from ssepool.errors import BrokerError, ConfigError, InvalidGrant
 from ssepool.runtime.cluster.cluster import Cluster
@@ -35,6 +37,7 @@ from ssepool.runtime.cluster.messages import (
     Question,
     Receive,
     Resize,
+    UseTicket,
 )
 from ssepool.runtime.cluster.presence import MAX_PAGE_BYTES, all_of, describe, merge, page_of
 from ssepool.runtime.connections import Connection
@@ -58,6 +61,7 @@ class Nodes:
     def __init__(self, engine: Engine, cluster: Cluster) -> None:
         self._engine = engine
         self._cluster = cluster
+        self._tickets = Tickets()
         self.trail = Trail()
         """The last that operators did in this process, and that was refused."""
         cluster.on(FindConnections, self._list_here)
@@ -68,6 +72,7 @@ class Nodes:
         cluster.on(Bans, self._learn_here)
         cluster.on(AskBans, self._bans_here)
         cluster.on(Receive, self._receive_here)
+        cluster.on(UseTicket, self._use_here)
         cluster.on(AskReport, self._report_here)
         cluster.on(AskAudit, self._audit_here)
         cluster.on(Resize, self._resize_here)
@@ -141,6 +146,22 @@ class Nodes:
         if (outcome := self.expects(id, token)) != "accepted":
             return outcome
         return await self._where(id, Receive(id, token, data), self._receive_here) or "not_found"
+
+    # Tickets. Each is kept by the node that made it, and nowhere else: so it counts once, whoever else has seen it.
+
+    def issue(self, ticket: Ticket) -> str:
+        """What a client presents for this ticket, once, on any node. Raises `InvalidGrant` as `Tickets.add`."""
+        name = f"{self._engine.node}-{secrets.token_urlsafe(18)}"
+        self._tickets.add(name, ticket, self._engine.now())
+        return f"{name}.{self._engine.connections.token(name)}"
+
+    async def use(self, presented: str) -> Ticket | None:
+        """The ticket that a client presents, which is used up then; None if it does not count (any more)."""
+        name, _, token = presented.partition(".")
+        is_own = name.partition("-")[0] == self._engine.node
+        if (is_own or self._engine.knows_all_tokens) and not self._engine.connections.is_token(name, token):
+            return None  # no other node is asked about what a stranger has made up
+        return await self._where(name, UseTicket(name), self._use_here)
 
     # Pools.
 
@@ -282,6 +303,9 @@ class Nodes:
             return "not_found"
         await self._engine.connections.receive(connection, message.data)
         return "accepted"
+
+    async def _use_here(self, question: UseTicket) -> Ticket | None:
+        return self._tickets.use(question.name, self._engine.now())
 
     async def _report_here(self, question: AskReport) -> NodeReport:
         engine, log, me = self._engine, self._engine.log, self._cluster.me

@@ -1,0 +1,37 @@
+"""Users who log in to a Flask application stream from a stand-alone hub beside it, with the same cookie. Run both:
+
+flask --app examples.flask_app run
+ssepool serve --authorize-url http://127.0.0.1:5000/sse-auth     # pip install 'ssepool[client]'
+curl -c jar localhost:5000/login -d name=ann
+curl -b jar -N 'localhost:8000/events?topic=users/ann'           # ends soon after the next line
+curl -b jar -X POST localhost:5000/logout
+"""
+
+import secrets
+
+from flask import Flask, abort, request, session
+
+app = Flask(__name__)
+app.secret_key = secrets.token_bytes()
+sessions = {}  # stands for a table: a cookie that was stolen must not outlive logging out
+
+
+@app.post("/login")
+def login():
+    session["id"] = secrets.token_urlsafe()
+    sessions[session["id"]] = request.form["name"]  # after a look at the password
+    return "welcome\n"
+
+
+@app.post("/logout")
+def logout():
+    sessions.pop(session.pop("id", None), None)
+    return "bye\n"
+
+
+@app.get("/sse-auth")
+def grant():  # the hub asks this with the cookies of whoever asks the hub, and again when the grant has run out
+    user = sessions.get(session.get("id"))
+    if user is None:
+        abort(401)
+    return {"subject": user, "subscribe": [f"users/{user}"], "publish": ["chat"], "expires_in": 10}
