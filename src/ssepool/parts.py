@@ -125,7 +125,8 @@ def _door(
     sources = [source for source in given if source is not None]
     if not sources and not config.access.public_topics:
         return None
-    sources.insert(0, Ticketed(nodes.use))  # a ticket stands for what another source has granted
+    if sources:  # a ticket stands for what another one has granted
+        sources.insert(0, Ticketed(nodes.use))
     return Door(
         sources,
         public_of(config.access),
