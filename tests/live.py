@@ -98,6 +98,9 @@ class LiveServer:
         """Status and decoded JSON (or text) of one request. `body` may be bytes or anything JSON can carry."""
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, headers or {}, method=method)
+        names = set(headers or ())
+        if "Cookie" in names and not names & {"Origin", "Sec-Fetch-Site"}:
+            request.add_header("Sec-Fetch-Site", "same-origin")  # as the browsers that cookies come from
         if data is not None and not isinstance(body, bytes):
             request.add_header("Content-Type", "application/json")
         try:

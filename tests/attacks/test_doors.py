@@ -90,6 +90,11 @@ EXPECTED: dict[str, dict[tuple[str, str], list[Try]]] = {
             Try(0, body={**EVENT, "retry": 1000}, needs="no grant here"),
             Try(0, body={"topic": "ssepool/pool", "data": "x"}, needs="no grant here"),
         ],
+        ("POST", "/tickets"): [
+            Try(201, body={"topics": ["news"]}),
+            Try(201, body={"topics": ["news", "secret"]}, needs="*"),
+            Try(201, body={"patterns": ["*"]}, needs="*"),
+        ],
         ("POST", "/connections/{id}/messages"): [Try(202, body="hello", path=f"{GONE}/messages")],
     },
     "admin": {
@@ -128,6 +133,7 @@ NEEDS = {
     ("GET", "/events"): "subscribe",
     ("HEAD", "/events"): "subscribe",
     ("POST", "/events"): "publish",
+    ("POST", "/tickets"): "subscribe",
     ("POST", "/connections/{id}/messages"): "connection",
     **{(method, path): "metrics" for path in ("/metrics", "/pool", "/cluster") for method in ("GET", "HEAD")},
     **{(method, path): "connections" for path in ("/connections", "/connections/{id}") for method in ("GET", "HEAD")},
@@ -269,6 +275,7 @@ def refused_wrongly(hub: Way, shapes: list[str]) -> Iterator[tuple[Any, ...]]:
         for name, headers, statuses in credentials(need):
             # Who may publish something is refused by what they publish; all others before that comes.
             unread = attempt.body is not None and "publish" not in GRANTED.get(name, ()) and name != "another topic"
+            unread = unread and attempt.path != "/tickets"  # whose body is what is asked about
             for shape in [*shapes, *(["head"] if unread else [])]:
                 status, fields = hub.ask(method, attempt, headers, shape)
                 if status not in statuses or (status == 401) > ("WWW-Authenticate" in fields):
