@@ -471,12 +471,17 @@ def test_both_clients_speak_to_a_hub_over_a_unix_socket_and_kick() -> None:
                 client.kick("nobody")
             with pytest.raises(ValueError, match="it does not kick everybody"):
                 client.kick_all()
+            client.revoke(subject="nobody", issued_before="now")
+            client.revoke(token_id="none")
+            with pytest.raises(ValueError, match="it does not take back every grant"):
+                client.revoke(issued_before="now")
             with pytest.raises(Refused, match="does not take"):
                 client.publish("a", "x")  # which is no part of administration
 
         async def use() -> None:
             async with AsyncClient(place) as client:
                 await client.kick(streams[2].connection, 0)
+                await client.revoke(token_id="none", issuer="nobody")
                 assert await client.kick_all(ip="127.0.0.1", topic="c", seconds=0) == (1, [])
                 assert (await client.stats())["pool"]["released"]["kicked"] >= 2
 

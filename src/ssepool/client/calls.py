@@ -93,6 +93,19 @@ def kick_query(seconds: float, **wanted: str | None) -> dict[str, str]:
     return {**found, "seconds": f"{seconds:g}"}
 
 
+def revocation(**wanted: str | float | None) -> dict[str, str | float]:
+    """The body of the request that takes grants back. Raises `ValueError` without a subject and a token's id."""
+    found = {name: value for name, value in wanted.items() if value is not None}
+    if not found.keys() & {"subject", "token_id"}:
+        raise ValueError("revoke takes a subject or a token_id: it does not take back every grant")
+    return found
+
+
+def revoked(status: int, answer: bytes, url: str) -> None:
+    """Read the answer of POST /revocations. Raises `ClientError`."""
+    _read(status, 201, answer, url, dict[str, Any])
+
+
 def kicked(status: int, answer: bytes, url: str) -> None:
     """Read the answer of DELETE /connections/{id}. Raises `ClientError`."""
     if status != 204:

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from ssepool.client import calls
 from ssepool.client.errors import ClientError, Unreachable
@@ -200,6 +200,24 @@ class Client(_Base):
             response = self._http.delete("/connections", params=query)
         return calls.all_kicked(response.status_code, response.content, str(response.url))
 
+    def revoke(
+        self,
+        *,
+        subject: str | None = None,
+        token_id: str | None = None,
+        issuer: str | None = None,
+        issued_before: float | Literal["now"] | None = None,
+    ) -> None:
+        """Take grants back, on all nodes: those of which all that is said here is true. Their streams end.
+
+        `issued_before` is in seconds since the epoch; `revoke(subject="u1", issued_before="now")` logs a user out.
+        Raises `ClientError`, and `ValueError` without a subject and a token's id.
+        """
+        body = calls.revocation(subject=subject, token_id=token_id, issuer=issuer, issued_before=issued_before)
+        with self._reaching():
+            response = self._http.post("/revocations", json=body)
+        calls.revoked(response.status_code, response.content, str(response.url))
+
     def subscribe(
         self,
         topics: str | Sequence[str] = (),
@@ -328,6 +346,20 @@ class AsyncClient(_Base):
         with self._reaching():
             response = await self._http.delete("/connections", params=query)
         return calls.all_kicked(response.status_code, response.content, str(response.url))
+
+    async def revoke(
+        self,
+        *,
+        subject: str | None = None,
+        token_id: str | None = None,
+        issuer: str | None = None,
+        issued_before: float | Literal["now"] | None = None,
+    ) -> None:
+        """As `Client.revoke`."""
+        body = calls.revocation(subject=subject, token_id=token_id, issuer=issuer, issued_before=issued_before)
+        with self._reaching():
+            response = await self._http.post("/revocations", json=body)
+        calls.revoked(response.status_code, response.content, str(response.url))
 
     async def subscribe(
         self,
