@@ -314,7 +314,12 @@ class Hub:
         """
         now = self._engine.wall_clock()
         revocation = Revocation.of(
-            subject=subject, issuer=issuer, token_id=token_id, issued_before=issued_before, now=now
+            subject=subject,
+            issuer=issuer,
+            token_id=token_id,
+            issued_before=issued_before,
+            now=now,
+            max_token_age=self.config.access.max_token_age,
         )
         await self.parts.revoking.revoke(revocation)
 

@@ -10,7 +10,7 @@ import pytest
 
 from ssepool.brokers.base import MAX_FACT_BYTES, MAX_FACTS
 from ssepool.core.grant import ANYBODY, STRANGER, Grant
-from ssepool.core.revocations import EXPIRE_SECONDS, MAX_REVOCATIONS, MAX_TOKEN_SECONDS, Revocation, Revocations
+from ssepool.core.revocations import EXPIRE_SECONDS, MAX_REVOCATIONS, MIN_KEPT_SECONDS, Revocation, Revocations
 from ssepool.errors import RevocationsFull
 
 NOW = 1_000_000.0
@@ -18,7 +18,7 @@ NOW = 1_000_000.0
 
 def revocation(**given: Any) -> Revocation:
     fields: dict[str, Any] = {"subject": None, "issuer": None, "token_id": None, "issued_before": None, "now": NOW}
-    return Revocation.of(**{**fields, **given})
+    return Revocation.of(**{"max_token_age": 3600.0, **fields, **given})
 
 
 def covers(grant: Grant, *given: Revocation) -> bool:
@@ -80,7 +80,7 @@ def test_those_of_one_user_are_joined_to_the_widest() -> None:
     assert revocations.add(late) == all
     assert len(revocations) == 1
     later = revocation(subject="u1", issued_before=NOW + 100, now=NOW + 100)
-    assert revocations.add(later).until == NOW + 100 + MAX_TOKEN_SECONDS
+    assert revocations.add(later).until == NOW + 100 + MIN_KEPT_SECONDS
 
 
 def test_one_of_everything_is_kept_beside_one_of_what_was_before() -> None:
@@ -101,7 +101,7 @@ def test_one_of_everything_is_kept_beside_one_of_what_was_before() -> None:
         ({"token_id": 7}, "token_id 7 is not allowed"),
         ({"subject": "\ud800"}, "it takes 1 to 256 characters"),
         ({"subject": "u1", "issued_before": -1.0}, "issued_before -1.0 is not allowed: it takes seconds since"),
-        ({"subject": "u1", "issued_before": NOW + MAX_TOKEN_SECONDS + 1}, "1086400 at most"),
+        ({"subject": "u1", "issued_before": NOW + MIN_KEPT_SECONDS + 1}, "1086400 at most"),
         ({"subject": "u1", "issued_before": float("nan")}, "issued_before nan is not allowed"),
     ],
 )
@@ -114,11 +114,11 @@ def test_one_is_forgotten_when_no_such_grant_can_be_left() -> None:
     revocations = Revocations()
     revocations.expire(NOW)
     revocations.add(revocation(subject="u1"))
-    revocations.expire(NOW + MAX_TOKEN_SECONDS - 1)
+    revocations.expire(NOW + MIN_KEPT_SECONDS - 1)
     assert revocations.covers(U1)
-    revocations.expire(NOW + MAX_TOKEN_SECONDS)  # it has just been looked
+    revocations.expire(NOW + MIN_KEPT_SECONDS)  # it has just been looked
     assert revocations.covers(U1)
-    revocations.expire(NOW + MAX_TOKEN_SECONDS + EXPIRE_SECONDS)
+    revocations.expire(NOW + MIN_KEPT_SECONDS + EXPIRE_SECONDS)
     assert not revocations.covers(U1)
     assert list(revocations) == []
 
@@ -164,3 +164,9 @@ def test_to_ask_takes_as_long_however_many_there_are() -> None:
         return time.thread_time() - began
 
     assert min(cost(many) for _ in range(5)) < 5 * min(cost(few) for _ in range(5))
+
+
+def test_a_revocation_is_kept_for_as_long_as_a_token_may_live() -> None:
+    week = 7 * MIN_KEPT_SECONDS
+    assert revocation(token_id="t", max_token_age=week).until == NOW + week
+    assert revocation(token_id="t", max_token_age=60.0).until == NOW + MIN_KEPT_SECONDS

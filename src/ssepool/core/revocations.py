@@ -14,8 +14,8 @@ from ssepool.core.grant import MAX_SUBJECT_CHARACTERS, Grant
 from ssepool.core.topics import shown
 from ssepool.errors import RevocationsFull
 
-MAX_TOKEN_SECONDS = 86_400.0
-"""Seconds that a token may live at most, and so how long a revocation is kept."""
+MIN_KEPT_SECONDS = 86_400.0
+"""Seconds for which a revocation is kept, or longer where tokens may live longer: none that it covers is left then."""
 
 MAX_REVOCATIONS = 50_000
 """Revocations that may be in force at a time: some 25 MB in each process."""
@@ -49,19 +49,22 @@ class Revocation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False)
         token_id: str | None,
         issued_before: float | None,
         now: float,
+        max_token_age: float,
     ) -> Self:
-        """A revocation from the time `now` on, in seconds since the epoch. Raises `ValueError`."""
+        """A revocation from the time `now` on, in seconds since the epoch, where a token may live for `max_token_age`
+        seconds. Raises `ValueError`."""
         for name, value in (("subject", subject), ("issuer", issuer), ("token_id", token_id)):
             if value is not None and not _is_name(value):
                 allowed = f"it takes 1 to {MAX_SUBJECT_CHARACTERS} characters"
                 raise ValueError(f"{name} {shown(value)} is not allowed: {allowed}")
         if subject is None and token_id is None:
             raise ValueError("a revocation takes a subject or a token_id: it says whose grants are taken back")
-        latest = now + MAX_TOKEN_SECONDS
+        kept = max(MIN_KEPT_SECONDS, max_token_age)
+        latest = now + kept
         if issued_before is not None and not 0 <= issued_before <= latest:
             allowed = f"it takes seconds since the epoch, {latest:.0f} at most"
             raise ValueError(f"issued_before {issued_before!r} is not allowed: {allowed}")
-        until = max(now, issued_before or 0.0) + MAX_TOKEN_SECONDS
+        until = max(now, issued_before or 0.0) + kept
         return cls(subject=subject, issuer=issuer, token_id=token_id, issued_before=issued_before, until=until)
 
     @property

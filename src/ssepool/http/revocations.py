@@ -63,7 +63,9 @@ def routes(engine: Engine, revoking: Revoking, budget: Budget, door: Door) -> li
         media_type(request, JSON)
         async with read_body(request, MAX_BODY_BYTES, budget) as body:
             wish = decode(DECODER, body, root="revocation", code="invalid_revocation", fields=Revoke.__struct_fields__)
-        return JSONReply(await revoking.revoke(_revocation(wish, engine.wall_clock())), 201)
+        return JSONReply(
+            await revoking.revoke(_revocation(wish, engine.wall_clock(), engine.config.access.max_token_age)), 201
+        )
 
     async def get(request: Request, grant: Grant) -> Response:
         query = read_query(request, "limit", "after")
@@ -80,7 +82,7 @@ def routes(engine: Engine, revoking: Revoking, budget: Budget, door: Door) -> li
     ]
 
 
-def _revocation(wish: Revoke, now: float) -> Revocation:
+def _revocation(wish: Revoke, now: float, max_token_age: float) -> Revocation:
     """What a body asks for. Raises `APIError` (400)."""
     try:
         return Revocation.of(
@@ -89,6 +91,7 @@ def _revocation(wish: Revoke, now: float) -> Revocation:
             token_id=wish.token_id,
             issued_before=now if wish.issued_before == "now" else wish.issued_before,
             now=now,
+            max_token_age=max_token_age,
         )
     except ValueError as error:
         raise APIError(400, "invalid_revocation", str(error)) from None

@@ -30,9 +30,10 @@ from minting import (
 from ssepool import ConfigError, Hub, HubConfig, InvalidGrant, TokenExpired, Unauthorized
 from ssepool.http.access.asking import Asking
 from ssepool.http.access.credentials import Presented
+from ssepool.http.access.door import RECENT_SECONDS
 from ssepool.http.access.keys import Key
 from ssepool.http.access.ring import KeyRing, KeySource
-from ssepool.http.access.tokens import JUST_EXPIRED_SECONDS, MAX_TOKEN_BYTES, Tokens
+from ssepool.http.access.tokens import MAX_TOKEN_BYTES, Tokens
 
 
 class Clock:
@@ -205,7 +206,7 @@ def test_a_token_that_has_just_ended_is_told_from_others(tokens: Tokens, clock: 
     with pytest.raises(Unauthorized) as raised:
         tokens.at_once(asking(forged))
     assert type(raised.value) is Unauthorized
-    clock.ahead = 300 + JUST_EXPIRED_SECONDS + 1
+    clock.ahead = 300 + RECENT_SECONDS + 1
     for token in (remembered, fresh):
         with pytest.raises(Unauthorized) as raised:
             tokens.at_once(asking(token))

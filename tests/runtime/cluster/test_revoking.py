@@ -18,7 +18,7 @@ from scripted_broker import Scripted
 from ssepool.brokers.base import Fact
 from ssepool.config import HubConfig
 from ssepool.core.grant import Grant
-from ssepool.core.revocations import MAX_TOKEN_SECONDS, Revocation
+from ssepool.core.revocations import MIN_KEPT_SECONDS, Revocation
 from ssepool.core.states import WaiterState
 from ssepool.core.topics import Subscription
 from ssepool.core.visit import Visit
@@ -51,7 +51,7 @@ class Site:
 
 def revocation(at: float, **given: Any) -> Revocation:
     fields: dict[str, Any] = {"subject": None, "issuer": None, "token_id": None, "issued_before": None, "now": at}
-    return Revocation.of(**{**fields, **given})
+    return Revocation.of(**{"max_token_age": 3600.0, **fields, **given})
 
 
 def visit_of(subject: str, **grant: Any) -> Visit:
@@ -228,7 +228,7 @@ async def test_it_is_kept_for_as_long_as_a_token_may_live(monkeypatch: pytest.Mo
     monkeypatch.setattr(broker, "keep", keep)
     async with sites(1, broker) as [site]:
         await site.revoke(subject="u1")
-    assert kept == [pytest.approx(MAX_TOKEN_SECONDS)]
+    assert kept == [pytest.approx(MIN_KEPT_SECONDS)]
 
 
 @in_virtual_time

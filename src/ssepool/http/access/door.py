@@ -23,7 +23,7 @@ class _Later(Enum):
 LATER: Final = _Later.LATER
 """The answer of a source that has to wait for something."""
 
-RECENT_SECONDS = 300.0
+RECENT_SECONDS = 600.0
 """Seconds after its end for which a grant counts as one that its holder may be about to renew."""
 
 

@@ -19,6 +19,7 @@ from ssepool.core.rights import NOTHING
 from ssepool.errors import ConfigError, InvalidGrant, TokenExpired, Unauthorized
 from ssepool.http.access.asking import Asking
 from ssepool.http.access.claims import Claims, Issuer, details_of, grant_of
+from ssepool.http.access.door import RECENT_SECONDS
 from ssepool.http.access.keys import ALGORITHMS, MAX_KID_CHARACTERS
 from ssepool.http.access.ring import KeyRing
 
@@ -26,8 +27,6 @@ MAX_TOKEN_BYTES = 4 * KiB
 """Bytes of a token at most; of a longer one nothing is looked at."""
 TOKEN_TYPE = "at+jwt"
 """The type of a token's header (RFC 9068, 2.1): a token that was issued for something else does not count here."""
-JUST_EXPIRED_SECONDS = 600.0
-"""Seconds after its end for which a token is told from others that do not count: its holder may be renewing it."""
 SKEW_SECONDS = 30.0
 """Seconds that an issuer's clock may be ahead of ours."""
 MAX_CACHED = 10_000
@@ -120,7 +119,7 @@ class Tokens:
         grant = self._grants.pop(digest, None) or self._examined(raw)
         now = self._wall_clock()
         ended = now - (grant.expires_at or 0)
-        if ended >= JUST_EXPIRED_SECONDS:
+        if ended >= RECENT_SECONDS:
             raise Fault(f"it ended {ended:.0f} s ago")
         if len(self._grants) >= self._max_cached:
             del self._grants[next(iter(self._grants))]
