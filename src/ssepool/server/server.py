@@ -142,9 +142,13 @@ NOTHING_OPENS = """\
 nothing says who may do what, and nothing is open by itself. Give one of
 
     --public-topics news     what everybody may read; a pattern as pattern:news/*
+    --token-keys key.txt --token-issuers me --token-audience hub
+                             who has a token; `ssepool token` makes some
+    --authorize-url http://127.0.0.1:5000/sse-auth
+                             who your own application says may do what
     --dev                    everything, to programs of this machine alone: to develop with
 
-Both are settings of the environment and of ssepool.toml, too; docs/access.md has more"""
+All are settings of the environment and of ssepool.toml, too; docs/access.md has more"""
 """What a stand-alone hub says that would have to let everybody in or nobody."""
 
 
