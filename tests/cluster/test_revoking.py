@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from live import LiveServer, Stream, serve, serve_command, wait_for
+from minting import AUDIENCE, ISSUER, SECRET, mint
 from nodes import wait_acquainted
 from sessions import session
 
@@ -83,3 +84,26 @@ def test_all_workers_of_a_port_know(broker: str) -> None:
             return known >= 20
 
         wait_for(all_know, seconds=5, what="20 answers in a row that know")
+
+
+def test_the_streams_of_a_token_end_on_all_workers(broker: str, tmp_path: Path) -> None:
+    key = tmp_path / "key.txt"
+    key.write_text(SECRET)
+    key.chmod(0o600)
+    access = ("--token-keys", str(key), "--token-issuers", ISSUER, "--token-audience", AUDIENCE)
+    with (
+        serve_command("--workers", "2", "--broker", broker, "--pool-size", "40", *access) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        bearer = {"Authorization": f"Bearer {mint(sub='u1', jti='t1')}"}
+        other = {"Authorization": f"Bearer {mint(sub='u1', jti='t2')}"}
+        gone = [stack.enter_context(Stream(server, "room", headers=bearer)).opened() for _ in range(12)]
+        stays = stack.enter_context(Stream(server, "room", headers=other)).opened()
+        assert len({stream.connection.partition("-")[0] for stream in gone}) == 2
+        assert server.operate("POST", "/revocations", {"token_id": "t1"})[0] == 201
+        for stream in gone:
+            stream.to_end()
+            assert stream.of_type("ssepool.close") == [{"reason": "revoked"}]
+        assert stays.of_type("ssepool.close") == []
+        with Stream(server, "room", headers=bearer) as again:
+            assert again.until(lambda stream: stream.status).status == 401
