@@ -190,7 +190,7 @@ def test_it_finds_a_server_that_was_restarted_and_is_told_of_the_gap(listen: Lis
 @pytest.mark.parametrize("path", ["detached", "plain"])
 def test_it_stops_at_the_end_of_a_generator_and_has_all_of_it_once(listen: Listen, path: str) -> None:
     with serve_app("examples.token_stream:app", path) as server:
-        source = listen(server, "/answers/17?question=Why")
+        source = listen(server, server.request("POST", "/answers", b"Why")[1]["answer"])
         source.wait(lambda s: s.states[-1:] == ["closed"])
         assert "".join(source.data) == "You ask: Why? Because it is so, and was never otherwise. "
         assert source.states == ["open", "connecting", "closed"]
