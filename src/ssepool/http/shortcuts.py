@@ -74,11 +74,14 @@ class Shortcuts:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if path != subscribe.PATH or len(scope["query_string"]) > MAX_QUERY_BYTES:
             return None
-        if not self._hosts.admits(scope["headers"], forwarded_host(scope)) or is_embedded(scope):
+        names = {name for name, _ in scope["headers"]}
+        if not self._hosts.admits(scope["headers"], forwarded_host(scope)):
+            return None
+        if b"sec-fetch-site" in names and is_embedded(scope):
             return None
         if self._engine.pool.state is PoolState.NEW:
             return None
-        if self._engine.config.allow_origins and any(name == b"origin" for name, _ in scope["headers"]):
+        if self._engine.config.allow_origins and b"origin" in names:
             return None
         engine, door = self._engine, self._door
         try:

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, Protocol
 
 from ssepool.config import TOKEN_COOKIE
 from ssepool.core.event import Event
-from ssepool.core.grant import STRANGER, AdminPart, Grant, check_publishable, effect
+from ssepool.core.grant import ANYBODY, STRANGER, AdminPart, Grant, check_publishable, effect
 from ssepool.core.rights import NOTHING, Rights
 from ssepool.core.topics import Subscription
 from ssepool.errors import AccessDenied, Forbidden, TokenExpired, Unauthorized
@@ -72,14 +72,15 @@ class Door:
 
     def at_once(self, asking: Asking) -> Grant | None:
         """The grant of a request; None if it takes time to know. Raises `AccessDenied`, and what a source raises."""
-        asked_at = self._wall_clock()
         asking.presented = presented(asking.scope["headers"], self._cookie_name)
         for source in self._sources:
             found = source.at_once(asking)
             if found is LATER:
                 return None
+            if found is ANYBODY and self._check_page is None:
+                return found  # nothing of it can be wrong
             if found is not None:
-                return self._checked(found, asking, asked_at)
+                return self._checked(found, asking, self._wall_clock())
         return self._nobody(asking)
 
     async def grant(self, asking: Asking) -> Grant:

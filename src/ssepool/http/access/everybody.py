@@ -38,9 +38,8 @@ class Developer(Everybody):
         client = scope.get("client")
         if client and not _is_loopback(client[0]):
             raise Forbidden(f"a hub that is open for development answers to this machine alone, not to {client[0]}")
-        for name, _ in scope["headers"]:
-            if name in PROXY_FIELDS or name.startswith(b"x-forwarded-"):
-                raise Forbidden("a hub that is open for development answers to nobody behind a proxy")
+        if any([name in PROXY_FIELDS or name.startswith(b"x-forwarded-") for name, _ in scope["headers"]]):
+            raise Forbidden("a hub that is open for development answers to nobody behind a proxy")
         return ANYBODY
 
 
