@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from ssepool.core.event import Event
@@ -121,11 +121,14 @@ class Grant:
         does not say when it was issued counts as issued then."""
         if self.issued_at is not None or (self.subject is None and self.token_id is None):
             return self
-        grant = object.__new__(Grant)
-        for field in fields(self):
-            object.__setattr__(grant, field.name, getattr(self, field.name))
-        object.__setattr__(grant, "issued_at", time)
-        return grant
+        return self.held_by(
+            self.subject,
+            self.issuer,
+            data=self.data,
+            expires_at=self.expires_at,
+            issued_at=time,
+            token_id=self.token_id,
+        )
 
     def __repr__(self) -> str:
         """Who, and until when: the rest may be personal."""
@@ -167,8 +170,8 @@ STRANGER = Grant()
 ANYBODY = Grant(
     subscribe=EVERYTHING,
     publish=EVERYTHING,
-    publish_parts=frozenset(get_args(PublishPart)),
-    admin=frozenset(get_args(AdminPart)),
+    publish_parts=get_args(PublishPart),
+    admin=get_args(AdminPart),
 )
 """Everything, for everybody: what a hub under development grants."""
 

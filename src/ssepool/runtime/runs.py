@@ -211,5 +211,5 @@ async def _aclose(generator: AsyncIterable[Any]) -> None:
     if (aclose := getattr(generator, "aclose", None)) is not None:
         try:
             await aclose()
-        except Exception:
+        except Exception:  # the application's own fault must not keep its clients' slots
             logger.exception("a generator given to Hub.stream failed while it was closed")

@@ -45,7 +45,7 @@ def listen_for_operators(config: ServerConfig, public: socket.socket, hub: HubCo
             elif entry != "none" and (entry != "auto" or hasattr(socket, "AF_UNIX")):
                 path = entry.removeprefix("unix:") if entry != "auto" else str(make_path(_port(config, public)))
                 found.append(listen_unix(path, SOCKET_MODE, BACKLOG))
-    except BaseException:
+    except BaseException:  # whatever it was, what listens already must not be left open
         for listener in found:
             close(listener, url_of(listener))
         raise

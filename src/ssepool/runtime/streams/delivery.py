@@ -157,7 +157,7 @@ class Delivery:
             link, _ = self._replays.popitem(last=False)
             try:
                 link.flush()
-            except Exception:
+            except Exception:  # as in a round
                 self._fail(link)
             yield link.weight * PAGE_WAKES
 
