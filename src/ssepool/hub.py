@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from typing import Any, Self, TypeVar, Unpack
 
+from ssepool import clock
 from ssepool.config import HubConfig
 from ssepool.core.bans import KICK_SECONDS
 from ssepool.core.event import Event, EventFields
@@ -313,7 +313,7 @@ class Hub:
 
     def _door(self, surface: Surface) -> Door:
         if surface is Surface.DEVELOPMENT:
-            return Door([Developer()], wall_clock=time.time)
+            return Door([Developer()], wall_clock=clock.wall_clock)
         if self.parts.door is None:
             raise ConfigError(NOTHING_SAYS_WHO)
         return self.parts.door

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+from ssepool import clock
 from ssepool.core.event import Event
 from ssepool.core.pool import Pool
 from ssepool.core.slot import Slot
@@ -192,7 +192,7 @@ class Connections:
         node: str,
         secret: bytes,
         now: Callable[[], float],
-        wall_clock: Callable[[], float] = time.time,
+        wall_clock: Callable[[], float] = clock.wall_clock,
     ) -> None:
         """`node` begins each connection's id and `secret` is the key of their tokens. `now` is the hub's clock and
         `wall_clock` the time since the epoch, in seconds."""

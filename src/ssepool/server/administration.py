@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Sequence
 
+from ssepool import clock
 from ssepool.config import HubConfig, ServerConfig, host_port
 from ssepool.errors import ConfigError
 from ssepool.http.access.door import Door
@@ -61,7 +61,7 @@ def operators_app(hub: Hub, listener: socket.socket) -> HubApp:
     """What operators meet at a socket: on a Unix socket its mode is the guard, at a port the hub's own door."""
     if not is_unix(listener):
         return hub.admin_app
-    parts, door = hub.parts, Door([Everybody()], wall_clock=time.time)
+    parts, door = hub.parts, Door([Everybody()], wall_clock=clock.wall_clock)
     return HubApp(
         Surface.ADMIN, parts.engine, parts.nodes, parts.revoking, parts.hosts, parts.budget, door, lifespan=None
     )
