@@ -16,7 +16,6 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
-from parts import public_app
 from ssepool import Connection, Hub
 from ssepool.config import load
 
@@ -41,6 +40,10 @@ async def identity(request: Request) -> Response:
     return PlainTextResponse(f"{os.getpid()} {engine.node} {engine.connections.token('x')}")
 
 
+async def uptime(request: Request) -> Response:
+    return PlainTextResponse(str(hub.stats().uptime))
+
+
 @contextlib.asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
     async with hub:
@@ -48,5 +51,5 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await hub.publish("ends", "lifespan")
 
 
-routes = [Route("/slow", slow), Route("/identity", identity), Mount("/", public_app(hub))]
+routes = [Route("/slow", slow), Route("/identity", identity), Route("/uptime", uptime), Mount("/", hub.dev_app)]
 app = Starlette(routes=routes, lifespan=lifespan)

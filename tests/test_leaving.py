@@ -7,6 +7,7 @@ import contextlib
 import signal
 import sys
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import uvicorn
 
 from live import DEADLINE, Stream, running, serve_app, serve_command, wait_for
 from ssepool import Hub, HubConfig, PoolConfig
+from ssepool.runtime.siblings import LOOK_SECONDS
 
 SECONDS = 5.0
 """What a server has to end in: on an idle machine it takes one."""
@@ -92,6 +94,66 @@ def test_a_reloading_server_ends_in_time_with_many_streams(
         streams = [client(server, "news").opened() for _ in range(MANY)]
         assert server.stop(number, seconds=SECONDS) in (0, -number)
         assert [reason(stream) for stream in streams] == ["shutdown"] * MANY
+
+
+# Several processes.
+
+GUNICORN = ["gunicorn", "--bind", "127.0.0.1:0", "--worker-class", "uvicorn_worker.UvicornWorker", "--preload"]
+SEVERAL = {
+    "gunicorn": ([*GUNICORN, "--workers", "2"], r"Listening at: (http\S*)"),
+    "uvicorn": (["uvicorn", "--port", "0", "--workers", "2"], r"running on (http\S*)"),
+    "granian": (["granian", "--interface", "asgi", "--port", "0", "--workers", "2"], r"Listening at: (http\S*)"),
+    "hypercorn": (["hypercorn", "--bind", "127.0.0.1:0", "--workers", "2"], r"[Rr]unning on (http\S*)"),
+}
+
+
+def asked(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=DEADLINE) as answer:
+        return str(answer.read().decode())
+
+
+def identity(url: str) -> list[str]:
+    return asked(f"{url}/identity").split()
+
+
+def uptime(url: str) -> float:
+    return float(asked(f"{url}/uptime"))
+
+
+@pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
+def test_several_processes_share_no_secret_and_are_told_that_they_share_no_events(client: Client, kind: str) -> None:
+    command, announces = SEVERAL[kind]
+    with running([sys.executable, "-m", *command, "leaving_app:app"], announces) as server:
+        found: dict[str, list[str]] = {}
+
+        def both() -> bool:
+            with contextlib.suppress(OSError):
+                process, *names = identity(server.url)
+                assert found.setdefault(process, names) == names
+            return len(found) == 2
+
+        wait_for(both)
+        (node, token), (other_node, other_token) = found.values()
+        assert node != other_node and token != other_token
+        wait_for(lambda: any("several processes serve" in line for line in server.log))
+        streams = [client(server, "news").opened() for _ in range(10)]
+        server.stop(seconds=SECONDS)
+        assert [reason(stream) for stream in streams] == ["shutdown"] * 10
+
+
+def test_one_process_behind_a_server_of_many_is_told_nothing() -> None:
+    command = [sys.executable, "-m", *GUNICORN, "--workers", "1", "leaving_app:app"]
+    with running(command, r"Listening at: (http\S*)") as server:
+        first = wait_for(lambda: identity(server.url))
+        server.process.send_signal(signal.SIGHUP)  # a new worker begins while the old one ends
+
+        def another_has_looked_twice() -> bool:
+            with contextlib.suppress(OSError):
+                return identity(server.url)[0] != first[0] and uptime(server.url) > LOOK_SECONDS[1]
+            return False
+
+        wait_for(another_has_looked_twice)
+    assert not any("several processes" in line for line in server.log)
 
 
 # Without one.

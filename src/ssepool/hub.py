@@ -31,6 +31,7 @@ from ssepool.runtime.cluster.monitor import Monitor
 from ssepool.runtime.connections import Connection
 from ssepool.runtime.reaper import Reaper
 from ssepool.runtime.serving import at_its_end
+from ssepool.runtime.siblings import Siblings
 from ssepool.runtime.signals import before_others
 
 NOTHING_SAYS_WHO = """\
@@ -74,6 +75,7 @@ class Hub:
         """What hears that the process, or its server, is to end."""
         self._reaper: Reaper | None = None
         self._monitor: Monitor | None = None
+        self._siblings: Siblings | None = None
         self._learning: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
 
@@ -122,6 +124,8 @@ class Hub:
             self._watching = engine.tasks.start(parts.tokens.ring.watch())
         self._reaper = Reaper(engine.pool, evict_all=engine.connections.evict_all, expire=self._expire, now=engine.now)
         self._monitor = Monitor(parts.nodes, engine.feeds, engine.tasks)
+        if engine.log.complete:
+            self._siblings = Siblings()
         if self.config.handle_signals:
             self._hearing.enter_context(before_others(self.shutdown))
             self._hearing.enter_context(at_its_end(self.shutdown))
@@ -141,6 +145,8 @@ class Hub:
         for task in (self._learning, self._watching):
             if task is not None:
                 task.cancel()
+        if self._siblings is not None:
+            self._siblings.close()
         self._engine.shutdown()
 
     async def close(self) -> None:
