@@ -51,8 +51,7 @@ def kept(url: str) -> list[str]:
 # By a signal.
 
 
-@pytest.mark.parametrize("path", ["detached", "plain"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("path", "number"), [("detached", signal.SIGINT), ("plain", signal.SIGTERM)])
 def test_what_is_published_until_the_lifespan_ends_is_kept(
     client: Client, path: str, number: int, tmp_path: Path
 ) -> None:
@@ -69,19 +68,17 @@ def test_what_is_published_until_the_lifespan_ends_is_kept(
     assert sorted(kept(url)) == ["data: answered", *["data: left: shutdown"] * 3, "data: lifespan"]
 
 
-@pytest.mark.parametrize("flags", [["--workers", "2"], []], ids=["workers", "one"])
-@pytest.mark.parametrize("detach", [[], ["--no-detach"]], ids=["detached", "plain"])
-def test_the_stand_alone_server_ends_in_time(
-    client: Client, flags: list[str], detach: list[str], tmp_path: Path
-) -> None:
-    with serve_command("--broker", f"sqlite:///{tmp_path}/events.db", *flags, *detach) as server:
+@pytest.mark.parametrize("flags", [["--workers", "2", "--no-detach"], []], ids=["plain workers", "detached"])
+def test_the_stand_alone_server_ends_in_time(client: Client, flags: list[str], tmp_path: Path) -> None:
+    with serve_command("--broker", f"sqlite:///{tmp_path}/events.db", *flags) as server:
         streams = [client(server, "news").opened() for _ in range(4)]
         assert server.stop(seconds=SECONDS) in (0, -signal.SIGTERM)
         assert [reason(stream) for stream in streams] == ["shutdown"] * 4
 
 
-@pytest.mark.parametrize("protocol", ["ssepool.uvicorn:Protocol", "httptools"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("protocol", "number"), [("ssepool.uvicorn:Protocol", signal.SIGINT), ("httptools", signal.SIGTERM)]
+)
 def test_a_reloading_server_ends_in_time_with_many_streams(
     client: Client, protocol: str, number: int, tmp_path: Path
 ) -> None:
@@ -178,11 +175,10 @@ PROTOCOLS = pytest.mark.parametrize("protocol", ["ssepool.uvicorn:Protocol", "ht
 
 
 @PROTOCOLS
-@pytest.mark.parametrize("lives", [1, 2])
-def test_a_server_that_is_told_to_exit_ends_like_by_a_signal(client: Client, protocol: str, lives: int) -> None:
+def test_a_server_that_is_told_to_exit_ends_like_by_a_signal(client: Client, protocol: str) -> None:
     hub = Hub(HubConfig(pool=PoolConfig(size=5)))
     before = signal.getsignal(signal.SIGTERM)
-    for _ in range(lives):
+    for _ in range(2):
         with in_thread(hub, hub.dev_app, http=protocol) as (server, url, thread):
             streams = [client(url, "news").opened() for _ in range(3)]
             server.should_exit = True
