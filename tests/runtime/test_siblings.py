@@ -1,13 +1,12 @@
-"""Siblings: who is met at an address, and when the log says so. The other processes are real ones."""
+"""Siblings: who is met at an address, and when the log says so. `tests/test_leaving.py` has real processes."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,45 +16,8 @@ from virtual import in_virtual_time
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there are no abstract sockets")
 
-OTHER = """
-import asyncio, sys
-from ssepool.runtime.siblings import Siblings
-
-async def main():
-    siblings = Siblings(lambda: {sys.argv[1]})
-    await asyncio.sleep(0.01)
-    print("claimed", flush=True)
-    await asyncio.to_thread(sys.stdin.readline)
-    siblings.close()
-    print("left", flush=True)
-    await asyncio.to_thread(sys.stdin.readline)
-
-asyncio.run(main())
-"""
-
-
-class Other:
-    """Another process that has claimed an address."""
-
-    def __init__(self, address: str) -> None:
-        command = [sys.executable, "-c", OTHER, address]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "claimed\n"
-
-    def leave(self) -> None:
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        assert self.process.stdout.readline() == "left\n"
-
-
-@pytest.fixture
-def other(tmp_path: Path) -> Iterator[Other]:
-    other = Other(f"{tmp_path}/sock")
-    yield other
-    with other.process:
-        other.process.kill()
+ANOTHER = 1
+"""A process that this one is not."""
 
 
 def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -63,29 +25,31 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @in_virtual_time
-async def test_a_process_that_comes_second_says_so_once(
-    other: Other, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    siblings = Siblings(lambda: {f"{tmp_path}/sock", f"{tmp_path}/alone"})
+async def test_a_process_that_comes_second_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = Siblings(lambda: {f"{tmp_path}/sock"})
+    await asyncio.sleep(0.1)
+    second = Siblings(lambda: {f"{tmp_path}/sock", f"{tmp_path}/alone"}, ANOTHER)
     await asyncio.sleep(LOOK_SECONDS[1] / 2)
     assert errors(caplog) == []  # it may be about to go
     await asyncio.sleep(60)
     [error] = errors(caplog)
-    assert f"another is {other.process.pid}" in error
-    assert f"several processes serve {tmp_path}/sock" in error
-    siblings.close()
+    assert f"several processes serve {tmp_path}/sock (this one is {ANOTHER}, another is {os.getpid()})" in error
+    first.close()
+    second.close()
 
 
 @in_virtual_time
 async def test_one_that_leaves_while_the_next_begins_is_no_sibling(
-    other: Other, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    siblings = Siblings(lambda: {f"{tmp_path}/sock"})
+    first = Siblings(lambda: {f"{tmp_path}/sock"})
+    await asyncio.sleep(0.1)
+    second = Siblings(lambda: {f"{tmp_path}/sock"}, ANOTHER)
     await asyncio.sleep(LOOK_SECONDS[1] / 2)
-    other.leave()
+    first.close()
     await asyncio.sleep(60)
     assert errors(caplog) == []
-    siblings.close()
+    second.close()
 
 
 @in_virtual_time

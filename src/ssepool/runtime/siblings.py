@@ -32,10 +32,11 @@ MAX_DESCRIPTOR = 256
 class Siblings:
     """Claims the addresses that this process serves, and says so in the log if another process has done that."""
 
-    def __init__(self, find: Callable[[], set[str]] | None = None) -> None:
-        """Begins to look, on timers of the event loop that runs now. `find` is `addresses`, but for tests. Where there
-        are no abstract sockets, it finds nobody."""
+    def __init__(self, find: Callable[[], set[str]] | None = None, process: int | None = None) -> None:
+        """Begins to look, on timers of the event loop that runs now. `find` is `addresses` and `process` this one, but
+        for tests. Where there are no abstract sockets, it finds nobody."""
         self._find = find or addresses
+        self._process = process or os.getpid()
         self._claims: dict[str, socket.socket] = {}
         self._met: set[str] = set()
         loop = asyncio.get_running_loop()
@@ -68,7 +69,7 @@ class Siblings:
             "several processes serve %s (this one is %d, another is %d), and each has a broker memory:// of its own: a "
             "client gets only what is published in the process that it has come to. Use a broker that they share, such "
             "as HubConfig(broker='sqlite:///events.db'), or one process",
-            *(address, os.getpid(), other),
+            *(address, self._process, other),
         )
 
     def _claim(self, address: str) -> int | None:
@@ -84,7 +85,7 @@ class Siblings:
                 logger.debug("%s cannot be claimed: %s", address, error)
                 return None
             other = _process_at(name)
-            return None if other == os.getpid() else other  # two hubs of one process
+            return None if other == self._process else other  # two hubs of one process
         self._claims[address] = claim
         return None
 
