@@ -17,8 +17,10 @@ from django.db.models.signals import post_save
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.urls import path
 from django.utils.safestring import mark_safe
+from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 
+from ssepool import InvalidTopic
 from ssepool.django import EventResponse, apublish, events, get_hub, publish, publish_on_commit
 
 disconnected: list[str] = []
@@ -131,12 +133,16 @@ def say(request: HttpRequest, topic: str) -> HttpResponse:
 
 @csrf_exempt
 def wrong(request: HttpRequest) -> HttpResponse:
-    with transaction.atomic():
-        User.objects.create_user("never")
-        publish_on_commit("not ok\n", "data")
+    try:
+        with transaction.atomic():
+            User.objects.create_user("never")
+            publish_on_commit("not ok\n", "data")
+    except InvalidTopic:
+        return HttpResponse(status=400)
     return HttpResponse(status=204)
 
 
+@never_cache
 async def state(request: HttpRequest) -> HttpResponse:
     stats = msgspec.to_builtins(get_hub().stats())
     return JsonResponse({**stats, "threads": threading.active_count(), "disconnected": disconnected})
@@ -149,6 +155,7 @@ urlpatterns = [
     path("news/", events("news")),
     path("rooms/<path:room>/", events(of_room)),
     path("mine/", login_required(events(of_user)) if hasattr(User, "acheck_password") else events(of_user)),
+    path("kinds/", events(["sync", "async", "outside", "outside/errors"])),
     path("count/", count),
     path("count/sync/", count_in_sync_code),
     path("transaction/sync/<end>", sync_transaction),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import django
+from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIHandler
+from django.db import connections
 from starlette.routing import Mount, Router
 from starlette.types import Message, Receive, Scope, Send
 
@@ -64,6 +66,8 @@ class Handler(ASGIHandler):
         if isinstance(response, EventResponse) and response.status_code == STATUS_OF_STREAMS:
             send.response = response
             await super().send_response(response, send.note)
+            # A connection that Django keeps (CONN_MAX_AGE) would outlive its thread until garbage is collected.
+            await sync_to_async(connections.close_all)()
         else:
             await super().send_response(response, send)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -50,20 +51,26 @@ class Process:
         """Nothing is opened yet. Raises `ConfigError`."""
         self.hub = hub_of_settings()
         """The hub."""
-        self.loop: asyncio.AbstractEventLoop | None = None
-        """The event loop on which the hub is open; None while it is not open."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
         self._opening: asyncio.Task[None] | None = None
         self._kept: contextlib.AbstractAsyncContextManager[None] | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop on which the hub is open; None where it is not open: after a fork it is not."""
+        loop = self._loop
+        return loop if loop is not None and not loop.is_closed() and self._pid == os.getpid() else None
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
         """The hub's lifespan, for a server that has one."""
         async with self.hub.lifespan(app):
-            self.loop = asyncio.get_running_loop()
+            self._loop, self._pid = asyncio.get_running_loop(), os.getpid()
             try:
                 yield
             finally:
-                self.loop = None
+                self._loop = None
 
     async def open(self) -> None:
         """Open the hub if it is not open: for a server that says nothing of its life. Raises as `Hub.open` does."""

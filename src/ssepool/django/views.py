@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
-from django.core.exceptions import BadRequest, PermissionDenied
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
@@ -87,7 +87,7 @@ def events(
         try:
             stream = get_hub().response(request, topics=_names(wanted), patterns=fixed, user=user, private=private)
         except InvalidTopic as error:  # of what the URL captured, most likely
-            raise BadRequest(str(error)) from error
+            return HttpResponse(str(error), status=HTTPStatus.BAD_REQUEST, content_type="text/plain")
         return EventResponse(stream)
 
     return view
