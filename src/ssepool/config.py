@@ -301,19 +301,25 @@ def settings() -> Iterator[Setting]:
 
 
 def load(
-    *, file: Path | None = None, env: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None
+    *,
+    file: Path | None = None,
+    tables: Mapping[str, Any] | None = None,
+    env: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
 ) -> tuple[HubConfig, ServerConfig]:
-    """Merge a file, the environment and flags (by `Setting.key`; `None` = not given) into checked configurations.
+    """Merge a file (or its `tables`), the environment and flags (by `Setting.key`; `None` = not given) into checked
+    configurations.
 
     Raises `ConfigError` for an unreadable file, an unknown table or setting, or a value that is not allowed.
     """
     values: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
-    for section, table in _read(file).items():
+    where = file or "settings"
+    for section, table in (_read(file) if tables is None else tables).items():
         if section not in SECTIONS or not isinstance(table, dict):
-            raise ConfigError(f"{file}: [{section}] is not a table of settings; there are {', '.join(SECTIONS)}")
+            raise ConfigError(f"{where}: [{section}] is not a table of settings; there are {', '.join(SECTIONS)}")
         known = [item.name for item in settings() if item.section == section]
         if unknown := [name for name in table if name not in known]:
-            raise ConfigError(f"{file}: [{section}] has no setting {unknown[0]!r}; there are {', '.join(known)}")
+            raise ConfigError(f"{where}: [{section}] has no setting {unknown[0]!r}; there are {', '.join(known)}")
         values[section].update(table)
     if unknown := sorted(set(flags or ()) - {item.key for item in settings() if not item.secret}):
         raise ConfigError(f"there is no setting {unknown[0]!r}")
