@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from django.conf import settings as django_settings
 from litestar import Litestar
 from litestar import get as litestar_get
 from litestar.response import ServerSentEvent
@@ -68,29 +67,11 @@ async def litestar_stream() -> ServerSentEvent:
     return ServerSentEvent(ticks())
 
 
-def django() -> Any:
-    if not django_settings.configured:
-        django_settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], SECRET_KEY="x")
-    from django.core.handlers.asgi import ASGIHandler
-    from django.http import StreamingHttpResponse
-    from django.urls import path
-
-    async def view(request: Any) -> Any:
-        return StreamingHttpResponse(three(), content_type="text/event-stream")
-
-    globals()["urlpatterns"] = [path("", view)]
-    import django as package
-
-    package.setup()
-    return ASGIHandler()
-
-
 KINDS: dict[str, Any] = {
     "function": lambda: plain,
     "starlette": lambda: Starlette(routes=[Route("/", starlette_stream)]),
     "sse-starlette": lambda: Starlette(routes=[Route("/", starlette_sse)]),
     "litestar": lambda: Litestar([litestar_stream]),
-    "django": django,
 }
 
 
