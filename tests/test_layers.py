@@ -77,6 +77,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("runtime.reaper", "runtime.signals", "core", "config", "urls", "errors"),
     ),
     "uvicorn": ("runtime.entrance", "runtime.handover", "runtime.proxies", "runtime.wire", "core", "config"),
+    "gunicorn": ("uvicorn",),
     "server": (
         *("hub", "http", "http.access", "uvicorn"),
         *("runtime.admission", "runtime.cluster", "runtime.entrance", "runtime.files"),

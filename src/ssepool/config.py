@@ -210,6 +210,9 @@ class ServerConfig:
     host: str = setting("127.0.0.1", "address to listen on")
     port: int = setting(8000, "port to listen on; 0 = any that is free", max=65535)
     uds: str | None = setting(None, "Unix socket to listen on instead, a path; for its user and group (0660)")
+    fd: int | None = setting(
+        None, "socket to listen on instead that was inherited: its descriptor; systemd's needs no word"
+    )
     workers: int = setting(1, "processes on one port; 2 or more take a broker that they share", min=1, max=256)
     admin: tuple[str, ...] = setting(
         ("auto",),
@@ -229,6 +232,10 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        if self.fd is not None and self.uds is not None:
+            raise ConfigError(
+                f"ServerConfig.fd = {self.fd} and uds = {self.uds!r} are two places to listen; it takes one"
+            )
         if not all(proxy == "*" or is_network(proxy) for proxy in self.trusted_proxies):
             allowed = "it takes addresses, networks such as 10.0.0.0/8, or *"
             raise ConfigError(f"ServerConfig.trusted_proxies = {self.trusted_proxies!r} is not allowed; {allowed}")
