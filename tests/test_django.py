@@ -174,14 +174,16 @@ def test_a_wrong_event_is_refused_while_the_transaction_can_be_rolled_back(serve
     assert server.request("POST", "/wrong", b"")[0] == 400  # else the name of the user would be taken
 
 
-def test_a_signal_ends_the_server_while_streams_are_open(server: LiveServer) -> None:
-    streams = [listen(server, "/news/").opened() for _ in range(SIZE)]
-    began = time.monotonic()
-    server.stop()
-    assert time.monotonic() - began < 5
-    for stream in streams:
-        with stream.to_end():
-            assert stream.of_type("ssepool.close") == [{"reason": "shutdown"}]
+@pytest.mark.parametrize("path", SERVERS)
+def test_a_signal_ends_the_server_while_streams_are_open(database: Database, path: str) -> None:
+    with serve_site(path, database) as server:
+        streams = [listen(server, "/news/").opened() for _ in range(SIZE)]
+        began = time.monotonic()
+        server.stop()
+        assert time.monotonic() - began < 5
+        for stream in streams:
+            with stream.to_end():
+                assert stream.of_type("ssepool.close") == [{"reason": "shutdown"}]
 
 
 # What a stream holds.
