@@ -93,10 +93,17 @@ class Stream:
     async def connection_id(self) -> str:
         """The hub's name for this connection."""
         await self.opened()
-        for _ in range(TURNS):
-            if (last := self._last_own("ssepool.open", more=self._answer.items)) is not None:
-                return str(last.json["connection"])
-            await asyncio.sleep(0)
+        answer, last = self._answer, None
+        with self._deadline("ssepool.open", self._within) as late:
+            async with late:
+                while last is None:
+                    last = self._last_own("ssepool.open", more=answer.items)
+                    if last is None and answer.end is not None:
+                        break
+                    if last is None:
+                        await answer.more()
+        if last is not None:
+            return str(last.json["connection"])
         raise AssertionError(f"{self._request.path}: no ssepool.open has come; {before(self.came)}")
 
     # What is expected.

@@ -7,6 +7,7 @@ work as ever; what lies in them is read before the clock jumps, and threads that
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from selectors import SelectorKey
@@ -95,7 +96,7 @@ class VirtualClock:
                 "asyncio's own event loop, so run this test without uvloop"
             )
         _running, self._loop = self, loop
-        self._began = self._time = loop.time()
+        self._began = self._time = float(math.ceil(loop.time()))  # whole seconds: sums stay exact
         self._wall = time.time()
         self._select: Callable[[float | None], Ready] = selector.select
         self._run_in_executor, self._run_sync = loop.run_in_executor, anyio.to_thread.run_sync
