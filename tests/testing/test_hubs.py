@@ -100,16 +100,16 @@ async def test_a_full_pool_has_the_next_one_wait(hub: Hub, way: Any) -> None:
 
 
 @WAYS
-async def test_kicked_and_expired(hub: Hub, way: Any) -> None:
-    for end, reason in ((expire, "token_expired"), (kick, "kicked")):
-        async with stream(hub.app, TO_A, way=way) as s:
+@pytest.mark.parametrize(("end", "reason"), [(expire, "token_expired"), (kick, "kicked")])
+async def test_kicked_and_expired(hub: Hub, way: Any, end: Any, reason: str) -> None:
+    async with stream(hub.app, TO_A, way=way) as s:
+        await end(hub, s)
+        await s.expect_end(reason)
+        assert s.close_reason == reason
+        with pytest.raises(AssertionError, match="its client has left"):
             await end(hub, s)
-            await s.expect_end(reason)
-            assert s.close_reason == reason
-            with pytest.raises(AssertionError, match="its client has left"):
-                await end(hub, s)
-            await assert_all_slots_free(hub)
-        assert released(hub)[reason] == 1
+        await assert_all_slots_free(hub)
+    assert released(hub)[reason] == 1
 
 
 @WAYS
