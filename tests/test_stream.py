@@ -15,7 +15,7 @@ from ssepool import Hub, InvalidTopic
 END, FAIL = "END", "FAIL"
 """What ends a source of `stream_app`, or has it fail."""
 COMPLETED, ERROR = [{"reason": "completed"}], [{"reason": "error"}]
-COMPLETED_ID = "ssepool.completed"
+COMPLETED_ID, FAILED_ID = "ssepool.completed", "ssepool.failed"
 
 
 @pytest.fixture(scope="module", params=PATHS)
@@ -115,9 +115,10 @@ def test_a_generator_that_fails_ends_the_stream_with_an_error_and_what_came_befo
         stream.to_end()
         assert stream.data == ["one", "two"]
         assert stream.of_type("ssepool.close") == ERROR
-        assert stream.last_event_id == ""
+        assert stream.last_event_id == FAILED_ID
+    assert source.refused(last_event_id=FAILED_ID) == 204
     wait_for(lambda: any(f"the source {source.name} failed" in line for line in server.log))
-    source.wait(closed=1)
+    source.wait(begun=1, closed=2)
 
 
 def test_an_item_that_is_no_event_ends_the_stream_with_an_error(server: LiveServer) -> None:

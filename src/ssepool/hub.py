@@ -245,8 +245,9 @@ class Hub:
         With `topic` the events are published there as well, and the generator goes on if the client leaves. A client
         that asks again gets the rest (with `Last-Event-ID`) or everything (without), from the same run; its own
         `source` is then closed unused. Once the generator has ended and `history_age` has passed, the topic may be used
-        anew. `grant` is as for `response`. Raises `InvalidTopic`, `Forbidden`, and `TypeError` for a source that is not
-        asynchronous.
+        anew. The request whose generator runs is kept until that has ended, with its dependencies and context
+        variables; it raises what the generator raises before its first event. `grant` is as for `response`. Raises
+        `InvalidTopic`, `Forbidden`, and `TypeError` for a source that is not asynchronous.
         """
         if not hasattr(source, "__aiter__"):
             raise TypeError(
@@ -395,6 +396,13 @@ class Hub:
     def on_disconnect(self, hook: Hook) -> Hook:
         """Call `hook(connection, reason)` when a client has gone; only `connection.id` is left then. A decorator."""
         self._engine.hooks.add("disconnect", hook)
+        return hook
+
+    def on_error(self, hook: Hook) -> Hook:
+        """Call `hook(connection, error)` when a generator of `stream` has failed and somebody's stream ends for that:
+        before it does, so the hook may still send to the client. `connection` is that of the client whose request
+        brought the generator; None if it has had no stream. A decorator."""
+        self._engine.hooks.add("error", hook)
         return hook
 
     def on_message(self, hook: Hook) -> Hook:

@@ -309,7 +309,11 @@ class Protocol(HttpToolsProtocol):
         extensions[ABORT] = exchange.abort
         if AVAILABLE and not self.config.is_ssl:
             extensions[DETACH] = exchange.detach
-        await self._app(scope, exchange.receive, exchange.send)
+        try:
+            await self._app(scope, exchange.receive, exchange.send)
+        finally:
+            if exchange.sink is not None:  # its socket was taken, and it has not been answered as a whole
+                exchange.sink.complete()
 
 
 class Exchange:
@@ -404,7 +408,7 @@ class Exchange:
     async def receive(self) -> dict[str, Any]:
         """ASGI's `receive`."""
         if self._detached:
-            if not self._requested:
+            if not self._requested and not self._cycle.message_event.is_set():
                 self._requested = True
                 return {"type": "http.request", "body": bytes(self._cycle.body), "more_body": False}
             await self._cycle.message_event.wait()
@@ -431,14 +435,10 @@ class Exchange:
     def _head(self, status: int, headers: Any) -> bytes:
         """The response's head as the server would write it, which also logs the access."""
         if self._cycle.access_log:
-            self._cycle.access_logger.info(
-                '%s - "%s %s HTTP/%s" %d',
-                get_client_addr(self._scope),  # type: ignore[arg-type]
-                self._scope["method"],
-                get_path_with_query_string(self._scope),  # type: ignore[arg-type]
-                self._scope["http_version"],
-                status,
-            )
+            scope: Any = self._scope
+            target, version = get_path_with_query_string(scope), scope["http_version"]
+            said = (get_client_addr(scope), scope["method"], target, version, status)
+            self._cycle.access_logger.info('%s - "%s %s HTTP/%s" %d', *said)
         return render_head(status, [*self._cycle.default_headers, *headers])
 
 

@@ -11,6 +11,10 @@ from ssepool.core.event import comment, encode
 COMPLETED_ID = "ssepool.completed"
 """The id of a finished run's last frame. A client that comes back with it has everything and is told to stay away."""
 
+FAILED_ID = "ssepool.failed"
+"""The id of a failed run's last frame. A client that comes back with it is told to stay away: its generator would run,
+and cost, once more from the beginning."""
+
 
 class Dialect:
     """How the hub speaks to one client: the head of its stream, and every frame that no publisher wrote.

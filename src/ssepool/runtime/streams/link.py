@@ -14,7 +14,7 @@ from typing import Protocol
 
 from ssepool.config import LagPolicy, MiB
 from ssepool.core.feed import Feed
-from ssepool.core.frames import COMPLETED_ID, DIALECT, Dialect
+from ssepool.core.frames import COMPLETED_ID, DIALECT, FAILED_ID, Dialect
 from ssepool.core.pool import Pool
 from ssepool.core.slot import Slot
 from ssepool.core.states import LINK_STEPS, LinkState, Reason, SlotState, check_step
@@ -32,6 +32,9 @@ OUTBOX_BYTES = MiB
 
 PEER_DEAD = frozenset({ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, ENETDOWN, EHOSTDOWN})
 """Errors that say that the kernel gave the peer up, as opposed to the peer's own FIN or RST."""
+
+LAST_IDS = {Reason.COMPLETED: COMPLETED_ID, Reason.ERROR: FAILED_ID}
+"""The id of a run's last frame, by how it ended."""
 
 NEW, OPEN, FOLLOWING = LinkState.NEW, LinkState.OPEN, LinkState.FOLLOWING
 FINISHING, ENDING, ENDED = LinkState.FINISHING, LinkState.ENDING, LinkState.ENDED
@@ -314,7 +317,7 @@ class Link(ABC):
                 if self.state is OPEN and self.feed is not None:
                     self.become(FOLLOWING)
                 return None
-            self._say_goodbye(self.finishing, None, COMPLETED_ID if self.finishing is Reason.COMPLETED else None)
+            self._say_goodbye(self.finishing, None, LAST_IDS.get(self.finishing))
 
     def stall(self) -> None:
         """The transport takes no more."""
