@@ -40,6 +40,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "runtime.hooks": ("runtime.tasks",),
     "runtime.background": ("runtime.tasks",),
     "runtime.cuttable": (),
+    "runtime.serving": (),  # finds the server by itself
+    "runtime.siblings": (),
     "runtime.signals": (),
     "runtime.handover": (),  # all that a server adapter has to know
     "runtime.wire": (),
@@ -76,7 +78,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "hub": (
         *("parts", "http", "http.access", "runtime.admission", "runtime.cluster", "runtime.connections"),
-        *("runtime.reaper", "runtime.signals", "core", "config", "urls", "errors"),
+        *("runtime.reaper", "runtime.serving", "runtime.siblings", "runtime.signals"),
+        *("core", "config", "urls", "errors"),
     ),
     "uvicorn": ("runtime.entrance", "runtime.handover", "runtime.proxies", "runtime.wire", "core", "config"),
     "gunicorn": ("uvicorn",),
