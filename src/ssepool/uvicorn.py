@@ -386,7 +386,6 @@ class Exchange:
         protocol.leave_callers()
         protocol.pipeline.clear()
         protocol.cycle = cycle
-        cycle.keep_alive = False
         if not protocol.transport.is_closing():
             protocol.flow.resume_reading()
 
@@ -424,6 +423,8 @@ class Exchange:
             if self._scope["http_version"] == "1.0":
                 self._is_open = wire.unchunked(self._cycle, message, self._is_open)
             await self._send(message)
+            if self._protocol.alone:  # not before: the head would announce it, see `render_head`
+                self._cycle.keep_alive = False
         elif self.sink is not None:
             if message["type"] == "http.response.start":
                 self._start(self.sink, message["status"], message.get("headers", ()))

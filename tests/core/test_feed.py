@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from ssepool.config import MiB
 from ssepool.core import feed as feed_module
+from ssepool.core.chunk import chunk
 from ssepool.core.event import Entry, encode, memory_of
 from ssepool.core.feed import JOIN_BYTES, MAX_JOINING_FEEDS, MAX_JOINS, Feed, Joins, joined
 from ssepool.core.topics import Subscription
@@ -95,6 +96,21 @@ def test_readers_at_one_cursor_share_one_join() -> None:
     first, second = feed.read(2), feed.read(0)
     assert feed.read(2)[0] is first[0]
     assert feed.read(0)[0] is second[0]
+
+
+def test_who_knows_no_chunks_gets_the_frames_and_shares_them_too() -> None:
+    feed = feed_of(0)
+    for number in range(3):
+        feed.append(Entry(number, None, ("news",), chunk(b"frame %d" % number)), 0.0)
+    assert feed.read(1) == (chunk(b"frame 1") + chunk(b"frame 2"), 3)
+    assert feed.read(1, None, False) == (b"frame 1frame 2", 3)
+    assert feed.read(1, None, False)[0] is feed.read(1, None, False)[0]
+    assert feed.read(0, 1, False) == (b"frame 0", 1)
+    assert feed.split(1, 9, False) == (3, b"ame 2")
+    assert feed.split(1, 7, False) == (2, b"")
+    assert feed.split(1, 14) == (3, chunk(b"frame 2")[2:])
+    feed.append(Entry(3, None, ("news",), chunk(b"more")), 0.0)
+    assert feed.read(2, None, False) == (b"frame 2more", 4)
 
 
 def test_a_single_frame_is_joined_without_a_copy() -> None:

@@ -11,6 +11,8 @@ from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 
 CHUNKED = (b"transfer-encoding", b"chunked")
 """The field of a response whose body is chunked."""
+OF_CONNECTION = frozenset({b"connection", b"transfer-encoding"})
+"""Fields that say how a response ends."""
 
 
 def _refusal(status: int, text: str, more: str = "") -> bytes:
@@ -34,12 +36,15 @@ def render_head(
     status: int, headers: Iterable[tuple[bytes, bytes]], *, keep_alive: bool = False, chunked: bool = False
 ) -> bytes:
     """A response's head in its wire format. Without `keep_alive` the connection ends with the body, and a body that is
-    not `chunked` and has no length ends with the connection (RFC 9112, 6.3)."""
+    not `chunked` and has no length ends with the connection (RFC 9112, 6.3).
+
+    A `chunked` one does not announce that: where it is announced, Node.js takes a body that was cut for a whole one.
+    """
     lines = [STATUS_LINE[status]]
-    if not keep_alive:
-        headers = [*(field for field in headers if field[0].lower() != b"connection"), (b"connection", b"close")]
     if chunked:
-        headers = [*(field for field in headers if field[0].lower() != b"transfer-encoding"), CHUNKED]
+        headers = [*(field for field in headers if field[0].lower() not in OF_CONNECTION), CHUNKED]
+    elif not keep_alive:
+        headers = [*(field for field in headers if field[0].lower() != b"connection"), (b"connection", b"close")]
     for name, value in headers:
         if b"\n" in value or b"\r" in value or b"\n" in name or b"\r" in name:
             raise RuntimeError(f"header {name!r} has a line break in its value {value!r}")
