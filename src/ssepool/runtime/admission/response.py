@@ -119,8 +119,8 @@ class EventStream(Response):
 
     async def _turn_away(self, scope: Scope, send: Send, reply: Reply) -> None:
         status, headers, body = reply
-        # A stream that says when to come back ends as all do whose clients are to, where the server offers that. Another
-        # would log a line for each, and there may be many.
+        # A stream that says when to come back ends as all do whose clients are to, where the server offers that.
+        # Another would log a line for each, and there may be many.
         cut = scope.get("extensions", {}).get(CUT) if status == 200 else None
         # An answer without a body ends by itself. HTTP/2 has no such header (RFC 9113, 8.2.2).
         if body and cut is None and scope.get("http_version", "1.1").startswith("1"):
