@@ -320,7 +320,7 @@ async def test_a_plain_stream_ends_with_its_request() -> None:
         connection.close("lifetime")
         assert await exchange.done() is None
         assert b'{"reason":"lifetime"}' in exchange.body
-        assert [message.get("more_body") for message in exchange.messages[-2:]] == [True, False]
+        assert exchange.messages[-1]["more_body"]  # it is cut
         assert (engine.pool.count(SlotState.FREE), len(asyncio.all_tasks())) == (1, 1)
 
 
@@ -431,7 +431,7 @@ async def test_who_has_waited_in_vain_is_told_so_once_and_sent_away(
         assert [message["type"] for message in exchange.messages].count("http.response.start") == 1
         assert (b"connection" in exchange.headers) is not announce_queue
         if exchange.handed is None:
-            assert not exchange.messages[-1].get("more_body")
+            assert exchange.messages[-1].get("more_body", False) is announce_queue
         else:
             assert (exchange.handed.client.recv(1), engine.streamer) == (b"", engine.streamer)  # it is closed
             assert not engine.streamer
