@@ -99,6 +99,13 @@ def wire(request: Request) -> DialectFields:
     return found  # type: ignore[return-value]
 
 
+async def ask(request: Request) -> Response:
+    """An answer as clients of models ask for one: `/ask/NAME` and whatever they add to it."""
+    name, chat = request.path_params["name"], "chat" in request.query_params
+    fields: DialectFields = {"own_events": False, **wire(request)}
+    return hub.stream(request, Source(name), topic=f"answers/{name}" if chat else None, **fields)
+
+
 async def feed(request: Request) -> Response:
     for item in await request.json():
         items[request.path_params["name"]].put_nowait(item)
@@ -138,7 +145,10 @@ async def kick(request: Request) -> Response:
 
 
 async def complete(request: Request) -> Response:
-    handles[request.path_params["connection"]].close("completed")
+    """End all streams of a topic for good."""
+    for connection in list(hub.connections):
+        if request.path_params["topic"] in connection.topics:
+            connection.close("completed")
     return JSONResponse({})
 
 
@@ -202,7 +212,9 @@ app = Starlette(
         Route("/listen/{topic}", listen),
         Route("/send/{connection}", send, methods=["POST"]),
         Route("/kick/{connection}", kick, methods=["POST"]),
-        Route("/complete/{connection}", complete, methods=["POST"]),
+        Route("/complete/{topic:path}", complete, methods=["POST"]),
+        Route("/ask/{name}", ask, methods=["GET", "POST"]),
+        Route("/ask/{name}/{rest:path}", ask, methods=["GET", "POST"]),
         Route("/handles/{connection}", handle),
         Route("/calls", called),
         # Who only reads is a stranger: private events are for those that the application lets in.

@@ -124,7 +124,7 @@ def test_a_stream_of_topics_has_neither_and_ends_when_the_application_says_so(se
     with listening(server, "wire-topics", own_events="false", end_event="done") as stream:
         server.publish("wire-topics", "one")
         stream.wait_data("one")
-        server.request("POST", f"/complete/{connection_of(stream)}")
+        server.request("POST", "/complete/wire-topics")
         assert seen(stream.to_end())[1:] == [("done", "", COMPLETED_ID)]
     path = "/listen/wire-topics?own_events=false"
     with Stream(server, path=path, last_event_id=COMPLETED_ID) as again:
