@@ -181,7 +181,7 @@ def test_a_client_of_the_hubs_own_endpoint_asks_in_its_query(server: LiveServer)
     [{"end_event": "a\nb"}, {"end_event": "ssepool.close"}, {"heartbeat_event": ""}, {"final": {1, object()}}],
     ids=lambda wire: next(iter(wire)),
 )
-async def test_what_no_client_could_read_is_refused_before_anything_is_sent(wire: Any) -> None:
+def test_what_no_client_could_read_is_refused_before_anything_is_sent(wire: Any) -> None:
     request = Request({"type": "http", "headers": [], "client": None})
     with pytest.raises(InvalidEvent):
         Hub().response(request, topics=["a"], **wire)

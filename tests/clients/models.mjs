@@ -51,6 +51,12 @@ async function read(stream) {
   }
 }
 
+// One of them leaves a promise behind that nobody can wait for.
+process.on("unhandledRejection", (error) => {
+  print({ end: "failed", error: String(error) });
+  process.exit();
+});
+
 try {
   await CLIENTS[client]();
   print({ end: "completed" });

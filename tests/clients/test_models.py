@@ -73,7 +73,7 @@ class Answer:
 
     def end(self) -> dict[str, Any]:
         """How it ended, once its process has: nothing more is asked for then."""
-        assert self._program.wait_end() == 0
+        assert self._program.wait_end() == 0, self._program.lines
         return self.lines[-1]
 
 
