@@ -344,6 +344,7 @@ async def test_who_could_not_read_an_announcement_waits_for_its_status(offers: t
         engine.pool.drain(engine.now(), 0.0)
         await exchange.done()
         assert exchange.status == 503
+        exchange.leave()
 
 
 @PATHS
