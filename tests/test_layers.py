@@ -38,6 +38,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "runtime.tasks": (),
     "runtime.files": (),
     "runtime.hooks": ("runtime.tasks",),
+    "runtime.serving": (),  # finds the server by itself
+    "runtime.siblings": (),
     "runtime.signals": (),
     "runtime.handover": (),  # all that a server adapter has to know
     "runtime.wire": (),
@@ -74,9 +76,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "hub": (
         *("parts", "http", "http.access", "runtime.admission", "runtime.cluster", "runtime.connections"),
-        *("runtime.reaper", "runtime.signals", "core", "config", "urls", "errors"),
+        *("runtime.reaper", "runtime.serving", "runtime.siblings", "runtime.signals"),
+        *("core", "config", "urls", "errors"),
     ),
     "uvicorn": ("runtime.entrance", "runtime.handover", "runtime.proxies", "runtime.wire", "core", "config"),
+    "gunicorn": ("uvicorn",),
     "server": (
         *("hub", "http", "http.access", "uvicorn"),
         *("runtime.admission", "runtime.cluster", "runtime.entrance", "runtime.files"),
@@ -84,6 +88,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("core", "config", "urls", "errors"),
     ),
     "publisher": ("brokers", "brokers.base", "brokers.group", "core", "config", "urls", "errors"),
+    "django": ("hub", "publisher", "runtime.admission", "core", "config", "errors"),
     "client": ("core", "config", "urls", "errors"),
     "bench": ("core", "config", "urls", "errors"),
     "cli": ("server", "hub", "parts", "http.access", "client", "bench", "core", "config", "urls", "errors"),

@@ -26,13 +26,14 @@ from ssepool.runtime.proxies import App, Peer, TrustedProxies
 from ssepool.runtime.streams.slices import Wakes
 from ssepool.runtime.tasks import Tasks
 from ssepool.runtime.wire import render_head
-from ssepool.server.address import check_address, close, listen, remove, url_of
+from ssepool.server.address import check_address, close, inherited, listen, release, remove, url_of
 from ssepool.server.administration import check_administration, hosts_of, listen_for_operators, operators_app
 from ssepool.server.audit import written_to
 from ssepool.server.balance import Balance
 from ssepool.server.files import raise_limit
 from ssepool.server.listener import Listener
 from ssepool.server.repeats import Repeats
+from ssepool.server.systemd import notify
 from ssepool.uvicorn import Answer, protocol
 
 try:
@@ -108,13 +109,14 @@ class Server:
             if self._administered and self._listener is None:
                 admin = listen_for_operators(self.config, listener, self.hub.config)
         except ConfigError:
-            close(listener, url_of(listener))
+            release(self.config, listener)
             raise
         self._serve(listener, admin)
 
     def _serve(self, listener: socket.socket, admin: Sequence[socket.socket]) -> None:
         sockets = [listener, *admin]
         urls = self._uvicorn.urls = [url_of(each) for each in sockets]
+        self._uvicorn.made = urls if inherited(self.config) is None else urls[1:]
         self._uvicorn.admin = admin
         logs, repeats = [logging.getLogger(name) for name in LOGS], Repeats(self.hub.parts.engine.now)
         for log in logs:
@@ -126,10 +128,7 @@ class Server:
             for log in logs:
                 log.removeFilter(repeats)
             for each, url in zip(sockets, urls, strict=True):
-                if self._listener is None:
-                    close(each, url)
-                else:
-                    each.close()
+                close(each, url if self._listener is None and url in self._uvicorn.made else "")
 
     def _max_callers(self) -> int:
         """How many connections there may be that are no streams: what these and waiters leave of the descriptors."""
@@ -193,6 +192,8 @@ class _Uvicorn(uvicorn.Server):
     """uvicorn's server with a listener of ours, which takes subscriptions before a protocol is made for them."""
 
     urls: Sequence[str] = ("",)
+    made: Sequence[str] = ()
+    """Those of sockets that this process has made."""
     admin: Sequence[socket.socket] = ()
 
     def __init__(
@@ -253,7 +254,8 @@ class _Uvicorn(uvicorn.Server):
         for listener in self._listeners:
             listener.close()
         if self._balance is None:  # else others listen there. uvicorn ends with the signal, so nothing comes after this
-            for url in self.urls:
+            notify("STOPPING=1")
+            for url in self.made:
                 remove(url)
         await super().shutdown(sockets)
         if not self.force_exit:
