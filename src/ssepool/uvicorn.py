@@ -305,9 +305,7 @@ class Protocol(HttpToolsProtocol):
         cycle: RequestResponseCycle = send.__self__  # type: ignore[attr-defined]
         exchange = Exchange(self, cycle, scope, receive, send)
         extensions = scope.setdefault("extensions", {})
-        extensions[ALONE] = exchange.alone
-        extensions[ABORT] = exchange.abort
-        extensions[CUT] = exchange.cut
+        extensions |= {ALONE: exchange.alone, ABORT: exchange.abort, CUT: exchange.cut}
         if AVAILABLE and not self.config.is_ssl:
             extensions[DETACH] = exchange.detach
         try:

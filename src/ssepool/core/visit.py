@@ -126,6 +126,7 @@ class Visit(msgspec.Struct, kw_only=True):
         data: Any = None,
         last_event_id: str | None = None,
         term: Term = ENDLESS,
+        dialect: Dialect = DIALECT,
     ) -> Self:
         """The visit of a request, from its ASGI scope. The data of the grant wins over `data`, and a `last_event_id`
         over that of the request."""
@@ -137,6 +138,7 @@ class Visit(msgspec.Struct, kw_only=True):
             data=data if grant.data is None else grant.data,
             last_event_id=last_event_id or requested_id(scope),
             term=term,
+            dialect=dialect,
         )
 
     @property
@@ -180,7 +182,10 @@ class Visit(msgspec.Struct, kw_only=True):
         """Whether the client has seen the end of what it asks for, and only its automatic reconnection is back."""
         if self.last_event_id in (COMPLETED_ID, FAILED_ID):
             return True
-        return self.source is not None and self.source.is_over_for(self.last_event_id)
+        source = self.source
+        if source is None or (self.dialect.ending is not None and source.outcome is Reason.COMPLETED):
+            return False  # behind the source's own last event comes the dialect's, which has that id
+        return source.is_over_for(self.last_event_id)
 
 
 def _text_of(data: Any) -> str:

@@ -107,7 +107,8 @@ class EventStream(Response):
         was no stream. Raises `Refused`."""
         connection = None
         engine, visit, link = self._engine, self.visit, writing.link
-        if request.waits and engine.config.pool.announce_queue:
+        # Who has no events of the hub's own cannot be told its place, and is better refused with a status.
+        if request.waits and engine.config.pool.announce_queue and visit.dialect.own_events:
             await self._start(link, send)
             writing.begin()
         try:

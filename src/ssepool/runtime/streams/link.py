@@ -34,9 +34,6 @@ OUTBOX_BYTES = MiB
 PEER_DEAD = frozenset({ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, ENETDOWN, EHOSTDOWN})
 """Errors that say that the kernel gave the peer up, as opposed to the peer's own FIN or RST."""
 
-LAST_IDS = {Reason.COMPLETED: COMPLETED_ID, Reason.ERROR: FAILED_ID}
-"""The id of a run's last frame, by how it ended."""
-
 NEW, OPEN, FOLLOWING = LinkState.NEW, LinkState.OPEN, LinkState.FOLLOWING
 FINISHING, ENDING, ENDED = LinkState.FINISHING, LinkState.ENDING, LinkState.ENDED
 
@@ -335,7 +332,7 @@ class Link(ABC):
                 if self.state is OPEN and self.feed is not None:
                     self.become(FOLLOWING)
                 return None
-            self._say_goodbye(self.finishing, None, LAST_IDS.get(self.finishing))
+            self._say_goodbye(self.finishing, None, FAILED_ID if self.finishing is Reason.ERROR else None)
 
     def stall(self) -> None:
         """The transport takes no more."""
@@ -401,6 +398,8 @@ class Link(ABC):
     def _say_goodbye(self, reason: Reason, retry: int | None, id: str | None = None) -> None:
         if self.is_leaving:
             return
+        if reason is Reason.COMPLETED:  # whoever says so: it is not to come back
+            retry, id = None, COMPLETED_ID
         if self.slot is not None and self.slot.state is SlotState.OPEN:
             self.context.pool.closing(self.slot, reason, self.context.now())
         self.part(self.dialect.closed(reason.value, retry=retry, id=id), whole=reason.is_final)
