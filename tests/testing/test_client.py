@@ -136,7 +136,7 @@ async def test_what_is_wrong_is_told(hub: Hub) -> None:
         hub.drain(1)
         with pytest.raises(AssertionError, match="with the reason 'kicked', but its reason is 'drained'"):
             await s.expect_end("kicked")
-        assert "the stream has ended (complete, reason 'drained')" in await failing(s)
+        assert "the stream has ended (cut, reason 'drained')" in await failing(s)
 
 
 async def test_the_hubs_own_events_are_passed_over_unless_one_is_asked_for(hub: Hub) -> None:
