@@ -41,6 +41,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "runtime.signals": (),
     "runtime.handover": (),  # all that a server adapter has to know
     "runtime.wire": (),
+    "runtime.head": ("runtime.wire",),
+    "runtime.exchange": ("runtime.handover", "runtime.wire"),
     "runtime.proxies": ("runtime.handover", "core"),
     "runtime.entrance": ("runtime.files", "runtime.proxies", "core", "config"),
     "runtime.streams": (
@@ -76,11 +78,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("parts", "http", "http.access", "runtime.admission", "runtime.cluster", "runtime.connections"),
         *("runtime.reaper", "runtime.signals", "core", "config", "urls", "errors"),
     ),
-    "uvicorn": ("runtime.entrance", "runtime.handover", "runtime.proxies", "runtime.wire", "core", "config"),
+    "uvicorn": (
+        *("runtime.entrance", "runtime.exchange", "runtime.handover", "runtime.head", "runtime.proxies"),
+        *("runtime.wire", "core", "config"),
+    ),
     "server": (
         *("hub", "http", "http.access", "uvicorn"),
         *("runtime.admission", "runtime.cluster", "runtime.entrance", "runtime.files"),
-        *("runtime.handover", "runtime.proxies", "runtime.streams", "runtime.tasks", "runtime.wire"),
+        *("runtime.handover", "runtime.head", "runtime.proxies", "runtime.streams", "runtime.tasks", "runtime.wire"),
         *("core", "config", "urls", "errors"),
     ),
     "publisher": ("brokers", "brokers.base", "brokers.group", "core", "config", "urls", "errors"),

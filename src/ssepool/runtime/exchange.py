@@ -1,0 +1,188 @@
+"""Exchange: one request to uvicorn and its response, before and after its socket is detached."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
+
+from ssepool.runtime.handover import Sink, set_bounds
+from ssepool.runtime.wire import render_head
+
+logger = logging.getLogger("ssepool")
+
+BODY_FIELDS = frozenset({b"content-encoding", b"content-length"})
+"""Fields that middleware puts into the head of a body that it has coded or measured."""
+
+
+class Served(HttpToolsProtocol):
+    """What an exchange has to know of its connection."""
+
+    alone = False
+    """Whether a response has the connection for itself: what the client still sends is dropped."""
+
+    def leave_callers(self) -> None:
+        """The connection is a stream, or is no more."""
+        raise NotImplementedError
+
+    def linger(self) -> None:
+        """Say that nothing follows, and close when the client has had the time to read its answer."""
+        raise NotImplementedError
+
+
+class Exchange:
+    """One request and its response, before and after its socket is detached. Also the handover of that socket."""
+
+    fd: int
+    """The descriptor of the detached socket."""
+    sink: Sink | None = None
+    """Where the rest of the response goes."""
+    owns_body = False
+    """Whether the hub writes the body that the next head announces."""
+
+    def __init__(
+        self,
+        protocol: Served,
+        cycle: RequestResponseCycle,
+        scope: dict[str, Any],
+        receive: Callable[[], Awaitable[dict[str, Any]]],
+        send: Callable[[dict[str, Any]], Awaitable[None]],
+    ) -> None:
+        self._protocol = protocol
+        self._cycle = cycle
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._detached = False
+        self._requested = False
+        """Whether the application has had the whole request."""
+        self._is_coded = False
+        """Whether somebody on the way has announced a coding of a body that the hub writes."""
+
+    def detach(self, ack_timeout: float) -> Exchange | None:
+        """Take the socket away from the server; None where that cannot be done now, and plain `send` goes on.
+        `ack_timeout`, in seconds, is when the kernel is to give the peer up.
+
+        Cannot be done when other requests wait behind this one, when a body is still to come or bytes are still to be
+        written, or when no file descriptor is left for the duplicate.
+        """
+        protocol, cycle = self._protocol, self._cycle
+        transport = protocol.transport
+        sock = transport.get_extra_info("socket")
+        if (
+            sock is None
+            or transport.is_closing()
+            or transport.get_write_buffer_size()
+            or protocol.pipeline
+            or protocol.cycle is not cycle
+            or cycle.response_started
+            or cycle.more_body
+        ):
+            return None
+        try:
+            self.fd = os.dup(sock.fileno())
+        except OSError as error:
+            logger.warning("a stream stays with the server, which costs more memory: %s", error)
+            return None
+        os.set_blocking(self.fd, False)
+        set_bounds(self.fd, ack_timeout)
+        self._detached = True
+        # The server must neither complain that nothing was answered nor tell the application that the client left.
+        protocol.cycle = None  # type: ignore[assignment]
+        cycle.disconnected = True
+        cycle.message_event.clear()
+        protocol.server_state.total_requests += 1
+        protocol.leave_callers()
+        transport.abort()
+        return self
+
+    def alone(self, ack_timeout: float) -> None:
+        """Keep the connection for this response, and end it with the response.
+
+        The server stops reading when a request comes behind one that is under way, and would not see its client leave.
+        `ack_timeout`, in seconds, is when the kernel is to give the peer up.
+        """
+        protocol, cycle = self._protocol, self._cycle
+        sock = protocol.transport.get_extra_info("socket")
+        if sock is not None and not protocol.transport.is_closing():
+            set_bounds(sock.fileno(), ack_timeout)
+        protocol.alone = True
+        protocol.leave_callers()
+        protocol.pipeline.clear()
+        protocol.cycle = cycle
+        cycle.keep_alive = False
+        if not protocol.transport.is_closing():
+            protocol.flow.resume_reading()
+
+    def abort(self) -> None:
+        """Drop the connection with all that is still to be written."""
+        self._cycle.disconnected = True  # else the server complains that the response is not complete
+        self._protocol.transport.abort()
+
+    def gone(self) -> None:
+        """The client of a detached socket has left."""
+        self._cycle.message_event.set()
+
+    async def receive(self) -> dict[str, Any]:
+        """ASGI's `receive`."""
+        if self._detached:
+            if not self._requested:
+                self._requested = True
+                return {"type": "http.request", "body": bytes(self._cycle.body), "more_body": False}
+            await self._cycle.message_event.wait()
+            return {"type": "http.disconnect"}
+        message = await self._receive()
+        self._requested = self._requested or not message.get("more_body", False)
+        if message["type"] == "http.disconnect" and "ssepool.errno" in self._cycle.scope:
+            message = {**message, "ssepool.errno": self._cycle.scope["ssepool.errno"]}  # type: ignore[typeddict-item]
+        return message
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """ASGI's `send`."""
+        if not self._detached:
+            await self._send_through(message)
+        elif self.sink is not None:
+            if message["type"] == "http.response.start":
+                self.sink.head(self._head(message["status"], message.get("headers", ())))
+            elif message["type"] == "http.response.body":
+                # What a compressing middleware makes of nothing is the beginning of a coded body, which never comes.
+                if message.get("body") and not self._is_coded:
+                    self.sink.body(message["body"])
+                if not message.get("more_body", False):
+                    self.sink.complete()
+
+    async def _send_through(self, message: dict[str, Any]) -> None:
+        """Send by the server. A response that begins before the request's body is there ends the connection: the rest
+        is not read to be thrown away, however long it is, and never taken for another request (RFC 9112, 9.3 and 9.6).
+        """
+        cycle = self._cycle
+        if cycle.more_body and not cycle.response_started:
+            cycle.keep_alive = False
+        ends = message["type"] == "http.response.body" and not message.get("more_body", False)
+        lingers = ends and cycle.more_body and not cycle.keep_alive and not cycle.disconnected
+        if lingers:
+            cycle.keep_alive = True  # its client knows better already, and the server does not close at once
+        await self._send(message)
+        if lingers:
+            self._protocol.linger()
+
+    def _head(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+        """The response's head as the server would write it, which also logs the access."""
+        if self._cycle.access_log:
+            self._cycle.access_logger.info(
+                '%s - "%s %s HTTP/%s" %d',
+                get_client_addr(self._scope),  # type: ignore[arg-type]
+                self._scope["method"],
+                get_path_with_query_string(self._scope),  # type: ignore[arg-type]
+                self._scope["http_version"],
+                status,
+            )
+        if self.owns_body:
+            given = list(headers)
+            headers = [field for field in given if field[0].lower() not in BODY_FIELDS]
+            self._is_coded = len(headers) < len(given)
+        return render_head(status, [*self._cycle.default_headers, *headers])
