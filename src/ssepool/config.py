@@ -49,6 +49,9 @@ TOKEN_COOKIE = "__Secure-ssepool_token"
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 PATTERN_PREFIX = "pattern:"
 """What an entry of `public_topics` that is a pattern begins with."""
+IGNORED_PARAMETERS = ("_", "datastar", "org.htmx.cache-buster", "evs_*", "utm_*", "fbclid", "gclid", "msclkid", "_gl")
+"""Query parameters that libraries and advertisements add to whatever URL a page has: jQuery, Datastar, htmx, a polyfill
+of EventSource, and those who count visitors."""
 OPEN = "Default: none on loopback"
 """Ends the help of a limit that `server/defaults.py` sets where others than this machine reach the hub."""
 
@@ -190,11 +193,18 @@ class HubConfig:
         (), "origins of other sites whose pages may stream and send messages; * = all"
     )
     publish_origins: tuple[str, ...] = setting((), "origins of other sites whose pages may publish; * = all")
+    ignore_parameters: tuple[str, ...] = setting(
+        IGNORED_PARAMETERS, "query parameters that count for nothing; utm_* = all that begin so"
+    )
 
     def __post_init__(self) -> None:
         check(self)
         _check_origins("allow_origins", self.allow_origins)
         _check_origins("publish_origins", self.publish_origins)
+        for name in self.ignore_parameters:
+            if "*" in name[:-1]:
+                allowed = "it takes names of parameters, and beginnings of names as utm_*"
+                raise ConfigError(f"HubConfig.ignore_parameters = {self.ignore_parameters!r} is not allowed; {allowed}")
 
     def __repr__(self) -> str:
         """As of any dataclass, without passwords and keys."""

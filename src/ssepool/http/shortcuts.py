@@ -20,7 +20,8 @@ from ssepool.http.access.asking import Asking
 from ssepool.http.access.door import Door
 from ssepool.http.hosts import Hosts, forwarded_host
 from ssepool.http.origin import is_embedded
-from ssepool.http.query import MAX_QUERY_BYTES
+from ssepool.http.query import MAX_QUERY_BYTES, Ignored
+from ssepool.http.wish import read_wish
 from ssepool.runtime.engine import Engine
 from ssepool.runtime.handover import Reply
 
@@ -33,6 +34,7 @@ class Shortcuts:
         self._engine = engine
         self._hosts = hosts
         self._door = door
+        self._ignored = Ignored(engine.config.ignore_parameters)
 
     @property
     def asks_who_publishes(self) -> bool:
@@ -85,7 +87,7 @@ class Shortcuts:
             return None
         engine, door = self._engine, self._door
         try:
-            wish = subscribe.read_wish(scope, allow_regexp=engine.config.allow_regexp)
+            wish = read_wish(scope, allow_regexp=engine.config.allow_regexp, ignored=self._ignored)
             grant = self._grant(Asking(scope, "subscribe", wish.subscription))
             return None if grant is None else subscribe.visit_of(engine, door, scope, wish, grant)
         except (HTTPException, SSEPoolError):
