@@ -16,6 +16,7 @@ SSEPoolError
 ├── PoolFull               no slot, and the request may not wait
 ├── PoolTimeout            no slot came free in time
 ├── PoolClosed             the pool is not open (not yet, or no longer)
+├── AlreadyOpen            a hub that is open was to be opened once more
 ├── RateExceeded           an address does more than its rate allows
 ├── RevocationsFull        as many revocations are in force as there may be
 ├── AuthorizeUnavailable   the application that decides who may do what gives no answer
@@ -102,6 +103,10 @@ class PoolTimeout(SSEPoolError):
 
 class PoolClosed(SSEPoolError):
     """The pool does not take requests: not opened yet, draining, or closed."""
+
+
+class AlreadyOpen(SSEPoolError):
+    """A hub that is open was to be opened once more; it may be opened again once it has closed."""
 
 
 class RateExceeded(SSEPoolError):

@@ -18,7 +18,8 @@ from ssepool.http.body import FORM, JSON, media_type, read_body
 from ssepool.http.budget import Budget
 from ssepool.http.errors import APIError
 from ssepool.http.query import Ignored
-from ssepool.http.wish import MAX_WISH_BYTES, Wish, asks_for_stream, check_beside_body, read_body_wish, read_wish
+from ssepool.http.wish import MAX_WISH_BYTES, asks_for_stream, check_beside_body, read_body_wish, read_wish
+from ssepool.http.wishes import Wish
 from ssepool.runtime.admission.admission import is_refused
 from ssepool.runtime.admission.response import EventStream
 from ssepool.runtime.engine import Engine

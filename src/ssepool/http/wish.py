@@ -1,9 +1,9 @@
-"""Wish: what a client asks the stream for, from the query of GET /events, or from the body of QUERY and POST."""
+"""Wish: how it is read what a client asks the stream for, in the query of GET /events or the body of QUERY and POST."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -15,6 +15,7 @@ from ssepool.http.body import JSON, decode
 from ssepool.http.depth import TOO_DEEP, is_too_deep
 from ssepool.http.errors import APIError
 from ssepool.http.query import Ignored, pairs_of
+from ssepool.http.wishes import Wish
 
 MAX_DATA_BYTES = 2 * KiB
 """Bytes of a client's own data at most, as JSON in UTF-8."""
@@ -35,17 +36,6 @@ BESIDE_BODY = ("ticket", *IN_QUERY)
 
 NONE_IGNORED = Ignored()
 """No parameter is ignored."""
-
-
-class Wish(NamedTuple):
-    """What a request asks for. Its patterns have not been compiled."""
-
-    subscription: Subscription
-    """The topics and patterns."""
-    data: Any
-    """The client's own data."""
-    last_event_id: str | None = None
-    """The id in the body; what the client has seen since is in the header or the query."""
 
 
 class StreamWish(msgspec.Struct, forbid_unknown_fields=True):
