@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "runtime.head": ("runtime.wire",),
     "runtime.exchange": ("runtime.handover", "runtime.wire"),
     "runtime.proxies": ("runtime.handover", "core"),
-    "runtime.entrance": ("runtime.files", "runtime.proxies", "core", "config"),
+    "runtime.entrance": ("runtime.files", "runtime.proxies", "core", "config", "urls"),
     "runtime.streams": (
         *("runtime.handover", "runtime.tasks"),
         *("brokers.base", "brokers.group", "brokers.record", "core", "config", "urls", "errors"),
