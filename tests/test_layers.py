@@ -38,6 +38,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "runtime.tasks": (),
     "runtime.files": (),
     "runtime.hooks": ("runtime.tasks",),
+    "runtime.serving": (),  # finds the server by itself
+    "runtime.siblings": (),
     "runtime.signals": (),
     "runtime.handover": (),  # all that a server adapter has to know
     "runtime.wire": (),
@@ -76,7 +78,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "hub": (
         *("parts", "http", "http.access", "runtime.admission", "runtime.cluster", "runtime.connections"),
-        *("runtime.reaper", "runtime.signals", "core", "config", "urls", "errors"),
+        *("runtime.reaper", "runtime.serving", "runtime.siblings", "runtime.signals"),
+        *("core", "config", "urls", "errors"),
     ),
     "uvicorn": (
         *("runtime.entrance", "runtime.exchange", "runtime.handover", "runtime.head", "runtime.proxies"),

@@ -87,6 +87,7 @@ TOOLS = {
     "haproxy": Tool(("haproxy",), "haproxy", "deploy/haproxy"),
     "openssl": Tool(("openssl",), "openssl", "the proxies of deploy/ with TLS"),
     "systemd-analyze": Tool(("systemd-analyze",), "systemd", "deploy/systemd"),
+    "go": Tool(("go", "/usr/local/go/bin/go"), "golang-go", "r3labs/sse, a client in Go"),
     "curl": Tool(("curl",), "curl", "curl -N"),
     "redis-server": Tool(("redis-server",), "redis-server", "the broker on Redis"),
     "nats-server": Tool(("nats-server",), "nats-server", "the broker on NATS JetStream"),

@@ -30,6 +30,8 @@ from ssepool.runtime.admission.response import EventStream
 from ssepool.runtime.cluster.monitor import Monitor
 from ssepool.runtime.connections import Connection
 from ssepool.runtime.reaper import Reaper
+from ssepool.runtime.serving import at_its_end
+from ssepool.runtime.siblings import Siblings
 from ssepool.runtime.signals import before_others
 
 NOTHING_SAYS_WHO = """\
@@ -69,8 +71,11 @@ class Hub:
         self._apps: dict[Surface, HubApp] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         """Where the hub is open, or being opened or closed."""
+        self._hearing = contextlib.ExitStack()
+        """What hears that the process, or its server, is to end."""
         self._reaper: Reaper | None = None
         self._monitor: Monitor | None = None
+        self._siblings: Siblings | None = None
         self._learning: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
 
@@ -79,8 +84,9 @@ class Hub:
     async def open(self) -> None:
         """Make the slots and start: the broker, the streamer, the reaper.
 
-        Raises `AlreadyOpen`, `BrokerError` if the broker is not there, and `ConfigError` if it will not do. After an
-        error it may be opened again.
+        SIGTERM and SIGINT go to the hub from now on, before they go to the server, and so does the end of a uvicorn
+        that comes without a signal (`handle_signals`). Raises `AlreadyOpen`, `BrokerError` if the broker is not there,
+        and `ConfigError` if it will not do. After an error it may be opened again.
         """
         if self._is_open:
             raise AlreadyOpen(
@@ -100,6 +106,7 @@ class Hub:
         return loop is not None and not loop.is_closed() and self.parts.process == os.getpid()
 
     async def _open(self) -> None:
+        self._hearing.close()  # of a life that was never closed
         if not self.parts.are_fresh:
             self._renew()
         engine, parts = self._engine, self.parts
@@ -117,6 +124,11 @@ class Hub:
             self._watching = engine.tasks.start(parts.tokens.ring.watch())
         self._reaper = Reaper(engine.pool, evict_all=engine.connections.evict_all, expire=self._expire, now=engine.now)
         self._monitor = Monitor(parts.nodes, engine.feeds, engine.tasks)
+        if engine.log.complete:
+            self._siblings = Siblings()
+        if self.config.handle_signals:
+            self._hearing.enter_context(before_others(self.shutdown))
+            self._hearing.enter_context(at_its_end(self.shutdown))
 
     def _renew(self) -> None:
         """Nothing of an opening is used in the next, so that whoever still holds something of the one before, such as a
@@ -127,15 +139,19 @@ class Hub:
             app.serve(parts.engine, parts.nodes, parts.revoking, parts.budget, self._door(app.surface))
 
     def shutdown(self) -> None:
-        """Begin to close: refuse waiters, say goodbye on every stream. Returns at once; `close` does the rest."""
+        """Begin to close: refuse waiters, say goodbye on every stream. Returns at once; `close` does the rest. Until
+        then events may be published."""
         self.parts.runs.cancel()
         for task in (self._learning, self._watching):
             if task is not None:
                 task.cancel()
+        if self._siblings is not None:
+            self._siblings.close()
         self._engine.shutdown()
 
     async def close(self) -> None:
-        """Send all clients away with the reason `shutdown`, fail all waiters, and stop."""
+        """Send all clients away with the reason `shutdown`, fail all waiters, let the `on_disconnect` hooks come to
+        their end, and stop."""
         reaper, self._reaper = self._reaper, None
         if reaper is None or self._monitor is None:
             return
@@ -146,6 +162,7 @@ class Hub:
             self._monitor.stop()
             await self._stop()
         finally:
+            self._hearing.close()
             self._loop = None
 
     async def _stop(self) -> None:
@@ -166,20 +183,15 @@ class Hub:
     async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
         """Open the hub for the life of an application: `FastAPI(lifespan=hub.lifespan)`.
 
-        SIGTERM and SIGINT also go to the hub, before the server's own handlers (`handle_signals`). A hub that is open
-        in this event loop is left to whoever has opened it; in another, this raises `AlreadyOpen`.
+        A hub that is open in this event loop is left to whoever has opened it; in another, this raises `AlreadyOpen`.
         """
-        chained = before_others(self.shutdown) if self.config.handle_signals else contextlib.nullcontext()
         if self._is_open and self._loop is asyncio.get_running_loop():
-            with chained:
+            # The server may have begun since then, and have put its own handlers in the place of ours.
+            with before_others(self.shutdown) if self.config.handle_signals else contextlib.nullcontext():
                 yield
             return
-        await self.open()
-        try:
-            with chained:
-                yield
-        finally:
-            await self.close()
+        async with self:
+            yield
 
     def _expire(self, now: float) -> None:
         self._engine.expire(now)

@@ -1,7 +1,7 @@
 """The HTTP protocol class for uvicorn that lets streams go: `uvicorn app:app --http ssepool.uvicorn:Protocol`.
 
 It is uvicorn's own httptools protocol, with these additions: ASGI extensions that hand a request's socket over, keep
-a connection for one response and drop a connection; a deadline and a bound for a request's head; a bound for
+a connection for one response, and drop or cut it; a deadline and a bound for a request's head; a bound for
 connections that are no streams; the address that the last trusted proxy has seen; the reason for which a connection
 was lost; and answers without a task, where they can be given at once.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import httptools
@@ -19,12 +19,12 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from ssepool.config import KiB
 from ssepool.core.callers import Place, Stage
+from ssepool.runtime import wire
 from ssepool.runtime.entrance import Entrance, entrance_of
-from ssepool.runtime.exchange import Exchange, Served
-from ssepool.runtime.handover import ABORT, ALONE, AVAILABLE, DETACH, Reply, is_unix
+from ssepool.runtime.exchange import Exchange, Receive, Send, Served
+from ssepool.runtime.handover import ABORT, ALONE, AVAILABLE, CUT, DETACH, Reply, is_unix
 from ssepool.runtime.head import fault_of, take_authority
 from ssepool.runtime.proxies import Peer
-from ssepool.runtime.wire import INVALID, TOO_LARGE, TOO_LATE, TOO_LONG, TOO_MANY, WRONG_VERSION, render_head
 
 logger = logging.getLogger("ssepool")
 
@@ -123,7 +123,7 @@ class Protocol(Served):
         self._parse(data)
         # The parser calls nothing while it is inside one field, however long that is.
         if self._in_body and self._bytes_without_part > MAX_AROUND_BODY_BYTES:
-            self._refuse(TOO_LARGE)
+            self._refuse(wire.TOO_LARGE)
         if self._held is not None:
             self._go_on()
         if self._head_timer is None:
@@ -133,7 +133,7 @@ class Protocol(Served):
         elif self._head_timer is timer:
             self._head_size += len(data)
             if self._head_size > MAX_HEAD_BYTES:
-                self._refuse(TOO_LONG if len(self.url) > MAX_HEAD_BYTES // 2 else TOO_LARGE)
+                self._refuse(wire.TOO_LONG if len(self.url) > MAX_HEAD_BYTES // 2 else wire.TOO_LARGE)
         if self.place is not None and self.place.stage is not (stage := self._stage):
             self.place.move(stage)
 
@@ -152,7 +152,9 @@ class Protocol(Served):
                 self.parser = httptools.HttpRequestParser(self)
             except httptools.HttpParserError as error:
                 self.logger.warning("Invalid HTTP request received.")
-                return self._refuse(self.fault or (WRONG_VERSION if "HTTP version" in str(error) else INVALID))
+                return self._refuse(
+                    self.fault or (wire.WRONG_VERSION if "HTTP version" in str(error) else wire.INVALID)
+                )
 
     def _head_without_upgrade(self) -> bytes:
         lines = [b"%b %b HTTP/1.1" % (self.parser.get_method(), self.url)]
@@ -272,7 +274,7 @@ class Protocol(Served):
             return False
         status, headers, content = reply
         length = (b"content-length", b"%d" % len(content))
-        head = render_head(status, [*self.server_state.default_headers, length, *headers], keep_alive=True)
+        head = wire.render_head(status, [*self.server_state.default_headers, length, *headers], keep_alive=True)
         self.transport.write(head + content)
         super().on_response_complete()
         if self.place is not None:
@@ -310,7 +312,7 @@ class Protocol(Served):
         elif self.place.stage is Stage.IDLE:
             self.transport.close()
         else:
-            self._refuse(TOO_MANY)
+            self._refuse(wire.TOO_MANY)
 
     # The head's deadline and bound.
 
@@ -325,7 +327,7 @@ class Protocol(Served):
 
     def _head_late(self) -> None:
         self._head_timer = None
-        self._refuse(TOO_LATE)
+        self._refuse(wire.TOO_LATE)
 
     def _refuse(self, answer: bytes) -> None:
         self._stop_head_timer()
@@ -349,18 +351,14 @@ class Protocol(Served):
 
     # What the application meets.
 
-    async def _serve(
-        self,
-        scope: dict[str, Any],
-        receive: Callable[[], Awaitable[dict[str, Any]]],
-        send: Callable[[dict[str, Any]], Awaitable[None]],
-    ) -> None:
+    async def _serve(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         # Not `self.cycle`, which is a later request's if more than one came in one packet.
         cycle: RequestResponseCycle = send.__self__  # type: ignore[attr-defined]
         exchange = Exchange(self, cycle, scope, receive, send)
         extensions = scope.setdefault("extensions", {})
         extensions[ALONE] = exchange.alone
         extensions[ABORT] = exchange.abort
+        extensions[CUT] = exchange.cut
         if AVAILABLE and not self.config.is_ssl:
             extensions[DETACH] = exchange.detach
         await self._app(scope, exchange.receive, exchange.send)

@@ -20,7 +20,7 @@ class Side:
 
     def __init__(self, near: socket.socket | None = None, *, more_body: bool = False) -> None:
         self.sent: list[Any] = []
-        self.lingered = self.left = False
+        self.lingered = self.left = self.alone = False
         self.cycle: Any = SimpleNamespace(
             response_started=False,
             more_body=more_body,
@@ -40,7 +40,7 @@ class Side:
         )
         self.pipeline: list[Any] = []
         self.server_state = SimpleNamespace(total_requests=0)
-        self.exchange = Exchange(self, self.cycle, {}, self.receive, self.send)  # type: ignore[arg-type]
+        self.exchange = Exchange(self, self.cycle, {"http_version": "1.1"}, self.receive, self.send)  # type: ignore[arg-type]
 
     def leave_callers(self) -> None:
         self.left = True
@@ -60,7 +60,7 @@ class Sink:
     def __init__(self) -> None:
         self.got: list[Any] = []
 
-    def head(self, data: bytes) -> None:
+    def head(self, data: bytes, *, chunked: bool = False) -> None:
         self.got.append(data.lower())
 
     def body(self, data: bytes) -> None:

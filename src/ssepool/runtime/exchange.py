@@ -8,12 +8,17 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 
+from ssepool.runtime import wire
 from ssepool.runtime.handover import Sink, set_bounds
-from ssepool.runtime.wire import render_head
 
 logger = logging.getLogger("ssepool")
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+"""ASGI's `receive`."""
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+"""ASGI's `send`."""
 
 BODY_FIELDS = frozenset({b"content-encoding", b"content-length"})
 """Fields that middleware puts into the head of a body that it has coded or measured."""
@@ -41,6 +46,8 @@ class Exchange:
     """The descriptor of the detached socket."""
     sink: Sink | None = None
     """Where the rest of the response goes."""
+    _is_open = False
+    """Whether the body of a response to HTTP/1.0 ends with the connection."""
     owns_body = False
     """Whether the hub writes the body that the next head announces."""
 
@@ -49,8 +56,8 @@ class Exchange:
         protocol: Served,
         cycle: RequestResponseCycle,
         scope: dict[str, Any],
-        receive: Callable[[], Awaitable[dict[str, Any]]],
-        send: Callable[[dict[str, Any]], Awaitable[None]],
+        receive: Receive,
+        send: Send,
     ) -> None:
         self._protocol = protocol
         self._cycle = cycle
@@ -114,7 +121,6 @@ class Exchange:
         protocol.leave_callers()
         protocol.pipeline.clear()
         protocol.cycle = cycle
-        cycle.keep_alive = False
         if not protocol.transport.is_closing():
             protocol.flow.resume_reading()
 
@@ -122,6 +128,11 @@ class Exchange:
         """Drop the connection with all that is still to be written."""
         self._cycle.disconnected = True  # else the server complains that the response is not complete
         self._protocol.transport.abort()
+
+    def cut(self) -> None:
+        """Close the connection once what is written is out, without the end of the response."""
+        self._cycle.disconnected = True  # as for `abort`
+        self._protocol.transport.close()
 
     def gone(self) -> None:
         """The client of a detached socket has left."""
@@ -147,7 +158,7 @@ class Exchange:
             await self._send_through(message)
         elif self.sink is not None:
             if message["type"] == "http.response.start":
-                self.sink.head(self._head(message["status"], message.get("headers", ())))
+                self._start(self.sink, message["status"], message.get("headers", ()))
             elif message["type"] == "http.response.body":
                 # What a compressing middleware makes of nothing is the beginning of a coded body, which never comes.
                 if message.get("body") and not self._is_coded:
@@ -166,23 +177,20 @@ class Exchange:
         lingers = ends and cycle.more_body and not cycle.keep_alive and not cycle.disconnected
         if lingers:
             cycle.keep_alive = True  # its client knows better already, and the server does not close at once
+        if self._scope["http_version"] == "1.0":
+            self._is_open = wire.unchunked(cycle, message, self._is_open)
         await self._send(message)
+        if self._protocol.alone:  # not before: the head would announce it, see `render_head`
+            cycle.keep_alive = False
         if lingers:
             self._protocol.linger()
 
-    def _head(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-        """The response's head as the server would write it, which also logs the access."""
-        if self._cycle.access_log:
-            self._cycle.access_logger.info(
-                '%s - "%s %s HTTP/%s" %d',
-                get_client_addr(self._scope),  # type: ignore[arg-type]
-                self._scope["method"],
-                get_path_with_query_string(self._scope),  # type: ignore[arg-type]
-                self._scope["http_version"],
-                status,
-            )
+    def _start(self, sink: Sink, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Pass the response's head on as the server would write it."""
+        wire.log_access(self._cycle, self._scope, status)
+        headers = list(headers)
         if self.owns_body:
-            given = list(headers)
-            headers = [field for field in given if field[0].lower() not in BODY_FIELDS]
+            given, headers = headers, [field for field in headers if field[0].lower() not in BODY_FIELDS]
             self._is_coded = len(headers) < len(given)
-        return render_head(status, [*self._cycle.default_headers, *headers])
+        chunked = self._scope["http_version"] == "1.1" and not wire.has_length(status, headers)
+        sink.head(wire.render_head(status, [*self._cycle.default_headers, *headers], chunked=chunked), chunked=chunked)

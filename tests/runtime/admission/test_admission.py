@@ -564,7 +564,7 @@ async def test_a_client_is_admitted_at_once() -> None:
 
             assert admit_nowait(engine, visitor(last_event_id="before"), take, head) is True
             assert (taken, handed.sink, len(asyncio.all_tasks())) == ([handed], None, 1)
-            assert handed.received.startswith(b"HEAD event: ssepool.open\n")
+            assert handed.received.startswith(b"HEAD 7e\r\nevent: ssepool.open\n")
             [connection] = engine.connections
             assert (connection.ip, connection.user, connection.state) == ("192.0.2.7", "ada", "open")
             assert connection.bytes_sent == len(handed.received)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from parts import Paper, Streams, delivered
+from ssepool.core.chunk import chunk
 from ssepool.core.event import Entry
 from ssepool.core.states import Reason
 from ssepool.core.topics import Subscription
@@ -71,7 +72,7 @@ async def test_a_feed_gets_the_events_of_its_subscription_and_no_others(
 
 async def test_an_event_of_several_topics_comes_once(streams: Streams) -> None:
     link = streams.paper(Subscription.of(["a", "b"]))
-    streams.feeds.dispatch([Entry(1, None, ("a", "b"), b"data: both\n\n")])
+    streams.feeds.dispatch([Entry(1, None, ("a", "b"), chunk(b"data: both\n\n"))])
     await delivered(streams)
     assert link.events() == ["both"]
 

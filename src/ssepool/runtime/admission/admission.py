@@ -268,7 +268,7 @@ def admit_nowait(engine: Engine, visit: Visit, take: Callable[[], Handover], hea
 
     False if it must take the longer way: the pool is full or not open, the client is to be told to stay away, or its
     address has used up its rate. Then nothing has been done, and the socket, which `take` takes, is still the caller's.
-    `head` gives the response's head.
+    `head` gives the response's head, which says that the body is chunked.
     """
     pool, rates = engine.pool, engine.rates
     limited = visit.limited if pool.limits else None  # most pools have none
@@ -297,7 +297,7 @@ def admit_nowait(engine: Engine, visit: Visit, take: Callable[[], Handover], hea
     except BaseException:  # nobody would ever give the slot back: the reaper leaves one without a link to its request
         pool.release(slot, engine.now(), Reason.ERROR)
         raise
-    link.start(head(visit.dialect))
+    link.start(head(visit.dialect), chunked=True)
     welcome_nowait(engine, engine.connections.bind(slot, link, visit), link, visit)
     return True
 
@@ -384,9 +384,14 @@ def no_slot_reply(engine: Engine, error: SSEPoolError, dialect: Dialect) -> Repl
     return 200, list(dialect.headers), dialect.closed(code, retry=retry)
 
 
+def is_final(error: SSEPoolError) -> bool:
+    """Whether a client that was turned away for this has no reason to come back."""
+    return type(error) is Unauthorized
+
+
 def last_words(engine: Engine, error: SSEPoolError, dialect: Dialect) -> bytes:
     """The goodbye to a client that was told its place in the queue, and gets no slot."""
-    code = Reason.REVOKED.value if type(error) is Unauthorized else reason_code(error)
+    code = Reason.REVOKED.value if is_final(error) else reason_code(error)
     return dialect.closed(code, retry=retry_after(engine, error))
 
 

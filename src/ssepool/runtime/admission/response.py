@@ -22,14 +22,15 @@ from ssepool.runtime.admission.admission import (
     check_grant,
     compile_late,
     farewell,
+    is_final,
     last_words,
     no_slot_reply,
     rate_refusal,
     welcome,
 )
 from ssepool.runtime.engine import Engine
-from ssepool.runtime.handover import ABORT, ALONE, DETACH, Handover, Reply
-from ssepool.runtime.streams.asgi import AsgiLink
+from ssepool.runtime.handover import ABORT, ALONE, CUT, DETACH, Handover, Reply
+from ssepool.runtime.streams.asgi import AsgiLink, pause
 from ssepool.runtime.streams.link import Link
 from ssepool.runtime.streams.socket import SocketLink
 
@@ -85,9 +86,10 @@ class EventStream(Response):
             check_grant(engine, visit)
         except SSEPoolError as error:
             if link.started:
-                link.part(last_words(engine, error, visit.dialect))
+                link.part(last_words(engine, error, visit.dialect), whole=is_final(error))
             else:
                 await self._turn_away(scope, send, no_slot_reply(engine, error, visit.dialect))
+                _let_go(link)
         else:
             connection = engine.connections.bind(request.take(), link, visit)
             if not link.started:
@@ -107,24 +109,28 @@ class EventStream(Response):
                 return SocketLink(engine.links, engine.streamer, handover, dialect)
         if ALONE in extensions:
             extensions[ALONE](ack_timeout)
-        return AsgiLink(engine.links, receive, send, extensions.get(ABORT), dialect)
+        return AsgiLink(engine.links, receive, send, extensions.get(ABORT), dialect, cut=extensions.get(CUT))
 
     async def _start(self, link: Link, send: Send) -> None:
         """Send the response's head through the application's middleware, on either path."""
         if isinstance(link, SocketLink):
             link.own_body()
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        # Some middleware holds the head back until there is a body.
-        await send({"type": "http.response.body", "body": b"", "more_body": True})
+        await send(pause())  # some middleware holds the head back until there is a body
         await link.wait_started()
 
     async def _turn_away(self, scope: Scope, send: Send, reply: Reply) -> None:
         status, headers, body = reply
+        is_cut = status == 200  # a stream that says when to come back, and ends as all do whose clients are to
         # An answer without a body ends by itself. HTTP/2 has no such header (RFC 9113, 8.2.2).
-        if body and scope.get("http_version", "1.1").startswith("1"):
+        if body and not is_cut and scope.get("http_version", "1.1").startswith("1"):
             # Else the server holds the connection of a client that is to come back in seconds, and its descriptor.
             headers = [*headers, (b"connection", b"close")]
-        await _respond(send, status, headers, body)
+        await _respond(send, status, headers, body, is_cut=is_cut)
+        if is_cut:
+            await send(pause())
+            if (cut := scope.get("extensions", {}).get(CUT)) is not None:
+                cut()
 
 
 class _Writing:
@@ -162,8 +168,16 @@ class _Writing:
         return has_left
 
 
-async def _respond(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+def _let_go(link: Link) -> None:
+    """End a link whose socket had been taken over, and has got another answer than a stream."""
+    if link.started and not link.is_leaving:
+        link.conclude(whole=False)
+
+
+async def _respond(
+    send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes, *, is_cut: bool = False
+) -> None:
     if body and (b"content-type", b"text/event-stream") not in headers:  # a stream has no length, however short
         headers = [*headers, (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": body, **({"more_body": True} if is_cut else {})})

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from ssepool.core.chunk import chunk
 from ssepool.core.event import Entry, encode
 from ssepool.core.feed import Feed, Joins
 from ssepool.core.frames import DIALECT
@@ -50,7 +51,7 @@ class Feeds:
         self._give(list(self._feeds.values()), (), DIALECT.gap(None, None, "broker_lost"))
 
     def _give(self, feeds: Sequence[Feed], topics: tuple[str, ...], frame: bytes) -> None:
-        entry, now = Entry(0, None, topics, frame), self._now()
+        entry, now = Entry(0, None, topics, chunk(frame)), self._now()
         for feed in feeds:
             self._delivery.append(feed, entry, now)
 

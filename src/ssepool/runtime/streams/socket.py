@@ -66,9 +66,10 @@ class SocketLink(Link):
 
     # The application's response, as far as the server passes it on.
 
-    def head(self, data: bytes) -> None:
-        """The response's head, in its wire format."""
-        self.push(data)
+    def head(self, data: bytes, *, chunked: bool = False) -> None:
+        """The response's head, in its wire format. What comes behind it is `chunked` if it says so."""
+        self.queue(data)
+        self.chunked = chunked
         if self.state is NEW:
             self.become(OPEN)
         if self._begun is not None and not self._begun.done():
@@ -83,13 +84,11 @@ class SocketLink(Link):
         if self.state is NEW:  # an application that has sent no head
             self.end(Reason.ERROR)
         elif not self.is_leaving:
-            self.leave_feed()
-            self.become(ENDING)
-            self.flush()
+            self.conclude(whole=True)
 
-    def start(self, head: bytes) -> None:
+    def start(self, head: bytes, *, chunked: bool = False) -> None:
         """Begin with this head, where there is no application that would send one."""
-        self.head(head)
+        self.head(head, chunked=chunked)
         self._let_go()
 
     def own_body(self) -> None:
@@ -118,7 +117,7 @@ class SocketLink(Link):
             start = slot.cursor
             if start == feed.head:
                 return
-            data, slot.cursor = feed.read(start)
+            data, slot.cursor = feed.read(start, None, self.chunked)
             slot.events += slot.cursor - start
             if self._write(data, start) and slot.cursor == feed.head:
                 return
@@ -155,7 +154,7 @@ class SocketLink(Link):
         else:
             assert slot is not None and self.feed is not None
             taken = slot.cursor
-            slot.cursor, rest = self.feed.split(start, written)
+            slot.cursor, rest = self.feed.split(start, written, self.chunked)
             slot.events -= taken - slot.cursor
             self.rest = rest or None
         self.stall()
