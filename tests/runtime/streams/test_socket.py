@@ -295,7 +295,7 @@ async def test_what_a_full_socket_takes_in_part_comes_whole(
     client = setup.following(tcp=tcp, buffer=4096, chunked=chunked)
     slot, fd = client.link.slot, client.link.fd
     assert slot is not None
-    events = [f"{number} " + "x" * 3000 for number in range(2000)]
+    events = [f"{number} " + "x" * 3000 for number in range(700)]
     for event in events[:-1]:
         setup.streams.publish(event)
     await delivered(setup.streams)

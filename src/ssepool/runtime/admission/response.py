@@ -121,16 +121,17 @@ class EventStream(Response):
 
     async def _turn_away(self, scope: Scope, send: Send, reply: Reply) -> None:
         status, headers, body = reply
-        is_cut = status == 200  # a stream that says when to come back, and ends as all do whose clients are to
+        # A stream that says when to come back ends as all do whose clients are to, where the server offers that.
+        # Another would log a line for each, and there may be many.
+        cut = scope.get("extensions", {}).get(CUT) if status == 200 else None
         # An answer without a body ends by itself. HTTP/2 has no such header (RFC 9113, 8.2.2).
-        if body and not is_cut and scope.get("http_version", "1.1").startswith("1"):
+        if body and cut is None and scope.get("http_version", "1.1").startswith("1"):
             # Else the server holds the connection of a client that is to come back in seconds, and its descriptor.
             headers = [*headers, (b"connection", b"close")]
-        await _respond(send, status, headers, body, is_cut=is_cut)
-        if is_cut:
+        await _respond(send, status, headers, body, is_cut=cut is not None)
+        if cut is not None:
             await send(pause())
-            if (cut := scope.get("extensions", {}).get(CUT)) is not None:
-                cut()
+            cut()
 
 
 class _Writing:
