@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar, Unpack
 from ssepool.config import HubConfig
 from ssepool.core.bans import KICK_SECONDS
 from ssepool.core.event import Event, EventFields
+from ssepool.core.frames import Dialect, DialectFields
 from ssepool.core.grant import Grant, effect
 from ssepool.core.pool import DRAIN_SECONDS
 from ssepool.core.revocations import Revocation
@@ -231,16 +232,20 @@ class Hub:
         private: bool = True,
         last_event_id: str | None = None,
         grant: Grant | None = None,
+        **wire: Unpack[DialectFields],
     ) -> EventStream:
         """A response that streams these topics and patterns to the client of `request`, through the pool.
 
         `user` and `data` are kept on the connection. The application has decided that this client may have these
-        topics, so it also gets their private events, unless `private` is false. A client that names no id begins behind
-        `last_event_id`. A `grant` stands in the place of `user`: its rights decide about each topic and its private
-        events, and the stream ends with it. Raises `InvalidTopic`, and `Forbidden` for what a grant does not cover.
+        topics, so it also gets their private events, unless `private` is false. A client that names no id begins
+        behind `last_event_id`. A `grant` stands in the place of `user`: its rights decide about each topic and its
+        private events, and the stream ends with it. `wire` says what the stream looks like to clients that are particular
+        about it, as `DialectFields` has it; a stream of topics is complete when `Connection.close("completed")` says
+        so. Raises `InvalidTopic`, `InvalidEvent`, and `Forbidden` for what a grant does not cover.
         """
         subscription = Subscription.of(topics, patterns, private)
-        return EventStream(self._engine, self._visit(request, subscription, user, grant, data, last_event_id))
+        dialect = Dialect.of(**wire)
+        return EventStream(self._engine, self._visit(request, subscription, user, grant, data, dialect, last_event_id))
 
     def stream(
         self,
@@ -251,14 +256,16 @@ class Hub:
         user: str | None = None,
         data: Any = None,
         grant: Grant | None = None,
+        **wire: Unpack[DialectFields],
     ) -> EventStream:
         """A response that sends what an asynchronous generator yields, data or `Event`s, and then ends.
 
         With `topic` the events are published there as well, and the generator goes on if the client leaves. A client
         that asks again gets the rest (with `Last-Event-ID`) or everything (without), from the same run; its own
         `source` is then closed unused. Once the generator has ended and `history_age` has passed, the topic may be used
-        anew. `grant` is as for `response`. Raises `InvalidTopic`, `Forbidden`, and `TypeError` for a source that is not
-        asynchronous.
+        anew. `grant` and `wire` are as for `response`: `own_events=False, final="[DONE]"` is what clients of OpenAI's
+        chat completions take. Raises `InvalidTopic`, `InvalidEvent`, `Forbidden`, and `TypeError` for a source that is
+        not asynchronous.
         """
         if not hasattr(source, "__aiter__"):
             raise TypeError(
@@ -266,7 +273,7 @@ class Hub:
             )
         # The application has let this client in, so private events are for it too.
         subscription = Subscription.of([topic], private=True) if topic is not None else None
-        visit = self._visit(request, subscription, user, grant, data)
+        visit = self._visit(request, subscription, user, grant, data, Dialect.of(**wire))
         self.parts.runs.give(visit, source, topic)
         return EventStream(self._engine, visit)
 
@@ -277,6 +284,7 @@ class Hub:
         user: str | None,
         grant: Grant | None,
         data: Any,
+        dialect: Dialect,
         last_event_id: str | None = None,
     ) -> Visit:
         engine = self._engine
@@ -289,7 +297,9 @@ class Hub:
             subscription = effect(subscription, grant, NOTHING if door is None else door.public)
         grant = grant.asked(engine.wall_clock())
         term = engine.term(grant, from_door=False)
-        return Visit.of(request.scope, subscription, grant, data=data, last_event_id=last_event_id, term=term)
+        return Visit.of(
+            request.scope, subscription, grant, data=data, last_event_id=last_event_id, term=term, dialect=dialect
+        )
 
     # The HTTP surface, as ASGI applications: to be mounted at any prefix, or served alone.
 

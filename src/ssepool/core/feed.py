@@ -1,4 +1,4 @@
-"""Feed: the shared frame log of one subscription, and the cursors over it.
+"""Feed: the shared frame log of one subscription in one dialect, and the cursors over it.
 
 A cursor is a number: how many entries of its feed a connection has been given since the feed began. All connections
 with the same subscription share one feed, so an event is encoded once and kept once, and a slow client costs no
@@ -12,6 +12,7 @@ from typing import Protocol
 
 from ssepool.config import KiB
 from ssepool.core.event import Entry
+from ssepool.core.frames import DIALECT, Dialect
 from ssepool.core.states import Reason
 from ssepool.core.topics import Subscription
 
@@ -85,6 +86,7 @@ class Feed:
         "_size",
         "appended_at",
         "behind",
+        "dialect",
         "entries",
         "first",
         "head",
@@ -92,10 +94,12 @@ class Feed:
         "subscription",
     )
 
-    def __init__(self, subscription: Subscription, joins: Joins | None = None) -> None:
+    def __init__(self, subscription: Subscription, joins: Joins | None = None, dialect: Dialect = DIALECT) -> None:
         """`joins` is what all feeds of a hub share."""
         self.subscription = subscription
         """What all connections of this feed want."""
+        self.dialect = dialect
+        """In which all of them are told what the hub itself has to say."""
         self.members: dict[Member, None] = {}
         """All connections of this feed."""
         self.behind: dict[Member, None] = {}

@@ -105,6 +105,7 @@ class Visit(msgspec.Struct, kw_only=True):
         data: Any = None,
         last_event_id: str | None = None,
         term: Term = ENDLESS,
+        dialect: Dialect = DIALECT,
     ) -> Self:
         """The visit of a request, from its ASGI scope. The data of the grant wins over `data`. `last_event_id` is for a
         client that names none: the one that a client names is newer, as it comes with each reconnection."""
@@ -116,6 +117,7 @@ class Visit(msgspec.Struct, kw_only=True):
             data=data if grant.data is None else grant.data,
             last_event_id=requested_id(scope) or last_event_id,
             term=term,
+            dialect=dialect,
         )
 
     @property
@@ -159,7 +161,10 @@ class Visit(msgspec.Struct, kw_only=True):
         """Whether the client has seen the end of what it asks for, and only its automatic reconnection is back."""
         if self.last_event_id == COMPLETED_ID:
             return True
-        return self.source is not None and self.source.is_over_for(self.last_event_id)
+        source = self.source
+        if source is None or (self.dialect.ending is not None and source.outcome is Reason.COMPLETED):
+            return False  # behind the source's own last event comes the dialect's, which has that id
+        return source.is_over_for(self.last_event_id)
 
 
 def _text_of(data: Any) -> str:

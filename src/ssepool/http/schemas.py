@@ -93,6 +93,7 @@ def schemas() -> Schema:
     form = obj("topic data", topic=array(TOPIC, minItems=1), data=TEXT, type=TEXT, id=TEXT, retry=COUNT, private=TEXT)
     found["EventForm"] = {**form, "additionalProperties": False}
     wish = {"topic": array(TOPIC), "pattern": array(TOPIC), "last_event_id": TEXT, "lastEventId": TEXT, "data": TEXT}
+    wish["heartbeat"] = {"enum": ["event"]}
     found["SubscriptionForm"] = {**obj(**wish), "additionalProperties": False}
     # The fields of an event as readers of streams have them (WHATWG HTML, 9.2.6).
     found["StreamEvent"] = obj("data", data=TEXT, event=TEXT, id=TEXT, retry=COUNT)

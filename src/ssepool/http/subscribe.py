@@ -113,6 +113,8 @@ class Subscribe:
 
 def _refused(scope: AnyScope, wish: Wish | None, refusal: SSEPoolError) -> Visit:
     visit = Visit.of(scope, None if wish is None else wish.subscription, STRANGER)
+    if wish is not None:
+        visit.dialect = wish.dialect
     visit.stranger, visit.refusal = True, refusal
     return visit
 
@@ -122,9 +124,9 @@ def visit_of(engine: Engine, door: Door, scope: AnyScope, wish: Wish, grant: Gra
 
     Nothing is compiled for a client that is turned away. Raises `AccessDenied` or `InvalidTopic`.
     """
-    reduced = door.reduce(wish.subscription, grant)
-    term = engine.term(grant, from_door=True)
-    visit = Visit.of(scope, reduced, grant, data=wish.data, last_event_id=wish.last_event_id, term=term)
+    reduced, term = door.reduce(wish.subscription, grant), engine.term(grant, from_door=True)
+    last = wish.last_event_id
+    visit = Visit.of(scope, reduced, grant, data=wish.data, last_event_id=last, term=term, dialect=wish.dialect)
     visit.stranger = True
     if wish.subscription.patterns and not is_refused(engine, visit):
         wish.subscription.compile()

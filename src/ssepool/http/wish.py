@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from ssepool.config import KiB
+from ssepool.core.frames import BEATING, DIALECT, Dialect
 from ssepool.core.topics import Subscription, has_regexp, shown
 from ssepool.core.visit import IN_QUERY, Scope, last_id
 from ssepool.http.body import JSON, decode
@@ -27,7 +28,7 @@ MAX_REGEXP_CHARACTERS = 64
 """Characters of a pattern with a regular expression at most. To compile `(\\w{100})` takes 80 ms and 20 MB, and a
 stranger must not be able to demand that again and again."""
 
-PARAMETERS = ("topic", "pattern", *IN_QUERY, "data", "ticket")
+PARAMETERS = ("topic", "pattern", *IN_QUERY, "data", "heartbeat", "ticket")
 """The query parameters of GET /events."""
 FORM_FIELDS = PARAMETERS[:-1]
 """The fields of a form. A ticket is for those who can send no body."""
@@ -47,6 +48,7 @@ class StreamWish(msgspec.Struct, forbid_unknown_fields=True):
         str | None, Meta(description="Resume behind this event, unless the header or the query names a newer one.")
     ] = None
     data: Annotated[Any, Meta(description="The client's own data, kept on the connection.")] = None
+    heartbeat: Annotated[str | None, Meta(description="`event`: heartbeats as `ssepool.heartbeat` events.")] = None
 
 
 WISH_DECODER = msgspec.json.Decoder(StreamWish)
@@ -64,7 +66,8 @@ def asks_for_stream(method: str, headers: Iterable[tuple[bytes, bytes]]) -> bool
 def read_wish(scope: Scope, *, allow_regexp: bool, ignored: Ignored = NONE_IGNORED) -> Wish:
     """What a request for the stream asks for, from its ASGI scope. Raises `APIError` (400) or `InvalidTopic`."""
     query = read_subscription(scope["query_string"], allow_regexp=allow_regexp, ignored=ignored)
-    return Wish(Subscription.of(query["topic"], query["pattern"], private=True, compiled=False), query["data"])
+    wanted = Subscription.of(query["topic"], query["pattern"], private=True, compiled=False)
+    return Wish(wanted, query["data"], query["heartbeat"])
 
 
 def read_body_wish(kind: str, body: bytes, *, allow_regexp: bool, ignored: Ignored = NONE_IGNORED) -> Wish:
@@ -75,10 +78,12 @@ def read_body_wish(kind: str, body: bytes, *, allow_regexp: bool, ignored: Ignor
         check_patterns(wish.patterns, allow_regexp=allow_regexp)
         topics, patterns, last_event_id = wish.topics, wish.patterns, wish.last_event_id
         data = None if wish.data is None else read_data(msgspec.json.encode(wish.data).decode())
+        dialect = DIALECT if wish.heartbeat is None else read_heartbeat(wish.heartbeat)
     else:
         found = read_subscription(body, allow_regexp=allow_regexp, ignored=ignored, takes=FORM_FIELDS, of="a form")
         topics, patterns, data, last_event_id = found["topic"], found["pattern"], found["data"], last_id(body)
-    return Wish(Subscription.of(topics, patterns, private=True, compiled=False), data, last_event_id)
+        dialect = found["heartbeat"]
+    return Wish(Subscription.of(topics, patterns, private=True, compiled=False), data, dialect, last_event_id)
 
 
 def check_beside_body(query_string: bytes, ignored: Ignored = NONE_IGNORED) -> None:
@@ -94,9 +99,9 @@ def read_subscription(
     takes: Collection[str] = PARAMETERS,
     of: str = "GET /events",
 ) -> dict[str, Any]:
-    """The lists `topic` and `pattern` and the value `data` of a query string. Raises `APIError` (400), for a parameter
-    that it does not take, too, unless that is ignored."""
-    found: dict[str, Any] = {"topic": [], "pattern": [], "data": None}
+    """The lists `topic` and `pattern`, the value `data` and the dialect that `heartbeat` asks for, of a query string.
+    Raises `APIError` (400), for a parameter that it does not take, too, unless that is ignored."""
+    found: dict[str, Any] = {"topic": [], "pattern": [], "data": None, "heartbeat": DIALECT}
     try:
         pairs = pairs_of(query_string.decode("ascii"))
     except (UnicodeDecodeError, ValueError) as error:
@@ -109,6 +114,8 @@ def read_subscription(
             raise APIError(400, "unknown_parameter", message)
         if name == "data":
             found["data"] = read_data(value)
+        elif name == "heartbeat":
+            found["heartbeat"] = read_heartbeat(value)
         elif name in found:
             found[name].append(value)
     if patterns := found["pattern"]:
@@ -137,6 +144,13 @@ def check_patterns(patterns: Collection[str], *, allow_regexp: bool) -> None:
                 f"pattern {shown(pattern)} is not allowed: with a regular expression in it, a pattern takes "
                 f"{MAX_REGEXP_CHARACTERS} characters at most and no braces",
             )
+
+
+def read_heartbeat(text: str) -> Dialect:
+    """The dialect with the heartbeats that a client asks for. Raises `APIError` (400) for anything but `event`."""
+    if text != "event":
+        raise APIError(400, "invalid_parameter", f"heartbeat={shown(text)} is not allowed; it takes 'event'")
+    return BEATING
 
 
 def read_data(text: str) -> Any:

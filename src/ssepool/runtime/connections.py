@@ -213,7 +213,7 @@ class Connections:
     def bind(self, slot: Slot, link: Link, visit: Visit) -> Connection:
         """Bind a reserved slot, a link and a visit together. The slot is freed when the link ends."""
         if visit.subscription is not None:
-            visit.subscription = self._feeds.shared(visit.subscription)
+            visit.subscription = self._feeds.shared(visit.subscription, link.dialect)
         connection = Connection(self, slot, link, visit)
         slot.holder = link
         link.slot = slot

@@ -13,7 +13,7 @@ from admitting import Handed, Source, news, pool_of, take_slot, takes_sockets
 from parts import delivered, until
 from ssepool.config import HubConfig
 from ssepool.core.event import Event
-from ssepool.core.frames import COMPLETED_ID, DIALECT
+from ssepool.core.frames import COMMENTS, COMPLETED_ID, DIALECT
 from ssepool.core.states import Reason, SlotState
 from ssepool.core.visit import Visit
 from ssepool.errors import PoolClosed
@@ -331,6 +331,20 @@ async def test_without_announcements_nothing_is_said_until_there_is_a_slot(offer
         await exchange.told(b"ssepool.open")
         exchange.leave()
         await exchange.done()
+
+
+@PATHS
+@in_virtual_time
+async def test_who_could_not_read_an_announcement_waits_for_its_status(offers: tuple[str, ...]) -> None:
+    async with pool_of(announce_queue=True, detach=True) as engine:
+        take_slot(engine)
+        exchange = Exchange(engine, news(dialect=COMMENTS), offers=offers)
+        await asyncio.sleep(20)
+        assert exchange.messages == []
+        engine.pool.drain(engine.now(), 0.0)
+        await exchange.done()
+        assert exchange.status == 503
+        exchange.leave()
 
 
 @PATHS

@@ -370,6 +370,7 @@ async def test_all_that_the_hub_says_is_said_in_the_dialect_of_the_client() -> N
         (lambda link: link.close(Reason.KICKED), Reason.KICKED, "kicked 4321 None"),
         (lambda link: link.close(Reason.SHUTDOWN), Reason.SHUTDOWN, "shutdown 4321 None"),
         (lambda link: link.finish(Reason.COMPLETED), Reason.COMPLETED, f"completed None {COMPLETED_ID}"),
+        (lambda link: link.close(Reason.COMPLETED), Reason.COMPLETED, f"completed None {COMPLETED_ID}"),
         (lambda link: link.finish(Reason.ERROR), Reason.ERROR, "error None None"),
     ],
 )

@@ -33,6 +33,7 @@ class Noting(Dialect):
     """Remembers what was said: gaps and goodbyes."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.said: dict[bytes, str] = {}
 
     def gap(self, *args: Any, **more: Any) -> bytes:

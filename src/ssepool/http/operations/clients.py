@@ -61,6 +61,7 @@ CLIENTS: Schema = {
                 param("topic", array(TOPIC), "Exact topic names; at least one topic or pattern."),
                 param("pattern", array(TOPIC), "WHATWG URL Patterns over topic names; `(...)` only if allowed."),
                 *_BESIDE_BODY,
+                param("heartbeat", {"enum": ["event"]}, "Heartbeats as `ssepool.heartbeat` events, for a page to see."),
                 param("data", TEXT, f"The client's own data, JSON of at most {DATA}, kept on the connection."),
             ],
             "responses": _STREAMED,

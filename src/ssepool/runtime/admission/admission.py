@@ -208,6 +208,8 @@ def farewell(engine: Engine, visit: Visit) -> Reply | None:
     if visit.user is not None:
         return 204, [], b""
     retry = min(math.ceil(left * 1000), MAX_RETRY_MILLISECONDS) + engine.retry()
+    if not visit.dialect.own_events:
+        return _honest(503, Reason.KICKED.value, "this client, or one that looks like it, was sent away", retry)
     return 200, list(visit.dialect.headers), visit.dialect.closed(Reason.KICKED.value, retry=retry)
 
 
@@ -370,23 +372,31 @@ def no_slot_reply(engine: Engine, error: SSEPoolError, dialect: Dialect) -> Repl
     then, with `on_drain = "reject"`. A browser's EventSource gives up for ever on any status but 200 (WHATWG HTML,
     9.2.3), so otherwise the answer is a stream that says when to come back, and ends. So it is in any case for a grant
     that has just run out, which a page may be about to renew. One that was taken back gets 204, as in `farewell`.
+    A client that has no events of the hub's own would take that stream for an empty answer, so it gets the honest one.
     """
     retry, pool = retry_after(engine, error), engine.config.pool
     status, code = status_and_code(error)
+    if not dialect.own_events:
+        return _honest(status, code, str(error), retry)
     if isinstance(error, TokenExpired):
         return 200, list(dialect.headers), dialect.closed(code, retry=retry)
     if isinstance(error, Unauthorized):
         return 204, [], b""
     if pool.on_full == "reject" or (pool.on_drain == "reject" and isinstance(error, PoolClosed)):
-        seconds = str(max(1, round(retry / 1000))).encode()
-        headers = [(b"content-type", b"application/json"), (b"retry-after", seconds)]
-        return status, headers, msgspec.json.encode(refusal_body(code, str(error)))
+        return _honest(status, code, str(error), retry)
     return 200, list(dialect.headers), dialect.closed(code, retry=retry)
 
 
 def is_final(error: SSEPoolError) -> bool:
     """Whether a client that was turned away for this has no reason to come back."""
     return type(error) is Unauthorized
+
+
+def _honest(status: int, code: str, message: str, retry: int) -> Reply:
+    """A refusal that says that it is one, to a client that is to come back after so many milliseconds."""
+    seconds = str(max(1, round(retry / 1000))).encode()
+    headers = [(b"content-type", b"application/json"), (b"retry-after", seconds)]
+    return status, headers, msgspec.json.encode(refusal_body(code, message))
 
 
 def last_words(engine: Engine, error: SSEPoolError, dialect: Dialect) -> bytes:

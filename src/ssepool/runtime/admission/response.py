@@ -78,7 +78,8 @@ class EventStream(Response):
     async def _stream(self, request: SlotRequest, writing: _Writing, scope: Scope, send: Send) -> None:
         """Stream to the client once it has its slot; return when the stream is over, or is the hub's own."""
         engine, visit, link = self._engine, self.visit, writing.link
-        if request.waits and engine.config.pool.announce_queue:
+        # Who has no events of the hub's own cannot be told its place, and is better refused with a status.
+        if request.waits and engine.config.pool.announce_queue and visit.dialect.own_events:
             await self._start(link, send)
             writing.begin()
         try:

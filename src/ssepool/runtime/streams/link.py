@@ -332,7 +332,7 @@ class Link(ABC):
                 if self.state is OPEN and self.feed is not None:
                     self.become(FOLLOWING)
                 return None
-            self._say_goodbye(self.finishing, None, COMPLETED_ID if self.finishing is Reason.COMPLETED else None)
+            self._say_goodbye(self.finishing, None)
 
     def stall(self) -> None:
         """The transport takes no more."""
@@ -395,9 +395,12 @@ class Link(ABC):
         while self.held and (cursor is None or self.held[0][0] <= cursor):
             self.push(self.held.pop(0)[1])
 
-    def _say_goodbye(self, reason: Reason, retry: int | None, id: str | None = None) -> None:
+    def _say_goodbye(self, reason: Reason, retry: int | None) -> None:
         if self.is_leaving:
             return
+        id = None
+        if reason is Reason.COMPLETED:  # whoever says so: it is not to come back
+            retry, id = None, COMPLETED_ID
         if self.slot is not None and self.slot.state is SlotState.OPEN:
             self.context.pool.closing(self.slot, reason, self.context.now())
         self.part(self.dialect.closed(reason.value, retry=retry, id=id), whole=reason.is_final)
