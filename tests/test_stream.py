@@ -13,7 +13,7 @@ from source import END, FAIL, Source
 from ssepool import Hub, InvalidTopic
 
 COMPLETED, ERROR = [{"reason": "completed"}], [{"reason": "error"}]
-COMPLETED_ID = "ssepool.completed"
+COMPLETED_ID, FAILED_ID = "ssepool.completed", "ssepool.failed"
 
 
 @pytest.fixture(scope="module", params=PATHS)
@@ -82,9 +82,10 @@ def test_a_generator_that_fails_ends_the_stream_with_an_error_and_what_came_befo
         stream.to_end()
         assert stream.data == ["one", "two"]
         assert stream.of_type("ssepool.close") == ERROR
-        assert stream.last_event_id == ""
+        assert stream.last_event_id == FAILED_ID
+    assert source.refused(last_event_id=FAILED_ID) == 204
     wait_for(lambda: any(f"the source {source.name} failed" in line for line in server.log))
-    source.wait(closed=1)
+    source.wait(begun=1, closed=2)
 
 
 def test_an_item_that_is_no_event_ends_the_stream_with_an_error(server: LiveServer) -> None:

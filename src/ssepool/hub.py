@@ -239,8 +239,8 @@ class Hub:
         `user` and `data` are kept on the connection. The application has decided that this client may have these
         topics, so it also gets their private events, unless `private` is false. A client that names no id begins
         behind `last_event_id`. A `grant` stands in the place of `user`: its rights decide about each topic and its
-        private events, and the stream ends with it. `wire` says what the stream looks like to clients that are particular
-        about it, as `DialectFields` has it; a stream of topics is complete when `Connection.close("completed")` says
+        private events, and the stream ends with it. `wire` says what the stream looks like to clients that are
+        particular about it, as `DialectFields` has it; a stream of topics is complete when `Connection.close("completed")` says
         so. Raises `InvalidTopic`, `InvalidEvent`, and `Forbidden` for what a grant does not cover.
         """
         subscription = Subscription.of(topics, patterns, private)
@@ -263,9 +263,10 @@ class Hub:
         With `topic` the events are published there as well, and the generator goes on if the client leaves. A client
         that asks again gets the rest (with `Last-Event-ID`) or everything (without), from the same run; its own
         `source` is then closed unused. Once the generator has ended and `history_age` has passed, the topic may be used
-        anew. `grant` and `wire` are as for `response`: `own_events=False, final="[DONE]"` is what clients of OpenAI's
-        chat completions take. Raises `InvalidTopic`, `InvalidEvent`, `Forbidden`, and `TypeError` for a source that is
-        not asynchronous.
+        anew. The request whose generator runs is kept until that has ended, with its dependencies and context
+        variables; it raises what the generator raises before its first event. `grant` and `wire` are as for `response`:
+        `own_events=False, final="[DONE]"` is what clients of OpenAI's chat completions take. Raises `InvalidTopic`,
+        `InvalidEvent`, `Forbidden`, and `TypeError` for a source that is not asynchronous.
         """
         if not hasattr(source, "__aiter__"):
             raise TypeError(
@@ -417,6 +418,13 @@ class Hub:
     def on_disconnect(self, hook: Hook) -> Hook:
         """Call `hook(connection, reason)` when a client has gone; only `connection.id` is left then. A decorator."""
         self._engine.hooks.add("disconnect", hook)
+        return hook
+
+    def on_error(self, hook: Hook) -> Hook:
+        """Call `hook(connection, error)` when a generator of `stream` has failed and somebody's stream ends for that:
+        before it does, so the hook may still send to the client. `connection` is that of the client whose request
+        brought the generator; None if it has had no stream. A decorator."""
+        self._engine.hooks.add("error", hook)
         return hook
 
     def on_message(self, hook: Hook) -> Hook:

@@ -356,12 +356,14 @@ class Protocol(Served):
         cycle: RequestResponseCycle = send.__self__  # type: ignore[attr-defined]
         exchange = Exchange(self, cycle, scope, receive, send)
         extensions = scope.setdefault("extensions", {})
-        extensions[ALONE] = exchange.alone
-        extensions[ABORT] = exchange.abort
-        extensions[CUT] = exchange.cut
+        extensions |= {ALONE: exchange.alone, ABORT: exchange.abort, CUT: exchange.cut}
         if AVAILABLE and not self.config.is_ssl:
             extensions[DETACH] = exchange.detach
-        await self._app(scope, exchange.receive, exchange.send)
+        try:
+            await self._app(scope, exchange.receive, exchange.send)
+        finally:
+            if exchange.sink is not None:  # its socket was taken, and it has not been answered as a whole
+                exchange.sink.complete()
 
 
 def protocol(head_timeout: float, answer: Answer | None = None, entrance: Entrance | None = None) -> type[Protocol]:

@@ -13,6 +13,10 @@ from ssepool.core.states import Reason
 COMPLETED_ID = "ssepool.completed"
 """The id of a finished run's last frame. A client that comes back with it has everything and is told to stay away."""
 
+FAILED_ID = "ssepool.failed"
+"""The id of a failed run's last frame. A client that comes back with it is told to stay away: its generator would run,
+and cost, once more from the beginning."""
+
 
 HEARTBEAT_TYPE = "ssepool.heartbeat"
 """The type of a heartbeat for clients that asked for events, and chose no type themselves."""

@@ -288,6 +288,8 @@ class Connections:
         if visit.source is not None:
             visit.source.unattend(link)
         self._pool.release(slot, self.now(), reason)
+        if visit.background is not None:
+            visit.background()
         if was_open:
             self._hooks.start("disconnect", connection, reason.value)
         if self._pool.count(SlotState.FREE) == len(self._pool.slots):

@@ -141,7 +141,7 @@ class Exchange:
     async def receive(self) -> dict[str, Any]:
         """ASGI's `receive`."""
         if self._detached:
-            if not self._requested:
+            if not self._requested and not self._cycle.message_event.is_set():
                 self._requested = True
                 return {"type": "http.request", "body": bytes(self._cycle.body), "more_body": False}
             await self._cycle.message_event.wait()

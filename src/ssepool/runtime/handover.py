@@ -39,6 +39,12 @@ AVAILABLE = sys.platform == "linux"
 MAX_UNSENT_BYTES = 128 * 1024
 """Bytes that the kernel takes for a client beyond those that are on their way to it."""
 
+FAILED = (
+    b"HTTP/1.1 500 Internal Server Error\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 21\r\n"
+    b"connection: close\r\n\r\nInternal Server Error"
+)
+"""The answer where an application gave none."""
+
 Reply = tuple[int, list[tuple[bytes, bytes]], bytes]
 """Status, headers but for the length, and body of an answer that is given without an application's help."""
 
@@ -54,7 +60,7 @@ class Sink(Protocol):
         """A part of the body."""
 
     def complete(self) -> None:
-        """The response is over."""
+        """The response is over; also where the application has sent none, or a part of it."""
 
 
 class Handover(Protocol):

@@ -20,7 +20,7 @@ from ssepool.bench.framing import unchunk
 from ssepool.core.chunk import chunk
 from ssepool.core.decoder import Decoder
 from ssepool.core.states import LinkState, Reason
-from ssepool.runtime.handover import AVAILABLE
+from ssepool.runtime.handover import AVAILABLE, FAILED
 from ssepool.runtime.streams import socket as socket_module
 from ssepool.runtime.streams.delivery import SLICE_SECONDS
 from ssepool.runtime.streams.socket import BATCH_SOCKETS, SocketLink, Streamer
@@ -52,8 +52,9 @@ class Setup:
         self.streamer = Streamer(lambda: self.time)
         self.clients: list[Client] = []
 
-    def client(self, *, tcp: bool = False, buffer: int = 0) -> Client:
-        client = Client(self, *(tcp_pair() if tcp else socket.socketpair()), buffer=buffer)
+    def client(self, *, tcp: bool = False, buffer: int = 0, keeps_request: bool = False) -> Client:
+        pair = tcp_pair() if tcp else socket.socketpair()
+        client = Client(self, *pair, buffer=buffer, keeps_request=keeps_request)
         self.clients.append(client)
         return client
 
@@ -72,13 +73,15 @@ class Setup:
 class Client:
     """The far end of a link's socket."""
 
-    def __init__(self, setup: Setup, near: socket.socket, far: socket.socket, *, buffer: int) -> None:
+    def __init__(
+        self, setup: Setup, near: socket.socket, far: socket.socket, *, buffer: int, keeps_request: bool
+    ) -> None:
         self.far = far
         self.far.setblocking(False)
         if buffer:
             near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
         self.handover = Handover(near)
-        self.link = SocketLink(setup.streams.links, setup.streamer, self.handover)
+        self.link = SocketLink(setup.streams.links, setup.streamer, self.handover, keeps_request=keeps_request)
         self.link.owner = self
         self.reasons: list[Reason] = []
         self.received = b""
@@ -234,7 +237,7 @@ async def test_a_link_that_has_its_head_waits_for_nothing(setup: Setup) -> None:
     assert client.handover.sink is None
 
 
-async def test_an_application_that_completes_without_a_head_ends_the_stream(setup: Setup) -> None:
+async def test_an_application_that_completes_without_a_head_has_failed(setup: Setup) -> None:
     client = setup.client()
     waiting = asyncio.create_task(client.link.wait_started())
     await asyncio.sleep(0)
@@ -242,7 +245,17 @@ async def test_an_application_that_completes_without_a_head_ends_the_stream(setu
     await waiting
     assert client.reasons == [Reason.ERROR]
     assert client.is_over()
-    assert client.received == b""
+    assert client.received == FAILED
+
+
+async def test_a_request_that_is_kept_is_told_when_its_client_leaves_and_no_other_is(setup: Setup) -> None:
+    for keeps in (False, True):
+        client = setup.client(keeps_request=keeps)
+        client.link.head(HEAD)
+        await client.link.wait_started()
+        assert client.handover.sink is None
+        client.link.end(Reason.CLIENT_CLOSED)
+        assert client.handover.told == int(keeps)
 
 
 async def test_an_application_that_completes_its_response_ends_the_stream_behind_it(setup: Setup) -> None:

@@ -59,6 +59,7 @@ class SlotRequest:
         """The place in the queue that the client was told last."""
         self._announced_at = 0.0
         self._visit = visit
+        self._gone: asyncio.Future[None] | None = None
         place = pool.acquire(
             now(),
             self,
@@ -92,6 +93,12 @@ class SlotRequest:
         if link.ended:
             raise ClientGone
 
+    @property
+    def gone(self) -> asyncio.Future[None]:
+        """Done when the client leaves before the slot is taken. To be asked for once, while the link goes on."""
+        self._gone = asyncio.get_running_loop().create_future()
+        return self._gone
+
     def take(self) -> Slot:
         """The slot; from now on it is the caller's to release."""
         assert self._slot is not None
@@ -101,11 +108,12 @@ class SlotRequest:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
         if self._waiter is not None:
             self._pool.leave(self._waiter)
         if self._slot is not None:
-            self._pool.release(self.take(), self._now())
+            failed = kind is not None and issubclass(kind, Exception)
+            self._pool.release(self.take(), self._now(), Reason.ERROR if failed else Reason.CLIENT_CLOSED)
 
     def announce(self, position: int, waiting: int, now: float) -> None:
         """Tell the client its place in the queue, or that it is not forgotten."""
@@ -147,6 +155,8 @@ class SlotRequest:
 
     def link_ended(self, reason: Reason) -> None:
         """The client has left."""
+        if self._gone is not None:
+            self._gone.set_result(None)
         if not self._decided:
             self._decide()
         if self._waiter is not None:
@@ -342,7 +352,7 @@ def _go_on(engine: Engine, connection: Connection, link: Link, visit: Visit) -> 
         return
     source, subscription = visit.source, visit.subscription
     if source is not None:
-        source.attend(link, connection.send)
+        source.attend(link, connection, visit.generator)
     if subscription is not None:
         after = engine.log.position if source is None else source.start
         _follow(engine, link, subscription, visit.last_event_id, after)

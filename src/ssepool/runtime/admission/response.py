@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ssepool.core.states import Reason
-from ssepool.core.visit import Visit
+from ssepool.core.visit import Refused, Visit
 from ssepool.errors import SSEPoolError
 from ssepool.runtime.admission.admission import (
     ClientGone,
@@ -28,11 +28,17 @@ from ssepool.runtime.admission.admission import (
     rate_refusal,
     welcome,
 )
+from ssepool.runtime.background import Background
+from ssepool.runtime.connections import Connection
 from ssepool.runtime.engine import Engine
 from ssepool.runtime.handover import ABORT, ALONE, CUT, DETACH, Handover, Reply
 from ssepool.runtime.streams.asgi import AsgiLink, pause
 from ssepool.runtime.streams.link import Link
 from ssepool.runtime.streams.socket import SocketLink
+
+FIRST_EVENT_SECONDS = 0.5
+"""How long a generator's first event holds the response's head back. An error that comes before that has a status of
+its own; what takes longer, a model's first word above all, is not to keep an `EventSource` from opening."""
 
 
 class EventStream(Response):
@@ -48,7 +54,8 @@ class EventStream(Response):
         self.raw_headers = list(visit.dialect.headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        visit = self.visit
+        visit, outlives = self.visit, False
+        background = Background(self.background, self._engine.tasks) if self.background is not None else None
         try:
             if scope["method"] == "HEAD":
                 await _respond(send, 200, self.raw_headers, b"")
@@ -56,12 +63,16 @@ class EventStream(Response):
                 await self._turn_away(scope, send, goodbye)
             else:
                 self._engine.check_open()
-                await self._admit(scope, receive, send)
+                outlives = await self._admit(scope, receive, send, background)
         finally:
             if visit.source is not None:
-                await visit.source.left(visit.spare)
+                await visit.source.left(visit.generator)
+        if background is not None and not outlives:
+            await background.run()
 
-    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _admit(self, scope: Scope, receive: Receive, send: Send, background: Background | None) -> bool:
+        """Stream to the client, or turn it away. True if the stream goes on without the request, and has been given
+        what is to be done in the background. Raises what a generator raised before its first event."""
         try:
             if (refusal := rate_refusal(self._engine, self.visit) or self.visit.refusal) is not None:
                 raise refusal
@@ -70,13 +81,31 @@ class EventStream(Response):
             request = SlotRequest(self._engine.pool, self.visit, self._engine.now, self._engine.wakes)
         except SSEPoolError as error:
             await self._turn_away(scope, send, no_slot_reply(self._engine, error, self.visit.dialect))
-            return
-        with request:
-            async with _Writing(self._open_link(scope, receive, send)) as writing:
-                await self._stream(request, writing, scope, send)
+            return False
+        connection = None
+        try:
+            with request:
+                async with _Writing(self._open_link(scope, receive, send)) as writing:
+                    connection = await self._stream(request, writing, scope, send)
+                    await self._settled()
+        except Refused as refused:
+            failure = refused.error
+        else:
+            if connection is None or not connection.is_open:
+                return False
+            self.visit.background = None if background is None else background.start
+            return True
+        raise failure
 
-    async def _stream(self, request: SlotRequest, writing: _Writing, scope: Scope, send: Send) -> None:
-        """Stream to the client once it has its slot; return when the stream is over, or is the hub's own."""
+    async def _settled(self) -> None:
+        """Keep the request, and what the application holds for it, for as long as its generator runs."""
+        if self.visit.source is not None:
+            await self.visit.source.settled(self.visit.generator)
+
+    async def _stream(self, request: SlotRequest, writing: _Writing, scope: Scope, send: Send) -> Connection | None:
+        """Stream to the client once it has its slot; return when the stream is over, or is the hub's own. None if there
+        was no stream. Raises `Refused`."""
+        connection = None
         engine, visit, link = self._engine, self.visit, writing.link
         # Who has no events of the hub's own cannot be told its place, and is better refused with a status.
         if request.waits and engine.config.pool.announce_queue and visit.dialect.own_events:
@@ -92,6 +121,7 @@ class EventStream(Response):
                 await self._turn_away(scope, send, no_slot_reply(engine, error, visit.dialect))
                 _let_go(link)
         else:
+            await self._first_event(request, link)
             connection = engine.connections.bind(request.take(), link, visit)
             if not link.started:
                 await self._start(link, send)
@@ -99,6 +129,15 @@ class EventStream(Response):
                 await welcome(engine, connection, link, visit)
             writing.begin()
         await writing.done()
+        return connection
+
+    async def _first_event(self, request: SlotRequest, link: Link) -> None:
+        """Begin with the visit's generator, if it has one; return when there is reason to send the head."""
+        source = self.visit.source
+        if source is not None and not link.started:
+            await source.begin(self.visit.generator, request.gone, FIRST_EVENT_SECONDS)
+            if link.ended:
+                raise ClientGone
 
     def _open_link(self, scope: Scope, receive: Receive, send: Send) -> Link:
         engine, dialect = self._engine, self.visit.dialect
@@ -107,7 +146,8 @@ class EventStream(Response):
         if DETACH in extensions and engine.streamer is not None:
             handover: Handover | None = extensions[DETACH](ack_timeout)
             if handover is not None:
-                return SocketLink(engine.links, engine.streamer, handover, dialect)
+                keeps = self.visit.source is not None
+                return SocketLink(engine.links, engine.streamer, handover, dialect, keeps_request=keeps)
         if ALONE in extensions:
             extensions[ALONE](ack_timeout)
         return AsgiLink(engine.links, receive, send, extensions.get(ABORT), dialect, cut=extensions.get(CUT))
@@ -161,6 +201,8 @@ class _Writing:
     ) -> bool:
         # OSError: what some servers' `send` raises when the client has gone.
         has_left = isinstance(error, (ClientGone, OSError))
+        if isinstance(error, Refused) and isinstance(self.link, SocketLink):
+            return False  # the application answers through it
         if error is not None:
             self.link.end(Reason.CLIENT_CLOSED if has_left else Reason.ERROR)
         if self._writer is not None and not self._writer.done():

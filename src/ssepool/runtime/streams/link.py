@@ -15,7 +15,7 @@ from typing import Protocol
 from ssepool.config import LagPolicy, MiB
 from ssepool.core.chunk import LAST_CHUNK, chunk
 from ssepool.core.feed import Feed
-from ssepool.core.frames import COMPLETED_ID, DIALECT, Dialect
+from ssepool.core.frames import COMPLETED_ID, DIALECT, FAILED_ID, Dialect
 from ssepool.core.pool import Pool
 from ssepool.core.slot import Slot
 from ssepool.core.states import LINK_STEPS, LinkState, Reason, SlotState, check_step
@@ -332,7 +332,7 @@ class Link(ABC):
                 if self.state is OPEN and self.feed is not None:
                     self.become(FOLLOWING)
                 return None
-            self._say_goodbye(self.finishing, None)
+            self._say_goodbye(self.finishing, None, FAILED_ID if self.finishing is Reason.ERROR else None)
 
     def stall(self) -> None:
         """The transport takes no more."""
@@ -395,10 +395,9 @@ class Link(ABC):
         while self.held and (cursor is None or self.held[0][0] <= cursor):
             self.push(self.held.pop(0)[1])
 
-    def _say_goodbye(self, reason: Reason, retry: int | None) -> None:
+    def _say_goodbye(self, reason: Reason, retry: int | None, id: str | None = None) -> None:
         if self.is_leaving:
             return
-        id = None
         if reason is Reason.COMPLETED:  # whoever says so: it is not to come back
             retry, id = None, COMPLETED_ID
         if self.slot is not None and self.slot.state is SlotState.OPEN:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from ssepool.config import KiB
 from ssepool.core.frames import DIALECT, Dialect
 from ssepool.core.states import LinkState, Reason
-from ssepool.runtime.handover import AVAILABLE, Handover
+from ssepool.runtime.handover import AVAILABLE, FAILED, Handover
 from ssepool.runtime.streams.delivery import SLICE_SECONDS
 from ssepool.runtime.streams.link import ENDED, ENDING, FOLLOWING, NEW, OPEN, Bytes, Link, LinkContext, reason_of
 
@@ -45,12 +45,20 @@ def _pending_error(fd: int) -> int:
 class SocketLink(Link):
     """A link over a detached socket. Owns the file descriptor."""
 
-    __slots__ = ("_begun", "_handover", "fd", "streamer")
+    __slots__ = ("_begun", "_handover", "_keeps_request", "fd", "streamer")
 
     def __init__(
-        self, context: LinkContext, streamer: Streamer, handover: Handover, dialect: Dialect = DIALECT
+        self,
+        context: LinkContext,
+        streamer: Streamer,
+        handover: Handover,
+        dialect: Dialect = DIALECT,
+        *,
+        keeps_request: bool = False,
     ) -> None:
+        """`keeps_request` says that the request goes on beside the stream, and is to be told when the client leaves."""
         super().__init__(context, dialect)
+        self._keeps_request = keeps_request
         self.streamer = streamer
         """What watches the socket."""
         self.fd = handover.fd
@@ -82,6 +90,8 @@ class SocketLink(Link):
     def complete(self) -> None:
         """The application's response is over: end when it is out."""
         if self.state is NEW:  # an application that has sent no head
+            with contextlib.suppress(OSError):
+                os.write(self.fd, FAILED)
             self.end(Reason.ERROR)
         elif not self.is_leaving:
             self.conclude(whole=True)
@@ -107,7 +117,8 @@ class SocketLink(Link):
         """From here on the stream is the hub's: what the application's side still sends is dropped."""
         if self._handover is not None:
             self._handover.sink = None
-            self._handover = None
+            if not self._keeps_request:
+                self._handover = None
 
     # The link.
 
@@ -183,7 +194,8 @@ class SocketLink(Link):
         self.streamer.forget(self)
         if self._handover is not None:
             self._handover.gone()
-            self._let_go()
+            self._handover.sink = None
+            self._handover = None
         if self._begun is not None and not self._begun.done():
             self._begun.set_result(None)
         try:
