@@ -240,8 +240,9 @@ class Hub:
         topics, so it also gets their private events, unless `private` is false. A client that names no id begins
         behind `last_event_id`. A `grant` stands in the place of `user`: its rights decide about each topic and its
         private events, and the stream ends with it. `wire` says what the stream looks like to clients that are
-        particular about it, as `DialectFields` has it; a stream of topics is complete when `Connection.close("completed")` says
-        so. Raises `InvalidTopic`, `InvalidEvent`, and `Forbidden` for what a grant does not cover.
+        particular about it, as `DialectFields` has it; a stream of topics is complete when
+        `Connection.close("completed")` says so. Raises `InvalidTopic`, `InvalidEvent`, and `Forbidden` for what a grant
+        does not cover.
         """
         subscription = Subscription.of(topics, patterns, private)
         dialect = Dialect.of(**wire)
