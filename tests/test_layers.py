@@ -46,8 +46,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "runtime.signals": (),
     "runtime.handover": (),  # all that a server adapter has to know
     "runtime.wire": (),
+    "runtime.head": ("runtime.wire",),
+    "runtime.exchange": ("runtime.handover", "runtime.wire"),
     "runtime.proxies": ("runtime.handover", "core"),
-    "runtime.entrance": ("runtime.files", "runtime.proxies", "core", "config"),
+    "runtime.entrance": ("runtime.files", "runtime.proxies", "core", "config", "urls"),
     "runtime.streams": (
         *("runtime.handover", "runtime.tasks"),
         *("brokers.base", "brokers.group", "brokers.record", "core", "config", "urls", "errors"),
@@ -82,12 +84,15 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("runtime.reaper", "runtime.serving", "runtime.siblings", "runtime.signals"),
         *("core", "clock", "config", "urls", "errors"),
     ),
-    "uvicorn": ("runtime.entrance", "runtime.handover", "runtime.proxies", "runtime.wire", "core", "config"),
+    "uvicorn": (
+        *("runtime.entrance", "runtime.exchange", "runtime.handover", "runtime.head", "runtime.proxies"),
+        *("runtime.wire", "core", "config"),
+    ),
     "gunicorn": ("uvicorn",),
     "server": (
         *("hub", "http", "http.access", "uvicorn"),
         *("runtime.admission", "runtime.cluster", "runtime.entrance", "runtime.files"),
-        *("runtime.handover", "runtime.proxies", "runtime.streams", "runtime.tasks", "runtime.wire"),
+        *("runtime.handover", "runtime.head", "runtime.proxies", "runtime.streams", "runtime.tasks", "runtime.wire"),
         *("core", "clock", "config", "urls", "errors"),
     ),
     "publisher": ("brokers", "brokers.base", "brokers.group", "core", "config", "urls", "errors"),

@@ -237,11 +237,12 @@ class Hub:
         """A response that streams these topics and patterns to the client of `request`, through the pool.
 
         `user` and `data` are kept on the connection. The application has decided that this client may have these
-        topics, so it also gets their private events, unless `private` is false. `last_event_id` wins over what the
-        client asks for. A `grant` stands in the place of `user`: its rights decide about each topic and its private
-        events, and the stream ends with it. `wire` says what the stream looks like to clients that are particular
-        about it, as `DialectFields` has it; a stream of topics is complete when `Connection.close("completed")` says
-        so. Raises `InvalidTopic`, `InvalidEvent`, and `Forbidden` for what a grant does not cover.
+        topics, so it also gets their private events, unless `private` is false. A client that names no id begins
+        behind `last_event_id`. A `grant` stands in the place of `user`: its rights decide about each topic and its
+        private events, and the stream ends with it. `wire` says what the stream looks like to clients that are
+        particular about it, as `DialectFields` has it; a stream of topics is complete when
+        `Connection.close("completed")` says so. Raises `InvalidTopic`, `InvalidEvent`, and `Forbidden` for what a grant
+        does not cover.
         """
         subscription = Subscription.of(topics, patterns, private)
         dialect = Dialect.of(**wire)

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Sequence
 
 from ssepool import clock
-from ssepool.config import HubConfig, ServerConfig, host_port
+from ssepool.config import HubConfig, ServerConfig
 from ssepool.errors import ConfigError
 from ssepool.http.access.door import Door
 from ssepool.http.access.everybody import Everybody
@@ -15,6 +15,7 @@ from ssepool.hub import Hub
 from ssepool.runtime.handover import is_unix
 from ssepool.server.address import close, listen_tcp, listen_unix, url_of
 from ssepool.server.place import make_path
+from ssepool.urls import host_port
 
 SOCKET_MODE = 0o600
 """Who may open the Unix socket, and has all rights then: the hub's own user."""
