@@ -38,6 +38,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "runtime.tasks": (),
     "runtime.files": (),
     "runtime.hooks": ("runtime.tasks",),
+    "runtime.departed": ("errors",),
+    "runtime.threads": ("runtime.tasks", "core", "errors"),
     "runtime.signals": (),
     "runtime.handover": (),  # all that a server adapter has to know
     "runtime.wire": (),
@@ -47,7 +49,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("runtime.handover", "runtime.tasks"),
         *("brokers.base", "brokers.group", "brokers.record", "core", "config", "urls", "errors"),
     ),
-    "runtime.connections": ("runtime.streams", "runtime.hooks", "core", "errors"),
+    "runtime.connections": ("runtime.streams", "runtime.departed", "runtime.hooks", "core", "errors"),
     "runtime.engine": (
         *("runtime.connections", "runtime.streams", "runtime.files", "runtime.handover", "runtime.hooks"),
         "runtime.tasks",
@@ -74,7 +76,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "hub": (
         *("parts", "http", "http.access", "runtime.admission", "runtime.cluster", "runtime.connections"),
-        *("runtime.reaper", "runtime.signals", "core", "config", "urls", "errors"),
+        *("runtime.reaper", "runtime.signals", "runtime.threads", "core", "config", "urls", "errors"),
     ),
     "uvicorn": ("runtime.entrance", "runtime.handover", "runtime.proxies", "runtime.wire", "core", "config"),
     "server": (
@@ -93,6 +95,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "http.access",
         "publisher",
         "runtime.connections",
+        "runtime.departed",
         "client",
         "core",
         "config",

@@ -35,6 +35,7 @@ from ssepool.errors import (
     PoolFull,
     PoolTimeout,
     RateExceeded,
+    RequestError,
     SSEPoolError,
     TokenExpired,
     Unauthorized,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from ssepool.hub import Hub
     from ssepool.publisher import AsyncPublisher, Publisher
     from ssepool.runtime.connections import Connection
+    from ssepool.runtime.departed import Departed
 
 __version__ = "0.1.0"
 
@@ -60,6 +62,7 @@ __all__ = [
     "Connection",
     "ConnectionReleased",
     "Decoder",
+    "Departed",
     "DuplicateEvent",
     "Event",
     "EventTooLarge",
@@ -81,6 +84,7 @@ __all__ = [
     "PoolTimeout",
     "Publisher",
     "RateExceeded",
+    "RequestError",
     "Right",
     "Rights",
     "SSEPoolError",
@@ -93,6 +97,7 @@ _LAZY = {
     "Asking": "ssepool.http.access.asking",
     "AsyncPublisher": "ssepool.publisher",
     "Connection": "ssepool.runtime.connections",
+    "Departed": "ssepool.runtime.departed",
     "Hub": "ssepool.hub",
     "Publisher": "ssepool.publisher",
 }

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from functools import cached_property
 from typing import Any, Self, TypeVar, Unpack
 
 from ssepool.config import HubConfig
 from ssepool.core.bans import KICK_SECONDS
+from ssepool.core.data import JSONEncoder
 from ssepool.core.event import Event, EventFields
 from ssepool.core.grant import Grant, effect
 from ssepool.core.pool import DRAIN_SECONDS
@@ -20,7 +22,7 @@ from ssepool.core.states import PoolState
 from ssepool.core.stats import HubStats
 from ssepool.core.topics import Subscription
 from ssepool.core.visit import Request, Visit
-from ssepool.errors import ConfigError
+from ssepool.errors import ConfigError, RequestError
 from ssepool.http.access.authorize import AuthorizeFunction
 from ssepool.http.access.door import Door
 from ssepool.http.access.everybody import Developer
@@ -32,6 +34,7 @@ from ssepool.runtime.cluster.monitor import Monitor
 from ssepool.runtime.connections import Connection
 from ssepool.runtime.reaper import Reaper
 from ssepool.runtime.signals import before_others
+from ssepool.runtime.threads import Threads
 
 NOTHING_SAYS_WHO = """\
 nothing says who may do what, and nothing is open by itself. Write one of
@@ -52,17 +55,25 @@ Hook = TypeVar("Hook", bound=Callable[..., Any])
 class Hub:
     """The hub: `async with Hub() as hub`, or `hub.lifespan` given to an application.
 
-    All calls belong to the event loop that opened it; from other threads use `loop.call_soon_threadsafe`.
+    All calls belong to the event loop that opened it, but for `publish_sync` and `publish_threadsafe`.
     """
 
-    def __init__(self, config: HubConfig | None = None, *, authorize: AuthorizeFunction | None = None) -> None:
+    def __init__(
+        self,
+        config: HubConfig | None = None,
+        *,
+        authorize: AuthorizeFunction | None = None,
+        json_encoder: JSONEncoder | None = None,
+    ) -> None:
         """Nothing is opened yet. `authorize` is asked about each request to `app` and `admin_app`, and returns its
-        `Grant`, or None for who is not known. Raises `ConfigError` for settings that cannot be obeyed."""
+        `Grant`, or None for who is not known. `json_encoder` is asked about objects in the data of events that are not
+        known, and returns what stands for them. Raises `ConfigError` for settings that cannot be obeyed."""
         self.config = config or HubConfig()
         """The settings."""
-        self.parts = Parts.of(self.config, authorize)
+        self.parts = Parts.of(self.config, authorize, json_encoder)
         """What the hub is made of. For servers and tests; it may change with any version."""
         self._engine = self.parts.engine
+        self._threads = Threads(self._engine.publish_many, self._engine.tasks)
         self._reaper: Reaper | None = None
         self._monitor: Monitor | None = None
         self._learning: asyncio.Task[None] | None = None
@@ -86,6 +97,7 @@ class Hub:
             await engine.cut()
             await self._stop()
             raise
+        self._threads.open()
         self._learning = engine.tasks.start(parts.nodes.learn_bans())
         if parts.tokens is not None:
             self._watching = engine.tasks.start(parts.tokens.ring.watch())
@@ -115,6 +127,7 @@ class Hub:
         if self.parts.authorize_url is not None:
             await self.parts.authorize_url.close()
         await self.parts.revoking.close()
+        self._threads.close()
         await self.parts.cluster.close()  # it says goodbye over the broker, so the engine comes last
         await self._engine.close()
 
@@ -152,18 +165,40 @@ class Hub:
         `fields` are `type`, `id`, `retry` (milliseconds) and `private`, as `Event` has them. Raises `InvalidEvent`,
         `InvalidTopic`, `BrokerError` or `PoolClosed`.
         """
-        return (await self.publish_many([Event.of(topic, data, **fields)]))[0]
+        return (await self.publish_many([Event.of(topic, data, encoder=self._engine.encoder, **fields)]))[0]
 
     async def publish_many(self, events: Iterable[Event]) -> list[str]:
         """Publish a batch in order, all of it or nothing, and return the ids. Raises as `publish` does."""
+        self._threads.check_on_loop("publish")
         return await self._engine.publish_many(events)
 
     def publish_nowait(self, topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> str:
         """As `publish`, at once; for brokers that keep events in memory. Does not wait for slow delivery.
 
-        Raises `NotImplementedError` if the broker is not in this process.
+        Raises `NotImplementedError` if the broker is not in this process, and `RuntimeError` in another thread than
+        that of the event loop.
         """
-        return self._engine.publish_nowait((Event.of(topic, data, **fields),))[0]
+        self._threads.check_on_loop("publish_nowait")
+        return self._engine.publish_nowait((Event.of(topic, data, encoder=self._engine.encoder, **fields),))[0]
+
+    def publish_sync(self, topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> str:
+        """As `publish`, for threads: a plain function of FastAPI, a background task, a pool of threads. Waits, and
+        returns the event's id.
+
+        Raises what `publish` does; `PoolClosed` also if hub or event loop end meanwhile; `RuntimeError` on the event
+        loop, where it would wait for itself.
+        """
+        return self._threads.wait(self.event(topic, data, **fields))
+
+    def publish_threadsafe(self, topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> Future[str]:
+        """As `publish_sync`, without waiting: returns the future of the event's id, as
+        `asyncio.run_coroutine_threadsafe` does. For another event loop: `await asyncio.wrap_future(...)`."""
+        return self._threads.submit(self.event(topic, data, **fields))
+
+    def event(self, topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> Event:
+        """An event as `publish` makes it, with this hub's `json_encoder`: for `publish_many`, and for a generator to
+        yield. Raises `InvalidEvent` or `InvalidTopic`."""
+        return Event.of(topic, data, encoder=self._engine.encoder, **fields)
 
     # Subscribing.
 
@@ -178,16 +213,21 @@ class Hub:
         private: bool = True,
         last_event_id: str | None = None,
         grant: Grant | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> EventStream:
         """A response that streams these topics and patterns to the client of `request`, through the pool.
 
         `user` and `data` are kept on the connection. The application has decided that this client may have these
-        topics, so it also gets their private events, unless `private` is false. `last_event_id` wins over what the
-        client asks for. A `grant` stands in the place of `user`: its rights decide about each topic and its private
-        events, and the stream ends with it. Raises `InvalidTopic`, and `Forbidden` for what a grant does not cover.
+        topics, so it also gets their private events, unless `private` is false. `last_event_id` is where a client
+        begins that has none yet: what its request resumes from wins. `headers`, and what is added to those of the
+        response later, go with every answer. A `grant` stands in the place of `user`: its rights decide about each
+        topic and its private events, and the stream ends with it. Raises `InvalidTopic`, `Forbidden` for what a grant
+        does not cover, and `ValueError` for a header that no answer can have.
         """
-        subscription = Subscription.of(topics, patterns, private)
-        return EventStream(self._engine, self._visit(request, subscription, user, grant, data, last_event_id))
+        with _answered_with(headers):
+            subscription = Subscription.of(topics, patterns, private)
+            visit = self._visit(request, subscription, user, grant, data, last_event_id)
+        return EventStream(self._engine, visit, headers)
 
     def stream(
         self,
@@ -198,24 +238,27 @@ class Hub:
         user: str | None = None,
         data: Any = None,
         grant: Grant | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> EventStream:
         """A response that sends what an asynchronous generator yields, data or `Event`s, and then ends.
 
         With `topic` the events are published there as well, and the generator goes on if the client leaves. A client
         that asks again gets the rest (with `Last-Event-ID`) or everything (without), from the same run; its own
         `source` is then closed unused. Once the generator has ended and `history_age` has passed, the topic may be used
-        anew. `grant` is as for `response`. Raises `InvalidTopic`, `Forbidden`, and `TypeError` for a source that is not
-        asynchronous.
+        anew. `grant` and `headers` are as for `response`. Raises `InvalidTopic`, `Forbidden`, `ValueError`, and
+        `TypeError` for a source that is not asynchronous.
         """
         if not hasattr(source, "__aiter__"):
             raise TypeError(
                 f"source {source!r} cannot be iterated with `async for`; it takes an asynchronous generator"
             )
         # The application has let this client in, so private events are for it too.
-        subscription = Subscription.of([topic], private=True) if topic is not None else None
-        visit = self._visit(request, subscription, user, grant, data)
+        with _answered_with(headers):
+            subscription = Subscription.of([topic], private=True) if topic is not None else None
+            visit = self._visit(request, subscription, user, grant, data)
+        response = EventStream(self._engine, visit, headers)
         self.parts.runs.give(visit, source, topic)
-        return EventStream(self._engine, visit)
+        return response
 
     def _visit(
         self,
@@ -345,7 +388,8 @@ class Hub:
         return hook
 
     def on_disconnect(self, hook: Hook) -> Hook:
-        """Call `hook(connection, reason)` when a client has gone; only `connection.id` is left then. A decorator."""
+        """Call `hook(connection, reason)` when a client has gone, with a copy of what was known of it (`Departed`). A
+        decorator."""
         self._engine.hooks.add("disconnect", hook)
         return hook
 
@@ -356,3 +400,13 @@ class Hub:
 
     def __repr__(self) -> str:
         return f"<Hub {self._engine.node} {self._engine.pool!r}>"
+
+
+@contextlib.contextmanager
+def _answered_with(headers: Mapping[str, str] | None) -> Iterator[None]:
+    """Have what is raised here carry these header fields, where a framework makes an answer of it."""
+    try:
+        yield
+    except RequestError as error:
+        error.headers = {**(error.headers or {}), **(headers or {})}
+        raise

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from ssepool.config import PATTERN_PREFIX, AccessConfig, HubConfig
+from ssepool.core.data import JSONEncoder
 from ssepool.core.grant import Grant
 from ssepool.core.keys import message_key
 from ssepool.core.rights import Right, Rights
@@ -62,10 +63,15 @@ class Parts:
     """What asks another application about that; None without the setting."""
 
     @classmethod
-    def of(cls, config: HubConfig, authorize: AuthorizeFunction | None = None) -> Self:
+    def of(
+        cls,
+        config: HubConfig,
+        authorize: AuthorizeFunction | None = None,
+        json_encoder: JSONEncoder | None = None,
+    ) -> Self:
         """Put the parts together. Raises `ConfigError` for a broker that is not known, and for settings of access that
         cannot be obeyed."""
-        engine = Engine(config)
+        engine = Engine(config, json_encoder=json_encoder)
         hosts = Hosts(config.access.allowed_hosts)
         access = config.access
         about_tokens = (access.token_keys, access.token_issuers, access.token_audience)

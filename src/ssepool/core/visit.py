@@ -103,15 +103,15 @@ class Visit(msgspec.Struct, kw_only=True):
         last_event_id: str | None = None,
         term: Term = ENDLESS,
     ) -> Self:
-        """The visit of a request, from its ASGI scope. The data of the grant wins over `data`, and a `last_event_id`
-        over that of the request."""
+        """The visit of a request, from its ASGI scope. The data of the grant wins over `data`, and the id that the
+        request resumes from over `last_event_id`, where a client begins that has none yet."""
         client = scope.get("client")
         return cls(
             grant=grant,
             subscription=subscription,
             ip=client[0] if client else None,
             data=data if grant.data is None else grant.data,
-            last_event_id=last_event_id or requested_id(scope),
+            last_event_id=requested_id(scope) or last_event_id,
             term=term,
         )
 

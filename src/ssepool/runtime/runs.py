@@ -128,10 +128,10 @@ class Run:
         now = self._engine.now
         paused_at = now()
         async for item in self._generator:
-            event = item if isinstance(item, Event) else Event(item)
+            topics = () if self.topic is None else (self.topic,)
+            event = Event.of(topics, item, encoder=self._engine.encoder)
             if self.topic is not None:
-                named = Event(event.data, (self.topic,), event.type, event.id, event.retry, event.private)
-                [(_, self._last)] = await self._engine.store([named])
+                [(_, self._last)] = await self._engine.store([event])
             else:
                 try:
                     await send(event)

@@ -7,6 +7,7 @@ elsewhere a task for each connection writes through plain `send`. Both are links
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -15,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from ssepool.core.states import Reason
 from ssepool.core.visit import Visit
-from ssepool.errors import SSEPoolError
+from ssepool.errors import RequestError, SSEPoolError
 from ssepool.runtime.admission.admission import (
     ClientGone,
     SlotRequest,
@@ -27,6 +28,7 @@ from ssepool.runtime.admission.admission import (
     rate_refusal,
     welcome,
 )
+from ssepool.runtime.admission.fields import fields_of, head_of
 from ssepool.runtime.engine import Engine
 from ssepool.runtime.handover import ABORT, ALONE, DETACH, Handover, Reply
 from ssepool.runtime.streams.asgi import AsgiLink
@@ -35,16 +37,24 @@ from ssepool.runtime.streams.socket import SocketLink
 
 
 class EventStream(Response):
-    """The response of a subscription. Made by `Hub.response` and `Hub.stream`; an ASGI application of its own."""
+    """The response of a subscription. Made by `Hub.response` and `Hub.stream`; an ASGI application of its own.
 
-    def __init__(self, engine: Engine, visit: Visit) -> None:
+    What is added to `headers`, and each cookie that is set, goes with every answer: the stream, "come back later", 204
+    and what is refused, for a page of another site could read none of them without its CORS fields.
+    """
+
+    def __init__(self, engine: Engine, visit: Visit, headers: Mapping[str, str] | None = None) -> None:
+        """`headers` are header fields beside those of a stream. Raises `ValueError` for one that no answer can have, or
+        that is the stream's own."""
         self.visit = visit
         """What the client asks for."""
         self._engine = engine
         self.status_code = 200
         self.background = None
         self.body = b""
-        self.raw_headers = list(visit.dialect.headers)
+        own = fields_of(headers or {})
+        names = {name for name, _ in own}
+        self.raw_headers = [*[field for field in visit.dialect.headers if field[0] not in names], *own]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         visit = self.visit
@@ -54,11 +64,18 @@ class EventStream(Response):
             elif (goodbye := farewell(self._engine, visit)) is not None:
                 await self._turn_away(scope, send, goodbye)
             else:
-                self._engine.check_open()
+                self._check_open()
                 await self._admit(scope, receive, send)
         finally:
             if visit.source is not None:
                 await visit.source.left(visit.spare)
+
+    def _check_open(self) -> None:
+        try:
+            self._engine.check_open()
+        except RequestError as error:
+            error.headers = {**(error.headers or {}), **self.headers}
+            raise
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -118,6 +135,7 @@ class EventStream(Response):
 
     async def _turn_away(self, scope: Scope, send: Send, reply: Reply) -> None:
         status, headers, body = reply
+        headers = head_of(self.raw_headers, headers, self.visit.dialect.headers) if status != 200 else self.raw_headers
         # An answer without a body ends by itself. HTTP/2 has no such header (RFC 9113, 8.2.2).
         if body and scope.get("http_version", "1.1").startswith("1"):
             # Else the server holds the connection of a client that is to come back in seconds, and its descriptor.
