@@ -53,6 +53,8 @@ class Threads:
         loop = self._loop
         if loop is None:
             raise PoolClosed("the hub is not open: it publishes from the start of its lifespan to the end")
+        if loop.is_closed():  # nobody closed the hub before its loop
+            raise _ended()
         if get_ident() == self._thread:
             raise RuntimeError(f"{name} is for other threads; on the hub's event loop it is `await hub.publish(...)`")
         future: Future[str] = Future()
@@ -60,7 +62,7 @@ class Threads:
         future.add_done_callback(self._pending.discard)
         try:
             loop.call_soon_threadsafe(self._start, event, future)
-        except RuntimeError:  # nobody closed the hub before its loop
+        except RuntimeError:  # it was closed in between
             self._pending.discard(future)
             raise _ended() from None
         if self._loop is None:  # it closed meanwhile, and may not have seen this one
