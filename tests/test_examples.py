@@ -18,8 +18,9 @@ from live import DEADLINE, TESTS, LiveServer, Stream, serve_app, wait_for
 
 EXAMPLES = TESTS.parent / "examples"
 FILES = sorted(EXAMPLES.glob("*.py"))
-BESIDE = ("flask_app",)
-"""Examples of applications beside a stand-alone hub: `tests/contract/test_flask.py` runs them."""
+BESIDE = ("django_wsgi_app", "flask_app")
+"""Examples of applications beside a stand-alone hub, which `tests/contract/test_flask.py` and
+`tests/test_django_examples.py` run."""
 PATHS = ("detached", "plain")
 STREAMS = {
     "django_app": "/sse/events?topic=users/ann",
@@ -77,7 +78,8 @@ def test_an_example_is_short_and_says_how_it_is_run(file: Path) -> None:
     text = file.read_text("utf-8")
     assert len(text.splitlines()) < 60
     if file.stem in BESIDE:
-        assert "ssepool serve --authorize-url" in text and f"--app examples.{file.stem} run" in text
+        assert re.search("ssepool serve .*--authorize-url", text)
+        assert re.search(rf"(-m|--app) examples\.{file.stem}( run)?$", text, re.MULTILINE)
     else:
         assert f"uvicorn examples.{file.stem}:app --http ssepool.uvicorn:Protocol" in text
 

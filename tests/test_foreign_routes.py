@@ -270,6 +270,9 @@ async def test_the_hook_of_a_hub_counts_on_every_way_to_publish() -> None:
         assert frames == {b'{"a":["Unknown",{"itemName":"x"}]}\n\n'}
     with pytest.raises(InvalidEvent, match="json_encoder"):
         Hub(QUIET).event("a", data)
+    async with hub:  # once more
+        await asyncio.to_thread(hub.publish_sync, "a", data)
+        assert hub.stats().events_published == 1
 
 
 async def test_an_endless_generator_ends_with_max_event_size() -> None:

@@ -79,6 +79,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("runtime.reaper", "runtime.signals", "runtime.threads", "core", "config", "urls", "errors"),
     ),
     "uvicorn": ("runtime.entrance", "runtime.handover", "runtime.proxies", "runtime.wire", "core", "config"),
+    "gunicorn": ("uvicorn",),
     "server": (
         *("hub", "http", "http.access", "uvicorn"),
         *("runtime.admission", "runtime.cluster", "runtime.entrance", "runtime.files"),
@@ -86,6 +87,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("core", "config", "urls", "errors"),
     ),
     "publisher": ("brokers", "brokers.base", "brokers.group", "core", "config", "urls", "errors"),
+    "django": ("hub", "publisher", "runtime.admission", "core", "config", "errors"),
     "client": ("core", "config", "urls", "errors"),
     "bench": ("core", "config", "urls", "errors"),
     "cli": ("server", "hub", "parts", "http.access", "client", "bench", "core", "config", "urls", "errors"),

@@ -19,6 +19,7 @@ from ssepool.core.rights import Right, Rights
 from ssepool.core.stats import HubStats, PoolStats
 from ssepool.errors import (
     AccessDenied,
+    AlreadyOpen,
     AuthorizeUnavailable,
     BadCredentials,
     BrokerError,
@@ -53,6 +54,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AccessConfig",
     "AccessDenied",
+    "AlreadyOpen",
     "Asking",
     "AsyncPublisher",
     "AuthorizeUnavailable",

@@ -210,6 +210,9 @@ class ServerConfig:
     host: str = setting("127.0.0.1", "address to listen on")
     port: int = setting(8000, "port to listen on; 0 = any that is free", max=65535)
     uds: str | None = setting(None, "Unix socket to listen on instead, a path; for its user and group (0660)")
+    fd: int | None = setting(
+        None, "socket to listen on instead that was inherited: its descriptor; systemd's needs no word"
+    )
     workers: int = setting(1, "processes on one port; 2 or more take a broker that they share", min=1, max=256)
     admin: tuple[str, ...] = setting(
         ("auto",),
@@ -229,6 +232,10 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        if self.fd is not None and self.uds is not None:
+            raise ConfigError(
+                f"ServerConfig.fd = {self.fd} and uds = {self.uds!r} are two places to listen; it takes one"
+            )
         if not all(proxy == "*" or is_network(proxy) for proxy in self.trusted_proxies):
             allowed = "it takes addresses, networks such as 10.0.0.0/8, or *"
             raise ConfigError(f"ServerConfig.trusted_proxies = {self.trusted_proxies!r} is not allowed; {allowed}")
@@ -294,19 +301,25 @@ def settings() -> Iterator[Setting]:
 
 
 def load(
-    *, file: Path | None = None, env: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None
+    *,
+    file: Path | None = None,
+    tables: Mapping[str, Any] | None = None,
+    env: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
 ) -> tuple[HubConfig, ServerConfig]:
-    """Merge a file, the environment and flags (by `Setting.key`; `None` = not given) into checked configurations.
+    """Merge a file (or its `tables`), the environment and flags (by `Setting.key`; `None` = not given) into checked
+    configurations.
 
     Raises `ConfigError` for an unreadable file, an unknown table or setting, or a value that is not allowed.
     """
     values: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
-    for section, table in _read(file).items():
+    where = file or "settings"
+    for section, table in (_read(file) if tables is None else tables).items():
         if section not in SECTIONS or not isinstance(table, dict):
-            raise ConfigError(f"{file}: [{section}] is not a table of settings; there are {', '.join(SECTIONS)}")
+            raise ConfigError(f"{where}: [{section}] is not a table of settings; there are {', '.join(SECTIONS)}")
         known = [item.name for item in settings() if item.section == section]
         if unknown := [name for name in table if name not in known]:
-            raise ConfigError(f"{file}: [{section}] has no setting {unknown[0]!r}; there are {', '.join(known)}")
+            raise ConfigError(f"{where}: [{section}] has no setting {unknown[0]!r}; there are {', '.join(known)}")
         values[section].update(table)
     if unknown := sorted(set(flags or ()) - {item.key for item in settings() if not item.secret}):
         raise ConfigError(f"there is no setting {unknown[0]!r}")

@@ -2,6 +2,7 @@
 
 SSEPoolError
 ├── ConfigError                 a setting has a value that is not allowed
+├── AlreadyOpen                 a hub that is open was to be opened once more
 ├── InvalidGrant                a grant, or an entry of it, is not well formed
 └── RequestError                what a web framework answers by itself
     ├── InvalidEvent            400 an event cannot be put on the wire as it is
@@ -140,6 +141,10 @@ class PoolTimeout(RequestError, status=503):
 
 class PoolClosed(RequestError, status=503):
     """The pool does not take requests: not opened yet, draining, or closed."""
+
+
+class AlreadyOpen(SSEPoolError):
+    """A hub that is open was to be opened once more; it may be opened again once it has closed."""
 
 
 class RateExceeded(RequestError, status=429):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from functools import cached_property
 from typing import Any, Self, TypeVar, Unpack
 
 from ssepool.config import HubConfig
@@ -18,11 +18,10 @@ from ssepool.core.grant import Grant, effect
 from ssepool.core.pool import DRAIN_SECONDS
 from ssepool.core.revocations import Revocation
 from ssepool.core.rights import NOTHING
-from ssepool.core.states import PoolState
 from ssepool.core.stats import HubStats
 from ssepool.core.topics import Subscription
 from ssepool.core.visit import Request, Visit
-from ssepool.errors import ConfigError, RequestError
+from ssepool.errors import AlreadyOpen, ConfigError, RequestError
 from ssepool.http.access.authorize import AuthorizeFunction
 from ssepool.http.access.door import Door
 from ssepool.http.access.everybody import Developer
@@ -55,6 +54,9 @@ Hook = TypeVar("Hook", bound=Callable[..., Any])
 class Hub:
     """The hub: `async with Hub() as hub`, or `hub.lifespan` given to an application.
 
+    Once it has closed it may be opened anew, also in another event loop or process: with its settings, hooks and
+    applications of before, and everything else made afresh.
+
     All calls belong to the event loop that opened it, but for `publish_sync` and `publish_threadsafe`.
     """
 
@@ -71,9 +73,13 @@ class Hub:
         self.config = config or HubConfig()
         """The settings."""
         self.parts = Parts.of(self.config, authorize, json_encoder)
-        """What the hub is made of. For servers and tests; it may change with any version."""
+        """What the hub is made of, for one opening. For servers and tests; it may change with any version."""
         self._engine = self.parts.engine
         self._threads = Threads(self._engine.publish_many, self._engine.tasks)
+        self._authorize = authorize
+        self._apps: dict[Surface, HubApp] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """Where the hub is open, or being opened or closed."""
         self._reaper: Reaper | None = None
         self._monitor: Monitor | None = None
         self._learning: asyncio.Task[None] | None = None
@@ -84,9 +90,29 @@ class Hub:
     async def open(self) -> None:
         """Make the slots and start: the broker, the streamer, the reaper.
 
-        Raises `PoolClosed` the second time, `BrokerError` if the broker is not there, and `ConfigError` if it will not
-        do.
+        Raises `AlreadyOpen`, `BrokerError` if the broker is not there, and `ConfigError` if it will not do. After an
+        error it may be opened again.
         """
+        if self._is_open:
+            raise AlreadyOpen(
+                "the hub is open already: it has one life at a time. Close it first, or make a Hub for each application"
+            )
+        self._loop = asyncio.get_running_loop()
+        try:
+            await self._open()
+        except BaseException:
+            self._loop = None
+            raise
+
+    @property
+    def _is_open(self) -> bool:
+        """A loop that was closed, and a process that was left by a fork, can close nothing any more."""
+        loop = self._loop
+        return loop is not None and not loop.is_closed() and self.parts.process == os.getpid()
+
+    async def _open(self) -> None:
+        if not self.parts.are_fresh:
+            self._renew()
         engine, parts = self._engine, self.parts
         await engine.open()
         try:
@@ -104,6 +130,15 @@ class Hub:
         self._reaper = Reaper(engine.pool, evict_all=engine.connections.evict_all, expire=self._expire, now=engine.now)
         self._monitor = Monitor(parts.nodes, engine.feeds, engine.tasks)
 
+    def _renew(self) -> None:
+        """Nothing of an opening is used in the next, so that whoever still holds something of the one before, such as a
+        request that has outlived it, does no harm to this one."""
+        parts = self.parts = self.parts.renewed(self.config, self._authorize)
+        self._engine = parts.engine
+        self._threads = Threads(parts.engine.publish_many, parts.engine.tasks)
+        for app in self._apps.values():
+            app.serve(parts.engine, parts.nodes, parts.revoking, parts.budget, self._door(app.surface))
+
     def shutdown(self) -> None:
         """Begin to close: refuse waiters, say goodbye on every stream. Returns at once; `close` does the rest."""
         self.parts.runs.cancel()
@@ -117,11 +152,14 @@ class Hub:
         reaper, self._reaper = self._reaper, None
         if reaper is None or self._monitor is None:
             return
-        self.shutdown()
-        await self._engine.cut()
-        reaper.stop()
-        self._monitor.stop()
-        await self._stop()
+        try:
+            self.shutdown()
+            await self._engine.cut()
+            reaper.stop()
+            self._monitor.stop()
+            await self._stop()
+        finally:
+            self._loop = None
 
     async def _stop(self) -> None:
         if self.parts.authorize_url is not None:
@@ -142,11 +180,15 @@ class Hub:
     async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
         """Open the hub for the life of an application: `FastAPI(lifespan=hub.lifespan)`.
 
-        SIGTERM and SIGINT also go to the hub, before the server's own handlers (`handle_signals`).
+        SIGTERM and SIGINT also go to the hub, before the server's own handlers (`handle_signals`). A hub that is open
+        in this event loop is left to whoever has opened it; in another, this raises `AlreadyOpen`.
         """
         chained = before_others(self.shutdown) if self.config.handle_signals else contextlib.nullcontext()
-        if self._engine.pool.state is PoolState.NEW:  # the stand-alone server has opened it
-            await self.open()
+        if self._is_open and self._loop is asyncio.get_running_loop():
+            with chained:
+                yield
+            return
+        await self.open()
         try:
             with chained:
                 yield
@@ -283,35 +325,42 @@ class Hub:
 
     # The HTTP surface, as ASGI applications: to be mounted at any prefix, or served alone.
 
-    @cached_property
+    @property
     def app(self) -> HubApp:
         """What the world may reach: the stream, publishing with a right, messages, the browser client, probes.
 
         Raises `ConfigError` if nothing says who may do what.
         """
-        return self._surface(Surface.WORLD, self.parts.door)
+        return self._surface(Surface.WORLD)
 
-    @cached_property
+    @property
     def admin_app(self) -> HubApp:
         """What operators may reach, each with the rights of its grant: connections, the pool, numbers, the dashboard.
 
         Raises `ConfigError` if nothing says who may do what.
         """
-        return self._surface(Surface.ADMIN, self.parts.door)
+        return self._surface(Surface.ADMIN)
 
-    @cached_property
+    @property
     def dev_app(self) -> HubApp:
         """Everything, and the demo, open to programs of this machine: to develop with. What came through a proxy is
         turned away, for with a proxy on this machine everybody comes from here."""
-        return self._surface(Surface.DEVELOPMENT, Door([Developer()], wall_clock=time.time))
+        return self._surface(Surface.DEVELOPMENT)
 
-    def _surface(self, surface: Surface, door: Door | None) -> HubApp:
-        if door is None:
+    def _surface(self, surface: Surface) -> HubApp:
+        if surface not in self._apps:
+            parts, door = self.parts, self._door(surface)
+            self._apps[surface] = HubApp(
+                surface, parts.engine, parts.nodes, parts.revoking, parts.hosts, parts.budget, door, self.lifespan
+            )
+        return self._apps[surface]
+
+    def _door(self, surface: Surface) -> Door:
+        if surface is Surface.DEVELOPMENT:
+            return Door([Developer()], wall_clock=time.time)
+        if self.parts.door is None:
             raise ConfigError(NOTHING_SAYS_WHO)
-        parts = self.parts
-        return HubApp(
-            surface, self._engine, parts.nodes, parts.revoking, parts.hosts, parts.budget, door, self.lifespan
-        )
+        return self.parts.door
 
     @property
     def tokens(self) -> Tokens:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from ssepool.core.data import JSONEncoder
 from ssepool.core.grant import Grant
 from ssepool.core.keys import message_key
 from ssepool.core.rights import Right, Rights
+from ssepool.core.states import PoolState
 from ssepool.errors import ConfigError, InvalidGrant
 from ssepool.http.access.application import Application
 from ssepool.http.access.authorize import Authorize, AuthorizeFunction
@@ -39,7 +41,8 @@ TOKENS_TAKE = (
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Everything that a hub is made of. For servers and tests; it may change with any version."""
+    """Everything that a hub is made of, for one opening: `renewed` makes those for the next. For servers and tests; it
+    may change with any version."""
 
     engine: Engine
     """What every way in and out shares."""
@@ -61,6 +64,20 @@ class Parts:
     """What reads and issues tokens; None without keys."""
     authorize_url: AuthorizeURL | None
     """What asks another application about that; None without the setting."""
+    process: int
+    """The process that has made them: another one must not share their names and secrets."""
+
+    @property
+    def are_fresh(self) -> bool:
+        """Whether a hub may be opened with them."""
+        return self.engine.pool.state is PoolState.NEW and self.process == os.getpid()
+
+    def renewed(self, config: HubConfig, authorize: AuthorizeFunction | None = None) -> Self:
+        """Parts for another opening, or another process. They keep what does not depend on those: the application's
+        hooks, the names of the hub, and the keys of tokens."""
+        parts = self.of(config, authorize, self.engine.encoder.json_encoder, hosts=self.hosts, tokens=self.tokens)
+        parts.engine.hooks.adopt(self.engine.hooks)
+        return parts
 
     @classmethod
     def of(
@@ -68,14 +85,17 @@ class Parts:
         config: HubConfig,
         authorize: AuthorizeFunction | None = None,
         json_encoder: JSONEncoder | None = None,
+        *,
+        hosts: Hosts | None = None,
+        tokens: Tokens | None = None,
     ) -> Self:
-        """Put the parts together. Raises `ConfigError` for a broker that is not known, and for settings of access that
-        cannot be obeyed."""
+        """Put the parts together; `hosts` and `tokens` are made of the configuration if none are given. Raises
+        `ConfigError` for a broker that is not known, and for settings of access that cannot be obeyed."""
         engine = Engine(config, json_encoder=json_encoder)
-        hosts = Hosts(config.access.allowed_hosts)
         access = config.access
         about_tokens = (access.token_keys, access.token_issuers, access.token_audience)
-        tokens = tokens_of(config) if any(about_tokens) else None
+        if tokens is None and any(about_tokens):
+            tokens = tokens_of(config)
         if tokens is not None:
             engine.missing = lambda: tokens.ring.missing
         cluster = Cluster(
@@ -86,7 +106,7 @@ class Parts:
             broker_timeout=config.broker_timeout,
             now=engine.now,
         )
-        nodes, hosts = Nodes(engine, cluster), Hosts(config.access.allowed_hosts)
+        nodes, hosts = Nodes(engine, cluster), hosts or Hosts(access.allowed_hosts)
         revoked = engine.revocations.covers
         pages = Pages(hosts, config.allow_origins, config.publish_origins)
         asks = _authorize_url(config, engine, pages, revoked)
@@ -102,6 +122,7 @@ class Parts:
             _door(config, pages, nodes, (tokens, function, asks), revoked),
             tokens,
             asks,
+            os.getpid(),
         )
 
 

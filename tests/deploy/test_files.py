@@ -129,7 +129,9 @@ def test_nobody_is_killed_before_a_drain_can_end() -> None:
 def test_systemd_has_nothing_to_say_against_the_unit(tmp_path: Path) -> None:
     unit = tmp_path / "ssepool.service"
     unit.write_text(UNIT.replace("/opt/ssepool/bin/ssepool", sys.executable))
-    command = [require("systemd-analyze"), "verify", str(unit)]
+    activation = tmp_path / "ssepool.socket"
+    activation.write_text((DEPLOY / "systemd" / "ssepool.socket").read_text("utf-8"))
+    command = [require("systemd-analyze"), "verify", str(unit), str(activation)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 

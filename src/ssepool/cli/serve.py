@@ -74,7 +74,10 @@ def command(
     hub_config, server_config = config.load(file=file, env=os.environ, flags=flags)
 
     def announce(url: str, *admin: str) -> None:
+        from ssepool.server.systemd import notify
+
         _announce(url, admin, hub_config.pool.size, server_config)
+        notify(f"READY=1\nSTATUS=serving on {url}")
 
     if server_config.workers > 1:
         from ssepool.server import workers

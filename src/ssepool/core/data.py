@@ -40,7 +40,8 @@ class DataEncoder:
 
     def __init__(self, json_encoder: JSONEncoder | None = None, max_bytes: int = MAX_DATA_BYTES) -> None:
         """`json_encoder` is asked about objects that are not known. More than `max_bytes` bytes are not made."""
-        self._hook = json_encoder
+        self.json_encoder = json_encoder
+        """The application's own function, if there is one."""
         self._max_bytes = max_bytes
 
     def text(self, data: Any) -> str:
@@ -68,7 +69,7 @@ class DataEncoder:
                     return text
             except TypeError:  # there is something that msgspec does not know
                 pass
-            return _encode(_Walk(self._hook, self._max_bytes).plain(data)).decode()
+            return _encode(_Walk(self.json_encoder, self._max_bytes).plain(data)).decode()
         except RecursionError as error:
             raise InvalidEvent(f"data {shown(data)} is not allowed: it holds itself, or is nested too deep") from error
         except (TypeError, ValueError, OverflowError) as error:

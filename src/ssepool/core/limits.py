@@ -40,7 +40,7 @@ class Limits:
     def keys(self, ip: str | None, user: str | None, topics: Iterable[str], patterns: Iterable[str] = ()) -> Keys:
         """What a request counts under, each once; empty if there are no limits. `patterns` are the forms of those that
         are bounded."""
-        bounded = tuple(("pattern", form) for form in dict.fromkeys(patterns))
+        bounded = tuple([("pattern", form) for form in dict.fromkeys(patterns)]) if patterns else ()
         if not self._bounds:
             return bounded
         found = [

@@ -182,7 +182,7 @@ class Pool:
     def _refusal(self, keys: Keys) -> PoolClosed | PoolFull | None:
         if self.state is not PoolState.OPEN:
             return PoolClosed(f"the pool is {self.state.value} ({self._numbers()})")
-        if exceeded := self.limits.exceeded(keys):
+        if keys and (exceeded := self.limits.exceeded(keys)):
             return PoolFull(f"{exceeded} ({self._numbers()})")
         if not self._free and (self.config.on_full != "wait" or len(self.waiting) >= self.config.max_waiting):
             return PoolFull(f"no slot is free ({self._numbers()})")
@@ -219,9 +219,10 @@ class Pool:
         slot.opened_at = now
         if self.config.max_lifetime:
             slot.expires_at = now + self.config.max_lifetime * (1 - 0.05 * self._jitter())
-        if term.ends_at < slot.expires_at:
-            slot.expires_at, slot.ends_for = term.ends_at, term.reason
-        slot.warns_at, slot.expiring_at = term.warns_at, term.expires_at
+        if term is not ENDLESS:
+            if term.ends_at < slot.expires_at:
+                slot.expires_at, slot.ends_for = term.ends_at, term.reason
+            slot.warns_at, slot.expiring_at = term.warns_at, term.expires_at
         self.schedule(slot)
 
     def block(self, slot: Slot, now: float) -> None:

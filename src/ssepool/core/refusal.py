@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from ssepool.errors import (
     AccessDenied,
+    AlreadyOpen,
     AuthorizeUnavailable,
     BadCredentials,
     BrokerError,
@@ -58,6 +59,7 @@ _CODES: dict[type[RequestError], str] = {
 }
 ANSWERS: dict[type[SSEPoolError], tuple[int, str]] = {
     ConfigError: (400, "invalid_setting"),
+    AlreadyOpen: (500, "already_open"),
     InvalidGrant: (500, "invalid_grant"),  # of a function of the application: what clients present is refused as theirs
     **{cls: (cls.status_code, code) for cls, code in _CODES.items()},
 }

@@ -76,23 +76,35 @@ class HubApp(Starlette):
         """`engine`, `nodes`, `revoking`, `hosts` and `budget` are the hub's, `door` is the way into this application.
         `lifespan` opens the hub where it is served alone, as in `Starlette(lifespan=...)`."""
         super().__init__(
-            routes=_routes(surface, engine, nodes, revoking, budget, door),
-            middleware=_middleware(engine, hosts),
             exception_handlers={**errors.handlers, AccessDenied: self._on_refusal},
             lifespan=lifespan,
         )
         # It would send whoever asks for `/pool/` to a URL made of `Host`, which a stranger writes, with the scheme that
         # a proxy speaks to us.
         self.router.redirect_slashes = False
-        self.audit = Audit(nodes.trail, engine.now, engine.connections.wall_clock)
-        """Writes down who administers, and who is refused."""
         self.surface = surface
         """Whom it is for."""
         self.hosts = hosts
         """The names under which it may be reached."""
-        self.shortcuts = Shortcuts(engine, hosts, door)
+        self._own: list[Any] = []
+        """The routes and middleware that are not the application's."""
+        self.serve(engine, nodes, revoking, budget, door)
+
+    def serve(self, engine: Engine, nodes: Nodes, revoking: Revoking, budget: Budget, door: Door) -> None:
+        """Serve with these parts from now on: the hub has opened anew. It stays mounted where it is."""
+        self.audit = Audit(nodes.trail, engine.now, engine.connections.wall_clock)
+        """Writes down who administers, and who is refused."""
+        self.shortcuts = Shortcuts(engine, self.hosts, door)
         """Plain requests that need no middleware and no route."""
         self._engine = engine
+        routes = _routes(self.surface, engine, nodes, revoking, budget, door)
+        middleware = _middleware(engine, self.hosts)
+        before = {id(each) for each in self._own}
+        self._own = [*routes, *middleware]
+        self.router.routes[:] = [*routes, *[route for route in self.router.routes if id(route) not in before]]
+        # What an application adds stands in front.
+        self.user_middleware[:] = [each for each in self.user_middleware if id(each) not in before] + middleware
+        self.middleware_stack = None  # made of these with the next request
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the lifespan."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_to_bytes
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -36,10 +36,17 @@ class QueryLimit:
 def pairs_of(text: str) -> list[tuple[str, str]]:
     """The names and values of a query string, in order, empty values too. Raises `ValueError` for escapes that are not
     UTF-8 (URL standard, application/x-www-form-urlencoded)."""
-    if "%" in text or "+" in text:
-        return parse_qsl(text, keep_blank_values=True, errors="strict")
-    # Most have no escapes, and need no more than this: a tenth of what taking a subscription in would cost.
-    return [(name, value) for name, _, value in (pair.partition("=") for pair in text.split("&") if pair)]
+    # The standard library's `parse_qsl` takes twice as long, a tenth of what taking a subscription in costs.
+    return [
+        (_unescaped(name), _unescaped(value))
+        for name, _, value in [pair.partition("=") for pair in text.split("&") if pair]
+    ]
+
+
+def _unescaped(text: str) -> str:
+    if "%" not in text and "+" not in text:
+        return text
+    return unquote_to_bytes(text.replace("+", " ")).decode()
 
 
 def read_query(request: Request, *allowed: str, repeatable: Iterable[str] = ()) -> dict[str, str]:

@@ -21,6 +21,7 @@ from ssepool.http.access.door import Door
 from ssepool.http.hosts import Hosts, forwarded_host
 from ssepool.http.origin import is_embedded
 from ssepool.http.query import MAX_QUERY_BYTES
+from ssepool.http.wishes import Wishes
 from ssepool.runtime.engine import Engine
 from ssepool.runtime.handover import Reply
 
@@ -33,6 +34,7 @@ class Shortcuts:
         self._engine = engine
         self._hosts = hosts
         self._door = door
+        self._wishes = Wishes()
 
     @property
     def asks_who_publishes(self) -> bool:
@@ -83,9 +85,12 @@ class Shortcuts:
             return None
         if self._engine.config.allow_origins and b"origin" in names:
             return None
-        engine, door = self._engine, self._door
+        engine, door, query = self._engine, self._door, scope["query_string"]
         try:
-            wish = subscribe.read_wish(scope, allow_regexp=engine.config.allow_regexp)
+            wish = self._wishes.get(query)
+            if wish is None:
+                wish = subscribe.read_wish(scope, allow_regexp=engine.config.allow_regexp)
+                self._wishes.add(query, wish)
             grant = self._grant(Asking(scope, "subscribe", wish.subscription))
             return None if grant is None else subscribe.visit_of(engine, door, scope, wish, grant)
         except (HTTPException, SSEPoolError):

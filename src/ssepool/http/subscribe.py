@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from starlette.routing import BaseRoute
@@ -20,6 +20,7 @@ from ssepool.http.access.gate import Gate
 from ssepool.http.depth import TOO_DEEP, is_too_deep
 from ssepool.http.errors import APIError
 from ssepool.http.query import pairs_of
+from ssepool.http.wishes import Wish
 from ssepool.runtime.admission.admission import is_refused
 from ssepool.runtime.admission.response import EventStream
 from ssepool.runtime.engine import Engine
@@ -76,15 +77,6 @@ class Subscribe:
         visit = Visit.of(scope, wish.subscription, STRANGER)
         visit.stranger, visit.refusal = True, refusal
         return visit
-
-
-class Wish(NamedTuple):
-    """What a query asks for. Its patterns have not been compiled."""
-
-    subscription: Subscription
-    """The topics and patterns."""
-    data: Any
-    """The client's own data."""
 
 
 def read_wish(scope: AnyScope, *, allow_regexp: bool) -> Wish:

@@ -192,7 +192,9 @@ class Engine:
         """Raise `PoolClosed` if the hub was never opened: a mistake in the program, not a state of operation."""
         if self.pool.state is PoolState.NEW:
             raise PoolClosed(
-                "the hub is not open: give your application lifespan=hub.lifespan, or use `async with hub`"
+                "the hub is not open: give your application lifespan=hub.lifespan, or use `async with hub`; under a "
+                "server that sends no lifespan, such as daphne, `await hub.open()` with the first request "
+                "(docs/servers.md)"
             )
 
     # Publishing.

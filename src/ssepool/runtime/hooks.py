@@ -23,6 +23,10 @@ class Hooks:
         """Have a function called when this happens: `connect`, `disconnect` or `message`."""
         self._hooks.setdefault(name, []).append(hook)
 
+    def adopt(self, others: Hooks) -> None:
+        """Have the functions of others called as well, also those that they are given later: the list is one."""
+        self._hooks = others._hooks
+
     def __contains__(self, name: str) -> bool:
         """Whether there is any hook of this name."""
         return name in self._hooks

@@ -10,17 +10,56 @@ import stat
 
 from ssepool.config import ServerConfig
 from ssepool.errors import ConfigError
-from ssepool.runtime.handover import set_bounds
+from ssepool.runtime.handover import is_unix, set_bounds
+from ssepool.server import systemd
 
 UNIX_SOCKET_MODE = 0o660
 """Who may connect to a Unix socket: its user, and its group for a proxy."""
 
 
+def inherited(config: ServerConfig) -> int | None:
+    """The descriptor of the socket that another process has made, and goes on listening at when this one has ended;
+    None if it is ours to make. Raises `ConfigError`."""
+    return config.fd if config.fd is not None else systemd.inherited()
+
+
 def listen(config: ServerConfig, ack_timeout: float) -> socket.socket:
-    """A socket that listens where the configuration says. Raises `ConfigError` if that cannot be done."""
+    """A socket that listens where the configuration says, or else where systemd does. Raises `ConfigError` if that
+    cannot be done."""
+    if (fd := inherited(config)) is not None:
+        return take_over(fd, ack_timeout, dev=config.dev)
     if config.uds is not None:
         return listen_unix(config.uds, UNIX_SOCKET_MODE, config.backlog)
     return listen_tcp(config.host, config.port, config.backlog, ack_timeout, setting="host")
+
+
+def take_over(fd: int, ack_timeout: float, *, dev: bool) -> socket.socket:
+    """The socket of a descriptor that this process was started with. `ack_timeout` is in seconds. Raises `ConfigError`
+    for one that does not listen, and for one that others can reach if everything is open there (`dev`)."""
+    try:
+        listener = socket.socket(fileno=fd)
+    except OSError as error:
+        raise ConfigError(f"descriptor {fd} is no socket to listen on: {error.strerror or error}") from error
+    try:
+        _check_listens(listener, fd)
+        if dev and not is_unix(listener):
+            _check_loopback(listener.getsockname()[0])
+    except ConfigError:
+        listener.detach()  # it is still the caller's
+        raise
+    if not is_unix(listener):
+        set_bounds(listener.fileno(), ack_timeout)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener.setblocking(False)
+    listener.set_inheritable(False)
+    return listener
+
+
+def _check_listens(listener: socket.socket, fd: int) -> None:
+    if listener.type != socket.SOCK_STREAM or not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise ConfigError(
+            f"descriptor {fd} is a socket that does not listen; it takes one on which `listen` was called"
+        )
 
 
 def listen_tcp(host: str, port: int, backlog: int, ack_timeout: float, *, setting: str) -> socket.socket:
@@ -80,6 +119,12 @@ def _is_left_over(path: str) -> bool:
     return False
 
 
+def release(config: ServerConfig, listener: socket.socket) -> None:
+    """Close what `listen` has returned. A Unix socket is removed, unless another process has made it."""
+    url = url_of(listener) if inherited(config) is None else ""
+    close(listener, url)
+
+
 def close(listener: socket.socket, url: str) -> None:
     """Close a socket that listens, and remove it if its URL is that of a Unix socket."""
     listener.close()
@@ -104,9 +149,14 @@ def url_of(listener: socket.socket) -> str:
 
 def check_address(config: ServerConfig, *, dev: bool) -> None:
     """Raise `ConfigError` for an address that others can reach, if everything is open there (`dev`)."""
-    if dev and config.uds is None and not is_loopback(config.host):
+    if dev and config.uds is None and config.fd is None:
+        _check_loopback(config.host)
+
+
+def _check_loopback(host: str) -> None:
+    if not is_loopback(host):
         raise ConfigError(
-            f"host {config.host!r} is not a loopback address, and --dev opens everything to whoever reaches it; "
+            f"host {host!r} is not a loopback address, and --dev opens everything to whoever reaches it; "
             "without --dev the hub listens anywhere, and settings say who may do what (docs/access.md)"
         )
 

@@ -17,7 +17,6 @@ from ssepool.core.callers import MIN_CALLERS, Callers, Place, most_callers
 from ssepool.core.frames import Dialect
 from ssepool.errors import ConfigError
 from ssepool.http.app import HubApp
-from ssepool.http.shortcuts import Shortcuts
 from ssepool.hub import Hub
 from ssepool.runtime.admission.admission import admit_nowait
 from ssepool.runtime.entrance import Entrance
@@ -27,13 +26,14 @@ from ssepool.runtime.proxies import App, Peer, TrustedProxies
 from ssepool.runtime.streams.slices import Wakes
 from ssepool.runtime.tasks import Tasks
 from ssepool.runtime.wire import render_head
-from ssepool.server.address import check_address, close, listen, remove, url_of
+from ssepool.server.address import check_address, close, inherited, listen, release, remove, url_of
 from ssepool.server.administration import check_administration, hosts_of, listen_for_operators, operators_app
 from ssepool.server.audit import written_to
 from ssepool.server.balance import Balance
 from ssepool.server.files import raise_limit
 from ssepool.server.listener import Listener
 from ssepool.server.repeats import Repeats
+from ssepool.server.systemd import notify
 from ssepool.uvicorn import Answer, protocol
 
 try:
@@ -77,8 +77,8 @@ class Server:
         """The settings."""
         check_address(self.config, dev=app is hub.dev_app)
         # Another application decides by itself what is answered under which name and path.
-        shortcuts = app.shortcuts if isinstance(app, HubApp) else None
-        if shortcuts is not None:
+        own = app if isinstance(app, HubApp) else None
+        if own is not None:
             hub.parts.hosts.enforce(self.config.host, *hosts_of(self.config))
         self._administered = administered
         if administered:
@@ -87,9 +87,9 @@ class Server:
         proxies = TrustedProxies(self.config.trusted_proxies)
         entrance = Entrance(proxies.forwarded(app), proxies, Callers(self._max_callers))
         self._uvicorn = _Uvicorn(
-            _uvicorn_config(entrance, self.config, shortcuts),
+            _uvicorn_config(entrance, self.config, own),
             hub,
-            shortcuts,
+            own,
             entrance,
             self.config,
             on_started,
@@ -109,14 +109,15 @@ class Server:
             if self._administered and self._listener is None:
                 admin = listen_for_operators(self.config, listener, self.hub.config)
         except ConfigError:
-            close(listener, url_of(listener))
+            release(self.config, listener)
             raise
         self._serve(listener, admin)
 
     def _serve(self, listener: socket.socket, admin: Sequence[socket.socket]) -> None:
         sockets = [listener, *admin]
         urls = self._uvicorn.urls = [url_of(each) for each in sockets]
-        self._uvicorn.admin = [(each, operators_app(self.hub, each)) for each in admin]
+        self._uvicorn.made = urls if inherited(self.config) is None else urls[1:]
+        self._uvicorn.admin = admin
         logs, repeats = [logging.getLogger(name) for name in LOGS], Repeats(self.hub.parts.engine.now)
         for log in logs:
             log.addFilter(repeats)
@@ -127,10 +128,7 @@ class Server:
             for log in logs:
                 log.removeFilter(repeats)
             for each, url in zip(sockets, urls, strict=True):
-                if self._listener is None:
-                    close(each, url)
-                else:
-                    each.close()
+                close(each, url if self._listener is None and url in self._uvicorn.made else "")
 
     def _max_callers(self) -> int:
         """How many connections there may be that are no streams: what these and waiters leave of the descriptors."""
@@ -159,18 +157,18 @@ def surface(hub: Hub, config: ServerConfig) -> HubApp:
     return hub.dev_app if config.dev else hub.app
 
 
-def _answer_of(shortcuts: Shortcuts, proxies: TrustedProxies) -> Answer:
+def _answer_of(app: HubApp, proxies: TrustedProxies) -> Answer:
     """What answers publications at once. It looks for the client behind a proxy only where that is of use."""
-    asks = shortcuts.asks_who_publishes
+    asks = app.shortcuts.asks_who_publishes
 
     def answer(url: bytes, headers: list[tuple[bytes, bytes]], body: bytes, peer: Peer | None) -> Reply | None:
-        return shortcuts.publication(url, headers, body, proxies.client(peer, headers) if asks else None)
+        return app.shortcuts.publication(url, headers, body, proxies.client(peer, headers) if asks else None)
 
     return answer
 
 
-def _uvicorn_config(entrance: Entrance, config: ServerConfig, shortcuts: Shortcuts | None) -> uvicorn.Config:
-    answer = _answer_of(shortcuts, entrance.proxies) if shortcuts else None
+def _uvicorn_config(entrance: Entrance, config: ServerConfig, own: HubApp | None) -> uvicorn.Config:
+    answer = _answer_of(own, entrance.proxies) if own is not None else None
     return uvicorn.Config(
         entrance.app,
         http=protocol(config.head_timeout, answer, entrance),
@@ -194,13 +192,15 @@ class _Uvicorn(uvicorn.Server):
     """uvicorn's server with a listener of ours, which takes subscriptions before a protocol is made for them."""
 
     urls: Sequence[str] = ("",)
-    admin: Sequence[tuple[socket.socket, HubApp]] = ()
+    made: Sequence[str] = ()
+    """Those of sockets that this process has made."""
+    admin: Sequence[socket.socket] = ()
 
     def __init__(
         self,
         config: uvicorn.Config,
         hub: Hub,
-        shortcuts: Shortcuts | None,
+        own: HubApp | None,
         entrance: Entrance,
         settings: ServerConfig,
         started: Callable[..., None],
@@ -208,8 +208,8 @@ class _Uvicorn(uvicorn.Server):
     ) -> None:
         super().__init__(config)
         self._hub = hub
-        self._engine = hub.parts.engine
-        self._shortcuts = shortcuts
+        self._own = own
+        """The application, if it is the hub's own."""
         self._entrance = entrance
         self._settings = settings
         self._balance = balance
@@ -224,16 +224,20 @@ class _Uvicorn(uvicorn.Server):
         """The default headers of uvicorn that stand in them."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        listens = AVAILABLE and self._engine.config.detach
+        listens = AVAILABLE and self._hub.config.detach
         # Not only in the application's lifespan, where what fails would be told with a traceback.
         await self._hub.open()
-        await super().startup([] if listens else sockets)
+        try:
+            await super().startup([] if listens else sockets)
+        finally:
+            if not self.started:
+                await self._hub.close()
         if not self.started:
             return
         if listens:
             self._listeners = [self._listen(sock) for sock in sockets or ()]
-        for sock, app in self.admin:
-            await self._listen_for_operators(sock, app)
+        for sock in self.admin:
+            await self._listen_for_operators(sock, operators_app(self._hub, sock))
         # What is here now stays: without this every full collection looks through all modules and slots, and holds the
         # event loop for tens of milliseconds.
         gc.collect()
@@ -243,27 +247,30 @@ class _Uvicorn(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         # Ten times a second. Where uvicorn accepts, no listener says that this worker lives, and it would be killed.
         if self._balance is not None and not self._listeners:
-            self._balance.tell(self._engine.pool, self._engine.now())
+            self._balance.tell(self._hub.parts.engine.pool, self._hub.parts.engine.now())
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for listener in self._listeners:
             listener.close()
         if self._balance is None:  # else others listen there. uvicorn ends with the signal, so nothing comes after this
-            for url in self.urls:
+            notify("STOPPING=1")
+            for url in self.made:
                 remove(url)
         await super().shutdown(sockets)
+        if not self.force_exit:
+            await self._hub.close()
 
     def _listen(self, sock: socket.socket) -> Listener:
         return Listener(
             sock,
-            admit=None if self._shortcuts is None else self._admit,
+            admit=None if self._own is None else self._admit,
             hand_on=self._hand_on,
             head_timeout=self._settings.head_timeout,
             proxies=self._entrance.proxies,
             callers=self._entrance.callers,
-            pool=self._engine.pool,
-            now=self._engine.now,
+            pool=self._hub.parts.engine.pool,
+            now=self._hub.parts.engine.now,
             balance=self._balance,
         )
 
@@ -279,9 +286,9 @@ class _Uvicorn(uvicorn.Server):
         self.servers.append(await asyncio.get_running_loop().create_server(make, sock=sock))
 
     def _admit(self, scope: dict[str, Any], take: Callable[[], Handover]) -> bool:
-        assert self._shortcuts is not None
-        visit = self._shortcuts.subscription(scope)
-        return visit is not None and admit_nowait(self._engine, visit, take, self._head_of)
+        assert self._own is not None
+        visit = self._own.shortcuts.subscription(scope)
+        return visit is not None and admit_nowait(self._hub.parts.engine, visit, take, self._head_of)
 
     def _hand_on(self, conn: socket.socket, data: bytes, place: Place) -> None:
         self._tasks.start(self._serve_connection(conn, data, place))

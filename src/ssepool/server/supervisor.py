@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from ssepool.server.balance import ROW_FIELDS, Balance
+from ssepool.server.systemd import notify
 
 logger = logging.getLogger("ssepool")
 
@@ -212,6 +213,7 @@ class Supervisor:
 
     def _end(self) -> None:
         """Ask all to end, and kill those that do not in time."""
+        notify("STOPPING=1")
         running = [place.process for place in self._places if place.process is not None]
         for process in running:
             if process.exitcode is None and process.pid is not None:

@@ -15,7 +15,7 @@ from ssepool.config import HubConfig, PoolConfig, ServerConfig
 from ssepool.errors import ConfigError
 from ssepool.hub import Hub
 from ssepool.runtime.cluster.nodes import share
-from ssepool.server.address import check_address, close, listen, url_of
+from ssepool.server.address import check_address, close, listen, release, url_of
 from ssepool.server.administration import check_administration, listen_for_operators
 from ssepool.server.defaults import with_limits
 from ssepool.server.server import Server, surface
@@ -40,7 +40,7 @@ def supervise(
     check_administration(hub, server_config)
     with contextlib.ExitStack() as stack:
         listener = listen(server_config, hub_config.pool.ack_timeout)
-        stack.callback(close, listener, url_of(listener))
+        stack.callback(release, server_config, listener)
         admin = listen_for_operators(server_config, listener, hub_config)
         for each in admin:
             stack.callback(close, each, url_of(each))

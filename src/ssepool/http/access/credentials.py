@@ -33,6 +33,8 @@ def presented(headers: Iterable[tuple[bytes, bytes]], cookie_name: str) -> Prese
             field = value
         elif name == b"cookie":
             cookies += _values(value.decode("latin-1"), cookie_name)
+    if field is None and not cookies:
+        return None
     if len(cookies) > 1:
         raise BadCredentials("a request takes one cookie with a token")
     scheme, _, token = field.decode("latin-1").partition(" ") if field is not None else ("", "", "")
@@ -41,8 +43,6 @@ def presented(headers: Iterable[tuple[bytes, bytes]], cookie_name: str) -> Prese
         if is_bearer:
             raise BadCredentials("a request takes a token in Authorization or in a cookie, not in both")
         return Presented(cookies[0], True)
-    if field is None:
-        return None
     return Presented(token.strip() if is_bearer else None, False)
 
 

@@ -162,9 +162,10 @@ class Tokens:
             raise Fault(f"it is for {claims.aud!r:.80}; it takes {self._audience!r}")
         if claims.exp > now + self._max_age + SKEW_SECONDS:
             raise Fault(f"it ends in {claims.exp - now:.0f} s; it takes max_token_age = {self._max_age:g} at most")
-        if claims.nbf is not UNSET and claims.nbf > now + SKEW_SECONDS:
+        soon = now + SKEW_SECONDS
+        if claims.nbf is not UNSET and claims.nbf > soon:
             raise Fault(f"its nbf is {claims.nbf - now:.0f} s ahead")
-        if claims.iat is not UNSET and claims.iat > now + SKEW_SECONDS:
+        if claims.iat is not UNSET and claims.iat > soon:
             raise Fault(f"its iat is {claims.iat - now:.0f} s ahead")
 
     # Issuing.

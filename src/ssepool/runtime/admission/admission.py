@@ -327,7 +327,7 @@ def _begin(engine: Engine, connection: Connection, link: Link, visit: Visit) -> 
         reason = Reason.DRAINED if pool.state is PoolState.DRAINING else Reason.SHUTDOWN
         engine.connections.evict(link.slot, reason)
         return False
-    if engine.revocations.covers(visit.grant):  # likewise
+    if len(engine.revocations) and engine.revocations.covers(visit.grant):  # likewise
         engine.connections.evict(link.slot, Reason.REVOKED)
         return False
     id = connection.id

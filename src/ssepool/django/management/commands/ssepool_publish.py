@@ -1,0 +1,40 @@
+"""`manage.py ssepool_publish TOPIC DATA`: publish one event."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from ssepool.core.event import EventFields
+from ssepool.django.publishing import publish
+from ssepool.errors import SSEPoolError
+
+
+class Command(BaseCommand):
+    """Publish an event over the broker of `SSEPOOL`, and print its id."""
+
+    help = "Publish an event over the broker of SSEPOOL['hub']['broker'], and print its id."
+    """What `--help` says."""
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Say what the command takes."""
+        parser.add_argument("topic", metavar="TOPIC", help="The topic.")
+        parser.add_argument("data", metavar="DATA", help="The event's data.")
+        parser.add_argument("--type", help="The event's type.")
+        parser.add_argument("--id", help="The event's id, instead of one that the hub makes.")
+        parser.add_argument("--retry", type=int, help="Milliseconds until clients reconnect after a break.")
+        parser.add_argument("--private", action="store_true", help="Only for those who may see private events.")
+        parser.add_argument("--json", action="store_true", help="The data is JSON: check it and send it as such.")
+
+    def handle(self, **options: Any) -> None:
+        """Do it. Raises `CommandError`."""
+        fields: EventFields = {name: options[name] for name in ("type", "id", "retry", "private")}  # type: ignore[assignment]
+        try:
+            data = msgspec.json.decode(options["data"]) if options["json"] else options["data"]
+            self.stdout.write(publish(options["topic"], data, **fields))
+        except msgspec.DecodeError as error:
+            raise CommandError(f"the data is not JSON: {error}") from None
+        except SSEPoolError as error:
+            raise CommandError(str(error)) from None
