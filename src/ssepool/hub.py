@@ -21,13 +21,14 @@ from ssepool.core.rights import NOTHING
 from ssepool.core.stats import HubStats
 from ssepool.core.topics import Subscription
 from ssepool.core.visit import Request, Visit
-from ssepool.errors import AlreadyOpen, ConfigError, RequestError
+from ssepool.errors import AlreadyOpen, ConfigError
 from ssepool.http.access.authorize import AuthorizeFunction
 from ssepool.http.access.door import Door
 from ssepool.http.access.everybody import Developer
 from ssepool.http.access.tokens import Tokens
 from ssepool.http.app import HubApp, Surface
 from ssepool.parts import TOKENS_TAKE, Parts
+from ssepool.runtime.admission.fields import answered_with
 from ssepool.runtime.admission.response import EventStream
 from ssepool.runtime.cluster.monitor import Monitor
 from ssepool.runtime.connections import Connection
@@ -224,11 +225,9 @@ class Hub:
         return self._engine.publish_nowait((Event.of(topic, data, encoder=self._engine.encoder, **fields),))[0]
 
     def publish_sync(self, topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> str:
-        """As `publish`, for threads: a plain function of FastAPI, a background task, a pool of threads. Waits, and
-        returns the event's id.
-
-        Raises what `publish` does; `PoolClosed` also if hub or event loop end meanwhile; `RuntimeError` on the event
-        loop, where it would wait for itself.
+        """As `publish`, for threads, as plain functions of FastAPI are: waits, and returns the event's id. Raises
+        `PoolClosed` also if hub or event loop end meanwhile, and `RuntimeError` on the event loop, where it would wait
+        for itself.
         """
         return self._threads.wait(self.event(topic, data, **fields))
 
@@ -266,7 +265,7 @@ class Hub:
         topic and its private events, and the stream ends with it. Raises `InvalidTopic`, `Forbidden` for what a grant
         does not cover, and `ValueError` for a header that no answer can have.
         """
-        with _answered_with(headers):
+        with answered_with(headers):
             subscription = Subscription.of(topics, patterns, private)
             visit = self._visit(request, subscription, user, grant, data, last_event_id)
         return EventStream(self._engine, visit, headers)
@@ -295,7 +294,7 @@ class Hub:
                 f"source {source!r} cannot be iterated with `async for`; it takes an asynchronous generator"
             )
         # The application has let this client in, so private events are for it too.
-        with _answered_with(headers):
+        with answered_with(headers):
             subscription = Subscription.of([topic], private=True) if topic is not None else None
             visit = self._visit(request, subscription, user, grant, data)
         response = EventStream(self._engine, visit, headers)
@@ -449,13 +448,3 @@ class Hub:
 
     def __repr__(self) -> str:
         return f"<Hub {self._engine.node} {self._engine.pool!r}>"
-
-
-@contextlib.contextmanager
-def _answered_with(headers: Mapping[str, str] | None) -> Iterator[None]:
-    """Have what is raised here carry these header fields, where a framework makes an answer of it."""
-    try:
-        yield
-    except RequestError as error:
-        error.headers = {**(error.headers or {}), **(headers or {})}
-        raise

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from ssepool.errors import RequestError
 
 Fields = list[tuple[bytes, bytes]]
 """Header fields as ASGI has them: names in lower case."""
@@ -41,3 +44,13 @@ def head_of(stream: Sequence[tuple[bytes, bytes]], reply: Fields, usual: Sequenc
     fields of any stream, which say nothing about the reply."""
     names = {name for name, _ in reply} | OF_THE_STREAM
     return [*reply, *[field for field in stream if field not in usual and field[0] not in names]]
+
+
+@contextmanager
+def answered_with(headers: Mapping[str, str] | None) -> Iterator[None]:
+    """Have what is raised here carry these header fields, where a framework makes an answer of it."""
+    try:
+        yield
+    except RequestError as error:
+        error.headers = {**(error.headers or {}), **(headers or {})}
+        raise
