@@ -40,6 +40,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "runtime.hooks": ("runtime.tasks",),
     "runtime.departed": ("errors",),
     "runtime.threads": ("runtime.tasks", "core", "errors"),
+    "runtime.serving": (),  # finds the server by itself
+    "runtime.siblings": (),
     "runtime.signals": (),
     "runtime.handover": (),  # all that a server adapter has to know
     "runtime.wire": (),
@@ -74,9 +76,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("http", "http.access", "runtime.cluster", "runtime.engine", "runtime.runs"),
         *("core", "config", "urls", "errors"),
     ),
+    "publishing": ("runtime.engine", "runtime.threads", "core"),
     "hub": (
         *("parts", "http", "http.access", "runtime.admission", "runtime.cluster", "runtime.connections"),
-        *("runtime.reaper", "runtime.signals", "runtime.threads", "core", "config", "urls", "errors"),
+        *("runtime.reaper", "runtime.serving", "runtime.siblings", "runtime.signals"),
+        *("publishing", "runtime.threads"),
+        *("core", "config", "urls", "errors"),
     ),
     "uvicorn": ("runtime.entrance", "runtime.handover", "runtime.proxies", "runtime.wire", "core", "config"),
     "gunicorn": ("uvicorn",),

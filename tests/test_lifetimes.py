@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -122,6 +125,43 @@ def test_each_life_asks_the_door_of_its_own(tmp_path: Path) -> None:
             ticket = client.post("/tickets", json={"topics": ["news"]})
             assert ticket.status_code in (201, 404)
     assert asked.count("publish") == 2
+
+
+FORKED = """
+import asyncio, os, sys
+from ssepool import AccessConfig, Hub, HubConfig
+
+hub = Hub(HubConfig(broker=sys.argv[1], access=AccessConfig(public_topics=("news",))))
+app = hub.app
+
+async def live():
+    async with hub:
+        engine, cluster = hub.parts.engine, hub.parts.cluster
+        id = await hub.publish("news", "hello")
+        seen = engine.node, cluster.me.node, engine.connections.token("x"), app._engine.node, id.partition("-")[0]
+        print(cluster.me.pid == os.getpid(), *seen, flush=True)
+
+for child in range(3):
+    if (pid := os.fork()) == 0:
+        asyncio.run(live())
+        os._exit(0)
+    os.waitpid(pid, 0)
+asyncio.run(live())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_processes_that_were_forked_share_no_name_and_no_secret(kind: str, tmp_path: Path) -> None:
+    url = "memory://" if kind == "memory" else f"sqlite:///{tmp_path}/events.db"
+    command = [sys.executable, "-c", FORKED, url]
+    told = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
+    lives = [line.split() for line in told.splitlines()]
+    assert len(lives) == 4
+    for own, node, known, _, served, _ in lives:
+        assert (own, known, served) == ("True", node, node)
+    assert len({life[1] for life in lives}) == len({life[3] for life in lives}) == 4
+    assert len({life[5] for life in lives}) == (4 if kind == "memory" else 1)
 
 
 async def test_a_hub_that_is_open_is_not_opened_once_more() -> None:

@@ -6,14 +6,12 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from typing import Any, Self, TypeVar, Unpack
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from typing import Any, Self, TypeVar
 
 from ssepool.config import HubConfig
 from ssepool.core.bans import KICK_SECONDS
 from ssepool.core.data import JSONEncoder
-from ssepool.core.event import Event, EventFields
 from ssepool.core.grant import Grant, effect
 from ssepool.core.pool import DRAIN_SECONDS
 from ssepool.core.revocations import Revocation
@@ -28,11 +26,14 @@ from ssepool.http.access.everybody import Developer
 from ssepool.http.access.tokens import Tokens
 from ssepool.http.app import HubApp, Surface
 from ssepool.parts import TOKENS_TAKE, Parts
+from ssepool.publishing import Publishing
 from ssepool.runtime.admission.fields import answered_with
 from ssepool.runtime.admission.response import EventStream
 from ssepool.runtime.cluster.monitor import Monitor
 from ssepool.runtime.connections import Connection
 from ssepool.runtime.reaper import Reaper
+from ssepool.runtime.serving import at_its_end
+from ssepool.runtime.siblings import Siblings
 from ssepool.runtime.signals import before_others
 from ssepool.runtime.threads import Threads
 
@@ -52,7 +53,7 @@ On the command line these are --public-topics news, --token-keys key.txt --token
 Hook = TypeVar("Hook", bound=Callable[..., Any])
 
 
-class Hub:
+class Hub(Publishing):
     """The hub: `async with Hub() as hub`, or `hub.lifespan` given to an application.
 
     Once it has closed it may be opened anew, also in another event loop or process: with its settings, hooks and
@@ -81,8 +82,11 @@ class Hub:
         self._apps: dict[Surface, HubApp] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         """Where the hub is open, or being opened or closed."""
+        self._hearing = contextlib.ExitStack()
+        """What hears that the process, or its server, is to end."""
         self._reaper: Reaper | None = None
         self._monitor: Monitor | None = None
+        self._siblings: Siblings | None = None
         self._learning: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
 
@@ -91,8 +95,9 @@ class Hub:
     async def open(self) -> None:
         """Make the slots and start: the broker, the streamer, the reaper.
 
-        Raises `AlreadyOpen`, `BrokerError` if the broker is not there, and `ConfigError` if it will not do. After an
-        error it may be opened again.
+        SIGTERM and SIGINT go to the hub from now on, before they go to the server, and so does the end of a uvicorn
+        that comes without a signal (`handle_signals`). Raises `AlreadyOpen`, `BrokerError` if the broker is not there,
+        and `ConfigError` if it will not do. After an error it may be opened again.
         """
         if self._is_open:
             raise AlreadyOpen(
@@ -112,6 +117,7 @@ class Hub:
         return loop is not None and not loop.is_closed() and self.parts.process == os.getpid()
 
     async def _open(self) -> None:
+        self._hearing.close()  # of a life that was never closed
         if not self.parts.are_fresh:
             self._renew()
         engine, parts = self._engine, self.parts
@@ -130,6 +136,11 @@ class Hub:
             self._watching = engine.tasks.start(parts.tokens.ring.watch())
         self._reaper = Reaper(engine.pool, evict_all=engine.connections.evict_all, expire=self._expire, now=engine.now)
         self._monitor = Monitor(parts.nodes, engine.feeds, engine.tasks)
+        if engine.log.complete:
+            self._siblings = Siblings()
+        if self.config.handle_signals:
+            self._hearing.enter_context(before_others(self.shutdown))
+            self._hearing.enter_context(at_its_end(self.shutdown))
 
     def _renew(self) -> None:
         """Nothing of an opening is used in the next, so that whoever still holds something of the one before, such as a
@@ -141,15 +152,19 @@ class Hub:
             app.serve(parts.engine, parts.nodes, parts.revoking, parts.budget, self._door(app.surface))
 
     def shutdown(self) -> None:
-        """Begin to close: refuse waiters, say goodbye on every stream. Returns at once; `close` does the rest."""
+        """Begin to close: refuse waiters, say goodbye on every stream. Returns at once; `close` does the rest. Until
+        then events may be published."""
         self.parts.runs.cancel()
         for task in (self._learning, self._watching):
             if task is not None:
                 task.cancel()
+        if self._siblings is not None:
+            self._siblings.close()
         self._engine.shutdown()
 
     async def close(self) -> None:
-        """Send all clients away with the reason `shutdown`, fail all waiters, and stop."""
+        """Send all clients away with the reason `shutdown`, fail all waiters, let the `on_disconnect` hooks come to
+        their end, and stop."""
         reaper, self._reaper = self._reaper, None
         if reaper is None or self._monitor is None:
             return
@@ -160,6 +175,7 @@ class Hub:
             self._monitor.stop()
             await self._stop()
         finally:
+            self._hearing.close()
             self._loop = None
 
     async def _stop(self) -> None:
@@ -181,65 +197,19 @@ class Hub:
     async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
         """Open the hub for the life of an application: `FastAPI(lifespan=hub.lifespan)`.
 
-        SIGTERM and SIGINT also go to the hub, before the server's own handlers (`handle_signals`). A hub that is open
-        in this event loop is left to whoever has opened it; in another, this raises `AlreadyOpen`.
+        A hub that is open in this event loop is left to whoever has opened it; in another, this raises `AlreadyOpen`.
         """
-        chained = before_others(self.shutdown) if self.config.handle_signals else contextlib.nullcontext()
         if self._is_open and self._loop is asyncio.get_running_loop():
-            with chained:
+            # The server may have begun since then, and have put its own handlers in the place of ours.
+            with before_others(self.shutdown) if self.config.handle_signals else contextlib.nullcontext():
                 yield
             return
-        await self.open()
-        try:
-            with chained:
-                yield
-        finally:
-            await self.close()
+        async with self:
+            yield
 
     def _expire(self, now: float) -> None:
         self._engine.expire(now)
         self.parts.runs.expire(now)
-
-    # Publishing.
-
-    async def publish(self, topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> str:
-        """Publish an event to a topic or several, and return its id. Waits while delivery is far behind.
-
-        `fields` are `type`, `id`, `retry` (milliseconds) and `private`, as `Event` has them. Raises `InvalidEvent`,
-        `InvalidTopic`, `BrokerError` or `PoolClosed`.
-        """
-        return (await self.publish_many([Event.of(topic, data, encoder=self._engine.encoder, **fields)]))[0]
-
-    async def publish_many(self, events: Iterable[Event]) -> list[str]:
-        """Publish a batch in order, all of it or nothing, and return the ids. Raises as `publish` does."""
-        self._threads.check_on_loop("publish")
-        return await self._engine.publish_many(events)
-
-    def publish_nowait(self, topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> str:
-        """As `publish`, at once; for brokers that keep events in memory. Does not wait for slow delivery.
-
-        Raises `NotImplementedError` if the broker is not in this process, and `RuntimeError` in another thread than
-        that of the event loop.
-        """
-        self._threads.check_on_loop("publish_nowait")
-        return self._engine.publish_nowait((Event.of(topic, data, encoder=self._engine.encoder, **fields),))[0]
-
-    def publish_sync(self, topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> str:
-        """As `publish`, for threads, as plain functions of FastAPI are: waits, and returns the event's id. Raises
-        `PoolClosed` also if hub or event loop end meanwhile, and `RuntimeError` on the event loop, where it would wait
-        for itself.
-        """
-        return self._threads.wait(self.event(topic, data, **fields))
-
-    def publish_threadsafe(self, topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> Future[str]:
-        """As `publish_sync`, without waiting: returns the future of the event's id, as
-        `asyncio.run_coroutine_threadsafe` does. For another event loop: `await asyncio.wrap_future(...)`."""
-        return self._threads.submit(self.event(topic, data, **fields))
-
-    def event(self, topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> Event:
-        """An event as `publish` makes it, with this hub's `json_encoder`: for `publish_many`, and for a generator to
-        yield. Raises `InvalidEvent` or `InvalidTopic`."""
-        return Event.of(topic, data, encoder=self._engine.encoder, **fields)
 
     # Subscribing.
 

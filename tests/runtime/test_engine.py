@@ -277,12 +277,17 @@ async def test_nothing_is_published_before_it_is_open(publish: Callable[..., Awa
 
 
 @each_way_to_publish
-async def test_nothing_is_published_once_it_closes(publish: Callable[..., Awaitable[Any]]) -> None:
+async def test_it_is_published_to_until_it_has_closed(publish: Callable[..., Awaitable[Any]]) -> None:
     async with running() as engine:
         engine.shutdown()
+        await publish(engine, [NEWS])
+        await engine.cut()
+        await publish(engine, [NEWS])
+        assert engine.log.position == 2
+        await engine.close()
         with pytest.raises(PoolClosed, match="the hub is closed"):
             await publish(engine, [NEWS])
-        assert engine.log.position == 0
+        assert engine.log.position == 2
 
 
 @each_way_to_publish

@@ -10,15 +10,14 @@ import pytest
 
 from parts import until
 from ssepool.runtime.hooks import Hooks
-from ssepool.runtime.tasks import Tasks
+from virtual import in_virtual_time
 
 
 class Called:
     """Hooks, and which of them were called with what."""
 
     def __init__(self) -> None:
-        self.tasks = Tasks()
-        self.hooks = Hooks(self.tasks)
+        self.hooks = Hooks()
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
 
     def plain(self, label: str) -> Callable[..., None]:
@@ -115,9 +114,33 @@ async def test_hooks_that_are_started_run_in_a_task_which_is_made_only_for_them(
     assert called.calls == [("one", (5,)), ("two", (5,))]
 
 
-async def test_closing_the_tasks_waits_for_hooks_that_were_started() -> None:
-    called = Called()
-    called.hooks.add("disconnect", called.slow("one"))
-    called.hooks.start("disconnect")
-    await called.tasks.close(10.0)
-    assert called.calls == [("one", ())]
+@in_virtual_time
+async def test_closing_waits_for_hooks_that_were_started_and_tells_of_those_that_take_longer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    called, ended = Called(), []
+
+    async def takes(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        ended.append(seconds)
+
+    called.hooks.add("disconnect", takes)
+    called.hooks.start("disconnect", 3)
+    await called.hooks.close(5.0)
+    assert (ended, caplog.messages) == ([3], [])
+    called.hooks.start("disconnect", 4)
+    called.hooks.start("disconnect", 3600)
+    await called.hooks.close(5.0)
+    assert ended == [3, 4]
+    assert caplog.messages == ["1 calls of hooks took longer than 5 s when the hub closed; they were cancelled"]
+
+
+async def test_adopted_hooks_are_one_list_with_those_of_before() -> None:
+    first, second = Called(), Called()
+    first.hooks.add("connect", first.plain("one"))
+    second.hooks.adopt(first.hooks)
+    first.hooks.add("connect", first.plain("two"))
+    second.hooks.add("connect", first.plain("three"))
+    for hooks in (first.hooks, second.hooks):
+        await hooks.run("connect")
+    assert [label for label, _ in first.calls] == ["one", "two", "three"] * 2

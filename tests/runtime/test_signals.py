@@ -108,18 +108,37 @@ async def test_two_hubs_hear_both(theirs: Handler) -> None:
     assert handlers() == [theirs, theirs]
 
 
+async def test_hubs_may_leave_in_any_order(theirs: Handler) -> None:
+    first, second = Ending(), Ending()
+    one, another = before_others(first), before_others(second)
+    one.__enter__()
+    another.__enter__()
+    one.__exit__(None, None, None)
+    signal.raise_signal(signal.SIGTERM)
+    await until(lambda: second.calls)
+    assert (first.calls, len(theirs.calls)) == (0, 1)
+    another.__exit__(None, None, None)
+    assert handlers() == [theirs, theirs]
+
+
 def test_a_handler_that_outlives_its_loop_still_hands_the_signal_on(theirs: Handler) -> None:
+    left: list[object] = []
+
     async def leave_one_behind() -> None:
-        first, second = before_others(Ending()), before_others(Ending())
-        first.__enter__()
-        second.__enter__()
-        first.__exit__(None, None, None)
-        second.__exit__(None, None, None)  # which puts the first one's handler back
+        left.append(before_others(Ending()))
+        left[0].__enter__()  # type: ignore[attr-defined]
 
     asyncio.run(leave_one_behind())
     assert signal.getsignal(signal.SIGTERM) is not theirs
     signal.raise_signal(signal.SIGTERM)
     assert theirs.calls == [(signal.SIGTERM, True)]
+
+    async def come_and_go() -> None:
+        with before_others(Ending()):
+            pass
+
+    asyncio.run(come_and_go())
+    assert handlers() == [theirs, theirs]
 
 
 def test_elsewhere_than_in_the_main_thread_nothing_is_done(theirs: Handler) -> None:

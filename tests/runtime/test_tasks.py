@@ -36,6 +36,23 @@ async def test_closing_cancels_what_takes_longer_and_keeps_what_others_have_done
 
 
 @in_virtual_time
+async def test_closing_waits_for_what_the_tasks_start_too_and_says_how_many_were_late() -> None:
+    tasks, ended = Tasks(), []
+
+    async def work(left: int) -> None:
+        await asyncio.sleep(0.25)
+        ended.append(left)
+        if left:
+            tasks.start(work(left - 1))
+
+    tasks.start(work(2))
+    assert await tasks.close(1.0) == 0
+    tasks.start(work(9))
+    assert await tasks.close(1.0) == 1
+    assert ended == [2, 1, 0, 9, 8, 7]
+
+
+@in_virtual_time
 async def test_closing_without_a_task_takes_no_time() -> None:
     tasks, began = Tasks(), now()()
     await tasks.close(1.0)

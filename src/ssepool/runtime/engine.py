@@ -46,6 +46,9 @@ STEP_SLOTS = 64
 GOODBYE_SECONDS = 1.0
 """How long streams have for their last words when the hub closes."""
 
+HOOK_SECONDS = 5.0
+"""How long the hooks of the clients that are sent away then have: they may still publish."""
+
 
 class Engine:
     """Pool, log, feeds, delivery and connections of one process, put together.
@@ -54,6 +57,8 @@ class Engine:
     that opened it.
     """
 
+    is_open = False
+    """Whether there can be published: from the opening to the end of the closing, when no stream is open any more."""
     _opened_at: float | None = None
     streamer: Streamer | None = None
     """Watches detached sockets; None where sockets cannot be taken over, or are not to be."""
@@ -91,7 +96,7 @@ class Engine:
         """Has requests go on that waited for a slot."""
         self.tasks = Tasks()
         """What goes on beside, until the hub closes."""
-        self.hooks = Hooks(self.tasks)
+        self.hooks = Hooks()
         """The application's functions."""
         self.bans = Bans()
         """Clients that are to stay away."""
@@ -146,9 +151,11 @@ class Engine:
             raise
         if AVAILABLE and self.config.detach:
             self.streamer = Streamer(self.now)
+        self.is_open = True
 
     def shutdown(self) -> None:
-        """Begin to close: refuse waiters, say goodbye on every stream. Returns at once."""
+        """Begin to close: refuse waiters, say goodbye on every stream. Returns at once. What is published until
+        `close` is kept as ever: requests are still under way, and hooks."""
         if self.pool.state is PoolState.CLOSED:
             return
         in_slices(self.connections.evict_all([(slot, Reason.SHUTDOWN) for slot in self.pool.close()]), self.now)
@@ -157,7 +164,7 @@ class Engine:
             asyncio.get_running_loop().call_later(GOODBYE_SECONDS, self.connections.abort)
 
     async def cut(self) -> None:
-        """End every stream, and the tasks; both have a moment to end by themselves."""
+        """End every stream, and then the hooks and the tasks; each has a moment to end by itself."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GOODBYE_SECONDS):
                 await self.connections.all_gone()
@@ -168,10 +175,12 @@ class Engine:
         if self.streamer is not None:
             self.streamer.close()
             self.streamer = None
+        await self.hooks.close(HOOK_SECONDS)
         await self.tasks.close(GOODBYE_SECONDS)
 
     async def close(self) -> None:
         """Let the broker go. Nothing can be published any more."""
+        self.is_open = False
         await self.log.close()
 
     @property
@@ -231,10 +240,9 @@ class Engine:
         return Slice(self.now)
 
     def _check_publishable(self, events: Sequence[Event]) -> None:
-        if self.pool.state is not PoolState.OPEN:
+        if not self.is_open:
             self.check_open()
-            if self.pool.state is PoolState.CLOSED:
-                raise PoolClosed("the hub is closed")
+            raise PoolClosed("the hub is closed")
         try:
             for event in events:
                 if not event.topics:

@@ -15,9 +15,9 @@ logger = logging.getLogger("ssepool")
 class Hooks:
     """Functions by the name of what happened, plain or async. A failing one is logged and stops nobody else."""
 
-    def __init__(self, tasks: Tasks) -> None:
+    def __init__(self) -> None:
         self._hooks: dict[str, list[Callable[..., Any]]] = {}
-        self._tasks = tasks
+        self._tasks = Tasks()
 
     def add(self, name: str, hook: Callable[..., Any]) -> None:
         """Have a function called when this happens: `connect`, `disconnect` or `message`."""
@@ -45,3 +45,10 @@ class Hooks:
         """Have all hooks of a name called soon."""
         if name in self._hooks:
             self._tasks.start(self.run(name, *args))
+
+    async def close(self, seconds: float) -> None:
+        """Let those that were started come to their end, but not for longer than this."""
+        if late := await self._tasks.close(seconds):
+            logger.error(
+                "%d calls of hooks took longer than %g s when the hub closed; they were cancelled", late, seconds
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 from typing import Any
 
@@ -20,9 +21,13 @@ class Tasks:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def close(self, seconds: float) -> None:
-        """Let those that run come to their end, but not for longer than this."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=seconds)
+    async def close(self, seconds: float) -> int:
+        """Let those that run come to their end, and those that they start, but not for longer than this. Returns how
+        many took longer, and were cancelled."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._tasks:
+                    await asyncio.wait(self._tasks)
         for task in self._tasks:
             task.cancel()
+        return len(self._tasks)
