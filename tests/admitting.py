@@ -17,7 +17,7 @@ from ssepool.core.grant import STRANGER, Grant
 from ssepool.core.slot import Slot
 from ssepool.core.states import Reason
 from ssepool.core.topics import Subscription
-from ssepool.core.visit import Visit
+from ssepool.core.visit import Refused, Visit
 from ssepool.runtime.engine import Engine
 from ssepool.runtime.handover import AVAILABLE, Sink
 from ssepool.runtime.streams.link import Link, LinkContext
@@ -56,8 +56,17 @@ class Source:
         self.viewers: list[Any] = []
         self.spares: list[Any] = []
         """What came with each request that has been dealt with."""
+        self.refusal: Exception | None = None
+        """What the generator fails with before its first event."""
 
-    def attend(self, viewer: Any, send: Any) -> None:
+    async def begin(self, generator: Any, gone: Any, seconds: float) -> None:
+        if self.refusal is not None:
+            raise Refused(self.refusal)
+
+    async def settled(self, generator: Any) -> None:
+        """Nothing runs."""
+
+    def attend(self, viewer: Any, client: Any, generator: Any) -> None:
         self.viewers.append(viewer)
 
     def unattend(self, viewer: Any) -> None:

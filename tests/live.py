@@ -286,6 +286,8 @@ class Stream:
         self.raw = b""
         """The body as far as it has been read, without chunk framing."""
         self.ended = False
+        self.whole = False
+        """Whether the last chunk has come: the end was a clean one."""
         self._decoder = Decoder(on_comment=self.comments.append)
         self._buffer = b""
 
@@ -331,7 +333,7 @@ class Stream:
             self._take(rest[:length])
             self._buffer = rest[length + 2 :]
             if not length:
-                self.ended = True
+                self.ended = self.whole = True
                 return
 
     def _take(self, data: bytes) -> None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from ssepool.config import HubConfig, PoolConfig
+from ssepool.core.chunk import chunk
 from ssepool.core.decoder import Decoder
 from ssepool.core.event import Entry
 from ssepool.core.frames import DIALECT, Dialect
@@ -111,7 +112,7 @@ class Paper(Link):
                     assert self.slot is not None
                     assert self.feed is not None
                     reached = self.slot.cursor
-                    self.slot.cursor, rest = self.feed.split(start, taken)
+                    self.slot.cursor, rest = self.feed.split(start, taken, self.chunked)
                     self.slot.events -= reached - self.slot.cursor
                     self.rest = rest or None
                 self.stall()
@@ -168,7 +169,9 @@ class Streams:
 
     def publish(self, *data: str, topic: str = "news", private: bool = False) -> None:
         """Give events to the feeds."""
-        self.feeds.dispatch([Entry(0, None, (topic,), b"data: %s\n\n" % each.encode(), private) for each in data])
+        self.feeds.dispatch(
+            [Entry(0, None, (topic,), chunk(b"data: %s\n\n" % each.encode()), private) for each in data]
+        )
 
 
 def bound(engine: Engine, link: Link, visit: Visit = NEWS) -> Slot:

@@ -18,6 +18,7 @@ from starlette.routing import Mount, Route
 from parts import public_app
 from ssepool import Connection, ConnectionReleased, Event, Hub
 from ssepool.config import load
+from ssepool.core.frames import DialectFields
 
 END, FAIL = "END", "FAIL"
 FLOOD = "x" * 65_536
@@ -85,7 +86,24 @@ class Source:
 
 
 async def stream(request: Request) -> Response:
-    return hub.stream(request, Source(request.path_params["name"]), topic=request.query_params.get("topic"))
+    source, topic = Source(request.path_params["name"]), request.query_params.get("topic")
+    return hub.stream(request, source, topic=topic, **wire(request))
+
+
+def wire(request: Request) -> DialectFields:
+    """How the client wants it."""
+    query = request.query_params
+    found: dict[str, Any] = {name: query[name] for name in DialectFields.__annotations__ if name in query}
+    if "own_events" in found:
+        found["own_events"] = found["own_events"] == "true"
+    return found  # type: ignore[return-value]
+
+
+async def ask(request: Request) -> Response:
+    """An answer as clients of models ask for one: `/ask/NAME` and whatever they add to it."""
+    name, chat = request.path_params["name"], "chat" in request.query_params
+    fields: DialectFields = {"own_events": False, **wire(request)}
+    return hub.stream(request, Source(name), topic=f"answers/{name}" if chat else None, **fields)
 
 
 async def feed(request: Request) -> Response:
@@ -106,6 +124,7 @@ async def listen(request: Request) -> Response:
         user=query.get("as"),
         data={"page": 3},
         last_event_id=query.get("since"),
+        **wire(request),
     )
 
 
@@ -122,6 +141,14 @@ async def send(request: Request) -> Response:
 
 async def kick(request: Request) -> Response:
     hub.kick(handles[request.path_params["connection"]], float(request.query_params.get("seconds", 0)))
+    return JSONResponse({})
+
+
+async def complete(request: Request) -> Response:
+    """End all streams of a topic for good."""
+    for connection in list(hub.connections):
+        if request.path_params["topic"] in connection.topics:
+            connection.close("completed")
     return JSONResponse({})
 
 
@@ -185,6 +212,9 @@ app = Starlette(
         Route("/listen/{topic}", listen),
         Route("/send/{connection}", send, methods=["POST"]),
         Route("/kick/{connection}", kick, methods=["POST"]),
+        Route("/complete/{topic:path}", complete, methods=["POST"]),
+        Route("/ask/{name}", ask, methods=["GET", "POST"]),
+        Route("/ask/{name}/{rest:path}", ask, methods=["GET", "POST"]),
         Route("/handles/{connection}", handle),
         Route("/calls", called),
         # Who only reads is a stranger: private events are for those that the application lets in.

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+import django
 import pytest
 
 from django_site import SERVERS, log_in, prepared, serve_site, sqlite
@@ -28,7 +29,9 @@ def server(request: pytest.FixtureRequest, database: Database) -> Iterator[LiveS
     with serve_site(request.param, database, pool={"size": SIZE, "on_full": "reject"}) as server:
         yield server
         server.stop()
-        assert not [line for line in server.log if any(word in line for word in TROUBLE)]
+        log = "".join(server.log)
+        refused = log.count("exceptions.PermissionDenied\n")  # which Django logs with its traceback
+        assert [log.count(word) for word in TROUBLE] == [refused if word == "Traceback" else 0 for word in TROUBLE], log
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +89,8 @@ def test_each_user_gets_what_is_theirs(server: LiveServer, ann: dict[str, str], 
         hers.until(lambda s: len(s.data) == 2)
         his.until(lambda s: len(s.data) == 2)
         assert (hers.data[0], his.data[0]) == ("for Ann", "for Ben")
-    with listen(server, "/mine/", ann).opened() as both:
-        assert say(server, "news", "for all") == both.until(lambda s: len(s.data) == 2).last_event_id
+    with listen(server, "/mine/", ann).opened() as both:  # from behind a decorator of Django's
+        assert say(server, "users/1", "for Ann") == both.until(lambda s: len(s.data) == 2).last_event_id
 
 
 def test_a_view_turns_away_as_django_does(server: LiveServer, ann: dict[str, str]) -> None:
@@ -97,7 +100,7 @@ def test_a_view_turns_away_as_django_does(server: LiveServer, ann: dict[str, str
         ("/rooms/elsewhere/", 302, 302),
         ("/rooms/a%01b/", 400, 400),
         ("/rooms/blue/", 200, 200),
-        ("/mine/", 302, 200),
+        ("/mine/", 302 if django.VERSION >= (5, 1) else 401, 200),
         ("/nowhere/", 404, 404),
     ):
         assert (path, status_of(server, path), status_of(server, path, ann)) == (path, stranger, known)
@@ -171,14 +174,16 @@ def test_a_wrong_event_is_refused_while_the_transaction_can_be_rolled_back(serve
     assert server.request("POST", "/wrong", b"")[0] == 400  # else the name of the user would be taken
 
 
-def test_a_signal_ends_the_server_while_streams_are_open(server: LiveServer) -> None:
-    streams = [listen(server, "/news/").opened() for _ in range(SIZE)]
-    began = time.monotonic()
-    server.stop()
-    assert time.monotonic() - began < 5
-    for stream in streams:
-        with stream.to_end():
-            assert stream.of_type("ssepool.close") == [{"reason": "shutdown"}]
+@pytest.mark.parametrize("path", SERVERS)
+def test_a_signal_ends_the_server_while_streams_are_open(database: Database, path: str) -> None:
+    with serve_site(path, database) as server:
+        streams = [listen(server, "/news/").opened() for _ in range(SIZE)]
+        began = time.monotonic()
+        server.stop()
+        assert time.monotonic() - began < 5
+        for stream in streams:
+            with stream.to_end():
+                assert stream.of_type("ssepool.close") == [{"reason": "shutdown"}]
 
 
 # What a stream holds.
@@ -205,13 +210,14 @@ def test_streams_and_who_waits_for_one_hold_no_database_connection_and_no_thread
 
     with serve_site(path, prepared(database), pool={"size": count}) as server:
         ann = log_in(server, "ann")
+        at_rest = connections()  # of the request before: Django's own, until garbage is collected
         streams: list[Stream] = []
         while len(streams) < count:  # few at a time: until Django is done with it, each request has its connection
             batch = [listen(server, "/events/", ann) for _ in range(min(20, count - len(streams)))]
             streams += [stream.opened() for stream in batch]
         waiting = [listen(server, "/events/", ann) for _ in range(20)]
         server.wait_pool(open=count, waiting=20)
-        wait_for(lambda: connections() == 0, what="no connection to the database")
+        wait_for(lambda: connections() <= at_rest, what="no connection to the database")
         assert wait_for(lambda: server.request("GET", "/pool")[1]["threads"] < 10, what="no threads")
         assert server.request("POST", "/transaction/sync/commit", b"")[0] == 204
         say(server, "users/1", "hello")  # each of these would have its connection, were the streams' kept

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from django_site import environment, prepared, run, serve_site, sqlite
 from live import Stream
+from ssepool import Event, PoolClosed
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +79,26 @@ def test_manage_check_says_it(database: dict[str, Any]) -> None:
     done = run("manage", "check", env=environment(database, pool={"max_waiting": -1}))
     assert done.returncode == 1
     assert "max_waiting = -1 is not allowed" in done.stderr
+
+
+def test_a_thread_that_publishes_while_the_server_stops_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ssepool.django import publishing
+
+    loop = asyncio.new_event_loop()
+
+    class Stuck:
+        async def publish_many(self, events: list[Event]) -> list[str]:
+            loop.stop()
+            return await loop.create_future()
+
+    monkeypatch.setattr(publishing, "process", lambda: SimpleNamespace(loop=loop, hub=Stuck()))
+    monkeypatch.setattr(publishing, "LOOK_SECONDS", 0.01)
+    server = threading.Thread(target=loop.run_forever)
+    server.start()
+    with pytest.raises(PoolClosed, match="has stopped"):
+        publishing.publish("news", "hello")
+    server.join()
+    [stuck] = asyncio.all_tasks(loop)
+    stuck.cancel()
+    loop.run_until_complete(asyncio.gather(stuck, return_exceptions=True))
+    loop.close()

@@ -12,6 +12,7 @@ import pytest
 from parts import until
 from ssepool import Connection, Hub, HubConfig, PoolConfig
 from ssepool.core.event import EventFields
+from ssepool.core.frames import DialectFields
 from ssepool.core.grant import Grant
 from ssepool.core.visit import Visit
 
@@ -42,8 +43,9 @@ def test_the_parameters_are_those_of_the_page(method: Any) -> None:
     [given] = re.findall(rf"`{method.__name__}\((.*?)\)`", PAGE)
     names = [name for name in re.split(r"[ ,*]+", given) if name]
     expected = [name for name in inspect.signature(method).parameters if name != "self"]
-    if expected[-1] == "fields":
-        expected[-1:] = EventFields.__annotations__
+    fields = {"fields": EventFields, "wire": DialectFields}.get(expected[-1])
+    if fields is not None:
+        expected[-1:] = fields.__annotations__
     assert names == expected
 
 

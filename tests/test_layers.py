@@ -40,6 +40,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "runtime.hooks": ("runtime.tasks",),
     "runtime.departed": ("errors",),
     "runtime.threads": ("runtime.tasks", "core", "errors"),
+    "runtime.background": ("runtime.tasks",),
+    "runtime.cuttable": (),
     "runtime.serving": (),  # finds the server by itself
     "runtime.siblings": (),
     "runtime.signals": (),
@@ -58,9 +60,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("brokers", "brokers.base", "core", "config", "urls", "errors"),
     ),
     "runtime.reaper": ("runtime.streams", "core"),
-    "runtime.runs": ("runtime.engine", "runtime.streams", "core", "errors"),
+    "runtime.runs": ("runtime.cuttable", "runtime.engine", "runtime.streams", "core", "errors"),
     "runtime.admission": (
-        *("runtime.engine", "runtime.connections", "runtime.streams", "runtime.handover"),
+        *("runtime.background", "runtime.engine", "runtime.connections", "runtime.streams", "runtime.handover"),
         *("core", "config", "urls", "errors"),
     ),
     "runtime.cluster": (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -10,12 +9,11 @@ import pytest
 from starlette.requests import Request
 
 from live import PATHS, LiveServer, Stream, serve_app, wait_for
+from source import END, FAIL, Source
 from ssepool import Hub, InvalidTopic
 
-END, FAIL = "END", "FAIL"
-"""What ends a source of `stream_app`, or has it fail."""
 COMPLETED, ERROR = [{"reason": "completed"}], [{"reason": "error"}]
-COMPLETED_ID = "ssepool.completed"
+COMPLETED_ID, FAILED_ID = "ssepool.completed", "ssepool.failed"
 
 
 @pytest.fixture(scope="module", params=PATHS)
@@ -27,37 +25,6 @@ def server(request: pytest.FixtureRequest) -> Iterator[LiveServer]:
 @pytest.fixture(params=PATHS)
 def path(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-class Source:
-    """A source of the application, by name, and the clients that ask for it."""
-
-    numbers = itertools.count()
-
-    def __init__(self, server: LiveServer, name: str = "source", *, named: bool = False) -> None:
-        self.server = server
-        self.name = f"{name}-{next(self.numbers)}"
-        self.path = f"/streams/{self.name}" + (f"?topic=answers/{self.name}" if named else "")
-
-    def feed(self, *items: Any) -> None:
-        assert self.server.request("POST", f"/streams/{self.name}", items)[0] == 200
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """How often it was made, begun, closed, and how many of its items were pulled."""
-        counts: dict[str, int] = self.server.request("GET", f"/sources/{self.name}")[1]
-        return {"made": 0, "begun": 0, "pulled": 0, "closed": 0} | counts
-
-    def wait(self, **counts: int) -> None:
-        wait_for(lambda: counts.items() <= self.counts.items(), what=f"{self.name} {counts}")
-
-    def ask(self, **options: Any) -> Stream:
-        return Stream(self.server, path=self.path, **options)
-
-    def refused(self, **options: Any) -> int:
-        """The status of an answer that is no stream."""
-        with self.ask(**options) as stream:
-            return stream.until(lambda s: s.status).status
 
 
 # A generator without a topic.
@@ -115,9 +82,10 @@ def test_a_generator_that_fails_ends_the_stream_with_an_error_and_what_came_befo
         stream.to_end()
         assert stream.data == ["one", "two"]
         assert stream.of_type("ssepool.close") == ERROR
-        assert stream.last_event_id == ""
+        assert stream.last_event_id == FAILED_ID
+    assert source.refused(last_event_id=FAILED_ID) == 204
     wait_for(lambda: any(f"the source {source.name} failed" in line for line in server.log))
-    source.wait(closed=1)
+    source.wait(begun=1, closed=2)
 
 
 def test_an_item_that_is_no_event_ends_the_stream_with_an_error(server: LiveServer) -> None:

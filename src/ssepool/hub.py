@@ -7,11 +7,12 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 from ssepool.config import HubConfig
 from ssepool.core.bans import KICK_SECONDS
 from ssepool.core.data import JSONEncoder
+from ssepool.core.frames import Dialect, DialectFields
 from ssepool.core.grant import Grant, effect
 from ssepool.core.pool import DRAIN_SECONDS
 from ssepool.core.revocations import Revocation
@@ -225,6 +226,7 @@ class Hub(Publishing):
         last_event_id: str | None = None,
         grant: Grant | None = None,
         headers: Mapping[str, str] | None = None,
+        **wire: Unpack[DialectFields],
     ) -> EventStream:
         """A response that streams these topics and patterns to the client of `request`, through the pool.
 
@@ -232,12 +234,14 @@ class Hub(Publishing):
         topics, so it also gets their private events, unless `private` is false. `last_event_id` is where a client
         begins that has none yet: what its request resumes from wins. `headers`, and what is added to those of the
         response later, go with every answer. A `grant` stands in the place of `user`: its rights decide about each
-        topic and its private events, and the stream ends with it. Raises `InvalidTopic`, `Forbidden` for what a grant
+        topic and its private events, and the stream ends with it. `wire` says what the stream looks like to clients
+        that are particular about it, as `DialectFields` has it; a stream of topics is complete when
+        `Connection.close("completed")` says so. Raises `InvalidTopic`, `InvalidEvent`, `Forbidden` for what a grant
         does not cover, and `ValueError` for a header that no answer can have.
         """
         with answered_with(headers):
             subscription = Subscription.of(topics, patterns, private)
-            visit = self._visit(request, subscription, user, grant, data, last_event_id)
+            visit = self._visit(request, subscription, user, grant, data, Dialect.of(**wire), last_event_id)
         return EventStream(self._engine, visit, headers)
 
     def stream(
@@ -250,14 +254,18 @@ class Hub(Publishing):
         data: Any = None,
         grant: Grant | None = None,
         headers: Mapping[str, str] | None = None,
+        **wire: Unpack[DialectFields],
     ) -> EventStream:
         """A response that sends what an asynchronous generator yields, data or `Event`s, and then ends.
 
         With `topic` the events are published there as well, and the generator goes on if the client leaves. A client
         that asks again gets the rest (with `Last-Event-ID`) or everything (without), from the same run; its own
         `source` is then closed unused. Once the generator has ended and `history_age` has passed, the topic may be used
-        anew. `grant` and `headers` are as for `response`. Raises `InvalidTopic`, `Forbidden`, `ValueError`, and
-        `TypeError` for a source that is not asynchronous.
+        anew. The request whose generator runs is kept until that has ended, with its dependencies and context
+        variables; it raises what the generator raises before its first event. `grant`, `headers` and `wire` are as for
+        `response`: `own_events=False, final="[DONE]"` is what clients of OpenAI's chat completions take. Raises
+        `InvalidTopic`, `InvalidEvent`, `Forbidden`, `ValueError`, and `TypeError` for a source that is not
+        asynchronous.
         """
         if not hasattr(source, "__aiter__"):
             raise TypeError(
@@ -266,7 +274,7 @@ class Hub(Publishing):
         # The application has let this client in, so private events are for it too.
         with answered_with(headers):
             subscription = Subscription.of([topic], private=True) if topic is not None else None
-            visit = self._visit(request, subscription, user, grant, data)
+            visit = self._visit(request, subscription, user, grant, data, Dialect.of(**wire))
         response = EventStream(self._engine, visit, headers)
         self.parts.runs.give(visit, source, topic)
         return response
@@ -278,6 +286,7 @@ class Hub(Publishing):
         user: str | None,
         grant: Grant | None,
         data: Any,
+        dialect: Dialect,
         last_event_id: str | None = None,
     ) -> Visit:
         engine = self._engine
@@ -290,7 +299,9 @@ class Hub(Publishing):
             subscription = effect(subscription, grant, NOTHING if door is None else door.public)
         grant = grant.asked(engine.wall_clock())
         term = engine.term(grant, from_door=False)
-        return Visit.of(request.scope, subscription, grant, data=data, last_event_id=last_event_id, term=term)
+        return Visit.of(
+            request.scope, subscription, grant, data=data, last_event_id=last_event_id, term=term, dialect=dialect
+        )
 
     # The HTTP surface, as ASGI applications: to be mounted at any prefix, or served alone.
 
@@ -409,6 +420,13 @@ class Hub(Publishing):
         """Call `hook(connection, reason)` when a client has gone, with a copy of what was known of it (`Departed`). A
         decorator."""
         self._engine.hooks.add("disconnect", hook)
+        return hook
+
+    def on_error(self, hook: Hook) -> Hook:
+        """Call `hook(connection, error)` when a generator of `stream` has failed and somebody's stream ends for that:
+        before it does, so the hook may still send to the client. `connection` is that of the client whose request
+        brought the generator; None if it has had no stream. A decorator."""
+        self._engine.hooks.add("error", hook)
         return hook
 
     def on_message(self, hook: Hook) -> Hook:

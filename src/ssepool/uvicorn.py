@@ -1,7 +1,7 @@
 """The HTTP protocol class for uvicorn that lets streams go: `uvicorn app:app --http ssepool.uvicorn:Protocol`.
 
 It is uvicorn's own httptools protocol, with these additions: ASGI extensions that hand a request's socket over, keep
-a connection for one response and drop a connection; a deadline and a bound for a request's head; a bound for
+a connection for one response, and drop or cut it; a deadline and a bound for a request's head; a bound for
 connections that are no streams; the address that the last trusted proxy has seen; the reason for which a connection
 was lost; and answers without a task, where they can be given at once.
 """
@@ -15,14 +15,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 
 from ssepool.config import KiB
 from ssepool.core.callers import Place, Stage
+from ssepool.runtime import wire
 from ssepool.runtime.entrance import Entrance, entrance_of
-from ssepool.runtime.handover import ABORT, ALONE, AVAILABLE, DETACH, Reply, Sink, is_unix, set_bounds
+from ssepool.runtime.handover import ABORT, ALONE, AVAILABLE, CUT, DETACH, Reply, Sink, is_unix, set_bounds
 from ssepool.runtime.proxies import Peer
-from ssepool.runtime.wire import TOO_LARGE, TOO_LATE, TOO_LONG, TOO_MANY, render_head, take_authority
 
 logger = logging.getLogger("ssepool")
 
@@ -40,6 +39,12 @@ MAX_PIPELINED_REQUESTS = 100
 
 Answer = Callable[[bytes, list[tuple[bytes, bytes]], bytes, Peer | None], Reply | None]
 """Gives the answer to a request, from its target, headers, body and peer; or None, and then has done nothing."""
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+"""ASGI's `receive`."""
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+"""ASGI's `send`."""
 
 
 class Excess(Exception):
@@ -110,7 +115,7 @@ class Protocol(HttpToolsProtocol):
         super().data_received(data)
         # The parser calls nothing while it is inside one field, however long that is.
         if self._in_body and self._bytes_without_part > MAX_AROUND_BODY_BYTES:
-            self._refuse(TOO_LARGE)
+            self._refuse(wire.TOO_LARGE)
         if self._held is not None:
             self._go_on()
         if self._head_timer is None:
@@ -120,7 +125,7 @@ class Protocol(HttpToolsProtocol):
         elif self._head_timer is timer:
             self._head_size += len(data)
             if self._head_size > MAX_HEAD_BYTES:
-                self._refuse(TOO_LONG if len(self.url) > MAX_HEAD_BYTES // 2 else TOO_LARGE)
+                self._refuse(wire.TOO_LONG if len(self.url) > MAX_HEAD_BYTES // 2 else wire.TOO_LARGE)
         if self.place is not None and self.place.stage is not (stage := self._stage):
             self.place.move(stage)
 
@@ -171,7 +176,7 @@ class Protocol(HttpToolsProtocol):
         self._trailer_bytes = self._bytes_without_part = 0
         self._stop_head_timer()
         if not self.url.startswith(b"/"):
-            take_authority(self.url, self.headers)
+            wire.take_authority(self.url, self.headers)
         if self._may_answer and self._is_plain():
             self._held = []
         else:
@@ -229,7 +234,7 @@ class Protocol(HttpToolsProtocol):
             return False
         status, headers, content = reply
         length = (b"content-length", b"%d" % len(content))
-        head = render_head(status, [*self.server_state.default_headers, length, *headers], keep_alive=True)
+        head = wire.render_head(status, [*self.server_state.default_headers, length, *headers], keep_alive=True)
         self.transport.write(head + content)
         super().on_response_complete()
         if self.place is not None:
@@ -267,7 +272,7 @@ class Protocol(HttpToolsProtocol):
         elif self.place.stage is Stage.IDLE:
             self.transport.close()
         else:
-            self._refuse(TOO_MANY)
+            self._refuse(wire.TOO_MANY)
 
     # The head's deadline and bound.
 
@@ -282,7 +287,7 @@ class Protocol(HttpToolsProtocol):
 
     def _head_late(self) -> None:
         self._head_timer = None
-        self._refuse(TOO_LATE)
+        self._refuse(wire.TOO_LATE)
 
     def _refuse(self, answer: bytes) -> None:
         self._stop_head_timer()
@@ -295,21 +300,19 @@ class Protocol(HttpToolsProtocol):
 
     # What the application meets.
 
-    async def _serve(
-        self,
-        scope: dict[str, Any],
-        receive: Callable[[], Awaitable[dict[str, Any]]],
-        send: Callable[[dict[str, Any]], Awaitable[None]],
-    ) -> None:
+    async def _serve(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         # Not `self.cycle`, which is a later request's if more than one came in one packet.
         cycle: RequestResponseCycle = send.__self__  # type: ignore[attr-defined]
         exchange = Exchange(self, cycle, scope, receive, send)
         extensions = scope.setdefault("extensions", {})
-        extensions[ALONE] = exchange.alone
-        extensions[ABORT] = exchange.abort
+        extensions |= {ALONE: exchange.alone, ABORT: exchange.abort, CUT: exchange.cut}
         if AVAILABLE and not self.config.is_ssl:
             extensions[DETACH] = exchange.detach
-        await self._app(scope, exchange.receive, exchange.send)
+        try:
+            await self._app(scope, exchange.receive, exchange.send)
+        finally:
+            if exchange.sink is not None:  # its socket was taken, and it has not been answered as a whole
+                exchange.sink.complete()
 
 
 class Exchange:
@@ -319,14 +322,11 @@ class Exchange:
     """The descriptor of the detached socket."""
     sink: Sink | None = None
     """Where the rest of the response goes."""
+    _is_open = False
+    """Whether the body of a response to HTTP/1.0 ends with the connection."""
 
     def __init__(
-        self,
-        protocol: Protocol,
-        cycle: RequestResponseCycle,
-        scope: dict[str, Any],
-        receive: Callable[[], Awaitable[dict[str, Any]]],
-        send: Callable[[dict[str, Any]], Awaitable[None]],
+        self, protocol: Protocol, cycle: RequestResponseCycle, scope: dict[str, Any], receive: Receive, send: Send
     ) -> None:
         self._protocol = protocol
         self._cycle = cycle
@@ -388,7 +388,6 @@ class Exchange:
         protocol.leave_callers()
         protocol.pipeline.clear()
         protocol.cycle = cycle
-        cycle.keep_alive = False
         if not protocol.transport.is_closing():
             protocol.flow.resume_reading()
 
@@ -397,6 +396,11 @@ class Exchange:
         self._cycle.disconnected = True  # else the server complains that the response is not complete
         self._protocol.transport.abort()
 
+    def cut(self) -> None:
+        """Close the connection once what is written is out, without the end of the response."""
+        self._cycle.disconnected = True  # as for `abort`
+        self._protocol.transport.close()
+
     def gone(self) -> None:
         """The client of a detached socket has left."""
         self._cycle.message_event.set()
@@ -404,7 +408,7 @@ class Exchange:
     async def receive(self) -> dict[str, Any]:
         """ASGI's `receive`."""
         if self._detached:
-            if not self._requested:
+            if not self._requested and not self._cycle.message_event.is_set():
                 self._requested = True
                 return {"type": "http.request", "body": bytes(self._cycle.body), "more_body": False}
             await self._cycle.message_event.wait()
@@ -418,28 +422,25 @@ class Exchange:
     async def send(self, message: dict[str, Any]) -> None:
         """ASGI's `send`."""
         if not self._detached:
+            if self._scope["http_version"] == "1.0":
+                self._is_open = wire.unchunked(self._cycle, message, self._is_open)
             await self._send(message)
+            if self._protocol.alone:  # not before: the head would announce it, see `render_head`
+                self._cycle.keep_alive = False
         elif self.sink is not None:
             if message["type"] == "http.response.start":
-                self.sink.head(self._head(message["status"], message.get("headers", ())))
+                self._start(self.sink, message["status"], message.get("headers", ()))
             elif message["type"] == "http.response.body":
                 if message.get("body"):
                     self.sink.body(message["body"])
                 if not message.get("more_body", False):
                     self.sink.complete()
 
-    def _head(self, status: int, headers: Any) -> bytes:
-        """The response's head as the server would write it, which also logs the access."""
-        if self._cycle.access_log:
-            self._cycle.access_logger.info(
-                '%s - "%s %s HTTP/%s" %d',
-                get_client_addr(self._scope),  # type: ignore[arg-type]
-                self._scope["method"],
-                get_path_with_query_string(self._scope),  # type: ignore[arg-type]
-                self._scope["http_version"],
-                status,
-            )
-        return render_head(status, [*self._cycle.default_headers, *headers])
+    def _start(self, sink: Sink, status: int, headers: Any) -> None:
+        """Pass the response's head on as the server would write it."""
+        wire.log_access(self._cycle, self._scope, status)
+        chunked = self._scope["http_version"] == "1.1" and not wire.has_length(status, headers)
+        sink.head(wire.render_head(status, [*self._cycle.default_headers, *headers], chunked=chunked), chunked=chunked)
 
 
 def protocol(head_timeout: float, answer: Answer | None = None, entrance: Entrance | None = None) -> type[Protocol]:

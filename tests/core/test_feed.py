@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from ssepool.config import MiB
 from ssepool.core import feed as feed_module
+from ssepool.core.chunk import chunk
 from ssepool.core.event import Entry, encode, memory_of
 from ssepool.core.feed import JOIN_BYTES, MAX_JOINING_FEEDS, MAX_JOINS, Feed, Joins, joined
 from ssepool.core.topics import Subscription
@@ -86,7 +87,7 @@ def test_appending_moves_the_head_and_counts_bytes() -> None:
 def test_a_read_joins_all_frames_from_the_cursor_to_the_head(cursor: int) -> None:
     feed = feed_of(5)
     data, behind = feed.read(cursor)
-    assert data == b"".join(entry.frame for entry in feed.entries[cursor:])
+    assert data == b"".join(entry.chunk for entry in feed.entries[cursor:])
     assert behind == 5
 
 
@@ -97,16 +98,31 @@ def test_readers_at_one_cursor_share_one_join() -> None:
     assert feed.read(0)[0] is second[0]
 
 
+def test_who_knows_no_chunks_gets_the_frames_and_shares_them_too() -> None:
+    feed = feed_of(0)
+    for number in range(3):
+        feed.append(Entry(number, None, ("news",), chunk(b"frame %d" % number)), 0.0)
+    assert feed.read(1) == (chunk(b"frame 1") + chunk(b"frame 2"), 3)
+    assert feed.read(1, None, False) == (b"frame 1frame 2", 3)
+    assert feed.read(1, None, False)[0] is feed.read(1, None, False)[0]
+    assert feed.read(0, 1, False) == (b"frame 0", 1)
+    assert feed.split(1, 9, False) == (3, b"ame 2")
+    assert feed.split(1, 7, False) == (2, b"")
+    assert feed.split(1, 14) == (3, chunk(b"frame 2")[2:])
+    feed.append(Entry(3, None, ("news",), chunk(b"more")), 0.0)
+    assert feed.read(2, None, False) == (b"frame 2more", 4)
+
+
 def test_a_single_frame_is_joined_without_a_copy() -> None:
     feed = feed_of(5)
-    assert feed.read(4)[0] is feed.entries[4].frame
+    assert feed.read(4)[0] is feed.entries[4].chunk
 
 
 def test_what_is_appended_joins_in_at_the_next_read() -> None:
     feed = feed_of(2)
     assert feed.read(1) == (b"0000000002", 2)
     feed.append(entry(3, "x"), 3.0)
-    assert feed.read(1) == (b"0000000002" + feed.entries[2].frame, 3)
+    assert feed.read(1) == (b"0000000002" + feed.entries[2].chunk, 3)
 
 
 def test_a_read_joins_a_bounded_number_of_bytes() -> None:
@@ -123,15 +139,15 @@ def test_a_read_joins_a_bounded_number_of_bytes() -> None:
 
 def test_a_frame_above_the_bound_is_read_alone_and_without_a_copy() -> None:
     feed = feed_of(3, size=JOIN_BYTES + 1)
-    assert feed.read(1) == (feed.entries[1].frame, 2)
-    assert feed.read(1)[0] is feed.entries[1].frame
+    assert feed.read(1) == (feed.entries[1].chunk, 2)
+    assert feed.read(1)[0] is feed.entries[1].chunk
 
 
 @pytest.mark.parametrize("until", range(2, 7))
 def test_a_read_may_end_at_a_cursor_and_then_leaves_shared_joins_alone(until: int) -> None:
     feed = feed_of(5)
     shared = feed.read(2)
-    assert feed.read(2, until) == (joined(feed.entries[2:until]), min(until, 5))
+    assert feed.read(2, until) == (joined(feed.entries[2:until], True), min(until, 5))
     assert feed.read(2) is shared
 
 
@@ -152,7 +168,7 @@ def test_a_cursor_outside_the_feed_is_an_error_and_never_the_wrong_bytes(cursor:
 
 
 def test_joined_frames_are_the_frames_in_order() -> None:
-    assert joined([entry(1), entry(2)]) == b"id: 1\ndata: 1\n\nid: 2\ndata: 2\n\n"
+    assert joined([entry(1), entry(2)], True) == b"id: 1\ndata: 1\n\nid: 2\ndata: 2\n\n"
 
 
 def test_a_feed_shows_itself() -> None:
@@ -192,7 +208,7 @@ def test_split_counts_from_the_tail_of_a_trimmed_feed() -> None:
 def test_the_rest_of_a_frame_is_not_a_copy() -> None:
     feed = feed_of(2)
     _, rest = feed.split(0, 4)
-    assert rest.obj is feed.entries[0].frame
+    assert rest.obj is feed.entries[0].chunk
 
 
 # Cutting the tail.
@@ -258,7 +274,7 @@ def test_trimming_all_leaves_an_empty_feed_that_goes_on_counting() -> None:
     trim(feed, 5)
     assert (feed.first, feed.head, feed.size) == (5, 5, 0)
     feed.append(entry(6, "x"), 6.0)
-    assert feed.read(5) == (feed.entries[0].frame, 6)
+    assert feed.read(5) == (feed.entries[0].chunk, 6)
 
 
 def test_clearing_keeps_nothing_and_goes_on_counting() -> None:
@@ -271,7 +287,7 @@ def test_clearing_keeps_nothing_and_goes_on_counting() -> None:
     assert feed.read(5) == (b"", 5)
     feed.clear()
     feed.append(entry(6, "x"), 6.0)
-    assert feed.read(5) == (feed.entries[0].frame, 6)
+    assert feed.read(5) == (feed.entries[0].chunk, 6)
 
 
 def test_no_join_outlives_what_it_was_made_of() -> None:
@@ -326,7 +342,7 @@ def test_events_that_are_live_only_keep_their_order_among_the_others() -> None:
     for number, topic in [(7, "a"), (0, "b"), (8, "c"), (0, "d")]:
         feed.append(Entry(number, None, (topic,), topic.encode()), 0.0)
     trim(feed, 0, max_entries=1, keep_latest=True)
-    assert joined(feed.latest(0)) == b"abcd"
+    assert joined(feed.latest(0), True) == b"abcd"
 
 
 def test_latest_gives_a_client_nothing_that_it_has() -> None:
@@ -476,7 +492,7 @@ def test_a_trim_drops_as_little_as_the_bounds_allow(
     if first < healthy:
         assert len(feed.entries) <= max_entries
         assert feed.size <= max_bytes
-    assert [len(entry.frame) for entry in feed.entries] == sizes[first:]
+    assert [len(entry.chunk) for entry in feed.entries] == sizes[first:]
     assert all(later == sooner + 1 for sooner, later in itertools.pairwise(numbers(feed.entries)))
 
 

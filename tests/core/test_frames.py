@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ssepool.core.decoder import Decoder
-from ssepool.core.frames import COMPLETED_ID, DIALECT, jittered
+from ssepool.core.frames import BEATING, COMMENTS, COMPLETED_ID, DIALECT, Dialect, jittered
 
 FRAMES = {
     "opened": (
@@ -31,6 +31,34 @@ FRAMES = {
         b'id: ssepool.completed\nevent: ssepool.close\ndata: {"reason":"completed"}\n\n',
     ),
     "heartbeat": (DIALECT.heartbeat, b": heartbeat\n"),
+    "opened, as a comment": (
+        COMMENTS.opened("n-1-2", "secret", "n", retry=3000),
+        b'retry: 3000\n: ssepool.open {"connection":"n-1-2","token":"secret","node":"n"}\n',
+    ),
+    "queued, as a comment": (COMMENTS.queued(2, 7), b': ssepool.queued {"position":2,"waiting":7}\n'),
+    "a forged gap, as a comment": (
+        COMMENTS.gap("\n\ndata: x", None, "expired"),
+        b': ssepool.gap {"requested":"\\n\\ndata: x","resumed":null,"reason":"expired"}\n',
+    ),
+    "closed for good, as a comment": (
+        COMMENTS.closed("completed", retry=None, id=COMPLETED_ID),
+        b': ssepool.close {"reason":"completed"}\n',
+    ),
+    "the last event": (
+        Dialect.of(own_events=False, final="[DONE]").closed("completed", retry=None, id=COMPLETED_ID),
+        b'id: ssepool.completed\ndata: [DONE]\n\n: ssepool.close {"reason":"completed"}\n',
+    ),
+    "the last event of a type": (
+        Dialect.of(end_event="done").closed("completed", retry=None, id=COMPLETED_ID),
+        b"id: ssepool.completed\nevent: done\ndata: \n\n"
+        b'id: ssepool.completed\nevent: ssepool.close\ndata: {"reason":"completed"}\n\n',
+    ),
+    "not the last event": (
+        Dialect.of(own_events=False, final="[DONE]").closed("shutdown", retry=1),
+        b'retry: 1\n: ssepool.close {"reason":"shutdown"}\n',
+    ),
+    "heartbeat, as an event": (BEATING.heartbeat, b"event: ssepool.heartbeat\ndata: {}\n\n"),
+    "heartbeat of a type": (Dialect.of(heartbeat_event="ping").heartbeat, b"event: ping\ndata: {}\n\n"),
 }
 
 
@@ -59,3 +87,12 @@ def test_what_an_application_calls_things_cannot_break_out_of_its_frame() -> Non
 )
 def test_a_retry_is_from_once_to_twice_the_setting(seconds: float, chance: float, milliseconds: int) -> None:
     assert jittered(seconds, chance) == milliseconds
+
+
+def test_streams_that_are_wanted_alike_share_a_dialect() -> None:
+    assert Dialect.of() is DIALECT
+    assert Dialect.of(own_events=True) is DIALECT
+    assert Dialect.of(heartbeat_event="ssepool.heartbeat") is BEATING
+    done = Dialect.of(own_events=False, final={"done": True}, end_event="end")
+    assert Dialect.of(end_event="end", final='{"done":true}', own_events=False) is done
+    assert Dialect.of(own_events=False, end_event="end") is not done

@@ -77,3 +77,7 @@ def test_the_reasons_are_those_of_the_design() -> None:
 
 def test_the_letters_of_the_slot_states_differ() -> None:
     assert sorted(state.value[0] for state in SlotState) == ["c", "f", "o", "r"]
+
+
+def test_a_stream_ends_cleanly_where_it_is_over_and_is_cut_everywhere_else() -> None:
+    assert {reason for reason in Reason if reason.is_final} == {Reason.COMPLETED, Reason.KICKED, Reason.REVOKED}

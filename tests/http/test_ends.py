@@ -118,7 +118,7 @@ async def test_a_stream_has_its_grant_too(hub: Hub) -> None:
         hub.stream(request(), source, topic="jobs/2", grant=grant)
     hub.parts.runs.cancel()
     assert response.visit.source is not None
-    await response.visit.source.left(None)
+    await response.visit.source.left(response.visit.generator)
     await source.aclose()  # type: ignore[attr-defined]
 
 

@@ -31,6 +31,7 @@ def milliseconds(sock: socket.socket) -> int:
 
 def test_the_names_that_servers_offer_are_these() -> None:
     assert (handover.DETACH, handover.ALONE, handover.ABORT) == ("ssepool.detach", "ssepool.alone", "ssepool.abort")
+    assert handover.CUT == "ssepool.cut"
     assert (sys.platform == "linux") is handover.AVAILABLE
 
 

@@ -7,6 +7,7 @@ import itertools
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pytest
 
@@ -14,16 +15,16 @@ from parts import QUIET, Paper, delivered, opened, running, until
 from scripted_broker import Scripted
 from ssepool.config import HubConfig
 from ssepool.core.event import Event
-from ssepool.core.frames import COMPLETED_ID
+from ssepool.core.frames import COMPLETED_ID, FAILED_ID
 from ssepool.core.grant import STRANGER
 from ssepool.core.states import Reason
 from ssepool.core.topics import Subscription
-from ssepool.core.visit import Visit
+from ssepool.core.visit import Refused, Visit
 from ssepool.errors import BrokerError, ConnectionReleased
 from ssepool.runtime import runs as runs_module
 from ssepool.runtime.admission.response import EventStream
 from ssepool.runtime.engine import Engine
-from ssepool.runtime.runs import Run, Runs
+from ssepool.runtime.runs import STOP_SECONDS, Run, Runs
 from ssepool.runtime.streams.delivery import SLICE_SECONDS
 from ssepool.runtime.streams.link import OUTBOX_FRAMES
 from virtual import in_virtual_time, now
@@ -78,6 +79,7 @@ class Stage:
         """The run that a request for this gets."""
         run = self.ask(source, topic).source
         assert isinstance(run, Run)
+        brought.setdefault(run, source)
         return run
 
     async def view(
@@ -87,7 +89,7 @@ class Stage:
         visit = self.ask(source, topic, last_event_id)
         link, _ = await opened(self.engine, visit)
         assert visit.source is not None
-        await visit.source.left(visit.spare)
+        self.engine.tasks.start(visit.source.left(visit.generator))
         return link
 
 
@@ -109,8 +111,24 @@ class Viewer:
         self.finished.append(reason)
 
 
-async def nowhere(event: Event) -> None:
-    """Sends to nobody."""
+class Nobody:
+    """A client that takes everything, or has left when it is sent to."""
+
+    def __init__(self, *, has_left: bool = False) -> None:
+        self.has_left = has_left
+
+    async def send(self, data: Any) -> None:
+        if self.has_left:
+            raise ConnectionReleased
+
+
+brought: WeakKeyDictionary[Run, AsyncIterable[Any]] = WeakKeyDictionary()
+"""The generator that the first request for a run brought."""
+
+
+def attend(run: Run, viewer: Viewer) -> None:
+    """The stream of the first request for a run, or of another one, is open."""
+    run.attend(viewer, Nobody(), brought[run])
 
 
 def closing(link: Paper) -> bytes:
@@ -141,9 +159,9 @@ async def test_a_generator_begins_with_its_first_viewer(stage: Stage) -> None:
     run = stage.run(script, "job/7")
     await asyncio.sleep(0)
     assert script.begun == 0
-    run.attend(Viewer(), nowhere)
+    attend(run, Viewer())
     await until(lambda: script.begun)
-    run.attend(Viewer(), nowhere)
+    attend(run, Viewer())
     await asyncio.sleep(0)
     assert script.begun == 1
 
@@ -203,7 +221,7 @@ async def test_events_keep_their_fields_but_go_to_the_runs_topic_alone(stage: St
     event = Event("x", ("elsewhere",), "step", "chosen", 500, private=True)
     script = Script(event, END)
     run = stage.run(script, "job/7")
-    run.attend(Viewer(), nowhere)
+    attend(run, Viewer())
     await until(lambda: run.outcome)
     [entry] = stage.engine.log.window.read(0, max_entries=10)
     assert (entry.topics, entry.id, entry.private) == (("job/7",), "chosen", True)
@@ -221,7 +239,7 @@ async def test_who_has_seen_the_end_has_everything() -> None:
         engine.publish_nowait([Event.of("job/7", "before", id="before")])
         run = stage.run(Script(*(Event(text, id=text) for text in ("first", "last")), END), "job/7")
         assert not run.is_over_for("before")
-        run.attend(Viewer(), nowhere)
+        attend(run, Viewer())
         await until(lambda: run.outcome)
         engine.publish_nowait([Event.of("job/7", "after", id="after"), Event.of("other", "x", id="elsewhere")])
         ids = (None, "", "earliest", "before", "first", "last", "after", "elsewhere", "?")
@@ -234,7 +252,7 @@ async def test_who_was_there_before_a_run_without_events_has_everything_once_it_
     stage.engine.publish_nowait([Event.of("job/7", "x", id="before")])
     script = Script()
     run = stage.run(script, "job/7")
-    run.attend(viewer := Viewer(), nowhere)
+    attend(run, viewer := Viewer())
     await until(lambda: script.begun)
     assert not run.is_over_for("before")
     script.give(END)
@@ -253,6 +271,7 @@ async def test_a_generator_that_fails_ends_its_streams_with_an_error(
     assert link.events() == ["ssepool.open", "a", "ssepool.close"]
     assert b'{"reason":"error"}' in closing(link)
     assert COMPLETED_ID.encode() not in link.written
+    assert FAILED_ID.encode() in link.written
     [record] = caplog.records
     assert record.message == f"a generator given to Hub.stream failed (topic {topic!r})"
     assert script.closed == 1
@@ -269,7 +288,7 @@ async def test_a_broker_that_fails_fails_the_run(caplog: pytest.LogCaptureFixtur
     async with running(broker=broker, now=now()) as engine:
         viewer, script = Viewer(), Script("a")
         run = Stage(engine).run(script, "job/7")
-        run.attend(viewer, nowhere)
+        attend(run, viewer)
         await until(lambda: script.pulled)
         broker.broken = "the cable is out"
         script.give("b")
@@ -287,7 +306,7 @@ async def test_viewers_are_sent_away_only_once_the_log_has_all_of_it() -> None:
         broker.asleep = True
         viewer, script = Viewer(), Script("a", "b", END)
         run = Stage(engine).run(script, "job/7")
-        run.attend(viewer, nowhere)
+        attend(run, viewer)
         await asyncio.sleep(30)
         assert (script.closed, len(broker.entries), viewer.finished, run.outcome) == (1, 2, [], None)
         broker.asleep = False
@@ -300,8 +319,8 @@ async def test_a_viewer_that_has_left_is_not_told_of_the_end(stage: Stage) -> No
     script = Script("a")
     run = stage.run(script, "job/7")
     stays, leaves = Viewer(), Viewer()
-    run.attend(stays, nowhere)
-    run.attend(leaves, nowhere)
+    attend(run, stays)
+    attend(run, leaves)
     run.unattend(leaves)
     script.give(END)
     await until(lambda: stays.finished)
@@ -328,7 +347,7 @@ async def test_a_generator_that_is_stopped_from_outside_tells_nobody(
 ) -> None:
     script, viewer = Script("a"), Viewer()
     run = stage.run(script, "job/7")
-    run.attend(viewer, nowhere)
+    attend(run, viewer)
     await until(lambda: script.pulled)
     stage.runs.cancel()
     await until(lambda: script.closed)
@@ -362,7 +381,7 @@ async def test_a_generator_has_the_time_that_it_needs_to_clean_up() -> None:
                 steps.append("is done")
 
         run = Stage(engine).run(careful(), "job/7")
-        run.attend(Viewer(), nowhere)
+        attend(run, Viewer())
         await until(lambda: engine.log.position == 1)
         run.cancel()
         await asyncio.sleep(0.1)
@@ -397,7 +416,7 @@ async def test_a_generator_that_nobody_watches_ends_after_the_time_given() -> No
         await until(lambda: late.ended)
         assert late.events() == ["ssepool.open", "anew", "ssepool.close"]
         assert waiting.source is not None
-        await waiting.source.left(waiting.spare)
+        await waiting.source.left(waiting.generator)
         stage.runs.cancel()
 
 
@@ -450,11 +469,8 @@ async def test_a_client_that_left_while_it_was_sent_to_ends_its_generator(stage:
     over: list[Run] = []
     script = Script("a", "b")
 
-    async def released(event: Event) -> None:
-        raise ConnectionReleased
-
-    run = Run(stage.engine, script, None, over.append)
-    run.attend(Viewer(), released)
+    run = Run(stage.engine, None, over.append)
+    run.attend(Viewer(), Nobody(has_left=True), script)
     await until(lambda: over)
     assert (over, script.pulled, script.closed, run.outcome) == ([run], 1, 1, Reason.COMPLETED)
 
@@ -500,29 +516,162 @@ async def test_a_generator_that_never_waits_gives_way_to_others(topic: str | Non
         assert longest <= 5 + 1  # more than a slice, and the item with which that shows
 
 
+# The first event, and errors before it.
+
+
+async def never() -> asyncio.Future[None]:
+    """What is done when a client leaves that stays."""
+    return asyncio.get_running_loop().create_future()
+
+
+@EACH
+@in_virtual_time
+async def test_the_head_waits_for_the_first_event_or_the_time_given(topic: str | None) -> None:
+    async with running(now=now()) as engine:
+        stage, loop = Stage(engine), asyncio.get_running_loop()
+        for after, waited in ((0.2, 0.2), (30.0, 0.5)):
+            script = Script()
+            run = stage.run(script, topic and f"{topic}/{after}")
+            loop.call_later(after, script.give, "a")
+            began_at = loop.time()
+            await run.begin(script, await never(), 0.5)
+            assert loop.time() - began_at == pytest.approx(waited)
+            run.cancel()
+
+
+@EACH
+@in_virtual_time
+async def test_the_head_waits_no_longer_for_a_client_that_leaves(topic: str | None) -> None:
+    async with running(now=now()) as engine:
+        script, gone = Script(), await never()
+        run = Stage(engine).run(script, topic)
+        asyncio.get_running_loop().call_later(0.1, gone.set_result, None)
+        began_at = engine.now()
+        await run.begin(script, gone, 0.5)
+        assert engine.now() - began_at == pytest.approx(0.1)
+        leaving = asyncio.create_task(run.left(script))
+        await asyncio.sleep(0.1)
+        assert (script.closed, leaving.done()) == ((1, True) if topic is None else (0, False))
+        run.cancel()
+        await leaving
+
+
+@EACH
+async def test_an_error_before_the_first_event_is_the_requests_and_the_topic_is_free(
+    stage: Stage, topic: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = ValueError("not you")
+    scripts = (Script(error), Script("never"))
+    run, *_ = [stage.run(script, "job/7" if topic else None) for script in scripts]
+    requests = [asyncio.create_task(run.begin(script, await never(), 10)) for script in scripts[: 2 if topic else 1]]
+    await asyncio.wait(requests)
+    for request in requests:
+        refused = request.exception()
+        assert isinstance(refused, Refused)
+        assert refused.error is error
+    assert (scripts[0].closed, scripts[1].begun, run.outcome, caplog.records) == (1, 0, None, [])
+    assert stage.run(Script(), topic) is not run
+
+
+async def test_an_error_that_no_request_waits_for_is_logged_and_the_hooks_are_told(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[Any] = []
+    stage.engine.hooks.add("error", lambda connection, error: told.append((connection.is_open, error)))
+    error = ValueError("too late")
+    link = await stage.view(Script(error))
+    await until(lambda: link.ended)
+    assert told == [(True, error)]
+    assert [record.message for record in caplog.records] == ["a generator given to Hub.stream failed (topic None)"]
+
+
+@EACH
+async def test_a_generator_that_has_been_used_up_is_a_mistake_that_is_told(stage: Stage, topic: str | None) -> None:
+    async def one() -> AsyncIterator[str]:
+        yield "one"
+
+    source = one()
+    assert [item async for item in source] == ["one"]
+    with pytest.raises(Refused, match="has been used up"):
+        await stage.run(source, topic).begin(source, await never(), 10)
+
+
+# Generators that will not end.
+
+
+@EACH
+@in_virtual_time
+async def test_a_generator_that_ignores_its_cancellation_is_cut_and_the_log_tells(
+    topic: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    met: list[float] = []
+
+    async def stubborn() -> AsyncIterator[str]:
+        yield "one"
+        while True:
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                met.append(asyncio.get_running_loop().time())
+
+    async with running(now=now()) as engine:
+        source = stubborn()
+        run = Stage(engine).run(source, topic)
+        attend(run, viewer := Viewer())
+        await asyncio.sleep(1)
+        stopped_at = engine.now()
+        run.unattend(viewer)
+        run.cancel()
+        await run.left(source)
+        assert engine.now() - stopped_at == pytest.approx(STOP_SECONDS)
+        assert len(met) == 1
+        assert source.ag_frame is None  # type: ignore[attr-defined]
+        assert len(asyncio.all_tasks()) == 1
+        assert ["goes on 5 s after it was cancelled" in record.message for record in caplog.records] == [True]
+
+
+@in_virtual_time
+async def test_what_a_generator_yields_after_its_cancellation_is_not_published() -> None:
+    async def caught() -> AsyncIterator[str]:
+        yield "one"
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            yield "two"
+
+    async with running(now=now()) as engine:
+        source = caught()
+        run = Stage(engine).run(source, "job/7")
+        attend(run, Viewer())
+        await asyncio.sleep(1)
+        run.cancel()
+        await asyncio.sleep(1)
+        assert engine.log.position == 1
+        assert source.ag_frame is None  # type: ignore[attr-defined]
+
+
 # Requests that come to nothing.
 
 
 async def test_a_generator_that_nobody_got_a_slot_for_is_closed_unused_and_its_topic_is_free(stage: Stage) -> None:
-    script, spare, fresh = Script(), Script(), Script()
+    script, spare, third, fresh = Script(), Script(), Script(), Script()
     run = stage.run(script, "job/7")
-    other = stage.ask(spare, "job/7")
-    assert (other.source, other.spare) == (run, spare)
-    await run.left(None)
-    assert (script.closed, stage.run(Script(), "job/7")) == (0, run)  # somebody still asks for it
-    await run.left(spare)
-    assert (script.closed, spare.closed) == (0, 1)
-    await run.left(Script())
-    assert (script.begun, script.closed) == (0, 1)
+    assert [stage.run(other, "job/7") for other in (spare, third)] == [run, run]
+    for other in (script, spare):
+        await run.left(other)
+        assert stage.run(Script(), "job/7") is run  # somebody still asks for it
+        await run.left(Script())
+    await run.left(third)
+    assert [(other.begun, other.closed) for other in (script, spare, third)] == [(0, 1)] * 3
     assert stage.run(fresh, "job/7") is not run
 
 
 async def test_a_generator_that_has_a_viewer_is_not_closed_by_a_request_that_came_to_nothing(stage: Stage) -> None:
     script = Script()
     run = stage.run(script, "job/7")
-    run.attend(Viewer(), nowhere)
+    attend(run, Viewer())
     await until(lambda: script.begun)
-    await run.left(None)
+    await run.left(Script())
     assert (script.closed, stage.run(Script(), "job/7")) == (0, run)
 
 
@@ -530,9 +679,11 @@ async def test_the_generator_of_the_run_is_not_closed_as_a_spare_one(stage: Stag
     script = Script()
     run = stage.run(script, "job/7")
     stage.ask(script, "job/7")  # the application gives the same one again
-    run.attend(Viewer(), nowhere)
-    await run.left(script)
-    assert script.closed == 0
+    attend(run, Viewer())
+    leaving = asyncio.create_task(run.left(script))
+    await until(lambda: script.begun)
+    assert (script.closed, leaving.done()) == (0, False)
+    leaving.cancel()
 
 
 async def test_a_source_need_not_be_closable_and_a_failing_close_is_logged(
@@ -576,7 +727,7 @@ async def test_a_topic_is_free_again_once_its_events_are_kept_no_longer() -> Non
         runs: dict[str, Run] = {}
         for topic in ("first", "second", "goes on"):
             runs[topic] = stage.run(Script("a", *([END] if topic != "goes on" else [])), topic)
-            runs[topic].attend(Viewer(), nowhere)
+            attend(runs[topic], Viewer())
             await asyncio.sleep(10)
 
         def free() -> list[str]:
@@ -595,7 +746,7 @@ async def test_a_topic_is_free_again_once_its_events_are_kept_no_longer() -> Non
 
 async def test_a_run_that_is_forgotten_late_does_not_take_its_topic_from_the_next(stage: Stage) -> None:
     first = stage.run(Script(END), "job/7")
-    first.attend(Viewer(), nowhere)
+    attend(first, Viewer())
     await until(lambda: first.outcome)
     stage.runs.expire(stage.engine.now() + 1e9)
     second = stage.run(Script(), "job/7")

@@ -150,7 +150,7 @@ def test_a_head_has_the_servers_headers_and_those_of_the_dialect() -> None:
     subject = Server(Hub(), hello)._uvicorn
     subject.server_state.default_headers = DATE
     assert subject._head_of(Loud()) == (
-        b"HTTP/1.1 200 OK\r\ndate: today\r\ncontent-type: text/loud\r\nconnection: close\r\n\r\n"
+        b"HTTP/1.1 200 OK\r\ndate: today\r\ncontent-type: text/loud\r\ntransfer-encoding: chunked\r\n\r\n"
     )
 
 

@@ -117,7 +117,7 @@ class Broker(ABC):
       subscriber still receives it once, because its position says what the subscriber has. Both read the history that
       `open` or `bounds` named last. If another history has begun, they raise `BrokerError` until `bounds` has named
       it, because a position of the old history means nothing in the new one. A record that cannot be read does not
-      hold up those behind it: `unreadable` (`brokers.record`) makes an entry without a frame, which stands in its
+      hold up those behind it: `unreadable` (`brokers.record`) makes an entry without bytes, which stands in its
       place.
     - *Facts* are as safe as events, and outlive every hub (but for memory). What `keep` has returned from is in the
       next `kept` of each hub, until its time is over.

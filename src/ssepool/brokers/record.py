@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from ssepool.core.chunk import chunk
 from ssepool.core.event import Entry, Event, topic_set
 from ssepool.errors import EventTooLarge
 
@@ -49,7 +50,8 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
     def entry(self, epoch: str, position: int) -> Entry:
         """The event as readers receive it, at its position in the history that `epoch` names."""
         id = self.id or f"{epoch}-{position}"
-        return Entry(position, id, self.topics, b"id: %b\n%b" % (id.encode(), self.frame), self.private)
+        frame = b"id: %b\n%b" % (id.encode(), self.frame)
+        return Entry(position, id, self.topics, chunk(frame), self.private)
 
 
 def records(events: Sequence[Event], max_event_size: int) -> list[Record]:
@@ -84,5 +86,5 @@ UNREADABLE_ERRORS = (msgspec.MsgspecError, AttributeError, TypeError, ValueError
 
 
 def unreadable(position: int) -> Entry:
-    """What stands in a page for a record that cannot be read: an entry without id, topics and frame."""
+    """What stands in a page for a record that cannot be read: an entry without id, topics and bytes."""
     return Entry(position, None, (), b"")

@@ -10,6 +10,7 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from ssepool.core.block import Block, block_from, block_of
+from ssepool.core.chunk import chunk, unchunk
 from ssepool.core.data import DATA, DataEncoder
 from ssepool.core.topics import check_topic, shown
 from ssepool.errors import InvalidEvent, InvalidTopic
@@ -48,7 +49,7 @@ _BAD_IN_TYPE = re.compile(r"[\0\r\n\ud800-\udfff]")
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
-    """An event as it is kept and delivered: its place in the broker's order, and its frame."""
+    """An event as it is kept and delivered: its place in the broker's order, and its wire bytes."""
 
     position: int
     """Place in the broker's order; 0 for what is live only."""
@@ -56,16 +57,21 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     """The `id:` that the frame carries, if it carries one."""
     topics: tuple[str, ...]
     """The topics to which the event was published."""
-    frame: bytes
-    """The event's wire bytes."""
+    chunk: bytes
+    """The event's frame, coded as a chunk once for all clients."""
     private: bool = False
     """Whether only subscriptions with the right to private events get it."""
     size: int = 0
     """Bytes of memory that it takes, all counted. It is found once, for all that keep it; what goes over the wire is
-    `len(frame)`."""
+    `len(chunk)`."""
 
     def __post_init__(self) -> None:
-        force_setattr(self, "size", memory_of(self.frame, self.topics))
+        force_setattr(self, "size", memory_of(self.chunk, self.topics))
+
+    @property
+    def frame(self) -> bytes:
+        """The event's wire bytes without the coding, which is cut off each time."""
+        return unchunk(self.chunk)
 
 
 class EventFields(TypedDict, total=False):
@@ -187,7 +193,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     def entry(self, epoch: str, position: int) -> Entry:
         """This event at its place in the order, under its own id or the one that brokers make."""
         id = f"{epoch}-{position}" if self.id is None else self.id
-        return Entry(position, id, self.topics, self._frame(id), self.private)
+        return Entry(position, id, self.topics, chunk(self._frame(id)), self.private)
 
     def encode(self, id: str | None = None) -> bytes:
         """The frame of this event, with `id` (trusted, not checked) in place of its own if one is given."""
@@ -215,23 +221,21 @@ def encode(data: str, *, type: str | None = None, id: str | None = None, retry: 
     """
     if "\n" in data or "\r" in data:
         data = data.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\ndata: ")
-    frame = f"data: {data}\n\n"
-    if retry is not None:
-        frame = f"retry: {retry}\n{frame}"
+    fields = "" if retry is None else f"retry: {retry}\n"
     if type is not None:
-        frame = f"event: {type}\n{frame}"
+        fields = f"event: {type}\n{fields}"
     if id is not None:
-        frame = f"id: {id}\n{frame}"
-    return frame.encode()
+        fields = f"id: {id}\n{fields}"
+    return f"{fields}data: {data}\n\n".encode()
 
 
-def memory_of(frame: bytes, topics: Sequence[str]) -> int:
-    """Bytes of memory that an event takes with this frame, in which its id stands, and these topics: what every bound
-    counts."""
+def memory_of(data: bytes, topics: Sequence[str]) -> int:
+    """Bytes of memory that an event takes with this frame or chunk, in which its id stands, and these topics: what
+    every bound counts."""
     text = "".join(topics)
     # An ASCII character takes one byte, others one, two or four, and as many again once they have been encoded.
     characters = len(text) if text.isascii() else 4 * len(text)
-    return ENTRY_BYTES + len(frame) + TOPIC_BYTES * len(topics) + characters
+    return ENTRY_BYTES + len(data) + TOPIC_BYTES * len(topics) + characters
 
 
 def comment(text: str) -> bytes:

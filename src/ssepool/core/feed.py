@@ -1,4 +1,4 @@
-"""Feed: the shared frame log of one subscription, and the cursors over it.
+"""Feed: the shared frame log of one subscription in one dialect, and the cursors over it.
 
 A cursor is a number: how many entries of its feed a connection has been given since the feed began. All connections
 with the same subscription share one feed, so an event is encoded once and kept once, and a slow client costs no
@@ -12,6 +12,7 @@ from typing import Protocol
 
 from ssepool.config import KiB
 from ssepool.core.event import Entry
+from ssepool.core.frames import DIALECT, Dialect
 from ssepool.core.states import Reason
 from ssepool.core.topics import Subscription
 
@@ -85,6 +86,7 @@ class Feed:
         "_size",
         "appended_at",
         "behind",
+        "dialect",
         "entries",
         "first",
         "head",
@@ -92,10 +94,12 @@ class Feed:
         "subscription",
     )
 
-    def __init__(self, subscription: Subscription, joins: Joins | None = None) -> None:
+    def __init__(self, subscription: Subscription, joins: Joins | None = None, dialect: Dialect = DIALECT) -> None:
         """`joins` is what all feeds of a hub share."""
         self.subscription = subscription
         """What all connections of this feed want."""
+        self.dialect = dialect
+        """In which all of them are told what the hub itself has to say."""
         self.members: dict[Member, None] = {}
         """All connections of this feed."""
         self.behind: dict[Member, None] = {}
@@ -116,6 +120,7 @@ class Feed:
         self._size = 0
         self._joins = joins or Joins()
         self._joined: dict[int, tuple[bytes, int]] = {}
+        """By cursor; those that are not chunked by its complement, which no cursor is."""
 
     @property
     def size(self) -> int:
@@ -131,37 +136,39 @@ class Feed:
         if self._joined:
             self._joined.clear()
 
-    def read(self, cursor: int, until: int | None = None) -> tuple[bytes, int]:
+    def read(self, cursor: int, until: int | None = None, chunked: bool = True) -> tuple[bytes, int]:
         """Frames from `cursor` on, joined, and the cursor after them. All connections that read there
-        share the join.
+        share the join. Each frame is a chunk, if they are to be `chunked`, so that a join is chunks too.
 
         With `until`, no further than that cursor. Raises `IndexError` for a cursor that is not from `first` to `head`.
         """
         if until is not None and until < self.head:
-            return self._join(cursor, until)
-        joined = self._joined.get(cursor)
-        if joined is None:
-            joined = self._join(cursor, self.head)
+            return self._join(cursor, until, chunked)
+        key = cursor if chunked else ~cursor
+        found = self._joined.get(key)
+        if found is None:
+            found = self._join(cursor, self.head, chunked)
             if len(self._joined) >= MAX_JOINS:
                 self._joined.clear()
-            self._joined[cursor] = joined
-            if len(joined[0]) > SMALL_JOIN_BYTES:
+            self._joined[key] = found
+            if len(found[0]) > SMALL_JOIN_BYTES:
                 self._joins.keep(self)
-        return joined
+        return found
 
     def forget_joins(self) -> None:
         """Keep no joins; who reads makes them anew."""
         self._joined.clear()
 
-    def split(self, cursor: int, written: int) -> tuple[int, memoryview]:
-        """After only `written` bytes of `read(cursor)` went out: the cursor behind the frame that was cut in two,
+    def split(self, cursor: int, written: int, chunked: bool = True) -> tuple[int, memoryview]:
+        """After only `written` bytes of such a `read` went out: the cursor behind the frame that was cut in two,
         and the rest of that frame. Where a frame ended exactly there, the rest is empty."""
         while written:
-            frame = self.entries[cursor - self.first].frame
+            entry = self.entries[cursor - self.first]
+            data = entry.chunk if chunked else entry.frame
             cursor += 1
-            if written < len(frame):
-                return cursor, memoryview(frame)[written:]
-            written -= len(frame)
+            if written < len(data):
+                return cursor, memoryview(data)[written:]
+            written -= len(data)
         return cursor, memoryview(b"")
 
     def trim(self, slowest: int, healthy: int, *, max_entries: int, max_bytes: int, keep_latest: bool = False) -> None:
@@ -229,22 +236,22 @@ class Feed:
         chosen = dict(newest.values())  # an event of several topics once
         return [chosen[number] for number in sorted(chosen)]
 
-    def _join(self, cursor: int, until: int) -> tuple[bytes, int]:
+    def _join(self, cursor: int, until: int, chunked: bool) -> tuple[bytes, int]:
         entries, start, stop = self.entries, cursor - self.first, until - self.first
         if not 0 <= start <= len(entries):
             raise IndexError(f"cursor {cursor} is not from {self.first} to {self.head}")
         if self._size <= JOIN_BYTES:  # their frames are less
-            return b"".join([entry.frame for entry in entries[start:stop]]), until
+            return joined(entries[start:stop], chunked), until
         end, size = start, 0
-        while end < stop and (end == start or size + len(entries[end].frame) <= JOIN_BYTES):
-            size += len(entries[end].frame)
+        while end < stop and (end == start or size + len(entries[end].chunk) <= JOIN_BYTES):
+            size += len(entries[end].chunk)
             end += 1
-        return b"".join([entry.frame for entry in entries[start:end]]), self.first + end
+        return joined(entries[start:end], chunked), self.first + end
 
     def __repr__(self) -> str:
         return f"<Feed head={self.head} kept={len(self.entries)} members={len(self.members)}>"
 
 
-def joined(entries: Iterable[Entry]) -> bytes:
-    """The frames of these entries, one behind the other."""
-    return b"".join([entry.frame for entry in entries])
+def joined(entries: Iterable[Entry], chunked: bool) -> bytes:
+    """The frames of these entries, one behind the other, each a chunk if they are to be `chunked`."""
+    return b"".join([entry.chunk if chunked else entry.frame for entry in entries])

@@ -87,6 +87,15 @@ class Reason(StrEnum):
     COMPLETED = "completed"
     ERROR = "error"
 
+    @property
+    def is_final(self) -> bool:
+        """Whether the stream is whole, and its client has no reason to come back: then its end is a clean one. Every
+        other end is a cut, which a client can tell from it, so that it comes back."""
+        return self in _FINAL
+
+
+_FINAL = frozenset({Reason.COMPLETED, Reason.KICKED, Reason.REVOKED})
+
 
 SLOT_STEPS: dict[SlotState, frozenset[SlotState]] = {
     SlotState.FREE: frozenset({SlotState.RESERVED}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, Callable, Mapping
 from hashlib import sha256
 from reprlib import Repr
 from typing import Any, Protocol, Self
@@ -10,8 +10,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from ssepool.core.event import Event
-from ssepool.core.frames import COMPLETED_ID, DIALECT, Dialect
+from ssepool.core.frames import COMPLETED_ID, DIALECT, FAILED_ID, Dialect
 from ssepool.core.grant import Grant
 from ssepool.core.states import Reason
 from ssepool.core.term import ENDLESS, Term
@@ -45,6 +44,22 @@ class Viewer(Protocol):
         """Close the stream for this reason once everything that is pending has been written."""
 
 
+class Client(Protocol):
+    """A client whose stream is open: a connection."""
+
+    async def send(self, data: Any) -> None:
+        """Send an event to this client alone. Raises `ConnectionReleased`."""
+
+
+class Refused(Exception):
+    """A generator failed before its first event, so its request has no stream: it fails with `error`."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+        """What the generator raised."""
+
+
 class Source(Protocol):
     """A run, as a visit and its admission see it: a generator whose events the client wants."""
 
@@ -53,14 +68,21 @@ class Source(Protocol):
     outcome: Reason | None
     """Why the source has ended; None while it goes on."""
 
-    def attend(self, viewer: Viewer, send: Callable[[Event], Awaitable[None]]) -> None:
-        """A client has its slot; `send` writes an event to this client alone."""
+    async def begin(self, generator: AsyncIterable[Any] | None, gone: Any, seconds: float) -> None:
+        """Begin with this generator, if none has begun, and wait for the first event, at the longest so many seconds
+        or until the future `gone` is done. Raises `Refused` if there will be none because the generator failed."""
+
+    def attend(self, viewer: Viewer, client: Client, generator: AsyncIterable[Any] | None) -> None:
+        """A client's stream is open. `generator` is the one that came with its request."""
 
     def unattend(self, viewer: Viewer) -> None:
         """The client has left."""
 
-    async def left(self, spare: AsyncIterable[Any] | None) -> None:
-        """The request has been dealt with. `spare` is the generator that came with it and was not needed."""
+    async def settled(self, generator: AsyncIterable[Any] | None) -> None:
+        """Return when this generator, if it is the one that runs, has ended and its request's client has left."""
+
+    async def left(self, generator: AsyncIterable[Any] | None) -> None:
+        """A request has been dealt with. `generator` is the one that came with it."""
 
     def is_over_for(self, last_event_id: str | None) -> bool:
         """Whether a client that comes back with this id has everything that there will ever be."""
@@ -89,8 +111,10 @@ class Visit(msgspec.Struct, kw_only=True):
     """The run whose events this client wants."""
     refusal: SSEPoolError | None = None
     """Why the client is turned away before the pool is asked; None if it is not."""
-    spare: AsyncIterable[Any] | None = None
-    """A generator that came with this request and is not needed: the same topic has one already."""
+    generator: AsyncIterable[Any] | None = None
+    """The generator that came with this request; not needed if the same topic has one already."""
+    background: Callable[[], None] | None = None
+    """What is to be started once the stream has ended, if its request is over by then."""
 
     @classmethod
     def of(
@@ -102,6 +126,7 @@ class Visit(msgspec.Struct, kw_only=True):
         data: Any = None,
         last_event_id: str | None = None,
         term: Term = ENDLESS,
+        dialect: Dialect = DIALECT,
     ) -> Self:
         """The visit of a request, from its ASGI scope. The data of the grant wins over `data`, and the id that the
         request resumes from over `last_event_id`, where a client begins that has none yet."""
@@ -113,6 +138,7 @@ class Visit(msgspec.Struct, kw_only=True):
             data=data if grant.data is None else grant.data,
             last_event_id=requested_id(scope) or last_event_id,
             term=term,
+            dialect=dialect,
         )
 
     @property
@@ -154,9 +180,12 @@ class Visit(msgspec.Struct, kw_only=True):
     @property
     def has_everything(self) -> bool:
         """Whether the client has seen the end of what it asks for, and only its automatic reconnection is back."""
-        if self.last_event_id == COMPLETED_ID:
+        if self.last_event_id in (COMPLETED_ID, FAILED_ID):
             return True
-        return self.source is not None and self.source.is_over_for(self.last_event_id)
+        source = self.source
+        if source is None or (self.dialect.ending is not None and source.outcome is Reason.COMPLETED):
+            return False  # behind the source's own last event comes the dialect's, which has that id
+        return source.is_over_for(self.last_event_id)
 
 
 def _text_of(data: Any) -> str:

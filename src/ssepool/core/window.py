@@ -174,7 +174,7 @@ class Window:
             # The id of the one dropped last is still good to go on from: all that came after it is kept.
             if self._dropped is not None:
                 self._names.discard(self._dropped)
-            self._dropped = None if self._is_made(entry) else msgspec.structs.replace(entry, frame=b"")
+            self._dropped = None if self._is_made(entry) else msgspec.structs.replace(entry, chunk=b"")
 
     def _entry(self, position: int) -> Entry | None:
         dropped = self._dropped

@@ -15,8 +15,12 @@ from django.db import transaction
 
 from ssepool.core.event import Event, EventFields
 from ssepool.django.process import process
+from ssepool.errors import PoolClosed
 
 logger = logging.getLogger("ssepool")
+
+LOOK_SECONDS = 1.0
+"""Seconds after which a thread that publishes looks whether the server still runs."""
 
 
 def publish(topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> str:
@@ -60,9 +64,15 @@ def publish_on_commit(
 
 def _publish(event: Event) -> str:
     here = process()
-    if here.loop is None:
+    if (loop := here.loop) is None:
         return here.publisher.publish_many([event])[0]
-    return asyncio.run_coroutine_threadsafe(here.hub.publish_many([event]), here.loop).result()[0]
+    future = asyncio.run_coroutine_threadsafe(here.hub.publish_many([event]), loop)
+    while True:
+        try:
+            return future.result(LOOK_SECONDS)[0]
+        except TimeoutError:
+            if not loop.is_running():  # or the thread would be held for ever, and the process with it
+                raise PoolClosed("the server has stopped; it is not known whether the event was published") from None
 
 
 def _publish_or_log(event: Event) -> None:

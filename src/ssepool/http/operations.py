@@ -83,6 +83,7 @@ PATHS: Schema = {
                 param("lastEventId", TEXT, "The same as `last_event_id`."),
                 param("Last-Event-ID", TEXT, "The same; wins over the query.", place="header"),
                 param("ticket", TEXT, "From `POST /tickets`; used up by this request."),
+                param("heartbeat", {"enum": ["event"]}, "Heartbeats as `ssepool.heartbeat` events, for a page to see."),
                 param("data", TEXT, f"The client's own data, JSON of at most {_DATA}, kept on the connection."),
             ],
             "responses": {

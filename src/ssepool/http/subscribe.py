@@ -9,6 +9,7 @@ from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
 from ssepool.config import KiB
+from ssepool.core.frames import BEATING, DIALECT, Dialect
 from ssepool.core.grant import STRANGER, Grant
 from ssepool.core.topics import Subscription, has_regexp, shown
 from ssepool.core.visit import Scope as AnyScope
@@ -36,7 +37,7 @@ MAX_REGEXP_CHARACTERS = 64
 """Characters of a pattern with a regular expression at most. To compile `(\\w{100})` takes 80 ms and 20 MB, and a
 stranger must not be able to demand that again and again."""
 
-PARAMETERS = ("topic", "pattern", "last_event_id", "lastEventId", "data", "ticket")
+PARAMETERS = ("topic", "pattern", "last_event_id", "lastEventId", "data", "ticket", "heartbeat")
 """The query parameters of GET /events."""
 
 
@@ -74,7 +75,7 @@ class Subscribe:
                 return visit_of(engine, door, scope, wish, await door.grant(asking))
             except (AuthorizeUnavailable, TokenExpired) as error:
                 refusal = error
-        visit = Visit.of(scope, wish.subscription, STRANGER)
+        visit = Visit.of(scope, wish.subscription, STRANGER, dialect=wish.dialect)
         visit.stranger, visit.refusal = True, refusal
         return visit
 
@@ -82,7 +83,11 @@ class Subscribe:
 def read_wish(scope: AnyScope, *, allow_regexp: bool) -> Wish:
     """What a request for the stream asks for, from its ASGI scope. Raises `APIError` (400) or `InvalidTopic`."""
     query = read_subscription(scope["query_string"], allow_regexp=allow_regexp)
-    return Wish(Subscription.of(query["topic"], query["pattern"], private=True, compiled=False), query["data"])
+    return Wish(
+        Subscription.of(query["topic"], query["pattern"], private=True, compiled=False),
+        query["data"],
+        query["heartbeat"],
+    )
 
 
 def visit_of(engine: Engine, door: Door, scope: AnyScope, wish: Wish, grant: Grant) -> Visit:
@@ -90,8 +95,8 @@ def visit_of(engine: Engine, door: Door, scope: AnyScope, wish: Wish, grant: Gra
 
     Nothing is compiled for a client that is turned away. Raises `AccessDenied` or `InvalidTopic`.
     """
-    reduced = door.reduce(wish.subscription, grant)
-    visit = Visit.of(scope, reduced, grant, data=wish.data, term=engine.term(grant, from_door=True))
+    reduced, term = door.reduce(wish.subscription, grant), engine.term(grant, from_door=True)
+    visit = Visit.of(scope, reduced, grant, data=wish.data, term=term, dialect=wish.dialect)
     visit.stranger = True
     if wish.subscription.patterns and not is_refused(engine, visit):
         wish.subscription.compile()
@@ -99,8 +104,9 @@ def visit_of(engine: Engine, door: Door, scope: AnyScope, wish: Wish, grant: Gra
 
 
 def read_subscription(query_string: bytes, *, allow_regexp: bool) -> dict[str, Any]:
-    """The lists `topic` and `pattern` and the value `data` of a query string. Raises `APIError` (400)."""
-    found: dict[str, Any] = {"topic": [], "pattern": [], "data": None}
+    """The lists `topic` and `pattern`, the value `data` and the dialect that `heartbeat` asks for, of a query string.
+    Raises `APIError` (400)."""
+    found: dict[str, Any] = {"topic": [], "pattern": [], "data": None, "heartbeat": DIALECT}
     try:
         pairs = pairs_of(query_string.decode("ascii"))
     except (UnicodeDecodeError, ValueError) as error:
@@ -114,6 +120,8 @@ def read_subscription(query_string: bytes, *, allow_regexp: bool) -> dict[str, A
             )
         if name == "data":
             found["data"] = read_data(value)
+        elif name == "heartbeat":
+            found["heartbeat"] = read_heartbeat(value)
         elif name in found:
             found[name].append(value)
     if patterns := found["pattern"]:
@@ -142,6 +150,13 @@ def check_patterns(patterns: list[str], *, allow_regexp: bool) -> None:
                 f"pattern {shown(pattern)} is not allowed: with a regular expression in it, a pattern takes "
                 f"{MAX_REGEXP_CHARACTERS} characters at most and no braces",
             )
+
+
+def read_heartbeat(text: str) -> Dialect:
+    """The dialect with the heartbeats that a client asks for. Raises `APIError` (400) for anything but `event`."""
+    if text != "event":
+        raise APIError(400, "invalid_parameter", f"heartbeat={shown(text)} is not allowed; it takes 'event'")
+    return BEATING
 
 
 def read_data(text: str) -> Any:

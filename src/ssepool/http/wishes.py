@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from ssepool.core.frames import DIALECT, Dialect
 from ssepool.core.topics import Subscription
 
 MAX_WISHES = 1024
@@ -19,6 +20,8 @@ class Wish(NamedTuple):
     """The topics and patterns."""
     data: Any
     """The client's own data."""
+    dialect: Dialect = DIALECT
+    """How the hub is to speak to it."""
 
 
 class Wishes:

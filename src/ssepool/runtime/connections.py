@@ -223,7 +223,7 @@ class Connections:
     def bind(self, slot: Slot, link: Link, visit: Visit) -> Connection:
         """Bind a reserved slot, a link and a visit together. The slot is freed when the link ends."""
         if visit.subscription is not None:
-            visit.subscription = self._feeds.shared(visit.subscription)
+            visit.subscription = self._feeds.shared(visit.subscription, link.dialect)
         connection = Connection(self, slot, link, visit)
         slot.holder = link
         link.slot = slot
@@ -310,6 +310,8 @@ class Connections:
         if visit.source is not None:
             visit.source.unattend(link)
         self._pool.release(slot, self.now(), reason)
+        if visit.background is not None:
+            visit.background()
         if departed is not None:
             self._hooks.start("disconnect", departed, reason.value)
         if self._pool.count(SlotState.FREE) == len(self._pool.slots):

@@ -1,12 +1,13 @@
 """Handover: everything that a server adapter and the hub have to know of each other.
 
-A server that can give its sockets away offers three extensions under `scope["extensions"]`. The hub calls them when a
+A server that can give its sockets away offers four extensions under `scope["extensions"]`. The hub calls them when a
 request has become a stream; servers without them are served through ASGI's plain `send`.
 
 - `DETACH`: `detach(ack_timeout) -> Handover | None` takes the request's socket away from the server. None where that
   cannot be done now, and plain `send` goes on.
 - `ALONE`: `alone(ack_timeout)` keeps the connection for this one response, and reads on to see its client leave.
 - `ABORT`: `abort()` drops the connection with everything that is still to be written.
+- `CUT`: `cut()` writes that, and then closes the connection in the middle of the response, without the end of its body.
 
 A server that knows its proxies also says, as `FORWARDED_HOST`, what the client asked for.
 
@@ -26,6 +27,8 @@ ALONE = "ssepool.alone"
 """The extension that keeps a connection for one response."""
 ABORT = "ssepool.abort"
 """The extension that drops a connection."""
+CUT = "ssepool.cut"
+"""The extension that closes a connection whose response is not whole."""
 
 FORWARDED_HOST = "ssepool.forwarded_host"
 """The extension in which a request has the `Host` that its client sent to a trusted proxy, as text."""
@@ -36,6 +39,12 @@ AVAILABLE = sys.platform == "linux"
 MAX_UNSENT_BYTES = 128 * 1024
 """Bytes that the kernel takes for a client beyond those that are on their way to it."""
 
+FAILED = (
+    b"HTTP/1.1 500 Internal Server Error\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 21\r\n"
+    b"connection: close\r\n\r\nInternal Server Error"
+)
+"""The answer where an application gave none."""
+
 Reply = tuple[int, list[tuple[bytes, bytes]], bytes]
 """Status, headers but for the length, and body of an answer that is given without an application's help."""
 
@@ -43,14 +52,15 @@ Reply = tuple[int, list[tuple[bytes, bytes]], bytes]
 class Sink(Protocol):
     """Where a server puts the response that an application sends after its socket was taken over."""
 
-    def head(self, data: bytes) -> None:
-        """The status line and the headers, in their wire format."""
+    def head(self, data: bytes, *, chunked: bool = False) -> None:
+        """The status line and the headers, in their wire format, and whether they say that the body is chunked: then
+        the hub codes all that it is given, and all that it writes."""
 
     def body(self, data: bytes) -> None:
         """A part of the body."""
 
     def complete(self) -> None:
-        """The response is over."""
+        """The response is over; also where the application has sent none, or a part of it."""
 
 
 class Handover(Protocol):

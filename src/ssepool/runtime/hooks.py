@@ -20,7 +20,7 @@ class Hooks:
         self._tasks = Tasks()
 
     def add(self, name: str, hook: Callable[..., Any]) -> None:
-        """Have a function called when this happens: `connect`, `disconnect` or `message`."""
+        """Have a function called when this happens: `connect`, `disconnect`, `message` or `error`."""
         self._hooks.setdefault(name, []).append(hook)
 
     def adopt(self, others: Hooks) -> None:

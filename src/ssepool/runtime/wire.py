@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
+from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
+
+CHUNKED = (b"transfer-encoding", b"chunked")
+"""The field of a response whose body is chunked."""
+OF_CONNECTION = frozenset({b"connection", b"transfer-encoding"})
+"""Fields that say how a response ends."""
 
 
 def _refusal(status: int, text: str, more: str = "") -> bytes:
@@ -25,10 +32,18 @@ TOO_MANY = _refusal(503, "Too Many Connections", "retry-after: 1\r\n")
 """The answer to a client who gives way to another before its request is there."""
 
 
-def render_head(status: int, headers: Iterable[tuple[bytes, bytes]], *, keep_alive: bool = False) -> bytes:
-    """A response's head in its wire format. Without `keep_alive` the body ends with the connection (RFC 9112, 6.3)."""
+def render_head(
+    status: int, headers: Iterable[tuple[bytes, bytes]], *, keep_alive: bool = False, chunked: bool = False
+) -> bytes:
+    """A response's head in its wire format. Without `keep_alive` the connection ends with the body, and a body that is
+    not `chunked` and has no length ends with the connection (RFC 9112, 6.3).
+
+    A `chunked` one does not announce that: where it is announced, Node.js takes a body that was cut for a whole one.
+    """
     lines = [STATUS_LINE[status]]
-    if not keep_alive:
+    if chunked:
+        headers = [*(field for field in headers if field[0].lower() not in OF_CONNECTION), CHUNKED]
+    elif not keep_alive:
         headers = [*(field for field in headers if field[0].lower() != b"connection"), (b"connection", b"close")]
     for name, value in headers:
         if b"\n" in value or b"\r" in value or b"\n" in name or b"\r" in name:
@@ -36,6 +51,37 @@ def render_head(status: int, headers: Iterable[tuple[bytes, bytes]], *, keep_ali
         lines += (name, b": ", value, b"\r\n")
     lines.append(b"\r\n")
     return b"".join(lines)
+
+
+def has_length(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether the client of a response knows from its head how long the body is (RFC 9112, 6.3)."""
+    return status in (204, 304) or any(name.lower() == b"content-length" for name, _ in headers)
+
+
+def unchunked(cycle: RequestResponseCycle, message: MutableMapping[str, Any], is_open: bool) -> bool:
+    """Have a server send this part of a response without chunks, which its client does not know (HTTP/1.0): uvicorn
+    would chunk it all the same. Returns whether the body ends with the connection; `is_open` is what that was before.
+    """
+    if message["type"] == "http.response.start":
+        is_open = not has_length(message["status"], message.get("headers", ()))
+        if is_open:
+            cycle.chunked_encoding = cycle.keep_alive = False
+    elif is_open:
+        cycle.expected_content_length = len(message.get("body", b""))  # each part is as long as it was to be
+    return is_open
+
+
+def log_access(cycle: RequestResponseCycle, scope: MutableMapping[str, Any], status: int) -> None:
+    """Log a response as uvicorn would have."""
+    if cycle.access_log:
+        cycle.access_logger.info(
+            '%s - "%s %s HTTP/%s" %d',
+            get_client_addr(scope),  # type: ignore[arg-type]
+            scope["method"],
+            get_path_with_query_string(scope),  # type: ignore[arg-type]
+            scope["http_version"],
+            status,
+        )
 
 
 def take_authority(target: bytes, headers: list[tuple[bytes, bytes]]) -> None:

@@ -326,5 +326,5 @@ class _Uvicorn(uvicorn.Server):
             self._heads.clear()
         head = self._heads.get(dialect)
         if head is None:
-            head = self._heads[dialect] = render_head(200, [*self._heads_of, *dialect.headers])
+            head = self._heads[dialect] = render_head(200, [*self._heads_of, *dialect.headers], chunked=True)
         return head

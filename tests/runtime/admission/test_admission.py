@@ -12,9 +12,9 @@ import pytest
 
 from admitting import Handed, Headless, Source, news, pool_of, take_slot, takes_sockets
 from parts import QUIET, TO_NEWS, Applicant, Paper, bound, connection_of, delivered, opened, running, until
-from ssepool.config import AccessConfig, HubConfig, PoolConfig
+from ssepool.config import AccessConfig, HubConfig, OnFull, PoolConfig
 from ssepool.core.event import Event
-from ssepool.core.frames import COMPLETED_ID, DIALECT, Dialect
+from ssepool.core.frames import COMMENTS, COMPLETED_ID, DIALECT, Dialect
 from ssepool.core.grant import ANYBODY, STRANGER, Grant
 from ssepool.core.refusal import reason_code
 from ssepool.core.revocations import Revocation
@@ -564,7 +564,7 @@ async def test_a_client_is_admitted_at_once() -> None:
 
             assert admit_nowait(engine, visitor(last_event_id="before"), take, head) is True
             assert (taken, handed.sink, len(asyncio.all_tasks())) == ([handed], None, 1)
-            assert handed.received.startswith(b"HEAD event: ssepool.open\n")
+            assert handed.received.startswith(b"HEAD 7e\r\nevent: ssepool.open\n")
             [connection] = engine.connections
             assert (connection.ip, connection.user, connection.state) == ("192.0.2.7", "ada", "open")
             assert connection.bytes_sent == len(handed.received)
@@ -800,6 +800,21 @@ def test_a_client_is_refused_in_its_own_dialect() -> None:
 
 EXPIRED = TokenExpired("the grant has run out", presented=True)
 REVOKED = Unauthorized("the grant has been revoked", presented=True)
+
+
+@pytest.mark.parametrize("on_full", ["wait", "retry", "reject"])
+def test_who_would_take_a_stream_that_ends_at_once_for_an_answer_is_refused_with_a_status(on_full: OnFull) -> None:
+    engine = Engine(HubConfig(pool=PoolConfig(on_full=on_full), retry=2), chance=lambda: 0.0)
+    for error, status, code in [
+        (FULL, 503, b"pool_full"),
+        (PoolClosed("it closes"), 503, b"pool_closed"),
+        (EXPIRED, 401, b"token_expired"),
+        (REVOKED, 401, b"unauthorized"),
+    ]:
+        found, headers, body = no_slot_reply(engine, error, COMMENTS)
+        assert (found, code in body) == (status, True)
+        assert dict(headers)[b"content-type"] == b"application/json"
+        assert int(dict(headers)[b"retry-after"]) >= 2
 
 
 def ending(seconds: float, reason: Reason = Reason.TOKEN_EXPIRED) -> Visit:

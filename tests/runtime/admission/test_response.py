@@ -8,13 +8,14 @@ import json
 from typing import Any
 
 import pytest
+from starlette.background import BackgroundTask
 from starlette.responses import Response
 
 from admitting import Handed, Source, news, pool_of, take_slot, takes_sockets
 from parts import delivered, until
 from ssepool.config import HubConfig
 from ssepool.core.event import Event
-from ssepool.core.frames import COMPLETED_ID, DIALECT
+from ssepool.core.frames import COMMENTS, COMPLETED_ID, DIALECT
 from ssepool.core.grant import STRANGER, Grant
 from ssepool.core.states import Reason, SlotState
 from ssepool.core.visit import Visit
@@ -41,7 +42,7 @@ class Exchange:
     ) -> None:
         """The server `offers` extensions, and `gives` its socket away when it is asked to."""
         self.source = Source()
-        self.visit = visit or news(source=self.source, spare="its spare")
+        self.visit = visit or news(source=self.source, generator="its own")
         self.response = EventStream(engine, self.visit, headers)
         if later is not None:
             self.response.headers[later[0]] = later[1]
@@ -221,7 +222,7 @@ async def test_head_is_answered_with_the_head_of_the_stream_and_takes_no_slot(of
         assert (exchange.status, exchange.headers) == (200, dict(DIALECT.headers))
         assert exchange.messages[1:] == [{"type": "http.response.body", "body": b""}]
         assert (engine.pool.stats().requests, exchange.asked) == (0, [])
-        assert exchange.source.spares == ["its spare"]
+        assert exchange.source.spares == ["its own"]
 
 
 @PATHS
@@ -244,7 +245,7 @@ async def test_a_hub_that_was_never_opened_is_a_mistake_that_the_server_is_told_
     error = await exchange.done()
     assert isinstance(error, PoolClosed)
     assert "give your application lifespan=hub.lifespan" in str(error)
-    assert (exchange.messages, exchange.source.spares) == ([], ["its spare"])
+    assert (exchange.messages, exchange.source.spares) == ([], ["its own"])
 
 
 @pytest.mark.parametrize(
@@ -273,7 +274,7 @@ async def test_who_is_turned_away_does_not_keep_its_connection_which_http_2_shar
             assert b'{"reason":"pool_full"}' in exchange.body
             assert b"retry: " in exchange.body
         assert not exchange.messages[-1].get("more_body")
-        assert (exchange.asked, exchange.source.spares) == ([], ["its spare"])
+        assert (exchange.asked, exchange.source.spares) == ([], ["its own"])
         engine.pool.release(slot, engine.now())
 
 
@@ -310,7 +311,7 @@ async def test_a_client_is_given_its_stream_until_it_leaves(offers: tuple[str, .
         await until(lambda: not connection.is_open)
         assert await exchange.done() is None
         assert exchange.source.viewers == []
-        assert exchange.source.spares == ["its spare"]
+        assert exchange.source.spares == ["its own"]
         assert engine.pool.stats().released["client_closed"] == 1
 
 
@@ -320,7 +321,7 @@ async def test_a_detached_stream_is_the_hubs_own_and_its_request_is_over() -> No
     async with pool_of(detach=True) as engine:
         exchange = Exchange(engine, offers=(DETACH,))
         assert await exchange.done() is None
-        assert exchange.source.spares == ["its spare"]
+        assert exchange.source.spares == ["its own"]
         handed = exchange.handed
         assert handed is not None
         [connection] = engine.connections
@@ -330,6 +331,59 @@ async def test_a_detached_stream_is_the_hubs_own_and_its_request_is_over() -> No
         assert connection.bytes_sent == len(handed.received)
         exchange.leave()
         await until(lambda: not connection.is_open)
+
+
+# What goes on beside a stream.
+
+
+@PATHS
+@in_virtual_time
+async def test_background_tasks_run_once_when_the_stream_has_ended(offers: tuple[str, ...]) -> None:
+    async with pool_of(detach=True) as engine:
+        done: list[bool] = []
+        exchange = Exchange(engine, news(), offers=offers)
+        exchange.response.background = BackgroundTask(lambda: done.append(True))
+        await exchange.told(b"ssepool.open")
+        assert (done, exchange.task.done()) == ([], bool(offers))
+        exchange.leave()
+        await until(lambda: done)
+        assert await exchange.done() is None
+        assert done == [True]
+
+
+@PATHS
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+@in_virtual_time
+async def test_background_tasks_run_once_where_there_is_no_stream(offers: tuple[str, ...], method: str) -> None:
+    async with pool_of(detach=True, on_full="reject") as engine:
+        done: list[bool] = []
+        slot = take_slot(engine)
+        exchange = Exchange(engine, news(), offers=offers, method=method)
+        exchange.response.background = BackgroundTask(lambda: done.append(True))
+        assert await exchange.done() is None
+        assert done == [True]
+        engine.pool.release(slot, engine.now())
+
+
+@PATHS
+@in_virtual_time
+async def test_what_a_generator_raises_before_its_first_event_its_request_raises(offers: tuple[str, ...]) -> None:
+    async with pool_of(detach=True) as engine:
+        error, source = ValueError("not you"), Source()
+        source.refusal = error
+        exchange = Exchange(engine, news(source=source), offers=offers)
+        assert await exchange.done() is error
+        assert (exchange.messages, source.viewers, len(source.spares)) == ([], [], 1)
+        assert engine.pool.stats().released["error"] == 1
+        if exchange.handed is not None:  # the application answers now
+            assert exchange.handed.sink is not None
+            exchange.handed.sink.head(b"HEAD ")
+            exchange.handed.sink.body(b"sorry")
+            exchange.handed.sink.complete()
+            assert exchange.handed.received == b"HEAD sorry"
+            assert engine.streamer is not None
+            assert len(engine.streamer) == 0
+        exchange.leave()
 
 
 @in_virtual_time
@@ -343,7 +397,7 @@ async def test_a_plain_stream_ends_with_its_request() -> None:
         connection.close("lifetime")
         assert await exchange.done() is None
         assert b'{"reason":"lifetime"}' in exchange.body
-        assert [message.get("more_body") for message in exchange.messages[-2:]] == [True, False]
+        assert exchange.messages[-1]["more_body"]  # it is cut
         assert (engine.pool.count(SlotState.FREE), len(asyncio.all_tasks())) == (1, 1)
 
 
@@ -412,6 +466,20 @@ async def test_without_announcements_nothing_is_said_until_there_is_a_slot(offer
 
 @PATHS
 @in_virtual_time
+async def test_who_could_not_read_an_announcement_waits_for_its_status(offers: tuple[str, ...]) -> None:
+    async with pool_of(announce_queue=True, detach=True) as engine:
+        take_slot(engine)
+        exchange = Exchange(engine, news(dialect=COMMENTS), offers=offers)
+        await asyncio.sleep(20)
+        assert exchange.messages == []
+        engine.pool.drain(engine.now(), 0.0)
+        await exchange.done()
+        assert exchange.status == 503
+        exchange.leave()
+
+
+@PATHS
+@in_virtual_time
 async def test_with_announcements_the_head_and_the_place_are_told_at_once(offers: tuple[str, ...]) -> None:
     async with pool_of(announce_queue=True, detach=True) as engine:
         slot = take_slot(engine)
@@ -454,12 +522,12 @@ async def test_who_has_waited_in_vain_is_told_so_once_and_sent_away(
         assert [message["type"] for message in exchange.messages].count("http.response.start") == 1
         assert (b"connection" in exchange.headers) is not announce_queue
         if exchange.handed is None:
-            assert not exchange.messages[-1].get("more_body")
+            assert exchange.messages[-1].get("more_body", False) is announce_queue
         else:
             assert (exchange.handed.client.recv(1), engine.streamer) == (b"", engine.streamer)  # it is closed
             assert not engine.streamer
             exchange.leave()
-        assert (exchange.source.viewers, exchange.source.spares) == ([], ["its spare"])
+        assert (exchange.source.viewers, exchange.source.spares) == ([], ["its own"])
         engine.pool.release(slot, engine.now())
 
 
@@ -477,9 +545,9 @@ async def test_who_leaves_while_it_waits_is_out_of_the_queue(offers: tuple[str, 
         assert await exchange.done() is None
         assert (len(engine.pool.waiting), engine.pool.stats().cancelled) == (0, 1)
         assert exchange.messages == before
-        assert exchange.source.spares == ["its spare"]
+        assert exchange.source.spares == ["its own"]
         if exchange.handed is not None:
-            assert exchange.handed.gone_calls == (0 if announce_queue else 1)
+            assert exchange.handed.gone_calls == 1
         engine.pool.release(slot, engine.now())
 
 
@@ -497,7 +565,7 @@ async def test_a_request_that_is_cancelled_while_it_waits_leaves_nothing_behind(
         exchange.task.cancel()
         assert isinstance(await exchange.done(), asyncio.CancelledError)
         assert (len(engine.pool.waiting), engine.pool.stats().cancelled) == (0, 1)
-        assert exchange.source.spares == ["its spare"]
+        assert exchange.source.spares == ["its own"]
         assert not engine.streamer
         await asyncio.sleep(0)
         assert len(asyncio.all_tasks()) == 1
@@ -513,7 +581,7 @@ async def test_a_plain_request_that_is_cancelled_while_it_streams_frees_its_slot
         exchange.task.cancel()
         assert isinstance(await exchange.done(), asyncio.CancelledError)
         assert engine.pool.stats().released["error"] == engine.pool.count(SlotState.FREE) == 1
-        assert (exchange.source.viewers, exchange.source.spares) == ([], ["its spare"])
+        assert (exchange.source.viewers, exchange.source.spares) == ([], ["its own"])
 
 
 # A server whose `send` fails.
@@ -537,7 +605,7 @@ async def test_a_head_that_cannot_be_sent_ends_the_request(
         assert (len(engine.pool.waiting), len(engine.connections.held())) == (0, len(others))
         assert not engine.streamer
         assert engine.pool.stats().released["client_closed" if has_left else "error"] == (0 if waits else 1)
-        assert exchange.source.spares == ["its spare"]
+        assert exchange.source.spares == ["its own"]
         exchange.leave()
         for slot in others:
             engine.pool.release(slot, engine.now())
@@ -561,7 +629,7 @@ async def test_a_frame_that_cannot_be_sent_ends_the_stream(failure: Exception, r
         engine.publish_nowait([Event.of("news", "one")])
         assert await exchange.done() is (failure if reason is Reason.ERROR else None)
         assert engine.pool.stats().released[reason] == engine.pool.count(SlotState.FREE) == 1
-        assert exchange.source.spares == ["its spare"]
+        assert exchange.source.spares == ["its own"]
 
 
 @PATHS
@@ -580,7 +648,7 @@ async def test_a_client_that_leaves_while_its_head_is_on_its_way_frees_its_slot(
         assert await exchange.done() is None
         assert (engine.pool.count(SlotState.FREE), called, len(engine.feeds)) == (1, [], 0)
         assert engine.pool.stats().released["client_closed"] == 1
-        assert (exchange.source.viewers, exchange.source.spares) == ([], ["its spare"])
+        assert (exchange.source.viewers, exchange.source.spares) == ([], ["its own"])
 
 
 @in_virtual_time

@@ -43,7 +43,7 @@ class Reader:
             return
         feed = self.setup.feed
         while self.cursor < feed.head and self.room > 0:
-            self.got.append(feed.entries[self.cursor - feed.first].frame)
+            self.got.append(feed.entries[self.cursor - feed.first].chunk)
             self.cursor += 1
             self.room -= 1
         self.stalled = self.cursor < feed.head
@@ -81,7 +81,7 @@ class Setup:
         await until(lambda: not self.delivery._rounds)
 
     def kept(self) -> list[bytes]:
-        return [entry.frame for entry in self.feed.entries]
+        return [entry.chunk for entry in self.feed.entries]
 
 
 def fail() -> None:

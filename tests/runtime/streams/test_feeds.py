@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from parts import Paper, Streams, delivered
+from ssepool.core.chunk import chunk
 from ssepool.core.event import Entry
+from ssepool.core.frames import BEATING, COMMENTS, DIALECT, Dialect
 from ssepool.core.states import Reason
 from ssepool.core.topics import Subscription
 from ssepool.errors import InvalidTopic
@@ -71,7 +73,7 @@ async def test_a_feed_gets_the_events_of_its_subscription_and_no_others(
 
 async def test_an_event_of_several_topics_comes_once(streams: Streams) -> None:
     link = streams.paper(Subscription.of(["a", "b"]))
-    streams.feeds.dispatch([Entry(1, None, ("a", "b"), b"data: both\n\n")])
+    streams.feeds.dispatch([Entry(1, None, ("a", "b"), chunk(b"data: both\n\n"))])
     await delivered(streams)
     assert link.events() == ["both"]
 
@@ -151,3 +153,42 @@ async def test_a_loss_is_told_to_all_behind_what_came_before(streams: Streams) -
     link.make_room()
     assert link.events() == ["before", "ssepool.gap", "after"]
     assert other.written == b'event: ssepool.gap\ndata: {"requested":null,"resumed":null,"reason":"broker_lost"}\n\n'
+
+
+def follower(streams: Streams, dialect: Dialect) -> Paper:
+    link = Paper(streams.links, dialect)
+    streams.give_slot(link)
+    streams.feeds.join(link, Subscription.of(["news"]))
+    link.flush()
+    return link
+
+
+async def test_a_loss_is_told_in_the_dialect_of_each_and_in_its_place(streams: Streams) -> None:
+    done = Dialect.of(own_events=False, final="[DONE]")
+    own, beating, bare, other = (follower(streams, dialect) for dialect in (DIALECT, BEATING, COMMENTS, done))
+    assert feed_of(own) is feed_of(beating) is not feed_of(bare)
+    assert feed_of(bare) is feed_of(other)
+    streams.publish("before")
+    streams.feeds.announce_loss()
+    streams.publish("after")
+    await delivered(streams)
+    for link in own, beating:
+        assert link.events() == ["before", "ssepool.gap", "after"]
+    for link in bare, other:
+        assert link.events() == ["before", "after"]
+        assert b"data: before\n\n: ssepool.gap {" in link.written
+    feeds = {link.feed for link in (own, beating, bare, other)}
+    for link in own, beating, bare, other:
+        link.end(Reason.CLIENT_CLOSED)
+    for feed in feeds:
+        assert feed is not None
+        streams.feeds.drop(feed)
+    assert len(streams.feeds) == 0
+
+
+def test_who_has_no_events_of_the_hubs_shares_its_subscription_with_its_like(streams: Streams) -> None:
+    bare = follower(streams, COMMENTS)
+    equal = Subscription.of(["news"])
+    assert bare.feed is not None
+    assert streams.feeds.shared(equal, COMMENTS) is bare.feed.subscription
+    assert streams.feeds.shared(equal) is equal

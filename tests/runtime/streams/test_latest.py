@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from parts import Streams
+from ssepool.core.chunk import chunk
 from ssepool.core.event import Entry, encode
 from ssepool.core.feed import JOIN_BYTES, joined
 from ssepool.core.topics import Subscription
@@ -16,7 +17,7 @@ EVERYTHING = Subscription.of([], ["t*"])
 
 
 def entries(count: int, *, size: int = 10) -> list[Entry]:
-    return [Entry(0, None, (f"t{number}",), encode(f"{number:0{size}}")) for number in range(count)]
+    return [Entry(0, None, (f"t{number}",), chunk(encode(f"{number:0{size}}"))) for number in range(count)]
 
 
 @pytest.mark.parametrize(
@@ -25,13 +26,13 @@ def entries(count: int, *, size: int = 10) -> list[Entry]:
 )
 def test_pages_are_bounded_and_are_all_there_is(count: int, size: int, taken: list[int]) -> None:
     given = entries(count, size=size)
-    link = SimpleNamespace(replay=None)
+    link = SimpleNamespace(replay=None, chunked=True)
     latest = link.replay = Latest(given)
     pages, counts = [], []
     while link.replay is not None:
         pages.append(latest.next(link))
         counts.append(latest.taken)
-    assert (b"".join(pages), counts) == (joined(given), taken)
+    assert (b"".join(pages), counts) == (joined(given, True), taken)
     assert not latest.waiting
 
 

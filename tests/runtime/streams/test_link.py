@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from parts import NEWS, Paper, Streams, bound, connection_of, delivered, running, until
+from ssepool.core.chunk import chunk
 from ssepool.core.event import Entry, comment
 from ssepool.core.frames import COMPLETED_ID, Dialect
 from ssepool.core.slot import NEVER
@@ -369,6 +370,7 @@ async def test_all_that_the_hub_says_is_said_in_the_dialect_of_the_client() -> N
         (lambda link: link.close(Reason.KICKED), Reason.KICKED, "kicked 4321 None"),
         (lambda link: link.close(Reason.SHUTDOWN), Reason.SHUTDOWN, "shutdown 4321 None"),
         (lambda link: link.finish(Reason.COMPLETED), Reason.COMPLETED, f"completed None {COMPLETED_ID}"),
+        (lambda link: link.close(Reason.COMPLETED), Reason.COMPLETED, f"completed None {COMPLETED_ID}"),
         (lambda link: link.finish(Reason.ERROR), Reason.ERROR, "error None None"),
     ],
 )
@@ -430,7 +432,7 @@ async def test_a_client_that_has_fallen_off_gets_what_the_policy_says(
     assert slot is not None
     link.room_left = 5
     for data in ("a0", "a1", "b2", "a3", "b4"):
-        streams.feeds.dispatch([Entry(0, data, (data[0],), b"data: %s\n\n" % data.encode())])
+        streams.feeds.dispatch([Entry(0, data, (data[0],), chunk(b"data: %s\n\n" % data.encode()))])
         if data == "a0":
             await delivered(streams)
     await delivered(streams)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from parts import TO_NEWS, Paper, Streams, check_promises
+from ssepool.core.chunk import chunk
 from ssepool.core.event import Entry
 from ssepool.core.frames import Dialect
 from ssepool.core.states import LinkState, Reason
@@ -32,6 +33,7 @@ class Noting(Dialect):
     """Remembers what was said: gaps and goodbyes."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.said: dict[bytes, str] = {}
 
     def gap(self, *args: Any, **more: Any) -> bytes:
@@ -116,7 +118,7 @@ class LinksAndModel(RuleBasedStateMachine):
         for topic in topics[:count]:
             number, frame = self.frame("published")
             self.published.append(number)
-            self.streams.feeds.dispatch([Entry(number, None, ("news", topic), frame)])
+            self.streams.feeds.dispatch([Entry(number, None, ("news", topic), chunk(frame))])
 
     @rule()
     def deliver(self) -> None:

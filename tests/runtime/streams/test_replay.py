@@ -295,6 +295,7 @@ class Client:
     tasks = Tasks()
     context = SimpleNamespace(now=lambda: 0.0)
     dialect = DIALECT
+    chunked = False
 
     def push(self, frame: bytes) -> None:
         self.pushed.append(frame)

@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 
 from parts import TO_NEWS, Streams, delivered, until
+from ssepool.bench.framing import unchunk
+from ssepool.core.chunk import chunk
 from ssepool.core.decoder import Decoder
 from ssepool.core.states import LinkState, Reason
-from ssepool.runtime.handover import AVAILABLE
+from ssepool.runtime.handover import AVAILABLE, FAILED
 from ssepool.runtime.streams import socket as socket_module
 from ssepool.runtime.streams.delivery import SLICE_SECONDS
 from ssepool.runtime.streams.socket import BATCH_SOCKETS, SocketLink, Streamer
@@ -50,15 +52,16 @@ class Setup:
         self.streamer = Streamer(lambda: self.time)
         self.clients: list[Client] = []
 
-    def client(self, *, tcp: bool = False, buffer: int = 0) -> Client:
-        client = Client(self, *(tcp_pair() if tcp else socket.socketpair()), buffer=buffer)
+    def client(self, *, tcp: bool = False, buffer: int = 0, keeps_request: bool = False) -> Client:
+        pair = tcp_pair() if tcp else socket.socketpair()
+        client = Client(self, *pair, buffer=buffer, keeps_request=keeps_request)
         self.clients.append(client)
         return client
 
-    def following(self, **options: Any) -> Client:
+    def following(self, *, chunked: bool = False, **options: Any) -> Client:
         """A client that has had its head, and is up to date."""
         client = self.client(**options)
-        client.link.start(HEAD)
+        client.link.start(HEAD, chunked=chunked)
         client.link.flush()
         self.streams.give_slot(client.link)
         self.streams.feeds.join(client.link, TO_NEWS)
@@ -70,13 +73,15 @@ class Setup:
 class Client:
     """The far end of a link's socket."""
 
-    def __init__(self, setup: Setup, near: socket.socket, far: socket.socket, *, buffer: int) -> None:
+    def __init__(
+        self, setup: Setup, near: socket.socket, far: socket.socket, *, buffer: int, keeps_request: bool
+    ) -> None:
         self.far = far
         self.far.setblocking(False)
         if buffer:
             near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
         self.handover = Handover(near)
-        self.link = SocketLink(setup.streams.links, setup.streamer, self.handover)
+        self.link = SocketLink(setup.streams.links, setup.streamer, self.handover, keeps_request=keeps_request)
         self.link.owner = self
         self.reasons: list[Reason] = []
         self.received = b""
@@ -162,6 +167,69 @@ async def test_a_link_waits_for_the_head_that_the_application_sends(setup: Setup
     assert client.handover.sink is None
 
 
+async def test_each_way_that_bytes_take_to_a_chunked_client_makes_chunks_of_them(setup: Setup) -> None:
+    client = setup.client()
+    client.handover.sink.head(HEAD, chunked=True)
+    client.handover.sink.body(b": from middleware\n")
+    client.handover.sink.body(b"")
+    await client.link.wait_started()
+    setup.streams.give_slot(client.link)
+    client.link.flush()
+    setup.streams.feeds.join(client.link, TO_NEWS)
+    client.link.beat()
+    client.link.send(b"data: own\n\n")
+    setup.streams.publish("one", "two")
+    await delivered(setup.streams)
+    body = unchunk(client.read().removeprefix(HEAD))
+    assert body.content == b": from middleware\n: heartbeat\ndata: own\n\ndata: one\n\ndata: two\n\n"
+    assert (body.left, body.tail, body.ended) == (0, b"", False)
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+@pytest.mark.parametrize("reason", list(Reason))
+async def test_the_last_chunk_comes_with_the_goodbye_where_the_stream_is_over(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, reason: Reason, chunked: bool
+) -> None:
+    client = setup.client()
+    client.link.start(HEAD, chunked=chunked)
+    client.link.flush()
+    setup.streams.give_slot(client.link)
+    client.read()
+    writes: list[bytes] = []
+    write = os.write
+    monkeypatch.setattr(socket_module.os, "write", lambda fd, data: (writes.append(bytes(data)), write(fd, data))[1])
+    client.link.close(reason)
+    assert client.is_over()
+    [goodbye] = writes
+    assert b'{"reason":"%s"}' % reason.encode() in goodbye
+    is_whole = reason in (Reason.COMPLETED, Reason.KICKED, Reason.REVOKED)
+    assert goodbye.endswith(b"\r\n0\r\n\r\n" if chunked and is_whole else b"\n\n\r\n" if chunked else b"}\n\n")
+
+
+async def test_an_application_that_completes_a_chunked_response_ends_it_cleanly(setup: Setup) -> None:
+    client = setup.client()
+    sink = client.handover.sink
+    sink.head(HEAD, chunked=True)
+    sink.body(b"not for you")
+    sink.complete()
+    assert client.is_over()
+    assert client.received == HEAD + b"b\r\nnot for you\r\n0\r\n\r\n"
+
+
+async def test_a_burst_is_one_write_of_joined_chunks(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = setup.client()
+    client.link.start(HEAD, chunked=True)
+    setup.streams.give_slot(client.link)
+    setup.streams.feeds.join(client.link, TO_NEWS)
+    client.link.flush()
+    writes: list[bytes] = []
+    write = os.write
+    monkeypatch.setattr(socket_module.os, "write", lambda fd, data: (writes.append(data), write(fd, data))[1])
+    setup.streams.publish("one", "two", "three")
+    await delivered(setup.streams)
+    assert writes == [b"".join(chunk(b"data: %s\n\n" % data) for data in (b"one", b"two", b"three"))]
+
+
 async def test_a_link_that_has_its_head_waits_for_nothing(setup: Setup) -> None:
     client = setup.client()
     client.link.head(HEAD)
@@ -169,7 +237,7 @@ async def test_a_link_that_has_its_head_waits_for_nothing(setup: Setup) -> None:
     assert client.handover.sink is None
 
 
-async def test_an_application_that_completes_without_a_head_ends_the_stream(setup: Setup) -> None:
+async def test_an_application_that_completes_without_a_head_has_failed(setup: Setup) -> None:
     client = setup.client()
     waiting = asyncio.create_task(client.link.wait_started())
     await asyncio.sleep(0)
@@ -177,7 +245,17 @@ async def test_an_application_that_completes_without_a_head_ends_the_stream(setu
     await waiting
     assert client.reasons == [Reason.ERROR]
     assert client.is_over()
-    assert client.received == b""
+    assert client.received == FAILED
+
+
+async def test_a_request_that_is_kept_is_told_when_its_client_leaves_and_no_other_is(setup: Setup) -> None:
+    for keeps in (False, True):
+        client = setup.client(keeps_request=keeps)
+        client.link.head(HEAD)
+        await client.link.wait_started()
+        assert client.handover.sink is None
+        client.link.end(Reason.CLIENT_CLOSED)
+        assert client.handover.told == int(keeps)
 
 
 async def test_an_application_that_completes_its_response_ends_the_stream_behind_it(setup: Setup) -> None:
@@ -222,12 +300,15 @@ async def test_events_are_written_as_they_come(setup: Setup) -> None:
     assert (slot.events, slot.bytes) == (2, 18)  # it had no slot when its head went out
 
 
+@pytest.mark.parametrize("chunked", [True, False])
 @pytest.mark.parametrize("tcp", [False, True], ids=["pair", "tcp"])
-async def test_what_a_full_socket_takes_in_part_comes_whole(setup: Setup, tcp: bool, armed: dict[int, bool]) -> None:
-    client = setup.following(tcp=tcp, buffer=4096)
+async def test_what_a_full_socket_takes_in_part_comes_whole(
+    setup: Setup, tcp: bool, armed: dict[int, bool], chunked: bool
+) -> None:
+    client = setup.following(tcp=tcp, buffer=4096, chunked=chunked)
     slot, fd = client.link.slot, client.link.fd
     assert slot is not None
-    events = [f"{number} " + "x" * 3000 for number in range(2000)]
+    events = [f"{number} " + "x" * 3000 for number in range(700)]
     for event in events[:-1]:
         setup.streams.publish(event)
     await delivered(setup.streams)
@@ -236,10 +317,13 @@ async def test_what_a_full_socket_takes_in_part_comes_whole(setup: Setup, tcp: b
     assert slot.events < len(events)
     client.link.send(b"data: own\n\n")
     setup.streams.publish(events[-1])
-    await client.read_until(lambda: client.received.endswith(b"x\n\n") and client.link.state is LinkState.FOLLOWING)
+    await client.read_until(
+        lambda: client.received.endswith((b"x\n\n", b"x\n\n\r\n")) and client.link.state is LinkState.FOLLOWING
+    )
     await client.read_until(lambda: len(client.received) == len(HEAD) + slot.bytes)
     assert armed == {fd: False}
-    messages = Decoder().feed(client.received.removeprefix(HEAD))
+    body = client.received.removeprefix(HEAD)
+    messages = Decoder().feed(unchunk(body).content if chunked else body)
     assert [message.data for message in messages] == [*events[:-1], "own", events[-1]]
     assert slot.events == len(events)  # an own event is counted by who sends it
     assert client.link.feed is not None

@@ -229,7 +229,7 @@ class NatsBroker(Broker):
     async def _event(self, position: int) -> Record | None:
         """The event at a position, or None if it cannot be read."""
         entries = await self.read(position - 1, max_entries=1)
-        if not entries or entries[0].position != position or not entries[0].frame:
+        if not entries or entries[0].position != position or not entries[0].chunk:
             return None
         [entry] = entries
         return Record(entry.frame.partition(b"\n")[2], entry.topics, entry.private, entry.id)

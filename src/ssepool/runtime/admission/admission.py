@@ -59,6 +59,7 @@ class SlotRequest:
         """The place in the queue that the client was told last."""
         self._announced_at = 0.0
         self._visit = visit
+        self._gone: asyncio.Future[None] | None = None
         place = pool.acquire(
             now(),
             self,
@@ -92,6 +93,12 @@ class SlotRequest:
         if link.ended:
             raise ClientGone
 
+    @property
+    def gone(self) -> asyncio.Future[None]:
+        """Done when the client leaves before the slot is taken. To be asked for once, while the link goes on."""
+        self._gone = asyncio.get_running_loop().create_future()
+        return self._gone
+
     def take(self) -> Slot:
         """The slot; from now on it is the caller's to release."""
         assert self._slot is not None
@@ -101,11 +108,12 @@ class SlotRequest:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
         if self._waiter is not None:
             self._pool.leave(self._waiter)
         if self._slot is not None:
-            self._pool.release(self.take(), self._now())
+            failed = kind is not None and issubclass(kind, Exception)
+            self._pool.release(self.take(), self._now(), Reason.ERROR if failed else Reason.CLIENT_CLOSED)
 
     def announce(self, position: int, waiting: int, now: float) -> None:
         """Tell the client its place in the queue, or that it is not forgotten."""
@@ -147,6 +155,8 @@ class SlotRequest:
 
     def link_ended(self, reason: Reason) -> None:
         """The client has left."""
+        if self._gone is not None:
+            self._gone.set_result(None)
         if not self._decided:
             self._decide()
         if self._waiter is not None:
@@ -208,6 +218,8 @@ def farewell(engine: Engine, visit: Visit) -> Reply | None:
     if visit.user is not None:
         return 204, [], b""
     retry = min(math.ceil(left * 1000), MAX_RETRY_MILLISECONDS) + engine.retry()
+    if not visit.dialect.own_events:
+        return _honest(503, Reason.KICKED.value, "this client, or one that looks like it, was sent away", retry)
     return 200, list(visit.dialect.headers), visit.dialect.closed(Reason.KICKED.value, retry=retry)
 
 
@@ -268,7 +280,7 @@ def admit_nowait(engine: Engine, visit: Visit, take: Callable[[], Handover], hea
 
     False if it must take the longer way: the pool is full or not open, the client is to be told to stay away, or its
     address has used up its rate. Then nothing has been done, and the socket, which `take` takes, is still the caller's.
-    `head` gives the response's head.
+    `head` gives the response's head, which says that the body is chunked.
     """
     pool, rates = engine.pool, engine.rates
     limited = visit.limited if pool.limits else None  # most pools have none
@@ -297,7 +309,7 @@ def admit_nowait(engine: Engine, visit: Visit, take: Callable[[], Handover], hea
     except BaseException:  # nobody would ever give the slot back: the reaper leaves one without a link to its request
         pool.release(slot, engine.now(), Reason.ERROR)
         raise
-    link.start(head(visit.dialect))
+    link.start(head(visit.dialect), chunked=True)
     welcome_nowait(engine, engine.connections.bind(slot, link, visit), link, visit)
     return True
 
@@ -340,7 +352,7 @@ def _go_on(engine: Engine, connection: Connection, link: Link, visit: Visit) -> 
         return
     source, subscription = visit.source, visit.subscription
     if source is not None:
-        source.attend(link, connection.send)
+        source.attend(link, connection, visit.generator)
     if subscription is not None:
         after = engine.log.position if source is None else source.start
         _follow(engine, link, subscription, visit.last_event_id, after)
@@ -370,23 +382,36 @@ def no_slot_reply(engine: Engine, error: SSEPoolError, dialect: Dialect) -> Repl
     then, with `on_drain = "reject"`. A browser's EventSource gives up for ever on any status but 200 (WHATWG HTML,
     9.2.3), so otherwise the answer is a stream that says when to come back, and ends. So it is in any case for a grant
     that has just run out, which a page may be about to renew. One that was taken back gets 204, as in `farewell`.
+    A client that has no events of the hub's own would take that stream for an empty answer, so it gets the honest one.
     """
     retry, pool = retry_after(engine, error), engine.config.pool
     status, code = status_and_code(error)
+    if not dialect.own_events:
+        return _honest(status, code, str(error), retry)
     if isinstance(error, TokenExpired):
         return 200, list(dialect.headers), dialect.closed(code, retry=retry)
     if isinstance(error, Unauthorized):
         return 204, [], b""
     if pool.on_full == "reject" or (pool.on_drain == "reject" and isinstance(error, PoolClosed)):
-        seconds = str(max(1, round(retry / 1000))).encode()
-        headers = [(b"content-type", b"application/json"), (b"retry-after", seconds)]
-        return status, headers, msgspec.json.encode(refusal_body(code, str(error)))
+        return _honest(status, code, str(error), retry)
     return 200, list(dialect.headers), dialect.closed(code, retry=retry)
+
+
+def is_final(error: SSEPoolError) -> bool:
+    """Whether a client that was turned away for this has no reason to come back."""
+    return type(error) is Unauthorized
+
+
+def _honest(status: int, code: str, message: str, retry: int) -> Reply:
+    """A refusal that says that it is one, to a client that is to come back after so many milliseconds."""
+    seconds = str(max(1, round(retry / 1000))).encode()
+    headers = [(b"content-type", b"application/json"), (b"retry-after", seconds)]
+    return status, headers, msgspec.json.encode(refusal_body(code, message))
 
 
 def last_words(engine: Engine, error: SSEPoolError, dialect: Dialect) -> bytes:
     """The goodbye to a client that was told its place in the queue, and gets no slot."""
-    code = Reason.REVOKED.value if type(error) is Unauthorized else reason_code(error)
+    code = Reason.REVOKED.value if is_final(error) else reason_code(error)
     return dialect.closed(code, retry=retry_after(engine, error))
 
 

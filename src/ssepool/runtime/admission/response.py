@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ssepool.core.states import Reason
-from ssepool.core.visit import Visit
+from ssepool.core.visit import Refused, Visit
 from ssepool.errors import RequestError, SSEPoolError
 from ssepool.runtime.admission.admission import (
     ClientGone,
@@ -23,17 +23,24 @@ from ssepool.runtime.admission.admission import (
     check_grant,
     compile_late,
     farewell,
+    is_final,
     last_words,
     no_slot_reply,
     rate_refusal,
     welcome,
 )
 from ssepool.runtime.admission.fields import fields_of, head_of
+from ssepool.runtime.background import Background
+from ssepool.runtime.connections import Connection
 from ssepool.runtime.engine import Engine
-from ssepool.runtime.handover import ABORT, ALONE, DETACH, Handover, Reply
-from ssepool.runtime.streams.asgi import AsgiLink
+from ssepool.runtime.handover import ABORT, ALONE, CUT, DETACH, Handover, Reply
+from ssepool.runtime.streams.asgi import AsgiLink, pause
 from ssepool.runtime.streams.link import Link
 from ssepool.runtime.streams.socket import SocketLink
+
+FIRST_EVENT_SECONDS = 0.5
+"""How long a generator's first event holds the response's head back. An error that comes before that has a status of
+its own; what takes longer, a model's first word above all, is not to keep an `EventSource` from opening."""
 
 
 class EventStream(Response):
@@ -57,7 +64,8 @@ class EventStream(Response):
         self.raw_headers = [*[field for field in visit.dialect.headers if field[0] not in names], *own]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        visit = self.visit
+        visit, outlives = self.visit, False
+        background = Background(self.background, self._engine.tasks) if self.background is not None else None
         try:
             if scope["method"] == "HEAD":
                 await _respond(send, 200, self.raw_headers, b"")
@@ -65,10 +73,12 @@ class EventStream(Response):
                 await self._turn_away(scope, send, goodbye)
             else:
                 self._check_open()
-                await self._admit(scope, receive, send)
+                outlives = await self._admit(scope, receive, send, background)
         finally:
             if visit.source is not None:
-                await visit.source.left(visit.spare)
+                await visit.source.left(visit.generator)
+        if background is not None and not outlives:
+            await background.run()
 
     def _check_open(self) -> None:
         try:
@@ -77,7 +87,9 @@ class EventStream(Response):
             error.headers = {**(error.headers or {}), **self.headers}
             raise
 
-    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _admit(self, scope: Scope, receive: Receive, send: Send, background: Background | None) -> bool:
+        """Stream to the client, or turn it away. True if the stream goes on without the request, and has been given
+        what is to be done in the background. Raises what a generator raised before its first event."""
         try:
             if (refusal := rate_refusal(self._engine, self.visit) or self.visit.refusal) is not None:
                 raise refusal
@@ -86,15 +98,34 @@ class EventStream(Response):
             request = SlotRequest(self._engine.pool, self.visit, self._engine.now, self._engine.wakes)
         except SSEPoolError as error:
             await self._turn_away(scope, send, no_slot_reply(self._engine, error, self.visit.dialect))
-            return
-        with request:
-            async with _Writing(self._open_link(scope, receive, send)) as writing:
-                await self._stream(request, writing, scope, send)
+            return False
+        connection = None
+        try:
+            with request:
+                async with _Writing(self._open_link(scope, receive, send)) as writing:
+                    connection = await self._stream(request, writing, scope, send)
+                    await self._settled()
+        except Refused as refused:
+            failure = refused.error
+        else:
+            if connection is None or not connection.is_open:
+                return False
+            self.visit.background = None if background is None else background.start
+            return True
+        raise failure
 
-    async def _stream(self, request: SlotRequest, writing: _Writing, scope: Scope, send: Send) -> None:
-        """Stream to the client once it has its slot; return when the stream is over, or is the hub's own."""
+    async def _settled(self) -> None:
+        """Keep the request, and what the application holds for it, for as long as its generator runs."""
+        if self.visit.source is not None:
+            await self.visit.source.settled(self.visit.generator)
+
+    async def _stream(self, request: SlotRequest, writing: _Writing, scope: Scope, send: Send) -> Connection | None:
+        """Stream to the client once it has its slot; return when the stream is over, or is the hub's own. None if there
+        was no stream. Raises `Refused`."""
+        connection = None
         engine, visit, link = self._engine, self.visit, writing.link
-        if request.waits and engine.config.pool.announce_queue:
+        # Who has no events of the hub's own cannot be told its place, and is better refused with a status.
+        if request.waits and engine.config.pool.announce_queue and visit.dialect.own_events:
             await self._start(link, send)
             writing.begin()
         try:
@@ -102,10 +133,12 @@ class EventStream(Response):
             check_grant(engine, visit)
         except SSEPoolError as error:
             if link.started:
-                link.part(last_words(engine, error, visit.dialect))
+                link.part(last_words(engine, error, visit.dialect), whole=is_final(error))
             else:
                 await self._turn_away(scope, send, no_slot_reply(engine, error, visit.dialect))
+                _let_go(link)
         else:
+            await self._first_event(request, link)
             connection = engine.connections.bind(request.take(), link, visit)
             if not link.started:
                 await self._start(link, send)
@@ -113,6 +146,15 @@ class EventStream(Response):
                 await welcome(engine, connection, link, visit)
             writing.begin()
         await writing.done()
+        return connection
+
+    async def _first_event(self, request: SlotRequest, link: Link) -> None:
+        """Begin with the visit's generator, if it has one; return when there is reason to send the head."""
+        source = self.visit.source
+        if source is not None and not link.started:
+            await source.begin(self.visit.generator, request.gone, FIRST_EVENT_SECONDS)
+            if link.ended:
+                raise ClientGone
 
     def _open_link(self, scope: Scope, receive: Receive, send: Send) -> Link:
         engine, dialect = self._engine, self.visit.dialect
@@ -121,26 +163,32 @@ class EventStream(Response):
         if DETACH in extensions and engine.streamer is not None:
             handover: Handover | None = extensions[DETACH](ack_timeout)
             if handover is not None:
-                return SocketLink(engine.links, engine.streamer, handover, dialect)
+                keeps = self.visit.source is not None
+                return SocketLink(engine.links, engine.streamer, handover, dialect, keeps_request=keeps)
         if ALONE in extensions:
             extensions[ALONE](ack_timeout)
-        return AsgiLink(engine.links, receive, send, extensions.get(ABORT), dialect)
+        return AsgiLink(engine.links, receive, send, extensions.get(ABORT), dialect, cut=extensions.get(CUT))
 
     async def _start(self, link: Link, send: Send) -> None:
         """Send the response's head through the application's middleware, on either path."""
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        # Some middleware holds the head back until there is a body.
-        await send({"type": "http.response.body", "body": b"", "more_body": True})
+        await send(pause())  # some middleware holds the head back until there is a body
         await link.wait_started()
 
     async def _turn_away(self, scope: Scope, send: Send, reply: Reply) -> None:
         status, headers, body = reply
         headers = head_of(self.raw_headers, headers, self.visit.dialect.headers) if status != 200 else self.raw_headers
+        # A stream that says when to come back ends as all do whose clients are to, where the server offers that.
+        # Another would log a line for each, and there may be many.
+        cut = scope.get("extensions", {}).get(CUT) if status == 200 else None
         # An answer without a body ends by itself. HTTP/2 has no such header (RFC 9113, 8.2.2).
-        if body and scope.get("http_version", "1.1").startswith("1"):
+        if body and cut is None and scope.get("http_version", "1.1").startswith("1"):
             # Else the server holds the connection of a client that is to come back in seconds, and its descriptor.
             headers = [*headers, (b"connection", b"close")]
-        await _respond(send, status, headers, body)
+        await _respond(send, status, headers, body, is_cut=cut is not None)
+        if cut is not None:
+            await send(pause())
+            cut()
 
 
 class _Writing:
@@ -169,6 +217,8 @@ class _Writing:
     ) -> bool:
         # OSError: what some servers' `send` raises when the client has gone.
         has_left = isinstance(error, (ClientGone, OSError))
+        if isinstance(error, Refused) and isinstance(self.link, SocketLink):
+            return False  # the application answers through it
         if error is not None:
             self.link.end(Reason.CLIENT_CLOSED if has_left else Reason.ERROR)
         if self._writer is not None and not self._writer.done():
@@ -178,8 +228,16 @@ class _Writing:
         return has_left
 
 
-async def _respond(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+def _let_go(link: Link) -> None:
+    """End a link whose socket had been taken over, and has got another answer than a stream."""
+    if link.started and not link.is_leaving:
+        link.conclude(whole=False)
+
+
+async def _respond(
+    send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes, *, is_cut: bool = False
+) -> None:
     if body and (b"content-type", b"text/event-stream") not in headers:  # a stream has no length, however short
         headers = [*headers, (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": body, **({"more_body": True} if is_cut else {})})

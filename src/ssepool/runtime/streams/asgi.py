@@ -21,7 +21,7 @@ Send = Callable[[Message], Awaitable[None]]
 class AsgiLink(Link):
     """A link over ASGI's `receive` and `send`."""
 
-    __slots__ = ("_abort", "_complete", "_receiver", "_send", "_wake", "_writer")
+    __slots__ = ("_abort", "_complete", "_cut", "_receiver", "_send", "_wake", "_writer")
 
     weight = 1
 
@@ -32,11 +32,15 @@ class AsgiLink(Link):
         send: Send,
         abort: Callable[[], None] | None,
         dialect: Dialect = DIALECT,
+        *,
+        cut: Callable[[], None] | None = None,
     ) -> None:
-        """`abort` drops the connection with all that is still to be written, where the server offers that."""
+        """`abort` drops the connection with all that is still to be written, and `cut` closes it without the end of the
+        response, where the server offers that."""
         super().__init__(context, dialect)
         self._send = send
         self._abort = abort
+        self._cut = cut
         self._complete = False
         self._writer: asyncio.Task[Any] | None = None
         """The task that is inside `send`, where it may have to be cancelled."""
@@ -71,7 +75,13 @@ class AsgiLink(Link):
                     self.context.delivery.again(self)
                     await self._woken()
             elif self.state is ENDING:
-                await self._write({"type": "http.response.body", "body": b"", "more_body": False})
+                if self.whole:
+                    await self._write({"type": "http.response.body", "body": b"", "more_body": False})
+                elif self._cut is not None:
+                    await self._write(pause())
+                    self._cut()
+                # Where the server offers no other way, a response that is not complete says the same: most servers
+                # close the connection, without the end of the body.
                 self._complete = True
                 self.end(Reason.COMPLETED)
             else:
@@ -102,3 +112,9 @@ class AsgiLink(Link):
         while (message := await receive())["type"] != "http.disconnect":
             pass
         self.end(reason_of(message.get("ssepool.errno", 0)))
+
+
+def pause() -> Message:
+    """A part of a body without bytes. Some middleware is one message behind: when it takes this, it has passed on what
+    came before."""
+    return {"type": "http.response.body", "body": b"", "more_body": True}

@@ -7,22 +7,24 @@ from typing import Any
 
 import msgspec
 
+from ssepool.core.chunk import chunk
 from ssepool.core.event import Entry, encode
 from ssepool.core.feed import Feed, Joins
-from ssepool.core.frames import DIALECT
+from ssepool.core.frames import COMMENTS, DIALECT, Dialect
 from ssepool.core.topics import Subscription, TopicIndex, check_topic
 from ssepool.runtime.streams.delivery import Delivery
 from ssepool.runtime.streams.link import Link
 
 
 class Feeds:
-    """One feed for all connections of a subscription, made with the first and dropped with the last."""
+    """One feed for all connections of a subscription that have the hub's own events as events, and one for those that
+    have them as comments; made with the first and dropped with the last."""
 
     def __init__(self, delivery: Delivery, now: Callable[[], float]) -> None:
         self._delivery = delivery
         self._now = now
         self._index: TopicIndex[Feed] = TopicIndex()
-        self._feeds: dict[Subscription, Feed] = {}
+        self._feeds: dict[tuple[Subscription, Dialect], Feed] = {}
         self._joins = Joins()
         self.dispatched = 0
         """Entries given out so far, whether anybody wanted them or not."""
@@ -47,10 +49,11 @@ class Feeds:
 
     def announce_loss(self) -> None:
         """Tell every client that is live, behind all that came before, that the broker has lost events."""
-        self._give(list(self._feeds.values()), (), DIALECT.gap(None, None, "broker_lost"))
+        for feed in list(self._feeds.values()):
+            self._give([feed], (), feed.dialect.gap(None, None, "broker_lost"))
 
     def _give(self, feeds: Sequence[Feed], topics: tuple[str, ...], frame: bytes) -> None:
-        entry, now = Entry(0, None, topics, frame), self._now()
+        entry, now = Entry(0, None, topics, chunk(frame)), self._now()
         for feed in feeds:
             self._delivery.append(feed, entry, now)
 
@@ -58,25 +61,27 @@ class Feeds:
         """The feeds that get what is published to a topic; empty if nobody listens."""
         return self._index.match((topic,), False)
 
-    def shared(self, subscription: Subscription) -> Subscription:
+    def shared(self, subscription: Subscription, dialect: Dialect = DIALECT) -> Subscription:
         """An equal subscription, but the one object for all instead of one for each that was given with these words."""
-        feed = self._feeds.get(subscription)
+        feed = self._feeds.get((subscription, _common(dialect)))
         if feed is None or (subscription.patterns and subscription.keys != feed.subscription.keys):
             return subscription
         return feed.subscription
 
     def join(self, link: Link, subscription: Subscription) -> None:
         """Let a link follow its feed from here on."""
-        feed = self._feeds.get(subscription)
+        dialect = _common(link.dialect)
+        feed = self._feeds.get((subscription, dialect))
         if feed is None:
-            feed = self._feeds[subscription] = Feed(subscription, self._joins)
+            feed = self._feeds[subscription, dialect] = Feed(subscription, self._joins, dialect)
             self._index.add(subscription, feed)
         link.follow(feed)
 
     def drop(self, feed: Feed) -> None:
         """A connection of this feed has gone: nobody needs it without any."""
-        if not feed.members and self._feeds.get(feed.subscription) is feed:
-            del self._feeds[feed.subscription]
+        key = (feed.subscription, feed.dialect)
+        if not feed.members and self._feeds.get(key) is feed:
+            del self._feeds[key]
             self._index.discard(feed.subscription, feed)
             self._joins.let_go(feed)
 
@@ -86,3 +91,8 @@ class Feeds:
 
     def __len__(self) -> int:
         return len(self._feeds)
+
+
+def _common(dialect: Dialect) -> Dialect:
+    """The dialect for what all connections of a feed are told: only there it matters how."""
+    return DIALECT if dialect.own_events else COMMENTS

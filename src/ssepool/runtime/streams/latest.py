@@ -14,6 +14,8 @@ class Reader(Protocol):
 
     replay: Any
     """What it is given before its feed; None once it has that."""
+    chunked: bool
+    """Whether its frames are chunks."""
 
 
 class Latest:
@@ -39,8 +41,8 @@ class Latest:
         page, size = [], 0
         while self._left and size < JOIN_BYTES:
             page.append(self._left.pop())
-            size += len(page[-1].frame)
+            size += len(page[-1].chunk)
         if not self._left:
             link.replay = None
         self.taken = len(page)
-        return joined(page)
+        return joined(page, link.chunked)

@@ -13,8 +13,9 @@ from errno import EHOSTDOWN, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ETIMEDOUT
 from typing import Protocol
 
 from ssepool.config import LagPolicy, MiB
+from ssepool.core.chunk import LAST_CHUNK, chunk
 from ssepool.core.feed import Feed
-from ssepool.core.frames import COMPLETED_ID, DIALECT, Dialect
+from ssepool.core.frames import COMPLETED_ID, DIALECT, FAILED_ID, Dialect
 from ssepool.core.pool import Pool
 from ssepool.core.slot import Slot
 from ssepool.core.states import LINK_STEPS, LinkState, Reason, SlotState, check_step
@@ -89,6 +90,7 @@ class Link(ABC):
 
     __slots__ = (
         "_room",
+        "chunked",
         "context",
         "dialect",
         "feed",
@@ -101,6 +103,7 @@ class Link(ABC):
         "slot",
         "stalled",
         "state",
+        "whole",
     )
 
     weight = 0
@@ -111,6 +114,10 @@ class Link(ABC):
         """What it shares with all other links."""
         self.dialect = dialect
         """How the hub speaks to this client."""
+        self.chunked = False
+        """Whether each frame is written as a chunk. Where a server writes, the coding is its own business."""
+        self.whole = False
+        """Whether the end, once it comes, is a clean one; else the stream is cut."""
         self.state = NEW
         """How far the stream has come."""
         self.stalled = False
@@ -159,15 +166,19 @@ class Link(ABC):
 
     def push(self, frame: bytes) -> None:
         """Queue a frame for this client alone; goes out with the next flush. Nothing comes behind the goodbye."""
+        self.queue(chunk(frame) if self.chunked else frame)
+
+    def queue(self, data: bytes) -> None:
+        """As `push`, for bytes that are coded already, or are no part of the body."""
         state = self.state
         if state is ENDING or state is ENDED:
             return
         if state is FOLLOWING:
             self.become(OPEN)
         if self.outbox is None:
-            self.outbox = [frame]
+            self.outbox = [data]
         else:
-            self.outbox.append(frame)
+            self.outbox.append(data)
 
     def send(self, frame: bytes) -> None:
         """Write an event of this client's own, behind everything that was published before it."""
@@ -221,14 +232,21 @@ class Link(ABC):
         when to come back."""
         self._say_goodbye(reason, self.context.retry())
 
-    def part(self, frame: bytes) -> None:
-        """Write one last frame, and end when it is out."""
+    def part(self, frame: bytes, *, whole: bool = False) -> None:
+        """Write one last frame, and end when it is out: cleanly, if the stream is `whole`."""
         if self.is_leaving:
             return
         self._let_out()
-        self.leave_feed()
         self.replay = None
         self.push(frame)
+        self.conclude(whole=whole)
+
+    def conclude(self, *, whole: bool) -> None:
+        """End when what is queued is out: cleanly, if the stream is `whole`."""
+        self.leave_feed()
+        self.whole = whole
+        if whole and self.chunked:
+            self.queue(LAST_CHUNK)
         self.become(ENDING)
         self.flush()
 
@@ -314,7 +332,7 @@ class Link(ABC):
                 if self.state is OPEN and self.feed is not None:
                     self.become(FOLLOWING)
                 return None
-            self._say_goodbye(self.finishing, None, COMPLETED_ID if self.finishing is Reason.COMPLETED else None)
+            self._say_goodbye(self.finishing, None, FAILED_ID if self.finishing is Reason.ERROR else None)
 
     def stall(self) -> None:
         """The transport takes no more."""
@@ -365,7 +383,7 @@ class Link(ABC):
         elif cursor < feed.first:
             self._lagged(feed, slot)
         elif cursor < feed.head:
-            data, slot.cursor = feed.read(cursor, held[0][0] if held else None)
+            data, slot.cursor = feed.read(cursor, held[0][0] if held else None, self.chunked)
             slot.events += slot.cursor - cursor
             return data, cursor
         elif self in feed.behind:
@@ -380,9 +398,11 @@ class Link(ABC):
     def _say_goodbye(self, reason: Reason, retry: int | None, id: str | None = None) -> None:
         if self.is_leaving:
             return
+        if reason is Reason.COMPLETED:  # whoever says so: it is not to come back
+            retry, id = None, COMPLETED_ID
         if self.slot is not None and self.slot.state is SlotState.OPEN:
             self.context.pool.closing(self.slot, reason, self.context.now())
-        self.part(self.dialect.closed(reason.value, retry=retry, id=id))
+        self.part(self.dialect.closed(reason.value, retry=retry, id=id), whole=reason.is_final)
 
     def _lagged(self, feed: Feed, slot: Slot) -> None:
         """The cursor fell off the feed's tail: do what the lag policy says."""

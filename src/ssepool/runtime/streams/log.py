@@ -445,4 +445,4 @@ def _next_step(step: int, seconds: float) -> int:
 
 
 def _is_readable(entry: Entry) -> bool:
-    return bool(entry.frame)
+    return bool(entry.chunk)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Sequence
 
 from ssepool.config import KiB
 from ssepool.core.event import EARLIEST, Entry
+from ssepool.core.feed import joined
 from ssepool.core.matcher import Matcher
 from ssepool.core.topics import Subscription
 from ssepool.errors import BrokerError
@@ -109,9 +110,9 @@ class Replay:
             self.wanted = None
             most = max(STEP_ENTRIES, SCAN_ENTRIES // len(subscription.topics))  # as many are looked up for each topic
             found = log.window.select(subscription.topics, after=self.position, until=log.position, max_entries=most)
-            return self._matching(step, *found)
+            return self._matching(step, link.chunked, *found)
         entries = self._entries(link, min(SCAN_ENTRIES, log.position - self.position))
-        return b"" if entries is None else self._matching(step, entries)
+        return b"" if entries is None else self._matching(step, link.chunked, entries)
 
     def begin(self, link: Link) -> None:
         """Find the place where the client was. Where nothing has come since, the link is joined to its feed at once."""
@@ -160,24 +161,24 @@ class Replay:
         self.wanted = None
         return entries
 
-    def _matching(self, step: Slice, entries: Sequence[Entry], reached: int | None = None) -> bytes:
+    def _matching(self, step: Slice, chunked: bool, entries: Sequence[Entry], reached: int | None = None) -> bytes:
         """The frames of those that the client wants, until a page is full or the time of this step is over; else all
         up to `reached` has been seen."""
         matches = self._matches
-        page: list[bytes] = []
+        page: list[Entry] = []
         size = 0
         for place, entry in enumerate(entries, 1):
             self.position = entry.position
             if matches(entry.topics, entry.private):
-                page.append(entry.frame)
-                size += len(entry.frame)
+                page.append(entry)
+                size += len(entry.chunk)
             if size >= PAGE_BYTES or (place % STEP_ENTRIES == 0 and step.is_over):
                 self._page = entries[place:] if entry.position < self._log.window.oldest else None
                 break
         else:
             self.position = reached if reached is not None else self.position
         self.taken = len(page)
-        return b"".join(page)
+        return joined(page, chunked)
 
     def _tell(self, link: Link, reason: str) -> None:
         """Send the client a gap. It says where delivery goes on, if that is known."""

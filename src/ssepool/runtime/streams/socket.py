@@ -19,7 +19,7 @@ from collections.abc import Callable
 from ssepool.config import KiB
 from ssepool.core.frames import DIALECT, Dialect
 from ssepool.core.states import LinkState, Reason
-from ssepool.runtime.handover import AVAILABLE, Handover
+from ssepool.runtime.handover import AVAILABLE, FAILED, Handover
 from ssepool.runtime.streams.delivery import SLICE_SECONDS
 from ssepool.runtime.streams.link import ENDED, ENDING, FOLLOWING, NEW, OPEN, Bytes, Link, LinkContext, reason_of
 
@@ -45,12 +45,20 @@ def _pending_error(fd: int) -> int:
 class SocketLink(Link):
     """A link over a detached socket. Owns the file descriptor."""
 
-    __slots__ = ("_begun", "_handover", "fd", "streamer")
+    __slots__ = ("_begun", "_handover", "_keeps_request", "fd", "streamer")
 
     def __init__(
-        self, context: LinkContext, streamer: Streamer, handover: Handover, dialect: Dialect = DIALECT
+        self,
+        context: LinkContext,
+        streamer: Streamer,
+        handover: Handover,
+        dialect: Dialect = DIALECT,
+        *,
+        keeps_request: bool = False,
     ) -> None:
+        """`keeps_request` says that the request goes on beside the stream, and is to be told when the client leaves."""
         super().__init__(context, dialect)
+        self._keeps_request = keeps_request
         self.streamer = streamer
         """What watches the socket."""
         self.fd = handover.fd
@@ -66,9 +74,10 @@ class SocketLink(Link):
 
     # The application's response, as far as the server passes it on.
 
-    def head(self, data: bytes) -> None:
-        """The response's head, in its wire format."""
-        self.push(data)
+    def head(self, data: bytes, *, chunked: bool = False) -> None:
+        """The response's head, in its wire format. What comes behind it is `chunked` if it says so."""
+        self.queue(data)
+        self.chunked = chunked
         if self.state is NEW:
             self.become(OPEN)
         if self._begun is not None and not self._begun.done():
@@ -81,15 +90,15 @@ class SocketLink(Link):
     def complete(self) -> None:
         """The application's response is over: end when it is out."""
         if self.state is NEW:  # an application that has sent no head
+            with contextlib.suppress(OSError):
+                os.write(self.fd, FAILED)
             self.end(Reason.ERROR)
         elif not self.is_leaving:
-            self.leave_feed()
-            self.become(ENDING)
-            self.flush()
+            self.conclude(whole=True)
 
-    def start(self, head: bytes) -> None:
+    def start(self, head: bytes, *, chunked: bool = False) -> None:
         """Begin with this head, where there is no application that would send one."""
-        self.head(head)
+        self.head(head, chunked=chunked)
         self._let_go()
 
     async def wait_started(self) -> None:
@@ -103,7 +112,8 @@ class SocketLink(Link):
         """From here on the stream is the hub's: what the application's side still sends is dropped."""
         if self._handover is not None:
             self._handover.sink = None
-            self._handover = None
+            if not self._keeps_request:
+                self._handover = None
 
     # The link.
 
@@ -113,7 +123,7 @@ class SocketLink(Link):
             start = slot.cursor
             if start == feed.head:
                 return
-            data, slot.cursor = feed.read(start)
+            data, slot.cursor = feed.read(start, None, self.chunked)
             slot.events += slot.cursor - start
             if self._write(data, start) and slot.cursor == feed.head:
                 return
@@ -150,7 +160,7 @@ class SocketLink(Link):
         else:
             assert slot is not None and self.feed is not None
             taken = slot.cursor
-            slot.cursor, rest = self.feed.split(start, written)
+            slot.cursor, rest = self.feed.split(start, written, self.chunked)
             slot.events -= taken - slot.cursor
             self.rest = rest or None
         self.stall()
@@ -179,7 +189,8 @@ class SocketLink(Link):
         self.streamer.forget(self)
         if self._handover is not None:
             self._handover.gone()
-            self._let_go()
+            self._handover.sink = None
+            self._handover = None
         if self._begun is not None and not self._begun.done():
             self._begun.set_result(None)
         try:
