@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Any, Self, TypeVar, Unpack
 
+from ssepool import clock
 from ssepool.config import HubConfig
 from ssepool.core.bans import KICK_SECONDS
 from ssepool.core.data import JSONEncoder
@@ -231,13 +231,13 @@ class Hub(Publishing):
         """A response that streams these topics and patterns to the client of `request`, through the pool.
 
         `user` and `data` are kept on the connection. The application has decided that this client may have these
-        topics, so it also gets their private events, unless `private` is false. `last_event_id` is where a client
-        begins that has none yet: what its request resumes from wins. `headers`, and what is added to those of the
-        response later, go with every answer. A `grant` stands in the place of `user`: its rights decide about each
-        topic and its private events, and the stream ends with it. `wire` says what the stream looks like to clients
-        that are particular about it, as `DialectFields` has it; a stream of topics is complete when
-        `Connection.close("completed")` says so. Raises `InvalidTopic`, `InvalidEvent`, `Forbidden` for what a grant
-        does not cover, and `ValueError` for a header that no answer can have.
+        topics, so it also gets their private events, unless `private` is false. A client that names no id begins
+        behind `last_event_id`. `headers`, and what is added to those of the response later, go with every answer. A
+        `grant` stands in the place of `user`: its rights decide about each topic and its private events, and the stream
+        ends with it. `wire` says what the stream looks like to clients that are particular about it, as `DialectFields`
+        has it; a stream of topics is complete when `Connection.close("completed")` says so. Raises `InvalidTopic`,
+        `InvalidEvent`, `Forbidden` for what a grant does not cover, and `ValueError` for a header that no answer can
+        have.
         """
         with answered_with(headers):
             subscription = Subscription.of(topics, patterns, private)
@@ -337,7 +337,7 @@ class Hub(Publishing):
 
     def _door(self, surface: Surface) -> Door:
         if surface is Surface.DEVELOPMENT:
-            return Door([Developer()], wall_clock=time.time)
+            return Door([Developer()], wall_clock=clock.wall_clock)
         if self.parts.door is None:
             raise ConfigError(NOTHING_SAYS_WHO)
         return self.parts.door

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Self
 
+from ssepool import clock
 from ssepool.config import PATTERN_PREFIX, AccessConfig, HubConfig
 from ssepool.core.data import JSONEncoder
 from ssepool.core.grant import Grant
@@ -136,7 +136,7 @@ def tokens_of(config: HubConfig) -> Tokens:
         KeyRing(sources_of(access)),
         audience=str(access.token_audience),
         max_age=access.max_token_age,
-        wall_clock=time.time,
+        wall_clock=clock.wall_clock,
         max_cached=max(MAX_CACHED, 2 * config.pool.size),  # all clients that come back, with their old and new tokens
     )
 
@@ -157,7 +157,7 @@ def _door(
     return Door(
         sources,
         public_of(config.access),
-        wall_clock=time.time,
+        wall_clock=clock.wall_clock,
         revoked=revoked,
         cookie_name=config.access.cookie_name,
         check_page=pages.check_cookies,
@@ -174,7 +174,7 @@ def _authorize_url(
         Application(access.authorize_url),
         timeout=access.authorize_timeout,
         now=engine.now,
-        wall_clock=time.time,
+        wall_clock=clock.wall_clock,
         public=public_of(access),
         check_page=pages.check_cookies,
         revoked=revoked,

@@ -65,14 +65,16 @@ def _on_wrong_method(request: Request) -> Response:
     """Answer 405, or 204 to OPTIONS, with the methods of the path in `Allow` (RFC 9110, 15.5.6)."""
     # The exception knows the methods of one route, but a path may have several routes.
     methods: set[str] = {"OPTIONS"}
+    more: dict[str, str] = {}
     for route in request.app.routes:
         if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
             methods |= route.methods or set()
-    allowed = ", ".join(sorted(methods))
+            more |= getattr(route, "headers", {})
+    headers = {"Allow": (allowed := ", ".join(sorted(methods))), **more}
     if request.method == "OPTIONS":
-        return Response(status_code=204, headers={"Allow": allowed})
+        return Response(status_code=204, headers=headers)
     message = f"{shown(request.url.path)} does not take {shown(request.method)}; it takes {allowed}"
-    return error_reply(405, "method_not_allowed", message, {"Allow": allowed})
+    return error_reply(405, "method_not_allowed", message, headers)
 
 
 async def _on_error(request: Request, error: Exception) -> Response:

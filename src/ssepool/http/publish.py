@@ -30,7 +30,7 @@ from ssepool.core.topics import MAX_NAME_CHARACTERS, OWN_TOPICS, shown
 from ssepool.errors import EventTooLarge, InvalidEvent, InvalidTopic, SSEPoolError
 from ssepool.http.access.door import Door
 from ssepool.http.access.gate import Gate, grant_of
-from ssepool.http.body import JSON, decode, media_type, no_room, read_share
+from ssepool.http.body import FORM, JSON, decode, media_type, no_room, read_share
 from ssepool.http.budget import Budget, Share
 from ssepool.http.depth import TOO_DEEP, count_items, has_too_many, is_too_deep
 from ssepool.http.errors import APIError, translate
@@ -47,8 +47,6 @@ TARGET = PATH.encode()
 
 NDJSON = "application/x-ndjson"
 """The media type of a batch with one JSON object on each line."""
-FORM = "application/x-www-form-urlencoded"
-"""The media type of a form (WHATWG URL, section 5)."""
 
 MAX_BATCH_EVENTS = 10_000
 """Events of a batch at most. A batch enters the hub in one step, which holds the event loop for as long as it takes."""
@@ -211,7 +209,7 @@ def publish_nowait(
     for name, value in headers:
         if name == b"content-type" and not kind:
             kind = PLAIN_MEDIA_TYPES.get(value, "")
-        elif name in NOT_PLAIN_HEADERS:
+        elif name in NOT_PLAIN_HEADERS or (name == b"accept" and b"event-stream" in value.lower()):
             return None
     if not kind or len(body) > min(engine.config.max_body, MAX_PLAIN_BYTES) or _has_many(body, MAX_PLAIN_EVENTS):
         return None

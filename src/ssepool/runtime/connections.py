@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+from ssepool import clock
 from ssepool.core.data import DATA, DataEncoder
 from ssepool.core.event import Event, EventFields
 from ssepool.core.pool import Pool
@@ -200,7 +200,7 @@ class Connections:
         node: str,
         secret: bytes,
         now: Callable[[], float],
-        wall_clock: Callable[[], float] = time.time,
+        wall_clock: Callable[[], float] = clock.wall_clock,
         encoder: DataEncoder = DATA,
     ) -> None:
         """`node` begins each connection's id and `secret` is the key of their tokens. `now` is the hub's clock and

@@ -7,9 +7,8 @@ import contextlib
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import random
-from time import monotonic
-from time import time as wall_time
 
+from ssepool import clock
 from ssepool.brokers import connect
 from ssepool.brokers.base import Broker, Stored
 from ssepool.config import HubConfig
@@ -71,9 +70,9 @@ class Engine:
         config: HubConfig,
         *,
         broker: Broker | None = None,
-        now: Callable[[], float] = monotonic,
+        now: Callable[[], float] = clock.now,
         chance: Callable[[], float] = random,
-        wall_clock: Callable[[], float] = wall_time,
+        wall_clock: Callable[[], float] = clock.wall_clock,
         json_encoder: JSONEncoder | None = None,
     ) -> None:
         """Nothing is opened yet. `broker` is made of the configuration if none is given, `json_encoder` says what

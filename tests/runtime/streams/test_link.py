@@ -12,7 +12,7 @@ import pytest
 from parts import NEWS, Paper, Streams, bound, connection_of, delivered, running, until
 from ssepool.core.chunk import chunk
 from ssepool.core.event import Entry, comment
-from ssepool.core.frames import COMPLETED_ID, Dialect
+from ssepool.core.frames import COMPLETED_ID, FAILED_ID, Dialect
 from ssepool.core.slot import NEVER
 from ssepool.core.states import LINK_STEPS, IllegalStep, LinkState, Reason, SlotState
 from ssepool.core.topics import Subscription
@@ -371,7 +371,7 @@ async def test_all_that_the_hub_says_is_said_in_the_dialect_of_the_client() -> N
         (lambda link: link.close(Reason.SHUTDOWN), Reason.SHUTDOWN, "shutdown 4321 None"),
         (lambda link: link.finish(Reason.COMPLETED), Reason.COMPLETED, f"completed None {COMPLETED_ID}"),
         (lambda link: link.close(Reason.COMPLETED), Reason.COMPLETED, f"completed None {COMPLETED_ID}"),
-        (lambda link: link.finish(Reason.ERROR), Reason.ERROR, "error None None"),
+        (lambda link: link.finish(Reason.ERROR), Reason.ERROR, f"error None {FAILED_ID}"),
     ],
 )
 def test_who_is_sent_away_is_told_when_to_come_back_and_who_has_everything_is_not(

@@ -171,6 +171,8 @@ class EventStream(Response):
 
     async def _start(self, link: Link, send: Send) -> None:
         """Send the response's head through the application's middleware, on either path."""
+        if isinstance(link, SocketLink):
+            link.own_body()
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         await send(pause())  # some middleware holds the head back until there is a body
         await link.wait_started()
