@@ -208,7 +208,7 @@ def test_notices_are_for_one_user_or_for_everybody(start: Start, server_path: st
         assert server.request("POST", "/notices/ann", {"text": "for <Ann>\nmode append"}, user)[0] == 201
         assert server.request("POST", "/notices", {"text": "for all"}, user)[0] == 201
         start = 'elements <p id="notice" class="box">ann: '
-        ann.wait_data(start + "for &lt;Ann&gt; mode append</p>", start + "for all</p>")
+        ann.wait_data(start + "for &lt;Ann&gt;\nelements mode append</p>", start + "for all</p>")
         ben.wait_data(start + "for all</p>")
         for wrong in {}, {"user": "ann"}, {"user": "ann", "password": "blue"}, {"password": ""}:
             assert server.request("POST", "/login", wrong)[0] == 401

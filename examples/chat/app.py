@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from ssepool import Asking, Connection, Grant, Hub
+from ssepool import Asking, Connection, Departed, Grant, Hub
 
 HERE = Path(__file__).parent
 names: dict[str, str] = {}  # by the cookie "session"; a name is one person's
@@ -68,11 +68,12 @@ async def said(connection: Connection, text: Any) -> None:  # the name is the gr
 
 
 @hub.on_disconnect
-async def left(connection: Connection, reason: str) -> None:
-    for topic in [topic for topic, there in rooms.items() if there.pop(connection.id, None)]:
+async def left(client: Departed, reason: str) -> None:
+    for topic in client.topics:
+        rooms[topic].pop(client.id, None)
         await tell(topic)
         if not rooms[topic]:
-            del rooms[topic]
+            rooms.pop(topic, None)
 
 
 def present(topic: str) -> list[str]:

@@ -13,6 +13,7 @@ curl -b jar localhost:8000/notices/ann --json '{"text": "Your parcel is here"}'
 import html
 from pathlib import Path
 
+from datastar_py import ServerSentEventGenerator
 from litestar import Litestar, MediaType, Request, get, post
 from litestar.connection import ASGIConnection
 from litestar.exceptions import NotAuthorizedException
@@ -20,7 +21,7 @@ from litestar.handlers import BaseRouteHandler
 from litestar.middleware.session.server_side import ServerSideSessionConfig
 from litestar.types import ASGIApp
 
-from ssepool import Hub
+from ssepool import Event, Hub
 
 HERE = Path(__file__).parent
 hub, passwords = Hub(), {"ann": "red", "ben": "blue"}
@@ -57,10 +58,10 @@ async def listen(request: Request) -> ASGIApp:
 
 @post(["/notices", "/notices/{to:str}"], guards=[is_user])
 async def notify(request: Request, data: dict[str, str], to: str | None = None) -> dict[str, str]:
-    notice = html.escape(" ".join(f"{request.session['user']}: {data['text']}".split()))
-    # What Datastar is told: to put this element in the place of the one with its id.
-    patch = f'elements <p id="notice" class="box">{notice}</p>'
-    return {"id": await hub.publish(f"users/{to}" if to else "everybody", patch, type="datastar-patch-elements")}
+    notice = html.escape(f"{request.session['user']}: {data['text']}")
+    patch = ServerSentEventGenerator.patch_elements(f'<p id="notice" class="box">{notice}</p>')
+    [id] = await hub.publish_many([Event.from_frame(patch, f"users/{to}" if to else "everybody")])
+    return {"id": id}
 
 
 app = Litestar(
