@@ -38,7 +38,7 @@ from ssepool.http.hosts import Hosts
 from ssepool.http.origin import Pages
 from ssepool.http.publish import FORM, NDJSON, _batch, _events
 from ssepool.http.query import MAX_QUERY_BYTES
-from ssepool.http.subscribe import read_subscription
+from ssepool.http.wish import read_subscription
 from ssepool.runtime.cluster.cluster import Cluster
 from ssepool.runtime.cluster.messages import Question
 from ssepool.runtime.proxies import TrustedProxies

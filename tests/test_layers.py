@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # functions and for types alone count too.
     "errors": (),
     "urls": (),
+    "clock": (),  # what all hubs of a process go by
     "config": ("urls", "errors"),
     "core": ("config", "urls", "errors"),
     "brokers.base": ("brokers.record", "core", "config", "urls", "errors"),
@@ -31,13 +32,15 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # Nobody imports these by name, and none another one.
     **dict.fromkeys(
         ("brokers.memory", "brokers.sqlite", "brokers.redis", "brokers.nats", "brokers.postgres"),
-        ("brokers.base", "brokers.record", "core", "config", "urls", "errors"),
+        ("brokers.base", "brokers.record", "core", "clock", "config", "urls", "errors"),
     ),
     # From here on downwards: who stands above whom. `runtime` itself has no code.
     "runtime": (),
     "runtime.tasks": (),
     "runtime.files": (),
     "runtime.hooks": ("runtime.tasks",),
+    "runtime.departed": ("errors",),
+    "runtime.threads": ("runtime.tasks", "core", "errors"),
     "runtime.background": ("runtime.tasks",),
     "runtime.cuttable": (),
     "runtime.serving": (),  # finds the server by itself
@@ -45,17 +48,19 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "runtime.signals": (),
     "runtime.handover": (),  # all that a server adapter has to know
     "runtime.wire": (),
+    "runtime.head": ("runtime.wire",),
+    "runtime.exchange": ("runtime.handover", "runtime.wire"),
     "runtime.proxies": ("runtime.handover", "core"),
-    "runtime.entrance": ("runtime.files", "runtime.proxies", "core", "config"),
+    "runtime.entrance": ("runtime.files", "runtime.proxies", "core", "config", "urls"),
     "runtime.streams": (
         *("runtime.handover", "runtime.tasks"),
         *("brokers.base", "brokers.group", "brokers.record", "core", "config", "urls", "errors"),
     ),
-    "runtime.connections": ("runtime.streams", "runtime.hooks", "core", "errors"),
+    "runtime.connections": ("runtime.streams", "runtime.departed", "runtime.hooks", "core", "clock", "errors"),
     "runtime.engine": (
         *("runtime.connections", "runtime.streams", "runtime.files", "runtime.handover", "runtime.hooks"),
         "runtime.tasks",
-        *("brokers", "brokers.base", "core", "config", "urls", "errors"),
+        *("brokers", "brokers.base", "core", "clock", "config", "urls", "errors"),
     ),
     "runtime.reaper": ("runtime.streams", "core"),
     "runtime.runs": ("runtime.cuttable", "runtime.engine", "runtime.streams", "core", "errors"),
@@ -65,7 +70,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "runtime.cluster": (
         *("runtime.engine", "runtime.connections", "runtime.streams", "runtime.tasks"),
-        *("brokers.base", "core", "config", "urls", "errors"),
+        *("brokers.base", "core", "clock", "config", "urls", "errors"),
     ),
     "http.access": ("runtime.handover", "core", "config", "urls", "errors"),  # who may do what
     "http": (
@@ -74,20 +79,25 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "parts": (  # puts everything together
         *("http", "http.access", "runtime.cluster", "runtime.engine", "runtime.runs"),
-        *("core", "config", "urls", "errors"),
+        *("core", "clock", "config", "urls", "errors"),
     ),
+    "publishing": ("runtime.engine", "runtime.threads", "core"),
     "hub": (
         *("parts", "http", "http.access", "runtime.admission", "runtime.cluster", "runtime.connections"),
         *("runtime.reaper", "runtime.serving", "runtime.siblings", "runtime.signals"),
-        *("core", "config", "urls", "errors"),
+        *("publishing", "runtime.threads"),
+        *("core", "clock", "config", "urls", "errors"),
     ),
-    "uvicorn": ("runtime.entrance", "runtime.handover", "runtime.proxies", "runtime.wire", "core", "config"),
+    "uvicorn": (
+        *("runtime.entrance", "runtime.exchange", "runtime.handover", "runtime.head", "runtime.proxies"),
+        *("runtime.wire", "core", "config"),
+    ),
     "gunicorn": ("uvicorn",),
     "server": (
         *("hub", "http", "http.access", "uvicorn"),
         *("runtime.admission", "runtime.cluster", "runtime.entrance", "runtime.files"),
-        *("runtime.handover", "runtime.proxies", "runtime.streams", "runtime.tasks", "runtime.wire"),
-        *("core", "config", "urls", "errors"),
+        *("runtime.handover", "runtime.head", "runtime.proxies", "runtime.streams", "runtime.tasks", "runtime.wire"),
+        *("core", "clock", "config", "urls", "errors"),
     ),
     "publisher": ("brokers", "brokers.base", "brokers.group", "core", "config", "urls", "errors"),
     "django": ("hub", "publisher", "runtime.admission", "core", "config", "errors"),
@@ -100,13 +110,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "http.access",
         "publisher",
         "runtime.connections",
+        "runtime.departed",
         "client",
         "core",
         "config",
         "urls",
         "errors",
     ),
-    "testing": ("__init__", "hub", "http", "client", "brokers.base", "core", "config", "urls", "errors"),
+    "testing": ("__init__", "hub", "client", "core", "clock", "config", "urls", "errors"),
     "web": (),
 }
 

@@ -62,6 +62,15 @@ def test_a_lock_has_all_that_is_asked_for_in_versions_that_are_allowed(file: str
         assert found[canonicalize_name(item.name)] in item.specifier, str(item)
 
 
+def test_the_oldest_versions_are_the_lower_bounds() -> None:
+    oldest = {item.name: (item.extras, item.specifier) for item in locked("oldest.txt")}
+    bounds = {item.name: item for item in map(Requirement, PROJECT["dependencies"])}
+    assert set(oldest) == {*bounds, "fastapi"}
+    for name, item in bounds.items():
+        [bound], [pin] = item.specifier, oldest[name][1]
+        assert (bound.operator, pin.operator, bound.version) == (">=", "==", pin.version)
+
+
 @pytest.mark.parametrize("file", ["image.txt", "build.txt"])
 def test_what_is_shipped_is_what_is_tested(file: str) -> None:
     tested = versions("ci.txt", "3.13", "linux")

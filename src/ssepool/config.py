@@ -9,7 +9,6 @@ The command line wins over the environment, which wins over the file.
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 import math
 import re
 import tomllib
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ssepool.errors import ConfigError
-from ssepool.urls import without_password
+from ssepool.urls import host_port, is_network, is_origin, without_password
 
 OnFull = Literal["wait", "retry", "reject"]
 """What a full pool does with a request; see `PoolConfig.on_full`."""
@@ -39,7 +38,6 @@ KiB = 1024
 MiB = 1024 * KiB
 """Bytes of a mebibyte."""
 
-_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(?:\[[0-9a-f:.]+\]|[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?)(:[1-9][0-9]{0,4})?")
 _PORT = r"[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
 _ASKED = re.compile(rf"https?://(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::(?:{_PORT}))?(?:[/?][!-\"$-~]*)?")
 
@@ -49,6 +47,9 @@ TOKEN_COOKIE = "__Secure-ssepool_token"
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 PATTERN_PREFIX = "pattern:"
 """What an entry of `public_topics` that is a pattern begins with."""
+IGNORED_PARAMETERS = ("_", "datastar", "org.htmx.cache-buster", "evs_*", "utm_*", "fbclid", "gclid", "msclkid", "_gl")
+"""Query parameters that libraries and advertisements add to whatever URL a page has: jQuery, Datastar, htmx, a polyfill
+of EventSource, and those who count visitors."""
 OPEN = "Default: none on loopback"
 """Ends the help of a limit that `server/defaults.py` sets where others than this machine reach the hub."""
 
@@ -190,11 +191,18 @@ class HubConfig:
         (), "origins of other sites whose pages may stream and send messages; * = all"
     )
     publish_origins: tuple[str, ...] = setting((), "origins of other sites whose pages may publish; * = all")
+    ignore_parameters: tuple[str, ...] = setting(
+        IGNORED_PARAMETERS, "query parameters that count for nothing; utm_* = all that begin so"
+    )
 
     def __post_init__(self) -> None:
         check(self)
         _check_origins("allow_origins", self.allow_origins)
         _check_origins("publish_origins", self.publish_origins)
+        for name in self.ignore_parameters:
+            if "*" in name[:-1]:
+                allowed = "it takes names of parameters, and beginnings of names as utm_*"
+                raise ConfigError(f"HubConfig.ignore_parameters = {self.ignore_parameters!r} is not allowed; {allowed}")
 
     def __repr__(self) -> str:
         """As of any dataclass, without passwords and keys."""
@@ -359,8 +367,7 @@ def check(config: Any) -> None:
 def _check_origins(name: str, origins: tuple[str, ...]) -> None:
     """Raise `ConfigError` for an origin that no browser sends, and that would never match (RFC 6454, section 6.2)."""
     for origin in origins:
-        found = _ORIGIN.fullmatch(origin)
-        if origin not in ("*", "null") and (found is None or found.groups() in (("http", ":80"), ("https", ":443"))):
+        if origin not in ("*", "null") and not is_origin(origin):
             raise ConfigError(
                 f"HubConfig.{name} = {origins!r} is not allowed; {origin!r} never matches: it takes origins as "
                 "browsers send them, such as https://www.example.com or http://localhost:3000, in small letters, "
@@ -411,23 +418,6 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is str:
         return isinstance(value, str) and value != ""
     return isinstance(value, hint) and not (isinstance(value, float) and math.isnan(value))
-
-
-def host_port(text: str) -> tuple[str, int] | None:
-    """Host and port of an address such as 127.0.0.1:9000 or [::1]:9000; None for other text."""
-    found = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^\[\]:/@\s]+)):([0-9]{1,5})", text)
-    if found is None or int(found[3]) > 65535:
-        return None
-    return found[1] or found[2], int(found[3])
-
-
-def is_network(text: str) -> bool:
-    """Whether a text is an address or a network, such as 10.0.0.0/8."""
-    try:
-        ipaddress.ip_network(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _as_float(value: int) -> float:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Self
 
+from ssepool import clock
 from ssepool.config import PATTERN_PREFIX, AccessConfig, HubConfig
+from ssepool.core.data import JSONEncoder
 from ssepool.core.grant import Grant
 from ssepool.core.keys import message_key
 from ssepool.core.rights import Right, Rights
@@ -74,7 +75,7 @@ class Parts:
     def renewed(self, config: HubConfig, authorize: AuthorizeFunction | None = None) -> Self:
         """Parts for another opening, or another process. They keep what does not depend on those: the application's
         hooks, the names of the hub, and the keys of tokens."""
-        parts = self.of(config, authorize, hosts=self.hosts, tokens=self.tokens)
+        parts = self.of(config, authorize, self.engine.encoder.json_encoder, hosts=self.hosts, tokens=self.tokens)
         parts.engine.hooks.adopt(self.engine.hooks)
         return parts
 
@@ -83,13 +84,14 @@ class Parts:
         cls,
         config: HubConfig,
         authorize: AuthorizeFunction | None = None,
+        json_encoder: JSONEncoder | None = None,
         *,
         hosts: Hosts | None = None,
         tokens: Tokens | None = None,
     ) -> Self:
         """Put the parts together; `hosts` and `tokens` are made of the configuration if none are given. Raises
         `ConfigError` for a broker that is not known, and for settings of access that cannot be obeyed."""
-        engine = Engine(config)
+        engine = Engine(config, json_encoder=json_encoder)
         access = config.access
         about_tokens = (access.token_keys, access.token_issuers, access.token_audience)
         if tokens is None and any(about_tokens):
@@ -134,7 +136,7 @@ def tokens_of(config: HubConfig) -> Tokens:
         KeyRing(sources_of(access)),
         audience=str(access.token_audience),
         max_age=access.max_token_age,
-        wall_clock=time.time,
+        wall_clock=clock.wall_clock,
         max_cached=max(MAX_CACHED, 2 * config.pool.size),  # all clients that come back, with their old and new tokens
     )
 
@@ -155,7 +157,7 @@ def _door(
     return Door(
         sources,
         public_of(config.access),
-        wall_clock=time.time,
+        wall_clock=clock.wall_clock,
         revoked=revoked,
         cookie_name=config.access.cookie_name,
         check_page=pages.check_cookies,
@@ -172,7 +174,7 @@ def _authorize_url(
         Application(access.authorize_url),
         timeout=access.authorize_timeout,
         now=engine.now,
-        wall_clock=time.time,
+        wall_clock=clock.wall_clock,
         public=public_of(access),
         check_page=pages.check_cookies,
         revoked=revoked,

@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Callable
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+import httptools
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from ssepool.config import KiB
 from ssepool.core.callers import Place, Stage
 from ssepool.runtime import wire
 from ssepool.runtime.entrance import Entrance, entrance_of
-from ssepool.runtime.handover import ABORT, ALONE, AVAILABLE, CUT, DETACH, Reply, Sink, is_unix, set_bounds
+from ssepool.runtime.exchange import Exchange, Receive, Send, Served
+from ssepool.runtime.handover import ABORT, ALONE, AVAILABLE, CUT, DETACH, Reply, is_unix
+from ssepool.runtime.head import fault_of, take_authority
 from ssepool.runtime.proxies import Peer
 
 logger = logging.getLogger("ssepool")
@@ -37,21 +40,21 @@ MAX_AROUND_BODY_BYTES = 8 * KiB
 MAX_PIPELINED_REQUESTS = 100
 """Requests of a connection that wait for the answers to those before them."""
 
+LINGER_SECONDS = 1.0
+"""Seconds that a client which still sends its body has to read the answer to it."""
+
+MAX_LINGER_BYTES = 256 * KiB
+"""Bytes of such a body that are read and dropped meanwhile."""
+
 Answer = Callable[[bytes, list[tuple[bytes, bytes]], bytes, Peer | None], Reply | None]
 """Gives the answer to a request, from its target, headers, body and peer; or None, and then has done nothing."""
 
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-"""ASGI's `receive`."""
-
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-"""ASGI's `send`."""
-
 
 class Excess(Exception):
-    """A request has more of something than is taken. Raised for the parser, which stops at once."""
+    """A request is not taken, or has more of something than is taken. Raised for the parser, which stops at once."""
 
 
-class Protocol(HttpToolsProtocol):
+class Protocol(Served):
     """uvicorn's httptools protocol; offers `scope["extensions"]["ssepool.detach"]` where a socket can be detached."""
 
     head_timeout = HEAD_SECONDS
@@ -66,8 +69,10 @@ class Protocol(HttpToolsProtocol):
     """The connection's place among the callers, once it is connected."""
     entrance: Entrance | None = None
     """What all connections of the server pass, where the server says that."""
-    alone = False
-    """Whether a stream has the connection for itself: what its client still sends is dropped."""
+    fault: bytes | None = None
+    """The answer to a head that is not taken."""
+    declines = False
+    """Whether the request that is read asks for another protocol, and is to be read as though it did not."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -83,6 +88,8 @@ class Protocol(HttpToolsProtocol):
         self._trailer_bytes = 0
         self._bytes_without_part = 0
         """Bytes that came in its body since the last part of it."""
+        self._patience = math.inf
+        """Bytes that are dropped until the connection is closed."""
         self._may_answer = False
         """Whether the application need not be asked about the next request of this packet."""
         self._held: list[bytes] | None = None
@@ -107,12 +114,13 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
         if self.alone:
-            return
+            self._patience -= len(data)
+            return self.transport.close() if self._patience < 0 else None
         # Of a packet's requests only the first: a packet is as long as a client likes, and tasks take turns.
         self._may_answer = self.answer is not None and self._is_idle
         timer = self._head_timer
         self._bytes_without_part += len(data)
-        super().data_received(data)
+        self._parse(data)
         # The parser calls nothing while it is inside one field, however long that is.
         if self._in_body and self._bytes_without_part > MAX_AROUND_BODY_BYTES:
             self._refuse(wire.TOO_LARGE)
@@ -128,6 +136,30 @@ class Protocol(HttpToolsProtocol):
                 self._refuse(wire.TOO_LONG if len(self.url) > MAX_HEAD_BYTES // 2 else wire.TOO_LARGE)
         if self.place is not None and self.place.stage is not (stage := self._stage):
             self.place.move(stage)
+
+    def _parse(self, data: bytes) -> None:
+        """What uvicorn does with data, but for what is wrong with them, and who asks for another protocol than HTTP/1.1
+        gets an answer in this one (RFC 9110, 7.8): the parser would take the request's body for the other's."""
+        self._unset_keepalive_if_required()
+        while data:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                if not self.declines:
+                    return self.handle_websocket_upgrade()
+                data = self._head_without_upgrade() + data[upgrade.args[0] :]
+                self.parser = httptools.HttpRequestParser(self)
+            except httptools.HttpParserError as error:
+                self.logger.warning("Invalid HTTP request received.")
+                return self._refuse(
+                    self.fault or (wire.WRONG_VERSION if "HTTP version" in str(error) else wire.INVALID)
+                )
+
+    def _head_without_upgrade(self) -> bytes:
+        lines = [b"%b %b HTTP/1.1" % (self.parser.get_method(), self.url)]
+        lines += [b"%b: %b" % field for field in self.headers if field[0] != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
@@ -155,7 +187,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        self._in_head, self._in_body = True, False
+        self._in_head, self._in_body, self.declines = True, False, False
         self._unset_keepalive_if_required()  # which the answer to a request before it in this packet has set
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -172,11 +204,17 @@ class Protocol(HttpToolsProtocol):
         """The head is there: it is decided who answers."""
         if len(self.pipeline) >= MAX_PIPELINED_REQUESTS:
             raise Excess(f"more than {MAX_PIPELINED_REQUESTS} requests behind one that has no answer")
+        if not self.url.startswith(b"/"):
+            take_authority(self.url, self.headers)
+        self.fault = fault_of(self.parser.get_method(), self.parser.get_http_version(), self.headers)
+        if self.fault is not None:
+            raise Excess("the head is not taken")
+        self.declines = self.parser.should_upgrade() and not self._should_upgrade()
+        if self.declines:
+            return
         self._in_head, self._in_body = False, True
         self._trailer_bytes = self._bytes_without_part = 0
         self._stop_head_timer()
-        if not self.url.startswith(b"/"):
-            wire.take_authority(self.url, self.headers)
         if self._may_answer and self._is_plain():
             self._held = []
         else:
@@ -193,6 +231,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is there as a whole."""
+        if self.declines:
+            return
         self._in_body = False
         if self._held is not None:
             if self._answered(b"".join(self._held)):
@@ -291,12 +331,23 @@ class Protocol(HttpToolsProtocol):
 
     def _refuse(self, answer: bytes) -> None:
         self._stop_head_timer()
-        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
-            self.transport.abort()  # an answer in the middle of another would be read as a part of it
+        if not self._is_idle and (self._in_head or self.cycle.response_started):
+            self.transport.abort()  # it would be read as the answer to the request before, or as a part of that
             return
         if not self.transport.is_closing():
             self.transport.write(answer)
             self.transport.close()
+
+    def linger(self) -> None:
+        """Say that nothing follows, and close when the client has had the time to read its answer: to close a socket
+        while its client sends throws away what is on the way to it (RFC 9112, 9.6)."""
+        self.alone, self._in_body, self._patience = True, False, MAX_LINGER_BYTES
+        self._unset_keepalive_if_required()
+        if not self.transport.is_closing():
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            self.flow.resume_reading()
+            self.timeout_keep_alive_task = self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     # What the application meets.
 
@@ -313,134 +364,6 @@ class Protocol(HttpToolsProtocol):
         finally:
             if exchange.sink is not None:  # its socket was taken, and it has not been answered as a whole
                 exchange.sink.complete()
-
-
-class Exchange:
-    """One request and its response, before and after its socket is detached. Also the handover of that socket."""
-
-    fd: int
-    """The descriptor of the detached socket."""
-    sink: Sink | None = None
-    """Where the rest of the response goes."""
-    _is_open = False
-    """Whether the body of a response to HTTP/1.0 ends with the connection."""
-
-    def __init__(
-        self, protocol: Protocol, cycle: RequestResponseCycle, scope: dict[str, Any], receive: Receive, send: Send
-    ) -> None:
-        self._protocol = protocol
-        self._cycle = cycle
-        self._scope = scope
-        self._receive = receive
-        self._send = send
-        self._detached = False
-        self._requested = False
-        """Whether the application has had the whole request."""
-
-    def detach(self, ack_timeout: float) -> Exchange | None:
-        """Take the socket away from the server; None where that cannot be done now, and plain `send` goes on.
-        `ack_timeout`, in seconds, is when the kernel is to give the peer up.
-
-        Cannot be done when other requests wait behind this one, when a body is still to come or bytes are still to be
-        written, or when no file descriptor is left for the duplicate.
-        """
-        protocol, cycle = self._protocol, self._cycle
-        transport = protocol.transport
-        sock = transport.get_extra_info("socket")
-        if (
-            sock is None
-            or transport.is_closing()
-            or transport.get_write_buffer_size()
-            or protocol.pipeline
-            or protocol.cycle is not cycle
-            or cycle.response_started
-            or cycle.more_body
-        ):
-            return None
-        try:
-            self.fd = os.dup(sock.fileno())
-        except OSError as error:
-            logger.warning("a stream stays with the server, which costs more memory: %s", error)
-            return None
-        os.set_blocking(self.fd, False)
-        set_bounds(self.fd, ack_timeout)
-        self._detached = True
-        # The server must neither complain that nothing was answered nor tell the application that the client left.
-        protocol.cycle = None  # type: ignore[assignment]
-        cycle.disconnected = True
-        cycle.message_event.clear()
-        protocol.server_state.total_requests += 1
-        protocol.leave_callers()
-        transport.abort()
-        return self
-
-    def alone(self, ack_timeout: float) -> None:
-        """Keep the connection for this response, and end it with the response.
-
-        The server stops reading when a request comes behind one that is under way, and would not see its client leave.
-        `ack_timeout`, in seconds, is when the kernel is to give the peer up.
-        """
-        protocol, cycle = self._protocol, self._cycle
-        sock = protocol.transport.get_extra_info("socket")
-        if sock is not None and not protocol.transport.is_closing():
-            set_bounds(sock.fileno(), ack_timeout)
-        protocol.alone = True
-        protocol.leave_callers()
-        protocol.pipeline.clear()
-        protocol.cycle = cycle
-        if not protocol.transport.is_closing():
-            protocol.flow.resume_reading()
-
-    def abort(self) -> None:
-        """Drop the connection with all that is still to be written."""
-        self._cycle.disconnected = True  # else the server complains that the response is not complete
-        self._protocol.transport.abort()
-
-    def cut(self) -> None:
-        """Close the connection once what is written is out, without the end of the response."""
-        self._cycle.disconnected = True  # as for `abort`
-        self._protocol.transport.close()
-
-    def gone(self) -> None:
-        """The client of a detached socket has left."""
-        self._cycle.message_event.set()
-
-    async def receive(self) -> dict[str, Any]:
-        """ASGI's `receive`."""
-        if self._detached:
-            if not self._requested and not self._cycle.message_event.is_set():
-                self._requested = True
-                return {"type": "http.request", "body": bytes(self._cycle.body), "more_body": False}
-            await self._cycle.message_event.wait()
-            return {"type": "http.disconnect"}
-        message = await self._receive()
-        self._requested = self._requested or not message.get("more_body", False)
-        if message["type"] == "http.disconnect" and "ssepool.errno" in self._cycle.scope:
-            message = {**message, "ssepool.errno": self._cycle.scope["ssepool.errno"]}  # type: ignore[typeddict-item]
-        return message
-
-    async def send(self, message: dict[str, Any]) -> None:
-        """ASGI's `send`."""
-        if not self._detached:
-            if self._scope["http_version"] == "1.0":
-                self._is_open = wire.unchunked(self._cycle, message, self._is_open)
-            await self._send(message)
-            if self._protocol.alone:  # not before: the head would announce it, see `render_head`
-                self._cycle.keep_alive = False
-        elif self.sink is not None:
-            if message["type"] == "http.response.start":
-                self._start(self.sink, message["status"], message.get("headers", ()))
-            elif message["type"] == "http.response.body":
-                if message.get("body"):
-                    self.sink.body(message["body"])
-                if not message.get("more_body", False):
-                    self.sink.complete()
-
-    def _start(self, sink: Sink, status: int, headers: Any) -> None:
-        """Pass the response's head on as the server would write it."""
-        wire.log_access(self._cycle, self._scope, status)
-        chunked = self._scope["http_version"] == "1.1" and not wire.has_length(status, headers)
-        sink.head(wire.render_head(status, [*self._cycle.default_headers, *headers], chunked=chunked), chunked=chunked)
 
 
 def protocol(head_timeout: float, answer: Answer | None = None, entrance: Entrance | None = None) -> type[Protocol]:

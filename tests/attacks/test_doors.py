@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,10 @@ from live import DEADLINE, TESTS, LiveServer, Stream, running
 from ssepool import Hub
 from ssepool.http.access.gate import Gate
 from ssepool.http.app import HubApp
+from ssepool.http.subscribe import StreamGate
 
 SURFACES = ("world", "admin")
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+METHODS = ("GET", "HEAD", "QUERY", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 Headers = list[tuple[str, str]]
 
 STRANGERS: dict[str, tuple[Headers, set[int]]] = {
@@ -52,8 +53,11 @@ class Try:
     path: str = ""
     needs: str = ""
     """Another need than the route says: of just this topic, or part of an event."""
+    accept: str = "*/*"
+    """What it accepts: of POST /events the stream."""
 
 
+STREAM = "text/event-stream"
 EVENT = {"topic": "news", "data": "x"}
 FILE = [Try(200)]
 GONE = "/connections/abc-1-def"
@@ -69,6 +73,20 @@ COMMON: dict[tuple[str, str], list[Try]] = {
         Try(200, "topic=news&pattern=secret/:id", needs="*"),
     ],
     ("HEAD", "/events"): [Try(200, "topic=news"), Try(200, "pattern=*", needs="*")],
+    ("QUERY", "/events"): [
+        Try(200, body={"topics": ["news"]}),
+        Try(200, body={"topics": ["news"], "last_event_id": "earliest", "data": 1}),
+        Try(200, body={"topics": ["ssepool/pool"]}, needs="metrics"),
+        Try(200, body={"topics": ["news", "secret"]}, needs="*"),
+        Try(200, body={"patterns": ["new:x"]}, needs="*"),
+    ],
+    ("POST", "/events"): (
+        POSTED := [
+            Try(200, body={"topics": ["news"]}, needs="subscribe", accept=STREAM),
+            Try(200, body={"topics": ["news", "secret"]}, needs="*", accept=STREAM),
+            Try(200, body={"patterns": ["*"]}, needs="*", accept=STREAM),
+        ]
+    ),
     **{
         (method, path): FILE
         for path in ("/health/live", "/health/ready", "/openapi.json", "/ssepool.js", "/web/base.css", "/web/page.js")
@@ -81,6 +99,7 @@ EXPECTED: dict[str, dict[tuple[str, str], list[Try]]] = {
     "world": {
         **COMMON,
         ("POST", "/events"): [
+            *POSTED,
             Try(201, body=EVENT),
             Try(201, body=[EVENT, EVENT]),
             Try(201, body={**EVENT, "private": False}, needs="public"),
@@ -132,6 +151,7 @@ EXPECTED: dict[str, dict[tuple[str, str], list[Try]]] = {
 NEEDS = {
     ("GET", "/events"): "subscribe",
     ("HEAD", "/events"): "subscribe",
+    ("QUERY", "/events"): "subscribe",
     ("POST", "/events"): "publish",
     ("POST", "/tickets"): "subscribe",
     ("POST", "/connections/{id}/messages"): "connection",
@@ -172,7 +192,7 @@ def rows(surface: str) -> list[tuple[str, str, Try]]:
 
 
 def _at(path: str, attempt: Try) -> Try:
-    return Try(attempt.good, attempt.query, attempt.body, path, attempt.needs)
+    return replace(attempt, path=path)
 
 
 @pytest.mark.parametrize("surface", SURFACES)
@@ -181,8 +201,9 @@ def test_each_route_of_a_surface_is_a_gate_and_is_tried_here(surface: str) -> No
 
 
 def test_each_route_needs_what_it_does() -> None:
-    needed = {(method, path): need for surface in SURFACES for method, path, need in gates(surface)}
-    assert {route: need for route, need in needed.items() if need != "nothing"} == NEEDS
+    needed = {gate for surface in SURFACES for gate in gates(surface) if gate[2] != "nothing"}
+    posted = ("POST", "/events", "subscribe")  # for those who say that they accept a stream
+    assert needed == {(*route, need) for route, need in NEEDS.items()} | {posted}
 
 
 def test_what_is_for_development_needs_as_much() -> None:
@@ -190,7 +211,8 @@ def test_what_is_for_development_needs_as_much() -> None:
         assert isinstance(route, Gate), route
         for method in route.methods or ():
             demo = "publish" if route.path == "/demo/jobs" else "nothing"
-            assert route.needs == NEEDS.get((method, route.path), demo)
+            needs = NEEDS.get((method, route.path), demo)
+            assert route.needs == ("subscribe" if isinstance(route, StreamGate) else needs)
 
 
 @dataclass
@@ -207,7 +229,7 @@ class Way:
         with a field for which it goes to the routes; or `head`, whose body never comes."""
         target = f"{self.prefix}{attempt.path}{'?' + attempt.query if attempt.query else ''}"
         data = None if attempt.body is None else json.dumps(attempt.body).encode()
-        fields = [*headers, *([("Connection", "close")] if shape == "longer" else [])]
+        fields = [*headers, ("Accept", attempt.accept), *([("Connection", "close")] if shape == "longer" else [])]
         if data is not None:
             fields += [("Content-Type", "application/json"), ("Content-Length", str(len(data)))]
         elif shape == "longer":
@@ -275,7 +297,8 @@ def refused_wrongly(hub: Way, shapes: list[str]) -> Iterator[tuple[Any, ...]]:
         for name, headers, statuses in credentials(need):
             # Who may publish something is refused by what they publish; all others before that comes.
             unread = attempt.body is not None and "publish" not in GRANTED.get(name, ()) and name != "another topic"
-            unread = unread and attempt.path != "/tickets"  # whose body is what is asked about
+            # The body of a wish is what is asked about.
+            unread = unread and attempt.path != "/tickets" and method != "QUERY" and attempt.accept != STREAM
             for shape in [*shapes, *(["head"] if unread else [])]:
                 status, fields = hub.ask(method, attempt, headers, shape)
                 if status not in statuses or (status == 401) > ("WWW-Authenticate" in fields):

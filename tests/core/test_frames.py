@@ -80,6 +80,7 @@ def test_the_head_of_a_stream_has_exactly_these_headers() -> None:
         (b"content-type", b"text/event-stream"),
         (b"cache-control", b"no-cache, no-transform"),
         (b"x-accel-buffering", b"no"),
+        (b"incremental", b"?1"),
         (b"x-content-type-options", b"nosniff"),
     )
 

@@ -19,7 +19,7 @@ from ssepool.http.access.authorize import Authorize
 from ssepool.http.access.door import Door
 from ssepool.http.publish import MAX_PLAIN_EVENTS
 from ssepool.http.query import MAX_QUERY_BYTES
-from ssepool.http.subscribe import MAX_DATA_BYTES, MAX_PATTERNS
+from ssepool.http.wish import MAX_DATA_BYTES, MAX_PATTERNS
 from ssepool.runtime.streams.delivery import MAX_BACKLOG_BYTES, Delivery
 from ssepool.runtime.streams.log import EventLog
 

@@ -27,7 +27,7 @@ from ssepool.runtime.engine import Engine
 from ssepool.runtime.runs import STOP_SECONDS, Run, Runs
 from ssepool.runtime.streams.delivery import SLICE_SECONDS
 from ssepool.runtime.streams.link import OUTBOX_FRAMES
-from virtual import in_virtual_time, now
+from virtual import hold_up, in_virtual_time, now
 
 END = StopAsyncIteration()
 
@@ -493,12 +493,11 @@ async def test_a_generator_is_pulled_no_faster_than_its_client_takes() -> None:
 @in_virtual_time
 async def test_a_generator_that_never_waits_gives_way_to_others(topic: str | None) -> None:
     async with running(now=now()) as engine:
-        loop: Any = asyncio.get_running_loop()
         turns = [0]
 
         async def greedy() -> AsyncIterator[str]:
             for number in range(200):
-                loop.now += SLICE_SECONDS / 4
+                hold_up(SLICE_SECONDS / 4)
                 turns.append(0)
                 yield str(number)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ssepool.runtime.wire import TOO_LARGE, TOO_LATE, TOO_LONG, TOO_MANY, has_length, render_head, take_authority
+from ssepool.runtime.wire import TOO_LARGE, TOO_LATE, TOO_LONG, TOO_MANY, has_length, render_head
 
 
 @pytest.mark.parametrize(
@@ -40,30 +40,3 @@ def test_the_length_of_a_body_is_known_or_not(status: int, headers: list[tuple[b
 def test_a_line_break_gets_into_no_head(field: tuple[bytes, bytes]) -> None:
     with pytest.raises(RuntimeError, match="line break"):
         render_head(200, [field])
-
-
-AUTHORITIES = {
-    b"http://evil.example/events": b"evil.example",
-    b"http://evil.example:8000?topic=a": b"evil.example:8000",
-    b"https://[::1]:80/": b"[::1]:80",
-    b"http://localhost@evil.example/": b"evil.example",
-    b"http://localhost#@evil.example/": b"localhost",
-    b"http://": b"",
-    b"*": b"hub",
-    b"/http://evil.example/": b"hub",
-    b"evil.example:443": b"hub",
-}
-
-
-@pytest.mark.parametrize(("target", "host"), AUTHORITIES.items())
-def test_the_authority_of_a_target_counts_in_place_of_host(target: bytes, host: bytes) -> None:
-    headers = [(b"a", b"b"), (b"host", b"hub")]
-    take_authority(target, headers)
-    assert headers == [(b"a", b"b"), (b"host", host)]
-
-
-@pytest.mark.parametrize("hosts", [[], [(b"host", b"a"), (b"host", b"b")]])
-def test_it_does_not_mend_a_request_without_host_or_with_two(hosts: list[tuple[bytes, bytes]]) -> None:
-    headers = list(hosts)
-    take_authority(b"http://localhost/", headers)
-    assert headers == hosts

@@ -21,7 +21,7 @@ from ssepool.server import workers
 from ssepool.server.balance import ROW_FIELDS, Balance
 from ssepool.server.supervisor import Worker
 from ssepool.server.workers import check, pool_of, supervise, work
-from virtual import VirtualLoop, now
+from virtual import now, run_virtually
 
 SHARED = "sqlite:///events.db"
 
@@ -184,8 +184,7 @@ class Serving:
             self.options["on_started"]("http://127.0.0.1:1")
             await self._then(self.hub)
 
-        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-            runner.run(serve())
+        run_virtually(serve())
 
 
 class Life:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from ssepool.brokers.base import (
@@ -19,6 +18,7 @@ from ssepool.brokers.base import (
     new_epoch,
 )
 from ssepool.brokers.record import Record
+from ssepool.clock import now
 from ssepool.config import HubConfig
 from ssepool.core.event import Entry, Event, topic_set
 from ssepool.core.window import Window
@@ -31,7 +31,7 @@ PAGE_ENTRIES = 1000
 class MemoryBroker(InstantBroker):
     """Keeps events in a `Window`. No call waits, and a listener receives entries during `append`."""
 
-    def __init__(self, config: HubConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, config: HubConfig, *, clock: Callable[[], float] = now) -> None:
         super().__init__(config)
         self.window = Window(
             new_epoch(), events=config.history_events, bytes=config.history_bytes, age=config.history_age

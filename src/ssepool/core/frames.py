@@ -70,9 +70,12 @@ class Dialect:
         (b"content-type", b"text/event-stream"),
         (b"cache-control", b"no-cache, no-transform"),
         (b"x-accel-buffering", b"no"),
+        (b"incremental", b"?1"),
         (b"x-content-type-options", b"nosniff"),
     )
-    """No charset (one browser refuses all but utf-8), no Content-Length, and nothing for which a proxy holds data back.
+    """`Incremental` asks proxies to pass each part on as it comes (RFC 10036).
+
+    No charset (one browser refuses all but utf-8), no Content-Length, and nothing for which a proxy holds data back.
     """
 
     heartbeat = comment("heartbeat")

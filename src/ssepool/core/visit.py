@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, Callable, Mapping
 from hashlib import sha256
 from reprlib import Repr
 from typing import Any, Protocol, Self
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -19,6 +19,9 @@ from ssepool.errors import SSEPoolError
 
 MAX_LAST_ID_CHARACTERS = 1024
 """Characters of a `Last-Event-ID` that are looked at; longer ones cannot be ours."""
+
+IN_QUERY = ("last_event_id", "lastEventId")
+"""The query parameters that name the id from which a client resumes."""
 
 _bounded = Repr()
 _bounded.maxlevel = 10
@@ -128,15 +131,15 @@ class Visit(msgspec.Struct, kw_only=True):
         term: Term = ENDLESS,
         dialect: Dialect = DIALECT,
     ) -> Self:
-        """The visit of a request, from its ASGI scope. The data of the grant wins over `data`, and a `last_event_id`
-        over that of the request."""
+        """The visit of a request, from its ASGI scope. The data of the grant wins over `data`. `last_event_id` is for a
+        client that names none: the one that a client names is newer, as it comes with each reconnection."""
         client = scope.get("client")
         return cls(
             grant=grant,
             subscription=subscription,
             ip=client[0] if client else None,
             data=data if grant.data is None else grant.data,
-            last_event_id=last_event_id or requested_id(scope),
+            last_event_id=requested_id(scope) or last_event_id,
             term=term,
             dialect=dialect,
         )
@@ -201,17 +204,20 @@ def _text_of(data: Any) -> str:
 
 
 def requested_id(scope: Scope) -> str | None:
-    """The id that a request resumes from: the header `Last-Event-ID` (WHATWG HTML, 9.2.4), else the query's
-    `last_event_id` or `lastEventId` (two polyfills and fresh pages can send no header); None if there is none or it is
-    empty. Names of headers are in lower case."""
+    """The id that a request resumes from: the header `Last-Event-ID` (WHATWG HTML, 9.2.4), which a browser keeps up to
+    date while the URL stays as it was; without one, or with an empty one, that of the query. None if there is none.
+    Names of headers are in lower case."""
     headers: list[tuple[bytes, bytes]] = scope["headers"]
     for name, value in headers:
-        if name == b"last-event-id":
-            return value.decode("utf-8", "replace")[:MAX_LAST_ID_CHARACTERS] or None
-    query = scope.get("query_string", b"")
-    if b"ast_event_id=" in query or b"astEventId=" in query:
-        values = parse_qs(query.decode("utf-8", "replace"))
-        for parameter in ("last_event_id", "lastEventId"):
-            if parameter in values:
-                return values[parameter][-1][:MAX_LAST_ID_CHARACTERS] or None
-    return None
+        if name == b"last-event-id" and value:
+            return value.decode("utf-8", "replace")[:MAX_LAST_ID_CHARACTERS]
+    return last_id(scope.get("query_string", b""))
+
+
+def last_id(query: bytes) -> str | None:
+    """The last id of a query string that is not empty, under either name: a polyfill appends the newest to the page's
+    own (two polyfills and fresh pages can send no header). None if there is none."""
+    if b"ast_event_id=" not in query and b"astEventId=" not in query:
+        return None
+    found = [value for name, value in parse_qsl(query.decode("utf-8", "replace")) if name in IN_QUERY]
+    return found[-1][:MAX_LAST_ID_CHARACTERS] if found else None

@@ -34,7 +34,7 @@ from ssepool.http.access.door import Door
 from ssepool.http.budget import Budget
 from ssepool.http.hosts import Hosts, KnownHost
 from ssepool.http.origin import CrossOrigin, Pages, SameOrigin
-from ssepool.http.query import QueryLimit
+from ssepool.http.query import Ignored, QueryLimit
 from ssepool.http.rates import FailureLimit
 from ssepool.http.shortcuts import Shortcuts
 from ssepool.runtime.admission.response import EventStream
@@ -125,7 +125,7 @@ def _routes(
     surface: Surface, engine: Engine, nodes: Nodes, revoking: Revoking, budget: Budget, door: Door
 ) -> list[BaseRoute]:
     found = [
-        *subscribe.routes(engine, door),
+        *subscribe.routes(engine, budget, door),
         *health.routes(engine, explained=surface is not Surface.WORLD),
         *openapi.routes(),
         *pages.routes(),
@@ -154,6 +154,6 @@ def _middleware(engine: Engine, hosts: Hosts) -> list[Middleware]:
         Middleware(KnownHost, hosts=hosts),
         *([Middleware(CrossOrigin, **origins)] if any(origins.values()) else []),
         *([Middleware(FailureLimit, engine=engine)] if config.failure_rate else []),
-        Middleware(QueryLimit),
+        Middleware(QueryLimit, ignored=Ignored(config.ignore_parameters)),
         Middleware(SameOrigin, pages=Pages(hosts, **origins)),
     ]

@@ -19,6 +19,8 @@ from ssepool.http.errors import APIError
 
 JSON = "application/json"
 """The media type of JSON (RFC 8259, section 11)."""
+FORM = "application/x-www-form-urlencoded"
+"""The media type of a form (WHATWG URL, section 5)."""
 MAX_START_SECONDS = 30.0
 """Seconds that a client has for a body in any case."""
 MIN_BYTES_PER_SECOND = 16 * KiB

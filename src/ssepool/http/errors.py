@@ -5,7 +5,6 @@ Status and code of each error of the package stand in `core/refusal.py`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -18,7 +17,7 @@ from starlette.types import ExceptionHandler
 
 from ssepool.core.refusal import DEFECT, refusal_body, status_and_code
 from ssepool.core.topics import shown
-from ssepool.errors import AccessDenied, AuthorizeUnavailable, BadCredentials, RateExceeded, SSEPoolError, Unauthorized
+from ssepool.errors import RequestError, SSEPoolError
 from ssepool.http.reply import JSONReply
 
 
@@ -41,10 +40,7 @@ def translate(error: SSEPoolError) -> APIError:
     """The refusal for an error of the package. The message of an error that is in no table stays inside the hub."""
     status, code = status_and_code(error)
     message = "the hub could not do what was asked" if (status, code) == DEFECT else str(error)
-    if isinstance(error, RateExceeded | AuthorizeUnavailable):
-        headers: dict[str, str] | None = {"Retry-After": str(math.ceil(error.seconds))}
-    else:
-        headers = challenge(error)
+    headers = error.headers if isinstance(error, RequestError) else None
     return APIError(status, code, message, headers)
 
 
@@ -52,18 +48,6 @@ def reply_to(error: SSEPoolError) -> JSONReply:
     """The answer to a request that met an error of the package."""
     refusal = translate(error)
     return error_reply(refusal.status_code, refusal.code, refusal.detail, refusal.headers)
-
-
-def challenge(error: SSEPoolError) -> dict[str, str] | None:
-    """The header field that goes with a refusal for want of rights (RFC 6750, section 3): without a word on what is
-    wrong if nothing was presented, and otherwise without one on why it does not count."""
-    if not isinstance(error, AccessDenied):
-        return None
-    if isinstance(error, Unauthorized):
-        word = "invalid_token" if error.presented else None
-    else:
-        word = "invalid_request" if isinstance(error, BadCredentials) else "insufficient_scope"
-    return {"WWW-Authenticate": 'Bearer realm="ssepool"' + (f', error="{word}"' if word else "")}
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
@@ -81,14 +65,16 @@ def _on_wrong_method(request: Request) -> Response:
     """Answer 405, or 204 to OPTIONS, with the methods of the path in `Allow` (RFC 9110, 15.5.6)."""
     # The exception knows the methods of one route, but a path may have several routes.
     methods: set[str] = {"OPTIONS"}
+    more: dict[str, str] = {}
     for route in request.app.routes:
         if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
             methods |= route.methods or set()
-    allowed = ", ".join(sorted(methods))
+            more |= getattr(route, "headers", {})
+    headers = {"Allow": (allowed := ", ".join(sorted(methods))), **more}
     if request.method == "OPTIONS":
-        return Response(status_code=204, headers={"Allow": allowed})
+        return Response(status_code=204, headers=headers)
     message = f"{shown(request.url.path)} does not take {shown(request.method)}; it takes {allowed}"
-    return error_reply(405, "method_not_allowed", message, {"Allow": allowed})
+    return error_reply(405, "method_not_allowed", message, headers)
 
 
 async def _on_error(request: Request, error: Exception) -> Response:

@@ -1,6 +1,6 @@
-"""GET /openapi.json: a surface as an OpenAPI 3.1 document.
+"""GET /openapi.json: a surface as an OpenAPI 3.2 document.
 
-The paths are written in `operations.py`, and a test compares them with the routes of the application. Which of them a
+The paths are written in `operations/`, and a test compares them with the routes of the application. Which of them a
 surface has, and what they take, is read off its routes. The schemas are derived (`schemas.py`).
 """
 
@@ -39,12 +39,14 @@ def paths_of(routes: Sequence[BaseRoute]) -> Schema:
         written = PATHS[route.path]
         item = found.setdefault(route.path, {key: written[key] for key in ("parameters",) if key in written})
         for method in {name.lower() for name in route.methods or ()} & written.keys():
-            item[method] = described(written[method], route.needs)
+            # Where a method is for two things, by what its request accepts, the later gate is for whoever says nothing.
+            operation = written.get(f"{method} {route.needs}") or written[method]
+            item[method] = described(operation, route.needs)
     return found
 
 
 DOCUMENT: Schema = {
-    "openapi": "3.1.0",
+    "openapi": "3.2.0",
     "info": {
         "title": "ssepool",
         "version": "1",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,9 +17,10 @@ from ssepool.errors import Forbidden
 from ssepool.http.errors import error_reply
 from ssepool.http.hosts import Hosts, forwarded_host
 from ssepool.http.reply import JSONReply
+from ssepool.http.wish import asks_for_stream
 
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-"""Methods that change nothing (RFC 9110, 9.2.1)."""
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "QUERY"})
+"""Methods that change nothing (RFC 9110, 9.2.1; RFC 10008, section 2)."""
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 """The port that an origin of this scheme leaves out."""
 OTHER_SITES = frozenset({b"cross-site", b"same-site"})
@@ -37,7 +38,16 @@ class Use(Enum):
     PUBLISH = "publish"
 
 
+METHODS = {
+    Use.STREAM: ["GET", "HEAD", "QUERY"],
+    Use.MESSAGES: ["POST"],
+    Use.TICKETS: ["POST"],
+    Use.PUBLISH: ["POST"],
+}
+"""What a browser is told that pages may do, whatever they do next."""
+
 SETTINGS: dict[Use | None, str] = {
+    Use.STREAM: "allow_origins",
     Use.MESSAGES: "allow_origins",
     Use.TICKETS: "allow_origins",
     Use.PUBLISH: "publish_origins",
@@ -47,12 +57,14 @@ SETTINGS: dict[Use | None, str] = {
 
 def use_of(scope: Mapping[str, Any]) -> Use | None:
     """What a request is for, and a preflight by the method that it asks for; None for all that is the hub's own pages'
-    alone."""
+    alone. A preflight for POST /events, which does not tell whether a stream is meant, counts as one for publishing."""
     method = scope["method"]
     if method == "OPTIONS":
         method = Headers(raw=scope["headers"]).get("access-control-request-method", "")
     path = scope["path"].removeprefix(scope.get("root_path", ""))
-    if method in ("GET", "HEAD") and path in ("/events", "/ssepool.js"):
+    if path == "/events" and asks_for_stream(method, scope["headers"] if scope["method"] == "POST" else ()):
+        return Use.STREAM
+    if method in ("GET", "HEAD") and path == "/ssepool.js":
         return Use.STREAM
     if method == "POST" and path == "/events":
         return Use.PUBLISH
@@ -70,12 +82,19 @@ class CrossOrigin:
         """The application behind this middleware."""
         streams, publishers = tuple(allow_origins), tuple(publish_origins)
         lists = {Use.STREAM: streams, Use.MESSAGES: streams, Use.TICKETS: streams, Use.PUBLISH: publishers}
-        self._by_use = {use: _cors(app, use, origins) for use, origins in lists.items() if origins}
+        self._by_use = {use: _cors(app, METHODS[use], origins) for use, origins in lists.items() if origins}
+        self._posting = _cors(app, ["POST"], streams) if streams else None
+        """Answers the preflight of a page that may have the stream, and may not publish."""
+        self._publishers = frozenset(publishers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a preflight, or pass a request on."""
         use = use_of(scope) if scope["type"] == "http" else None
         cors = None if use is None else self._by_use.get(use)
+        if scope["type"] == "http" and scope["method"] == "OPTIONS" and use is Use.PUBLISH:
+            origin = Headers(scope=scope).get("origin")
+            if "*" not in self._publishers and origin not in self._publishers:
+                cors = self._posting or cors
         if cors is None:
             await self.app(scope, receive, send)
             return
@@ -91,12 +110,12 @@ class CrossOrigin:
         await cors(scope, receive, varied)
 
 
-def _cors(app: ASGIApp, use: Use, origins: tuple[str, ...]) -> ASGIApp:
+def _cors(app: ASGIApp, methods: Sequence[str], origins: tuple[str, ...]) -> ASGIApp:
     # Only the methods of this use: a browser remembers them for the address, for whatever the page does next.
     return CORSMiddleware(
         app,
         allow_origins=origins,
-        allow_methods=["GET", "HEAD"] if use is Use.STREAM else ["POST"],
+        allow_methods=methods,
         allow_headers=["*"],
         allow_credentials="*" not in origins,
     )

@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ssepool.config import KiB
 from ssepool.http.errors import error_reply, translate
+from ssepool.http.wish import asks_for_stream
 from ssepool.runtime.engine import Engine
 
 NO_FAILURES = frozenset({408, 409, 429})
@@ -69,7 +70,7 @@ class FailureLimit:
 
 def _is_exempt(scope: Scope) -> bool:
     path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-    return path.startswith("/health/") or (path == "/events" and scope["method"] in ("GET", "HEAD"))
+    return path.startswith("/health/") or (path == "/events" and asks_for_stream(scope["method"], scope["headers"]))
 
 
 def _goodbye(scope: Scope) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """The schemas of the OpenAPI document, derived from the structs that the endpoints read and write.
 
-They are JSON Schemas of draft 2020-12, as OpenAPI 3.1 takes them (section 4.8.24).
+They are JSON Schemas of draft 2020-12, as OpenAPI 3.2 takes them (section 4.24).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ssepool.http.pool import Drain, Resize
 from ssepool.http.publish import Incoming
 from ssepool.http.revocations import RevocationList, Revoke
 from ssepool.http.tickets import NewTicket, TicketWish
+from ssepool.http.wish import StreamWish
 from ssepool.runtime.cluster.messages import ConnectionInfo
 
 Schema = dict[str, Any]
@@ -45,6 +46,7 @@ NAMES = {
     RevocationList: "Revocations",
     Start: "DemoJob",
     TicketWish: "TicketWish",
+    StreamWish: "Subscription",
     NewTicket: "Ticket",
 }
 """The structs of JSON bodies, and their names in the document. Structs inside these keep their own names."""
@@ -89,7 +91,13 @@ def schemas() -> Schema:
     found["Event"]["oneOf"] = [{"required": ["topic"]}, {"required": ["topics"]}]
     # A form has no struct: all its values are texts.
     form = obj("topic data", topic=array(TOPIC, minItems=1), data=TEXT, type=TEXT, id=TEXT, retry=COUNT, private=TEXT)
-    return {**found, "EventForm": {**form, "additionalProperties": False}}
+    found["EventForm"] = {**form, "additionalProperties": False}
+    wish = {"topic": array(TOPIC), "pattern": array(TOPIC), "last_event_id": TEXT, "lastEventId": TEXT, "data": TEXT}
+    wish["heartbeat"] = {"enum": ["event"]}
+    found["SubscriptionForm"] = {**obj(**wish), "additionalProperties": False}
+    # The fields of an event as readers of streams have them (WHATWG HTML, 9.2.6).
+    found["StreamEvent"] = obj("data", data=TEXT, event=TEXT, id=TEXT, retry=COUNT)
+    return found
 
 
 def _renamed(node: Any, references: dict[str, str]) -> Any:

@@ -20,7 +20,8 @@ from ssepool.http.access.asking import Asking
 from ssepool.http.access.door import Door
 from ssepool.http.hosts import Hosts, forwarded_host
 from ssepool.http.origin import is_embedded
-from ssepool.http.query import MAX_QUERY_BYTES
+from ssepool.http.query import MAX_QUERY_BYTES, Ignored
+from ssepool.http.wish import read_wish
 from ssepool.http.wishes import Wishes
 from ssepool.runtime.engine import Engine
 from ssepool.runtime.handover import Reply
@@ -34,6 +35,7 @@ class Shortcuts:
         self._engine = engine
         self._hosts = hosts
         self._door = door
+        self._ignored = Ignored(engine.config.ignore_parameters)
         self._wishes = Wishes()
 
     @property
@@ -89,7 +91,7 @@ class Shortcuts:
         try:
             wish = self._wishes.get(query)
             if wish is None:
-                wish = subscribe.read_wish(scope, allow_regexp=engine.config.allow_regexp)
+                wish = read_wish(scope, allow_regexp=engine.config.allow_regexp, ignored=self._ignored)
                 self._wishes.add(query, wish)
             grant = self._grant(Asking(scope, "subscribe", wish.subscription))
             return None if grant is None else subscribe.visit_of(engine, door, scope, wish, grant)

@@ -22,7 +22,7 @@ from ssepool.http.budget import Budget
 from ssepool.http.query import MAX_QUERY_BYTES, read_query
 from ssepool.http.rates import check_rate
 from ssepool.http.reply import JSONReply
-from ssepool.http.subscribe import check_patterns
+from ssepool.http.wish import check_patterns
 from ssepool.runtime.cluster.nodes import Nodes
 from ssepool.runtime.engine import Engine
 

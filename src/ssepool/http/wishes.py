@@ -14,7 +14,7 @@ MAX_QUERY_BYTES = 512
 
 
 class Wish(NamedTuple):
-    """What a query asks for. Its patterns have not been compiled."""
+    """What a request asks for. Its patterns have not been compiled."""
 
     subscription: Subscription
     """The topics and patterns."""
@@ -22,6 +22,8 @@ class Wish(NamedTuple):
     """The client's own data."""
     dialect: Dialect = DIALECT
     """How the hub is to speak to it."""
+    last_event_id: str | None = None
+    """The id in a body; what the client has seen since is in the header or the query."""
 
 
 class Wishes:

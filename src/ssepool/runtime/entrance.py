@@ -8,10 +8,10 @@ from weakref import WeakKeyDictionary
 from uvicorn.config import Config
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from ssepool.config import is_network
 from ssepool.core.callers import Callers, Stage, most_callers
 from ssepool.runtime.files import max_clients
 from ssepool.runtime.proxies import App, TrustedProxies
+from ssepool.urls import is_network
 
 
 class Entrance(NamedTuple):

@@ -70,6 +70,9 @@ class Handover(Protocol):
     """The descriptor, in non-blocking mode."""
     sink: Sink | None
     """Set by the hub. What is sent while this is None is dropped."""
+    owns_body: bool
+    """Set by the hub before it sends the head of a stream, whose body it writes to the descriptor. Middleware that
+    codes bodies does not see it, so what that says of a coding does not go into the head."""
 
     def gone(self) -> None:
         """Tell the server's side of the request that the client has left."""

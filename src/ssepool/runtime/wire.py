@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, MutableMapping
 from typing import Any
 
@@ -22,6 +21,18 @@ def _refusal(status: int, text: str, more: str = "") -> bytes:
     return STATUS_LINE[status] + (fields + text).encode()
 
 
+INVALID = _refusal(400, "Invalid HTTP request received.")
+"""The answer to what is no request."""
+BAD_HOST = _refusal(400, "A request takes one well-formed Host")
+"""The answer to a request without `Host`, with two, or with one that is no host (RFC 9112, 3.2)."""
+FAULTY_FRAMING = _refusal(400, "HTTP/1.0 has no Transfer-Encoding")
+"""The answer to a body of HTTP/1.0 whose end nobody can tell (RFC 9112, 6.1)."""
+UNKNOWN_CODING = _refusal(501, "Transfer-Encoding takes chunked alone")
+"""The answer to a body in another transfer coding (RFC 9112, 6.1)."""
+NO_TUNNEL = _refusal(501, "CONNECT is for proxies")
+"""The answer to a request for a tunnel."""
+WRONG_VERSION = _refusal(505, "HTTP/1.1 or HTTP/1.0 is spoken here")
+"""The answer to a request of another version of HTTP (RFC 9110, 15.6.6)."""
 TOO_LATE = _refusal(408, "Request Timeout")
 """The answer to a client whose request's head does not come in time."""
 TOO_LONG = _refusal(414, "URI Too Long")
@@ -82,11 +93,3 @@ def log_access(cycle: RequestResponseCycle, scope: MutableMapping[str, Any], sta
             scope["http_version"],
             status,
         )
-
-
-def take_authority(target: bytes, headers: list[tuple[bytes, bytes]]) -> None:
-    """Have the authority of a target in absolute form count in place of `Host` (RFC 9112, 3.2.2)."""
-    places = [index for index, (name, _) in enumerate(headers) if name == b"host"]
-    scheme, separator, rest = target.partition(b"://")
-    if separator and scheme.isalpha() and len(places) == 1:  # with no `Host` or two the request is refused
-        headers[places[0]] = (b"host", re.split(rb"[/?#]", rest, maxsplit=1)[0].rpartition(b"@")[2])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Sequence
 
-from ssepool.config import HubConfig, ServerConfig, host_port
+from ssepool import clock
+from ssepool.config import HubConfig, ServerConfig
 from ssepool.errors import ConfigError
 from ssepool.http.access.door import Door
 from ssepool.http.access.everybody import Everybody
@@ -15,6 +15,7 @@ from ssepool.hub import Hub
 from ssepool.runtime.handover import is_unix
 from ssepool.server.address import close, listen_tcp, listen_unix, url_of
 from ssepool.server.place import make_path
+from ssepool.urls import host_port
 
 SOCKET_MODE = 0o600
 """Who may open the Unix socket, and has all rights then: the hub's own user."""
@@ -61,7 +62,7 @@ def operators_app(hub: Hub, listener: socket.socket) -> HubApp:
     """What operators meet at a socket: on a Unix socket its mode is the guard, at a port the hub's own door."""
     if not is_unix(listener):
         return hub.admin_app
-    parts, door = hub.parts, Door([Everybody()], wall_clock=time.time)
+    parts, door = hub.parts, Door([Everybody()], wall_clock=clock.wall_clock)
     return HubApp(
         Surface.ADMIN, parts.engine, parts.nodes, parts.revoking, parts.hosts, parts.budget, door, lifespan=None
     )

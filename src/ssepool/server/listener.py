@@ -22,6 +22,7 @@ import httptools
 from ssepool.core.callers import Callers, Place
 from ssepool.core.pool import Pool
 from ssepool.runtime.handover import Handover, Sink
+from ssepool.runtime.head import is_host
 from ssepool.runtime.proxies import TrustedProxies
 from ssepool.runtime.streams.delivery import SLICE_SECONDS
 from ssepool.runtime.streams.socket import BATCH_SOCKETS
@@ -215,13 +216,15 @@ def _peer(address: Any) -> tuple[str, int] | None:
 class Accepted:
     """The handover of a socket that no server has ever held."""
 
-    __slots__ = ("fd", "sink", "taken")
+    __slots__ = ("fd", "owns_body", "sink", "taken")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         """The descriptor of the accepted socket."""
         self.sink: Sink | None = None
         """There is no application that would send anything."""
+        self.owns_body = True
+        """Nor anybody else who writes a body."""
         self.taken = False
         """Whether the descriptor is the hub's."""
 
@@ -271,9 +274,14 @@ def subscription_scope(data: bytes, address: Any) -> dict[str, Any] | None:
         return None  # its authority counts in place of `Host`
     if not head.complete or parser.get_http_version() != "1.1" or data.count(b"\r\n\r\n") != 1:
         return None
-    for name, _ in head.headers:
+    hosts = 0
+    for name, value in head.headers:
         if name in NOT_PLAIN:
             return None
+        if name == b"host":
+            hosts += is_host(value) or 2
+    if hosts != 1:
+        return None
     return {
         "type": "http",
         "method": "GET",

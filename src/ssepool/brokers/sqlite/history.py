@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import sqlite3
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import msgspec
 from ssepool.brokers.base import MAX_MESSAGE_BYTES, PAGE_FACTS, PAGE_PLACES, Bounds, Fact, Kept, Place, Stored, assign
 from ssepool.brokers.record import AROUND_ID_BYTES, STORED_BYTES, UNREADABLE_ERRORS, Record, unreadable
 from ssepool.brokers.sqlite.file import connect, read_topics, transaction
+from ssepool.clock import wall_clock
 from ssepool.config import HubConfig, MiB
 from ssepool.core.event import Entry
 
@@ -84,7 +84,7 @@ class History:
             positions = assign(records, self._kept(records, oldest), newest, refuse=refuse)
             stored: list[Stored] = []
             rows: list[tuple[object, ...]] = []
-            size, now = 0, time.time()
+            size, now = 0, wall_clock()
             for record, position in zip(records, positions, strict=True):
                 id = record.id or f"{self.epoch}-{position}"
                 stored.append(Stored(id, position))
@@ -101,7 +101,7 @@ class History:
 
     def trim(self) -> bool:
         """Drop a slice of the entries that are too old or beyond the bounds. Returns whether there may be more."""
-        now = time.time()
+        now = wall_clock()
         self._move_log()
         with transaction(self._connection):
             more = self._shrink(self._ends()[0], 0, now)
@@ -110,7 +110,7 @@ class History:
 
     def send(self, message: bytes) -> None:
         """Leave a message for all listeners. It need not survive the loss of power, so nothing waits for the disk."""
-        now = time.time()
+        now = wall_clock()
         self._connection.execute("PRAGMA synchronous = NORMAL")
         try:
             with transaction(self._connection):
@@ -121,7 +121,7 @@ class History:
 
     def keep(self, name: str, data: bytes, seconds: float, most: int) -> bool:
         """Keep a fact; false, and nothing has been done, if there are so many others."""
-        now = time.time()
+        now = wall_clock()
         with transaction(self._connection):
             self._connection.execute("DELETE FROM facts WHERE until <= ?", (now,))
             ((others, newest),) = self._connection.execute(
@@ -179,7 +179,7 @@ class History:
         """Where the history ends: the position before the first event within `limits`, and the bytes behind it.
 
         The search begins at `position`, which has `size` bytes behind it, and goes no further than `max_entries`.
-        `limits` are a number of events, a number of bytes, and the time (of `time.time`) of the oldest event.
+        `limits` are a number of events, a number of bytes, and the time (seconds since the epoch) of the oldest event.
         """
         events, bytes, since = limits
         rows = self._connection.execute(
@@ -249,7 +249,7 @@ class History:
         """The next facts behind a number."""
         rows = self._connection.execute(
             "SELECT name, number, data FROM facts WHERE number > ? AND until > ? ORDER BY number LIMIT ?",
-            (after, time.time(), PAGE_FACTS),
+            (after, wall_clock(), PAGE_FACTS),
         )
         return [Fact(*row) for row in rows]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from starlette.exceptions import HTTPException
@@ -35,6 +35,9 @@ PARTS: tuple[str, ...] = get_args(AdminPart)
 
 class Gate(Route):
     """A route that says what it needs. The tests read that off each route of each surface, and try to pass without."""
+
+    headers: Mapping[str, str] = {}
+    """Fields that tell what the path takes, for who asks that, or has sent something else."""
 
     def __init__(self, path: str, endpoint: Any, *, methods: Sequence[str], needs: Need) -> None:
         """`endpoint` asks the door itself; `guarded` makes one of an endpoint that does not."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hmac
 import logging
 import math
-import time
 from collections.abc import Callable
 
 import msgspec
 
+from ssepool import clock
 from ssepool.runtime.cluster.messages import Message
 
 logger = logging.getLogger("ssepool")
@@ -36,7 +36,7 @@ class Seal:
     """
 
     def __init__(
-        self, key: bytes, *, now: Callable[[], float] = time.monotonic, wall_clock: Callable[[], float] = time.time
+        self, key: bytes, *, now: Callable[[], float] = clock.now, wall_clock: Callable[[], float] = clock.wall_clock
     ) -> None:
         """`now` is the hub's clock and `wall_clock` the time since the epoch, by which nodes tell how old a message
         is, both in seconds."""

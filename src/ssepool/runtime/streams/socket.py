@@ -101,6 +101,11 @@ class SocketLink(Link):
         self.head(head, chunked=chunked)
         self._let_go()
 
+    def own_body(self) -> None:
+        """The head that is sent next is that of a stream: this link writes its body, and nobody else."""
+        if self._handover is not None:
+            self._handover.owns_body = True
+
     async def wait_started(self) -> None:
         if self.state is NEW:
             self._begun = asyncio.get_running_loop().create_future()
