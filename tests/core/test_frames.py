@@ -12,6 +12,14 @@ FRAMES = {
         DIALECT.opened("n-1-2", "secret", "n", retry=3000),
         b'event: ssepool.open\nretry: 3000\ndata: {"connection":"n-1-2","token":"secret","node":"n"}\n\n',
     ),
+    "opened at a place": (
+        DIALECT.opened("n-1-2", "secret", "n", retry=1, id="00c0ffee-0"),
+        b'id: 00c0ffee-0\nevent: ssepool.open\nretry: 1\ndata: {"connection":"n-1-2","token":"secret","node":"n"}\n\n',
+    ),
+    "opened at a place, as a comment": (
+        COMMENTS.opened("n-1-2", "secret", "n", retry=3000, id="00c0ffee-0"),
+        b'retry: 3000\n: ssepool.open {"connection":"n-1-2","token":"secret","node":"n"}\n',
+    ),
     "queued": (DIALECT.queued(2, 7), b'event: ssepool.queued\ndata: {"position":2,"waiting":7}\n\n'),
     "expiring": (DIALECT.expiring(60), b'event: ssepool.expiring\ndata: {"seconds":60}\n\n'),
     "gap": (

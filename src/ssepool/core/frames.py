@@ -81,10 +81,11 @@ class Dialect:
     heartbeat = comment("heartbeat")
     """One line, no blank line behind it: a blank line makes one popular client fire an empty message."""
 
-    def opened(self, connection: str, token: str, node: str, *, retry: int) -> bytes:
+    def opened(self, connection: str, token: str, node: str, *, retry: int, id: str | None = None) -> bytes:
         """The first event of each stream. Its `retry` is what the client waits if the stream breaks without a goodbye:
-        browsers of one kind would otherwise all come back in the same moment."""
-        return self._own("open", {"connection": connection, "token": token, "node": node}, retry=retry)
+        browsers of one kind would otherwise all come back in the same moment. Its `id` is the place at which the
+        stream begins, so that a client that has had no event comes back to it."""
+        return self._own("open", {"connection": connection, "token": token, "node": node}, id=id, retry=retry)
 
     def queued(self, position: int, waiting: int) -> bytes:
         """The client's place in the waiting queue, from 1 on, and how many wait in all."""

@@ -7,6 +7,7 @@ elsewhere a task for each connection writes through plain `send`. Both are links
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -15,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from ssepool.core.states import Reason
 from ssepool.core.visit import Refused, Visit
-from ssepool.errors import SSEPoolError
+from ssepool.errors import RequestError, SSEPoolError
 from ssepool.runtime.admission.admission import (
     ClientGone,
     SlotRequest,
@@ -28,6 +29,7 @@ from ssepool.runtime.admission.admission import (
     rate_refusal,
     welcome,
 )
+from ssepool.runtime.admission.fields import fields_of, head_of
 from ssepool.runtime.background import Background
 from ssepool.runtime.connections import Connection
 from ssepool.runtime.engine import Engine
@@ -51,9 +53,15 @@ class Replaced(Exception):
 
 
 class EventStream(Response):
-    """The response of a subscription. Made by `Hub.response` and `Hub.stream`; an ASGI application of its own."""
+    """The response of a subscription. Made by `Hub.response` and `Hub.stream`; an ASGI application of its own.
 
-    def __init__(self, engine: Engine, visit: Visit) -> None:
+    What is added to `headers`, and each cookie that is set, goes with every answer: the stream, "come back later", 204
+    and what is refused, for a page of another site could read none of them without its CORS fields.
+    """
+
+    def __init__(self, engine: Engine, visit: Visit, headers: Mapping[str, str] | None = None) -> None:
+        """`headers` are header fields beside those of a stream. Raises `ValueError` for one that no answer can have, or
+        that is the stream's own."""
         self.visit = visit
         """What the client asks for."""
         self._engine = engine
@@ -61,7 +69,9 @@ class EventStream(Response):
         self.status_code = 200
         self.background = None
         self.body = b""
-        self.raw_headers = list(visit.dialect.headers)
+        own = fields_of(headers or {})
+        names = {name for name, _ in own}
+        self.raw_headers = [*[field for field in visit.dialect.headers if field[0] not in names], *own]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         visit, outlives = self.visit, False
@@ -72,7 +82,7 @@ class EventStream(Response):
             elif (goodbye := farewell(self._engine, visit)) is not None:
                 await self._turn_away(scope, send, goodbye)
             else:
-                self._engine.check_open()
+                self._check_open()
                 outlives = await self._admit(scope, receive, send, background)
         finally:
             if visit.source is not None:
@@ -81,6 +91,13 @@ class EventStream(Response):
             await background.run()
         if self._is_partial and _is_in_middleware_that_completes():
             await send(UNFINISHED)
+
+    def _check_open(self) -> None:
+        try:
+            self._engine.check_open()
+        except RequestError as error:
+            error.headers = {**(error.headers or {}), **self.headers}
+            raise
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send, background: Background | None) -> bool:
         """Stream to the client, or turn it away. True if the stream goes on without the request, and has been given
@@ -176,6 +193,7 @@ class EventStream(Response):
 
     async def _turn_away(self, scope: Scope, send: Send, reply: Reply) -> None:
         status, headers, body = reply
+        headers = head_of(self.raw_headers, headers, self.visit.dialect.headers) if status != 200 else self.raw_headers
         # A stream that says when to come back ends as all do whose clients are to, where the server offers that.
         # Another would log a line for each, and there may be many.
         cut = scope.get("extensions", {}).get(CUT) if status == 200 else None
