@@ -36,6 +36,9 @@ PAGE_BYTES = MiB
 GRACE_SECONDS = 5
 """Seconds that rows beyond the bounds stay, for tails that have not read them yet."""
 
+PARTS = ("log", "events", "messages", "facts", "ids", "claims", "trim", "append", "keep", "news", "mail")
+"""What the names of a history's tables, indexes, functions and channels end in."""
+
 SLICE_ENTRIES = 10_000
 """Entries that one statement deletes at most."""
 
@@ -252,22 +255,7 @@ class Tables:
 
     def __init__(self, name: str) -> None:
         """`name` is a name that `NAME_PATTERN` allows."""
-        self._parts: dict[str, sql.Composable] = {
-            part: sql.Identifier(f"{name}_{part}")
-            for part in (
-                "log",
-                "events",
-                "messages",
-                "facts",
-                "ids",
-                "claims",
-                "trim",
-                "append",
-                "keep",
-                "news",
-                "mail",
-            )
-        }
+        self._parts: dict[str, sql.Composable] = {part: sql.Identifier(f"{name}_{part}") for part in PARTS}
         self.name = name
         """The name of the history."""
         self.probe = self._query(_PROBE)
