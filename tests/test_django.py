@@ -140,6 +140,17 @@ def test_a_full_pool_refuses_with_the_headers_of_middleware(server: LiveServer) 
     server.wait_pool(open=0)
 
 
+@pytest.mark.parametrize(("how", "status"), [("denied", 403), ("missing", 404)])
+def test_what_a_generator_raises_before_its_first_event_is_answered_as_for_a_view(
+    server: LiveServer, how: str, status: int
+) -> None:
+    with listen(server, f"/fail/{how}") as stream:
+        assert stream.until(lambda s: s.status).status == status
+        assert stream.headers["content-type"].startswith("text/html")
+        assert stream.headers["x-seen"] == "200 text/event-stream"
+    server.wait_pool(open=0)
+
+
 def test_a_generators_stream_is_a_response_of_sync_and_async_views(server: LiveServer) -> None:
     for path, data in ("/count/", ["0", "1", "2"]), ("/count/sync/", ["one"]):
         with listen(server, path) as stream:

@@ -15,7 +15,7 @@ from django.contrib.auth.models import Group, User
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models.signals import post_save
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.urls import path
 from django.utils.safestring import mark_safe
 from django.views.decorators.cache import never_cache
@@ -65,6 +65,17 @@ async def count(request: HttpRequest) -> HttpResponse:
         for number in range(3):
             yield str(number)
             await asyncio.sleep(0)
+
+    return EventResponse(get_hub().stream(request, numbers()))
+
+
+async def fail(request: HttpRequest, how: str) -> HttpResponse:
+    async def numbers() -> AsyncIterator[str]:
+        if how == "denied":
+            raise PermissionDenied
+        if how == "missing":
+            raise Http404
+        yield how
 
     return EventResponse(get_hub().stream(request, numbers()))
 
@@ -151,6 +162,7 @@ urlpatterns = [
     path("mine/", login_required(events(of_user)) if VERSION >= (5, 1) else events(own)),
     path("kinds/", events(["sync", "async", "outside", "outside/errors"])),
     path("count/", count),
+    path("fail/<how>", fail),
     path("count/sync/", count_in_sync_code),
     path("transaction/sync/<end>", sync_transaction),
     path("transaction/async/<end>", async_transaction),
