@@ -116,8 +116,8 @@ class Run:
             self.cancel()
 
     async def settled(self, generator: AsyncIterable[Any] | None) -> None:
-        """Return when this generator, if it is the one that runs, has ended and its request's client has left. Its request
-        is kept, and is not on its way in any more: `run_grace` counts although it is here."""
+        """Return when this generator, if it is the one that runs, has ended and its request's client has left. Until
+        then the request is kept, and is not on its way in any more: `run_grace` counts although it is here."""
         self._visits -= 1
         try:
             await self._finished(generator)
