@@ -14,10 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 
-from ssepool import Asking, Connection, Grant, Hub
+from ssepool import Asking, Connection, Departed, Grant, Hub
 
 names: dict[str, str] = {}  # by the cookie "session"
-present: dict[str, tuple[tuple[str, ...], str]] = {}
 
 
 async def take(request: Request) -> Response:  # stands for a log-in
@@ -36,7 +35,6 @@ app = Starlette(routes=[Route("/names/{name}", take, methods=["POST"]), Mount("/
 
 @hub.on_connect
 async def came(connection: Connection) -> None:
-    present[connection.id] = connection.topics, f"{connection.user} has left"
     await hub.publish(connection.topics, f"{connection.user} is here", type="presence")
 
 
@@ -46,6 +44,5 @@ async def said(connection: Connection, text: Any) -> None:  # the name is the gr
 
 
 @hub.on_disconnect
-async def left(connection: Connection, reason: str) -> None:
-    topics, farewell = present.pop(connection.id)  # of a connection that has gone, only the id is left
-    await hub.publish(topics, farewell, type="presence")
+async def left(connection: Departed, reason: str) -> None:  # a copy of what was known
+    await hub.publish(connection.topics, f"{connection.user} has left", type="presence")

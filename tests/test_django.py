@@ -148,6 +148,12 @@ def test_a_generators_stream_is_a_response_of_sync_and_async_views(server: LiveS
     server.wait_pool(open=0)
 
 
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_view_that_meets_an_error_of_the_hub_has_its_status(server: LiveServer, kind: str) -> None:
+    for error, status in ("topic", 400), ("size", 413), ("closed", 503):
+        assert server.request("GET", f"/fails/{kind}/{error}")[0] == status
+
+
 MANY = [f"many {number}" for number in range(20)]
 
 

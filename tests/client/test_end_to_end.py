@@ -203,12 +203,14 @@ def test_what_is_published_is_printed(commands: Commands, url: str, topic: str) 
     first = run("publish", topic, "one", url=url).stdout.strip()
     reader = commands.start("subscribe", topic, "--url", url, "--last-event-id", "earliest", "--json", "--count", "3")
     reader.out.wait_for("one")
-    second = run("publish", topic, "-", "--json", "--type", "update", url=url, input='{"a": "ü"}\n').stdout.strip()
+    second = run(
+        "publish", topic, "-", "--json", "--type", "update", url=url, input='{"a": "ü", "b": 1.10}\n'
+    ).stdout.strip()
     third = run("publish", topic, url=url, input="two\nlines\n").stdout.strip()
     assert reader.wait() == 0
     assert [json.loads(line) for line in reader.out.all()] == [
         {"type": "message", "data": "one", "id": first},
-        {"type": "update", "data": '{"a": "ü"}', "id": second},
+        {"type": "update", "data": '{"a": "ü", "b": 1.10}', "id": second},
         {"type": "message", "data": "two\nlines", "id": third},
     ]
     assert reader.err.all() == []
