@@ -209,6 +209,11 @@ class Event(msgspec.Struct, frozen=True, gc=False):
         return (self.lines if id is None else f"id: {id}\n{self.lines}").encode()
 
 
+def is_id(text: str) -> bool:
+    """Whether an event may have this id, a publisher's own or one that a broker made."""
+    return _ID.fullmatch(text) is not None
+
+
 def topic_set(topics: tuple[str, ...]) -> tuple[str, ...]:
     """The same for all tuples of the same topics, in whatever order."""
     return topics if len(topics) < 2 else tuple(sorted(set(topics)))

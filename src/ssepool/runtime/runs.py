@@ -67,8 +67,8 @@ class Run:
         self._departed: asyncio.Future[None]
         """Done when it is there, and when it has left."""
         self._visits = 0
-        self.start = 0
-        """The broker's position before the first event."""
+        self.start: int | None = None
+        """The broker's position before the first event; None before it has begun."""
         self._last: int | None = None
         """The broker's position of the last event that was published."""
         self._end: int | None = None
