@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ssepool.core.decoder import Decoder
-from ssepool.core.frames import BEATING, COMMENTS, COMPLETED_ID, DIALECT, Dialect, jittered
+from ssepool.core.frames import BEATING, COMMENTS, COMPLETED_ID, DIALECT, FAILED_ID, Dialect, jittered
 
 FRAMES = {
     "opened": (
@@ -49,6 +49,10 @@ FRAMES = {
         b': ssepool.gap {"requested":"\\n\\ndata: x","resumed":null,"reason":"expired"}\n',
     ),
     "closed for good, as a comment": (
+        COMMENTS.closed("error", retry=None, id=FAILED_ID),
+        b'id: ssepool.failed\nretry: 300000\n: ssepool.close {"reason":"error"}\n',
+    ),
+    "completed, as a comment": (
         COMMENTS.closed("completed", retry=None, id=COMPLETED_ID),
         b': ssepool.close {"reason":"completed"}\n',
     ),

@@ -7,7 +7,7 @@ from typing import Any, TypedDict, Unpack
 
 import msgspec
 
-from ssepool.core.event import Event, comment, encode
+from ssepool.core.event import MAX_RETRY_MILLISECONDS, Event, comment, encode
 from ssepool.core.states import Reason
 
 COMPLETED_ID = "ssepool.completed"
@@ -117,7 +117,11 @@ class Dialect:
         if self.own_events:
             return encode(text, type=f"ssepool.{type}", id=id, retry=retry)
         # A `retry:` counts as soon as its line is read. With a blank line behind it, some clients take it for an event.
-        line = "" if retry is None else f"retry: {retry}\n"
+        # So does the id for `fetch`-based clients. A browser forgets it here, and is to come back as late as it may.
+        failed = id == FAILED_ID
+        line = f"id: {id}\n" if failed else ""
+        if failed or retry is not None:
+            line += f"retry: {MAX_RETRY_MILLISECONDS if failed else retry}\n"
         return line.encode() + comment(f"ssepool.{type} {text}")
 
 

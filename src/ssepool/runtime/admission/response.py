@@ -43,6 +43,15 @@ FIRST_EVENT_SECONDS = 0.5
 its own; what takes longer, a model's first word above all, is not to keep an `EventSource` from opening."""
 
 
+UNFINISHED = {"type": "http.response.pathsend", "path": ""}
+"""A message that middleware passes on as the last one, and which no server takes in the middle of a body: that has the
+response end with an error."""
+
+
+class Replaced(Exception):
+    """Middleware has put another response in a stream's place."""
+
+
 class EventStream(Response):
     """The response of a subscription. Made by `Hub.response` and `Hub.stream`; an ASGI application of its own.
 
@@ -56,6 +65,7 @@ class EventStream(Response):
         self.visit = visit
         """What the client asks for."""
         self._engine = engine
+        self._is_partial = False
         self.status_code = 200
         self.background = None
         self.body = b""
@@ -79,6 +89,8 @@ class EventStream(Response):
                 await visit.source.left(visit.generator)
         if background is not None and not outlives:
             await background.run()
+        if self._is_partial and _is_in_middleware_that_completes():
+            await send(UNFINISHED)
 
     def _check_open(self) -> None:
         try:
@@ -104,6 +116,7 @@ class EventStream(Response):
             with request:
                 async with _Writing(self._open_link(scope, receive, send)) as writing:
                     connection = await self._stream(request, writing, scope, send)
+                    self._is_partial = isinstance(writing.link, AsgiLink) and writing.link.is_partial
                     await self._settled()
         except Refused as refused:
             failure = refused.error
@@ -175,7 +188,8 @@ class EventStream(Response):
             link.own_body()
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         await send(pause())  # some middleware holds the head back until there is a body
-        await link.wait_started()
+        if not await link.wait_started():
+            raise Replaced
 
     async def _turn_away(self, scope: Scope, send: Send, reply: Reply) -> None:
         status, headers, body = reply
@@ -219,8 +233,8 @@ class _Writing:
     ) -> bool:
         # OSError: what some servers' `send` raises when the client has gone.
         has_left = isinstance(error, (ClientGone, OSError))
-        if isinstance(error, Refused) and isinstance(self.link, SocketLink):
-            return False  # the application answers through it
+        if isinstance(error, (Refused, Replaced)) and isinstance(self.link, SocketLink):
+            return isinstance(error, Replaced)  # the application answers through it
         if error is not None:
             self.link.end(Reason.CLIENT_CLOSED if has_left else Reason.ERROR)
         if self._writer is not None and not self._writer.done():
@@ -228,6 +242,13 @@ class _Writing:
         if isinstance(self.link, AsgiLink):
             self.link.end(Reason.CLIENT_CLOSED)
         return has_left
+
+
+def _is_in_middleware_that_completes() -> bool:
+    """Whether this runs within Starlette's `BaseHTTPMiddleware`, which completes a response that is left as it is, and
+    one that raises, too. It runs what it wraps in a task, whose name is that of the function."""
+    task = asyncio.current_task()
+    return task is not None and "BaseHTTPMiddleware.__call__" in task.get_name()
 
 
 def _let_go(link: Link) -> None:
