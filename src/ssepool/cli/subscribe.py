@@ -55,8 +55,6 @@ def command(
 
     if last is not None and last_event_id:
         raise typer.BadParameter(f"--last-event-id {last_event_id!r} says already where to begin", param_hint="--last")
-    begin = last_event_id if last is None else f"last={last}"
-
     import asyncio
 
     from ssepool.client import AsyncClient
@@ -69,7 +67,9 @@ def command(
             follower = Follower(client, show, everything=everything, max_events=count)
             try:
                 async with asyncio.timeout(timeout) as limit:
-                    await follower.follow(topics or [], patterns or [], begin)
+                    await follower.follow(
+                        topics or [], patterns or [], last_event_id or (f"last={last}" if last else "")
+                    )
             except TimeoutError:
                 if not limit.expired():
                     raise

@@ -94,6 +94,7 @@ async def test_where_nothing_is_kept_the_client_is_told_the_place(engine: Engine
     link = await come(engine, "latest", "a")
     await followed(link)
     place = [message.id for message in Decoder().feed(link.written)][-1]
+    assert place == f"{engine.log.window.epoch}-1"
     publish(engine, "a2", "a3")
     again = await come(engine, place, "a")
     assert await followed(again) == ["a2", "a3"]

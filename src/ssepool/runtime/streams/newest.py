@@ -80,7 +80,7 @@ class Newest:
             return
         self._left = sorted(found, reverse=True)
         self.waiting = False
-        if not found:
+        if not found and self._log.window.epoch == self._beginning.epoch:
             link.push(link.dialect.empty(self._beginning.id))
         link.flush()
 
