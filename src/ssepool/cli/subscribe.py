@@ -55,6 +55,7 @@ def command(
 
     if last is not None and last_event_id:
         raise typer.BadParameter(f"--last-event-id {last_event_id!r} says already where to begin", param_hint="--last")
+    begin = f"last={last}" if last else last_event_id
     import asyncio
 
     from ssepool.client import AsyncClient
@@ -67,9 +68,7 @@ def command(
             follower = Follower(client, show, everything=everything, max_events=count)
             try:
                 async with asyncio.timeout(timeout) as limit:
-                    await follower.follow(
-                        topics or [], patterns or [], last_event_id or (f"last={last}" if last else "")
-                    )
+                    await follower.follow(topics or [], patterns or [], begin)
             except TimeoutError:
                 if not limit.expired():
                     raise
