@@ -221,6 +221,13 @@ def test_a_pipe_gets_the_data_alone(url: str, topic: str) -> None:
     assert run("subscribe", topic, "--last-event-id", "earliest", "--count", "1", url=url).stdout == "one\ntwo\n"
 
 
+def test_the_newest_come_first(url: str, topic: str) -> None:
+    run("publish", "--lines", topic, url=url, input="1\n2\n3\n")
+    assert run("subscribe", topic, "--last", "2", "--count", "2", url=url).stdout == "2\n3\n"
+    with Client(url) as client, contextlib.closing(client.subscribe(topic, last_event_id="latest")) as messages:
+        assert next(message.data for message in messages if message.type == "message") == "3"
+
+
 def test_a_pattern_and_topics_are_followed_at_once(url: str, topic: str) -> None:
     for name in ("a", "b/1", "c"):
         run("publish", f"{topic}/{name}", name, url=url)
