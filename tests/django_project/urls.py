@@ -20,7 +20,7 @@ from django.urls import path
 from django.utils.safestring import mark_safe
 from django.views.decorators.cache import never_cache
 
-from ssepool import InvalidTopic
+from ssepool import InvalidTopic, PoolClosed
 from ssepool.django import EventResponse, apublish, events, get_hub, publish, publish_on_commit
 
 disconnected: list[str] = []
@@ -147,6 +147,18 @@ def wrong(request: HttpRequest) -> HttpResponse:
     return HttpResponse(status=204)
 
 
+def fails(request: HttpRequest, kind: str) -> HttpResponse:
+    if kind == "closed":
+        raise PoolClosed("the hub is closed")
+    return JsonResponse({"id": publish("a/../b" if kind == "topic" else "a", "x" * 2_000_000)})
+
+
+async def fails_in_async_code(request: HttpRequest, kind: str) -> HttpResponse:
+    if kind == "closed":
+        raise PoolClosed("the hub is closed")
+    return JsonResponse({"id": await apublish("a/../b" if kind == "topic" else "a", "x" * 2_000_000)})
+
+
 @never_cache
 def state(request: HttpRequest) -> HttpResponse:
     stats = msgspec.to_builtins(get_hub().stats())
@@ -154,6 +166,8 @@ def state(request: HttpRequest) -> HttpResponse:
 
 
 urlpatterns = [
+    path("fails/sync/<kind>", fails),
+    path("fails/async/<kind>", fails_in_async_code),
     path("login", enter),
     path("logout", leave),
     path("events/", events(own)),
