@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 import msgspec
 from msgspec.structs import force_setattr
 
-from ssepool.core.chunk import chunk, unchunk
+from ssepool.core.chunk import chunk_text, unchunk
 from ssepool.core.topics import check_topic, shown
 from ssepool.errors import InvalidEvent, InvalidTopic
 
@@ -145,8 +145,8 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     def entry(self, epoch: str, position: int) -> Entry:
         """This event at its place in the order, under its own id or the one that brokers make."""
         id = f"{epoch}-{position}" if self.id is None else self.id
-        frame = encode(self.data, type=self.type, id=id, retry=self.retry)
-        return Entry(position, id, self.topics, chunk(frame), self.private)
+        frame = _written(self.data, self.type, id, self.retry)
+        return Entry(position, id, self.topics, chunk_text(frame), self.private)
 
     def encode(self, id: str | None = None) -> bytes:
         """The frame of this event, with `id` (trusted, not checked) in place of its own if one is given."""
@@ -163,14 +163,20 @@ def encode(data: str, *, type: str | None = None, id: str | None = None, retry: 
 
     CR, LF and CRLF in `data` all split lines, as a client's parser would; it joins them with LF.
     """
+    return _written(data, type, id, retry).encode()
+
+
+def _written(data: str, type: str | None, id: str | None, retry: int | None) -> str:
     if "\n" in data or "\r" in data:
         data = data.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\ndata: ")
-    fields = "" if retry is None else f"retry: {retry}\n"
+    if id is not None and type is None and retry is None:  # as nearly all are, and this is done for each
+        return f"id: {id}\ndata: {data}\n\n"
+    fields = "" if id is None else f"id: {id}\n"
     if type is not None:
-        fields = f"event: {type}\n{fields}"
-    if id is not None:
-        fields = f"id: {id}\n{fields}"
-    return f"{fields}data: {data}\n\n".encode()
+        fields = f"{fields}event: {type}\n"
+    if retry is not None:
+        fields = f"{fields}retry: {retry}\n"
+    return f"{fields}data: {data}\n\n"
 
 
 def memory_of(data: bytes, topics: Sequence[str]) -> int:
