@@ -48,7 +48,7 @@ def take_slot(engine: Engine) -> Slot:
 class Source:
     """A run, as a visit sees it, and who came and left."""
 
-    def __init__(self, *, start: int = 0, outcome: Reason | None = None, last: str | None = None) -> None:
+    def __init__(self, *, start: int | None = 0, outcome: Reason | None = None, last: str | None = None) -> None:
         self.start = start
         self.outcome = outcome
         self.last = last

@@ -30,6 +30,8 @@ async def wraps(request: Request, call_next: Callable[[Request], Awaitable[Respo
     if "x-stop" in request.headers:
         return Response("not you", 403)
     response = await call_next(request)
+    if "x-replace" in request.headers:
+        return Response("something else", 418)
     response.headers["x-seen"] = request.url.path
     response.set_cookie("visited", "yes")
     return response
@@ -38,6 +40,28 @@ async def wraps(request: Request, call_next: Callable[[Request], Awaitable[Respo
 @app.get("/topics/{topic}")
 async def listen(request: Request, topic: str) -> Response:
     return hub.response(request, topics=[topic])
+
+
+ended: list[str] = []
+"""The generators of `/fails` that are over, by their names."""
+
+
+@app.get("/fails/{name}")
+async def fails(request: Request, name: str) -> Response:
+    async def broken() -> AsyncIterator[str]:
+        try:
+            yield "0"
+            await asyncio.sleep(0)
+            raise ValueError("the model is away")
+        finally:
+            ended.append(name)
+
+    return hub.stream(request, broken(), own_events="own" not in name)
+
+
+@app.get("/ended")
+async def which() -> list[str]:
+    return ended
 
 
 @app.get("/count")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
 import signal
 import time
 import urllib.request
-from pathlib import Path
-from typing import Any
-from urllib.parse import quote, urlencode
+from collections.abc import Callable, Iterator
+from urllib.parse import quote
 
 import pytest
 
@@ -18,19 +18,24 @@ from live import DEADLINE, TESTS, LiveServer, Stream, serve_app, wait_for
 
 EXAMPLES = TESTS.parent / "examples"
 FILES = sorted(EXAMPLES.glob("*.py"))
+FOLDERS = sorted(file.parent for file in EXAMPLES.glob("*/app.py"))
 BESIDE = ("django_wsgi_app", "flask_app")
 """Examples of applications beside a stand-alone hub, which `tests/contract/test_flask.py` and
 `tests/test_django_examples.py` run."""
+JOBS = "jobs"
+"""It needs Redis and a worker, which `tests/test_examples_pages.py` starts."""
 PATHS = ("detached", "plain")
 STREAMS = {
-    "django_app": "/sse/events?topic=users/ann",
-    "fastapi_app": "/orders/17/events",
-    "litestar_app": "/notifications",
-    "starlette_app": "/sse/events?topic=rooms/1",
-    "token_stream": "",  # which the answer to a question tells
+    "answer": "",  # which the answer to a question tells
+    "chat": "/sse/events?topic=rooms/lobby",
+    "notices": "/notices",
+    "orders": "/orders/17/events",
 }
 """A stream of each that Ann may have."""
 PASSWORDS = {"ann": "red", "ben": "blue"}
+
+
+Start = Callable[[str, str], LiveServer]
 
 
 @pytest.fixture(params=PATHS)
@@ -38,31 +43,53 @@ def path(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(scope="module")
+def start() -> Iterator[Start]:
+    """`start(example, path)` is a running server, which tests share until one of them has stopped it."""
+    started: dict[tuple[str, str], LiveServer] = {}
+    with contextlib.ExitStack() as stack:
+
+        def start(example: str, path: str) -> LiveServer:
+            server = started.get((example, path))
+            if server is None or server.process.poll() is not None:
+                server = started[example, path] = stack.enter_context(serve_app(f"examples.{example}.app:app", path))
+            return server
+
+        yield start
+
+
+entered: dict[tuple[LiveServer, str], dict[str, str]] = {}
+
+
 def enter(server: LiveServer, example: str, user: str = "ann") -> dict[str, str]:
-    """Log a user in, and return the header fields that say so from then on."""
+    """Log a user in, once, and return the header fields that say so from then on."""
+    if (server, user) not in entered:
+        entered[server, user] = log_in(server, example, user)
+    return entered[server, user]
+
+
+def log_in(server: LiveServer, example: str, user: str) -> dict[str, str]:
     password = PASSWORDS[user]
-    if example == "fastapi_app":
+    if example == "orders":
         return {"Authorization": f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"}
-    if example == "token_stream":
-        return {}
-    path, body, kind = {
-        "django_app": ("/login", urlencode({"user": user, "password": password}), "application/x-www-form-urlencoded"),
-        "litestar_app": ("/login", json.dumps({"user": user, "password": password}), "application/json"),
-        "starlette_app": (f"/names/{user.title()}", "", "text/plain"),
+    method, path, body = {
+        "answer": ("GET", "/", None),
+        "chat": ("POST", f"/names/{user.title()}", b""),
+        "notices": ("POST", "/login", json.dumps({"user": user, "password": password}).encode()),
     }[example]
-    request = urllib.request.Request(server.url + path, body.encode(), {"Content-Type": kind}, method="POST")
+    request = urllib.request.Request(server.url + path, body, {"Content-Type": "application/json"}, method=method)
     with urllib.request.urlopen(request, timeout=DEADLINE) as answer:
         return {"Cookie": answer.headers["Set-Cookie"].partition(";")[0]}
 
 
-def listen(server: LiveServer, example: str, user: str = "ann", **options: Any) -> Stream:
+def listen(server: LiveServer, example: str, user: str = "ann") -> Stream:
     path = STREAMS[example] or ask(server)
-    return Stream(server, path=path, headers=enter(server, example, user), **options).opened()
+    return Stream(server, path=path, headers=enter(server, example, user)).opened()
 
 
 def ask(server: LiveServer) -> str:
-    """The address of a new answer of `token_stream`."""
-    status, answer = server.request("POST", "/answers", b"Why")
+    """The address of a new answer of `answer`."""
+    status, answer = server.request("POST", "/answers", b"Why", enter(server, "answer"))
     assert status == 201
     return str(answer["answer"])
 
@@ -73,164 +100,145 @@ def answer_to(server: LiveServer, path: str, headers: dict[str, str]) -> int:
         return stream.until(lambda s: s.status).status
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_an_example_is_short_and_says_how_it_is_run(file: Path) -> None:
-    text = file.read_text("utf-8")
-    assert len(text.splitlines()) < 60
-    if file.stem in BESIDE:
+def test_an_example_is_short_and_says_how_it_is_run() -> None:
+    for file in FILES:
+        text = file.read_text("utf-8")
+        assert len(text.splitlines()) < 60
         assert re.search("ssepool serve .*--authorize-url", text)
         assert re.search(rf"(-m|--app) examples\.{file.stem}( run)?$", text, re.MULTILINE)
-    else:
-        assert f"uvicorn examples.{file.stem}:app --http ssepool.uvicorn:Protocol" in text
+    for folder in FOLDERS:
+        assert all(len(file.read_text("utf-8").splitlines()) < 130 for file in folder.glob("*.py"))
+        says = folder / ("README.md" if folder.name == JOBS else "app.py")
+        assert f"uvicorn examples.{folder.name}.app:app --http ssepool.uvicorn:Protocol" in says.read_text("utf-8")
 
 
 def test_every_example_is_in_the_table_and_in_these_tests() -> None:
-    names = [file.stem for file in FILES]
-    table = (EXAMPLES / "README.md").read_text("utf-8")
-    assert re.findall(r"^\| \[(\w+)\.py\]", table, re.MULTILINE) == names
-    assert sorted([*STREAMS, *BESIDE]) == names
+    table = re.findall(r"^\| \[(\w+)\]\((\S+)\)", (EXAMPLES / "README.md").read_text("utf-8"), re.MULTILINE)
+    assert all((EXAMPLES / path).is_file() for _, path in table)
+    names = [file.stem for file in FILES] + [folder.name for folder in FOLDERS]
+    assert sorted(name for name, _ in table) == sorted([*names, "django_notifications"])
+    assert sorted([*STREAMS, *BESIDE, JOBS]) == sorted(names)
 
 
 @pytest.mark.parametrize(
-    "example, number", [*((example, signal.SIGTERM) for example in STREAMS), ("fastapi_app", signal.SIGINT)]
+    "example, number", [*((example, signal.SIGTERM) for example in STREAMS), ("orders", signal.SIGINT)]
 )
-def test_a_signal_ends_the_server_while_streams_are_open(example: str, number: signal.Signals, path: str) -> None:
-    with serve_app(f"examples.{example}:app", path) as server:
-        streams = [listen(server, example) for _ in range(3)]
-        began = time.monotonic()
-        server.stop(number)
-        assert time.monotonic() - began < 5
-        for stream in streams:
-            with stream.to_end():
-                assert stream.of_type("ssepool.close") == [{"reason": "shutdown"}]
+def test_a_signal_ends_the_server_while_streams_are_open(
+    start: Start, example: str, number: signal.Signals, path: str
+) -> None:
+    server = start(example, path)
+    streams = [listen(server, example) for _ in range(3)]
+    began = time.monotonic()
+    server.stop(number)
+    assert time.monotonic() - began < 5
+    for stream in streams:
+        with stream.to_end():
+            assert stream.of_type("ssepool.close") == [{"reason": "shutdown"}]
     assert "Application shutdown complete" in "".join(server.log)
 
 
-@pytest.mark.parametrize("server_path", ["detached", "plain", "hypercorn"])
-@pytest.mark.parametrize("example", STREAMS)
-def test_an_example_is_closed_to_whoever_has_not_logged_in(example: str, server_path: str) -> None:
-    with serve_app(f"examples.{example}:app", server_path) as server:
-        closed = STREAMS[example] or "/answers/17"
-        wrong = {"Cookie": "session=ann; sessionid=ann", "Authorization": "Basic YW5uOmJsdWU="}  # ann:blue
-        for headers in {}, wrong, {"X-User": "ann"}:
-            assert answer_to(server, closed, headers) in (401, 404)
-        listen(server, example).close()
-        for path in "/pool", "/sse/pool", "/sse/connections", "/connections", "/sse/demo":
-            assert server.request("GET", path, headers=enter(server, example))[0] == 404
-        event = {"topic": "users/ann", "data": "forged"}
-        for path in "/sse/events", "/events":
-            assert server.request("POST", path, event, enter(server, example))[0] in (403, 404)
+@pytest.mark.parametrize(
+    "example, server_path", [*((example, path) for example in STREAMS for path in PATHS), ("notices", "hypercorn")]
+)
+def test_an_example_is_closed_to_whoever_has_not_logged_in(start: Start, example: str, server_path: str) -> None:
+    server = start(example, server_path)
+    closed = STREAMS[example] or ask(server)
+    wrong = {"Cookie": "session=ann; visitor=ann", "Authorization": "Basic YW5uOmJsdWU="}  # ann:blue
+    for headers in {}, wrong, {"X-User": "ann"}:
+        assert answer_to(server, closed, headers) in (401, 404)
+    listen(server, example).close()
+    for path in "/pool", "/sse/pool", "/sse/connections", "/connections", "/sse/demo":
+        assert server.request("GET", path, headers=enter(server, example))[0] == 404
+    event = {"topic": "users/ann", "data": "forged"}
+    for path in "/sse/events", "/events":
+        assert server.request("POST", path, event, enter(server, example))[0] in (403, 404)
 
 
-def test_fastapi_sends_what_a_route_publishes_to_those_who_may_see_it(path: str) -> None:
-    with serve_app("examples.fastapi_app:app", path) as server, listen(server, "fastapi_app") as stream:
-        ann, ben = (enter(server, "fastapi_app", user) for user in PASSWORDS)
+def test_orders_are_told_of_to_those_who_may_see_them(start: Start, path: str) -> None:
+    server = start("orders", path)
+    with listen(server, "orders") as stream:
+        ann, ben = ({"HX-Request": "true", **enter(server, "orders", user)} for user in PASSWORDS)
         assert answer_to(server, "/orders/17/events", ben) == 404
         assert answer_to(server, "/orders/17/events", {}) == 401
-        assert server.request("POST", "/orders/17/status", "stolen", ben)[0] == 404
-        status, answer = server.request("POST", "/orders/17/status", "shipped", ann)
-        assert status == 200
-        stream.wait_data('{"status":"shipped","by":"ann"}')
-        assert (stream.events[-1].type, stream.last_event_id) == ("status", answer["id"])
+        assert server.request("GET", "/orders/17", headers=ben)[0] == 404
+        shipped = "/orders/17/status?status=%3Cb%3Eshipped"
+        assert server.request("POST", shipped, headers=ben)[0] == 404
+        assert server.request("POST", shipped, headers=enter(server, "orders"))[0] == 422  # as a page of another site
+        assert server.request("POST", shipped, headers=ann)[0] == 204
+        stream.wait_data("<li>&lt;b&gt;shipped, says ann</li>")
 
 
-def test_fastapi_streams_keep_no_database_connection(path: str) -> None:
+def test_streams_of_orders_keep_no_database_connection(start: Start, path: str) -> None:
     # The example's database has one connection, for which the second request would wait for ever.
-    with serve_app("examples.fastapi_app:app", path) as server:
-        streams = [listen(server, "fastapi_app") for _ in range(3)]
-        ann = enter(server, "fastapi_app")
-        assert server.request("POST", "/orders/17/status", "shipped", ann)[0] == 200
-        for stream in streams:
-            with stream:
-                stream.wait_data('{"status":"shipped","by":"ann"}')
+    server = start("orders", path)
+    streams = [listen(server, "orders") for _ in range(3)]
+    ann = {"HX-Request": "true", **enter(server, "orders")}
+    assert server.request("POST", "/orders/17/status?status=shipped", headers=ann)[0] == 204
+    for stream in streams:
+        with stream:
+            stream.wait_data("<li>shipped, says ann</li>")
 
 
-def test_starlette_chat_tells_who_is_here_and_what_they_say(path: str) -> None:
-    with serve_app("examples.starlette_app:app", path) as server:
-        rooms = STREAMS["starlette_app"]
-        assert answer_to(server, rooms, {}) == 401
-        assert answer_to(server, "/sse/events?topic=offices/1", enter(server, "starlette_app")) == 403
-        with listen(server, "starlette_app") as ann:
-            name = "&data=" + quote(json.dumps({"name": "Ann"}))  # what a client says of itself does not count
-            ben = Stream(server, path=rooms + name, headers=enter(server, "starlette_app", "ben")).opened()
-            ann.until(lambda s: "Ben is here" in s.data)
+def test_a_chat_is_of_those_who_have_a_name_of_their_own(start: Start, path: str) -> None:
+    server, talk = start("chat", path), "/sse/events?topic=rooms/talk"
+    with Stream(server, path=talk, headers=enter(server, "chat")).opened() as ann:
+        assert answer_to(server, STREAMS["chat"], {}) == 401
+        assert answer_to(server, "/sse/events?topic=offices/1", enter(server, "chat")) == 403
+        for taken in "/names/Ann", "/names/%20Ann%20", "/names/%20":
+            assert server.request("POST", taken)[0] == 409
+        name = "&data=" + quote(json.dumps({"name": "Ann"}))  # what a client says of itself does not count
+        with Stream(server, path=talk + name, headers=enter(server, "chat", "ben")).opened() as ben:
             opened = ben.of_type("ssepool.open")[0]
             messages = f"/sse/connections/{opened['connection']}/messages?token="
             assert server.request("POST", messages + opened["token"], "Hello!")[0] == 202
             for stream in (ann, ben):
-                stream.until(lambda s: '{"from":"Ben","text":"Hello!"}' in s.data)
+                stream.until(lambda s: s.of_type("said") == [{"from": "Ben", "text": "Hello!"}])
             assert server.request("POST", messages + "wrong", "Hello!")[0] == 401
-            ben.close()
-            ann.until(lambda s: s.data and s.data[-1] == "Ben has left")
-            assert [event.type for event in ann.events[-3:]] == ["presence", "said", "presence"]
+        ann.until(lambda s: s.of_type("present") == [["Ann"], ["Ann", "Ben"], ["Ann"]])
+        assert ben.of_type("present") == [["Ann", "Ben"]]
 
 
-def test_django_sends_what_a_sync_view_publishes_to_the_user_of_its_session(path: str) -> None:
-    with serve_app("examples.django_app:app", path) as server, listen(server, "django_app") as stream:
-        ann, ben = (enter(server, "django_app", user) for user in PASSWORDS)
-        assert answer_to(server, STREAMS["django_app"], ben) == 403
-        assert answer_to(server, STREAMS["django_app"], {}) == 401
-        assert answer_to(server, STREAMS["django_app"], {"Cookie": ann["Cookie"] + "!"}) == 401
-        form = {"Content-Type": "application/x-www-form-urlencoded"}
-        assert server.request("POST", "/notes", b"text=News", form)[0] == 401
-        status, answer = server.request("POST", "/notes", b"text=News", {**form, **ann})
-        assert status == 201
-        stream.wait_data('{"text":"News"}')
-        assert (stream.events[-1].type, stream.last_event_id) == ("note", answer["id"])
-        assert server.request("POST", "/login", b"password=", form)[0] == 401
-
-
-def test_litestar_notifies_one_user_or_everybody(path: str) -> None:
-    with serve_app("examples.litestar_app:app", path) as server:
-        notify_one_user_or_everybody(server)
-
-
-def test_litestar_works_under_another_server_and_its_streams_end_with_it() -> None:
-    with serve_app("examples.litestar_app:app", "hypercorn") as server:
-        notify_one_user_or_everybody(server)
-        with listen(server, "litestar_app") as stream:
-            server.stop()
-            stream.to_end()
-
-
-def notify_one_user_or_everybody(server: LiveServer) -> None:
-    with listen(server, "litestar_app") as ann, listen(server, "litestar_app", "ben") as ben:
-        user = enter(server, "litestar_app")
+@pytest.mark.parametrize("server_path", ["plain", "hypercorn"])
+def test_notices_are_for_one_user_or_for_everybody(start: Start, server_path: str) -> None:
+    server = start("notices", server_path)
+    with listen(server, "notices") as ann, listen(server, "notices", "ben") as ben:
+        user = enter(server, "notices")
         for method, body in ("GET", None), ("POST", {"text": "for all"}):
-            assert server.request(method, "/notifications", body)[0] == 401
-        assert server.request("POST", "/notifications/ann", {"text": "for Ann"}, user)[0] == 201
-        assert server.request("POST", "/notifications", {"text": "for all"}, user)[0] == 201
-        ann.wait_data('{"text":"for Ann"}', '{"text":"for all"}')
-        ben.wait_data('{"text":"for all"}')
+            assert server.request(method, "/notices", body)[0] == 401
+        assert server.request("POST", "/notices/ann", {"text": "for <Ann>\nmode append"}, user)[0] == 201
+        assert server.request("POST", "/notices", {"text": "for all"}, user)[0] == 201
+        start = 'elements <p id="notice" class="box">ann: '
+        ann.wait_data(start + "for &lt;Ann&gt;\nelements mode append</p>", start + "for all</p>")
+        ben.wait_data(start + "for all</p>")
         for wrong in {}, {"user": "ann"}, {"user": "ann", "password": "blue"}, {"password": ""}:
             assert server.request("POST", "/login", wrong)[0] == 401
+        server.stop()
+        ann.to_end()
 
 
-def test_token_stream_can_be_left_and_resumed(path: str) -> None:
-    with serve_app("examples.token_stream:app", path) as server:
-        answer = ask(server)
-        assert answer_to(server, "/answers/17", {}) == 404
-        with Stream(server, path=answer).opened() as first:
-            first.until(lambda s: len(s.data) == 2)
-        with Stream(server, path=answer, last_event_id=first.last_event_id) as second:
-            second.to_end()
-        with Stream(server, path=answer) as whole:
-            whole.to_end()
-        assert "".join(whole.data) == "You ask: Why? Because it is so, and was never otherwise. "
-        assert first.data + second.data == whole.data
-        assert whole.of_type("ssepool.close") == [{"reason": "completed"}]
-        assert answer_to(server, answer, {"Last-Event-ID": second.last_event_id}) == 204
+def test_an_answer_can_be_left_and_resumed(start: Start, path: str) -> None:
+    server = start("answer", path)
+    answer, ann = ask(server), enter(server, "answer")
+    assert answer_to(server, "/answers/17", ann) == 404
+    assert answer_to(server, answer, enter(server, "answer", "ben")) == 404
+    assert server.request("POST", answer + "/stop", headers=enter(server, "answer", "ben"))[0] == 404
+    with Stream(server, path=answer, headers=ann).opened() as first:
+        first.until(lambda s: len(s.data) == 2)
+    wait_for(lambda: any("the model works no more" in line for line in server.log))  # while nobody watches
+    with Stream(server, path=answer, headers=ann, last_event_id=first.last_event_id) as second:
+        second.to_end()
+    with Stream(server, path=answer, headers=ann) as whole:
+        whole.to_end()
+    assert "".join(whole.data) == "You ask: Why? Because it is so, and was never otherwise. complete"
+    assert first.data + second.data == whole.data
+    assert whole.of_type("ssepool.close") == [{"reason": "completed"}]
+    assert answer_to(server, answer, {**ann, "Last-Event-ID": second.last_event_id}) == 204
 
 
-def test_token_stream_goes_on_while_nobody_watches(path: str) -> None:
-    with serve_app("examples.token_stream:app", path) as server:
-        answer = ask(server)
-        with Stream(server, path=answer) as first:
-            first.until(lambda s: s.data)
-
-        def has_ended() -> bool:
-            with Stream(server, path=answer, last_event_id="earliest") as look:
-                look.until(lambda s: s.data)
-                return "otherwise. " in look.data
-
-        wait_for(has_ended)
+def test_an_answer_that_is_stopped_before_it_began_has_no_token(start: Start, path: str) -> None:
+    server = start("answer", path)
+    answer, ann = ask(server), enter(server, "answer")
+    assert server.request("POST", answer + "/stop", headers=ann)[0] == 204
+    with Stream(server, path=answer, headers=ann) as stream:
+        stream.to_end()
+    assert stream.data == ["stopped"]

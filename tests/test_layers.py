@@ -39,6 +39,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "runtime.tasks": (),
     "runtime.files": (),
     "runtime.hooks": ("runtime.tasks",),
+    "runtime.departed": ("errors",),
+    "runtime.threads": ("runtime.tasks", "core", "errors"),
     "runtime.background": ("runtime.tasks",),
     "runtime.cuttable": (),
     "runtime.serving": (),  # finds the server by itself
@@ -54,7 +56,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("runtime.handover", "runtime.tasks"),
         *("brokers.base", "brokers.group", "brokers.record", "core", "config", "urls", "errors"),
     ),
-    "runtime.connections": ("runtime.streams", "runtime.hooks", "core", "clock", "errors"),
+    "runtime.connections": ("runtime.streams", "runtime.departed", "runtime.hooks", "core", "clock", "errors"),
     "runtime.engine": (
         *("runtime.connections", "runtime.streams", "runtime.files", "runtime.handover", "runtime.hooks"),
         "runtime.tasks",
@@ -79,9 +81,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("http", "http.access", "runtime.cluster", "runtime.engine", "runtime.runs"),
         *("core", "clock", "config", "urls", "errors"),
     ),
+    "publishing": ("runtime.engine", "runtime.threads", "core"),
     "hub": (
         *("parts", "http", "http.access", "runtime.admission", "runtime.cluster", "runtime.connections"),
         *("runtime.reaper", "runtime.serving", "runtime.siblings", "runtime.signals"),
+        *("publishing", "runtime.threads"),
         *("core", "clock", "config", "urls", "errors"),
     ),
     "uvicorn": (
@@ -106,6 +110,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "http.access",
         "publisher",
         "runtime.connections",
+        "runtime.departed",
         "client",
         "core",
         "config",

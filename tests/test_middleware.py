@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from live import PATHS, LiveServer, Stream, serve_app
@@ -103,8 +104,30 @@ def test_middleware_may_refuse(server: LiveServer) -> None:
     server.wait_pool(reserved=0, waiting=0)
 
 
+@pytest.mark.parametrize("asked", ["/topics/replaced", "/count", "/fails/replaced"])
+def test_middleware_may_put_another_response_in_a_streams_place(server: LiveServer, asked: str) -> None:
+    assert server.request("GET", asked, headers={"X-Replace": "1"}) == (418, "something else")
+    server.wait_pool(free=5)
+    if "fails" in asked:
+        assert server.request("GET", "/ended")[1].count("replaced") == 1
+
+
+@pytest.mark.parametrize("name", ["events", "own"])
+def test_a_cut_stream_does_not_look_complete_and_a_complete_one_not_cut(server: LiveServer, name: str) -> None:
+    assert ends_whole(server, "/count")
+    assert not ends_whole(server, f"/fails/{name}")
+
+
+def ends_whole(server: LiveServer, path: str) -> bool:
+    with httpx.stream("GET", server.url + path) as response:
+        try:
+            return bool(response.read())
+        except httpx.RemoteProtocolError:
+            return False
+
+
 @pytest.mark.parametrize("path", PATHS)
-def test_the_server_ends_while_streams_are_open_and_nothing_is_logged_as_an_error(path: str) -> None:
+def test_the_server_ends_while_streams_are_open_and_nothing_but_cuts_is_logged_as_an_error(path: str) -> None:
     with serve_app("middleware_app:app", path) as server:
         streams = [listen(server, "ending").opened() for _ in range(3)]
         with listen(server, "left").opened():
@@ -115,4 +138,7 @@ def test_the_server_ends_while_streams_are_open_and_nothing_is_logged_as_an_erro
             with stream.to_end():
                 assert stream.of_type("ssepool.close") == [{"reason": "shutdown"}]
     log = "".join(server.log)
-    assert "Traceback" not in log and "ERROR" not in log, log
+    # On plain ASGI an error of the server's is what tells clients of a cut, where middleware has a response of its own.
+    cuts = log.count("http.response.pathsend")
+    assert cuts == (0 if path == "detached" else 3), log
+    assert log.count("ERROR") == cuts, log

@@ -20,6 +20,8 @@ import playwright
 import pytest
 
 NODE_MODULES = Path(__file__).parent / "node_modules"
+ARQ_PACKAGES = Path(__file__).parent / "arq_packages"
+"""arq and the newest redis-py that it takes, which is older than ours."""
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
 CHROMIUM_FLAGS = (
@@ -113,6 +115,8 @@ def require(name: str) -> str:
         if driver := TOOLS[name].driver:
             require(driver)
         found, how = TOOLS[name].find(), f"Debian package {TOOLS[name].package}"
+    elif name == "arq":
+        found, how = str(ARQ_PACKAGES) if ARQ_PACKAGES.is_dir() else None, "requirements/arq.txt in tests/arq_packages"
     else:
         folder = NODE_MODULES / name
         found, how = str(folder) if folder.is_dir() else None, "npm ci in tests/"

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         PoolFull,
         PoolTimeout,
         RateExceeded,
+        RequestError,
         SSEPoolError,
         TokenExpired,
         Unauthorized,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from ssepool.hub import Hub
     from ssepool.publisher import AsyncPublisher, Publisher
     from ssepool.runtime.connections import Connection
+    from ssepool.runtime.departed import Departed
 
 __version__ = "0.1.0"
 
@@ -61,6 +63,7 @@ __all__ = [
     "Connection",
     "ConnectionReleased",
     "Decoder",
+    "Departed",
     "DuplicateEvent",
     "Event",
     "EventTooLarge",
@@ -82,6 +85,7 @@ __all__ = [
     "PoolTimeout",
     "Publisher",
     "RateExceeded",
+    "RequestError",
     "Right",
     "Rights",
     "SSEPoolError",
@@ -103,6 +107,7 @@ _LAZY = {
     "Connection": "ssepool.runtime.connections",
     "ConnectionReleased": "ssepool.errors",
     "Decoder": "ssepool.core.decoder",
+    "Departed": "ssepool.runtime.departed",
     "DuplicateEvent": "ssepool.errors",
     "Event": "ssepool.core.event",
     "EventTooLarge": "ssepool.errors",
@@ -124,6 +129,7 @@ _LAZY = {
     "PoolTimeout": "ssepool.errors",
     "Publisher": "ssepool.publisher",
     "RateExceeded": "ssepool.errors",
+    "RequestError": "ssepool.errors",
     "Right": "ssepool.core.rights",
     "Rights": "ssepool.core.rights",
     "SSEPoolError": "ssepool.errors",

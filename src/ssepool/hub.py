@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Any, Self, TypeVar, Unpack
 
 from ssepool import clock
 from ssepool.config import HubConfig
 from ssepool.core.bans import KICK_SECONDS
-from ssepool.core.event import Event, EventFields
+from ssepool.core.data import JSONEncoder
 from ssepool.core.frames import Dialect, DialectFields
 from ssepool.core.grant import Grant, effect
 from ssepool.core.pool import DRAIN_SECONDS
@@ -27,6 +27,8 @@ from ssepool.http.access.everybody import Developer
 from ssepool.http.access.tokens import Tokens
 from ssepool.http.app import HubApp, Surface
 from ssepool.parts import TOKENS_TAKE, Parts
+from ssepool.publishing import Publishing
+from ssepool.runtime.admission.fields import answered_with
 from ssepool.runtime.admission.response import EventStream
 from ssepool.runtime.cluster.monitor import Monitor
 from ssepool.runtime.connections import Connection
@@ -34,6 +36,7 @@ from ssepool.runtime.reaper import Reaper
 from ssepool.runtime.serving import at_its_end
 from ssepool.runtime.siblings import Siblings
 from ssepool.runtime.signals import before_others
+from ssepool.runtime.threads import Threads
 
 NOTHING_SAYS_WHO = """\
 nothing says who may do what, and nothing is open by itself. Write one of
@@ -51,23 +54,31 @@ On the command line these are --public-topics news, --token-keys key.txt --token
 Hook = TypeVar("Hook", bound=Callable[..., Any])
 
 
-class Hub:
+class Hub(Publishing):
     """The hub: `async with Hub() as hub`, or `hub.lifespan` given to an application.
 
     Once it has closed it may be opened anew, also in another event loop or process: with its settings, hooks and
     applications of before, and everything else made afresh.
 
-    All calls belong to the event loop that opened it; from other threads use `loop.call_soon_threadsafe`.
+    All calls belong to the event loop that opened it, but for `publish_sync` and `publish_threadsafe`.
     """
 
-    def __init__(self, config: HubConfig | None = None, *, authorize: AuthorizeFunction | None = None) -> None:
+    def __init__(
+        self,
+        config: HubConfig | None = None,
+        *,
+        authorize: AuthorizeFunction | None = None,
+        json_encoder: JSONEncoder | None = None,
+    ) -> None:
         """Nothing is opened yet. `authorize` is asked about each request to `app` and `admin_app`, and returns its
-        `Grant`, or None for who is not known. Raises `ConfigError` for settings that cannot be obeyed."""
+        `Grant`, or None for who is not known. `json_encoder` is asked about objects in the data of events that are not
+        known, and returns what stands for them. Raises `ConfigError` for settings that cannot be obeyed."""
         self.config = config or HubConfig()
         """The settings."""
-        self.parts = Parts.of(self.config, authorize)
+        self.parts = Parts.of(self.config, authorize, json_encoder)
         """What the hub is made of, for one opening. For servers and tests; it may change with any version."""
         self._engine = self.parts.engine
+        self._threads = Threads(self._engine.publish_many, self._engine.tasks)
         self._authorize = authorize
         self._apps: dict[Surface, HubApp] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -120,6 +131,7 @@ class Hub:
             await engine.cut()
             await self._stop()
             raise
+        self._threads.open()
         self._learning = engine.tasks.start(parts.nodes.learn_bans())
         if parts.tokens is not None:
             self._watching = engine.tasks.start(parts.tokens.ring.watch())
@@ -136,6 +148,7 @@ class Hub:
         request that has outlived it, does no harm to this one."""
         parts = self.parts = self.parts.renewed(self.config, self._authorize)
         self._engine = parts.engine
+        self._threads = Threads(parts.engine.publish_many, parts.engine.tasks)
         for app in self._apps.values():
             app.serve(parts.engine, parts.nodes, parts.revoking, parts.budget, self._door(app.surface))
 
@@ -170,6 +183,7 @@ class Hub:
         if self.parts.authorize_url is not None:
             await self.parts.authorize_url.close()
         await self.parts.revoking.close()
+        self._threads.close()
         await self.parts.cluster.close()  # it says goodbye over the broker, so the engine comes last
         await self._engine.close()
 
@@ -198,27 +212,6 @@ class Hub:
         self._engine.expire(now)
         self.parts.runs.expire(now)
 
-    # Publishing.
-
-    async def publish(self, topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> str:
-        """Publish an event to a topic or several, and return its id. Waits while delivery is far behind.
-
-        `fields` are `type`, `id`, `retry` (milliseconds) and `private`, as `Event` has them. Raises `InvalidEvent`,
-        `InvalidTopic`, `BrokerError` or `PoolClosed`.
-        """
-        return (await self.publish_many([Event.of(topic, data, **fields)]))[0]
-
-    async def publish_many(self, events: Iterable[Event]) -> list[str]:
-        """Publish a batch in order, all of it or nothing, and return the ids. Raises as `publish` does."""
-        return await self._engine.publish_many(events)
-
-    def publish_nowait(self, topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> str:
-        """As `publish`, at once; for brokers that keep events in memory. Does not wait for slow delivery.
-
-        Raises `NotImplementedError` if the broker is not in this process.
-        """
-        return self._engine.publish_nowait((Event.of(topic, data, **fields),))[0]
-
     # Subscribing.
 
     def response(
@@ -232,21 +225,24 @@ class Hub:
         private: bool = True,
         last_event_id: str | None = None,
         grant: Grant | None = None,
+        headers: Mapping[str, str] | None = None,
         **wire: Unpack[DialectFields],
     ) -> EventStream:
         """A response that streams these topics and patterns to the client of `request`, through the pool.
 
         `user` and `data` are kept on the connection. The application has decided that this client may have these
         topics, so it also gets their private events, unless `private` is false. A client that names no id begins
-        behind `last_event_id`. A `grant` stands in the place of `user`: its rights decide about each topic and its
-        private events, and the stream ends with it. `wire` says what the stream looks like to clients that are
-        particular about it, as `DialectFields` has it; a stream of topics is complete when
-        `Connection.close("completed")` says so. Raises `InvalidTopic`, `InvalidEvent`, and `Forbidden` for what a grant
-        does not cover.
+        behind `last_event_id`. `headers`, and what is added to those of the response later, go with every answer. A
+        `grant` stands in the place of `user`: its rights decide about each topic and its private events, and the stream
+        ends with it. `wire` says what the stream looks like to clients that are particular about it, as `DialectFields`
+        has it; a stream of topics is complete when `Connection.close("completed")` says so. Raises `InvalidTopic`,
+        `InvalidEvent`, `Forbidden` for what a grant does not cover, and `ValueError` for a header that no answer can
+        have.
         """
-        subscription = Subscription.of(topics, patterns, private)
-        dialect = Dialect.of(**wire)
-        return EventStream(self._engine, self._visit(request, subscription, user, grant, data, dialect, last_event_id))
+        with answered_with(headers):
+            subscription = Subscription.of(topics, patterns, private)
+            visit = self._visit(request, subscription, user, grant, data, Dialect.of(**wire), last_event_id)
+        return EventStream(self._engine, visit, headers)
 
     def stream(
         self,
@@ -257,6 +253,7 @@ class Hub:
         user: str | None = None,
         data: Any = None,
         grant: Grant | None = None,
+        headers: Mapping[str, str] | None = None,
         **wire: Unpack[DialectFields],
     ) -> EventStream:
         """A response that sends what an asynchronous generator yields, data or `Event`s, and then ends.
@@ -265,19 +262,22 @@ class Hub:
         that asks again gets the rest (with `Last-Event-ID`) or everything (without), from the same run; its own
         `source` is then closed unused. Once the generator has ended and `history_age` has passed, the topic may be used
         anew. The request whose generator runs is kept until that has ended, with its dependencies and context
-        variables; it raises what the generator raises before its first event. `grant` and `wire` are as for `response`:
-        `own_events=False, final="[DONE]"` is what clients of OpenAI's chat completions take. Raises `InvalidTopic`,
-        `InvalidEvent`, `Forbidden`, and `TypeError` for a source that is not asynchronous.
+        variables; it raises what the generator raises before its first event. `grant`, `headers` and `wire` are as for
+        `response`: `own_events=False, final="[DONE]"` is what clients of OpenAI's chat completions take. Raises
+        `InvalidTopic`, `InvalidEvent`, `Forbidden`, `ValueError`, and `TypeError` for a source that is not
+        asynchronous.
         """
         if not hasattr(source, "__aiter__"):
             raise TypeError(
                 f"source {source!r} cannot be iterated with `async for`; it takes an asynchronous generator"
             )
         # The application has let this client in, so private events are for it too.
-        subscription = Subscription.of([topic], private=True) if topic is not None else None
-        visit = self._visit(request, subscription, user, grant, data, Dialect.of(**wire))
+        with answered_with(headers):
+            subscription = Subscription.of([topic], private=True) if topic is not None else None
+            visit = self._visit(request, subscription, user, grant, data, Dialect.of(**wire))
+        response = EventStream(self._engine, visit, headers)
         self.parts.runs.give(visit, source, topic)
-        return EventStream(self._engine, visit)
+        return response
 
     def _visit(
         self,
@@ -417,7 +417,8 @@ class Hub:
         return hook
 
     def on_disconnect(self, hook: Hook) -> Hook:
-        """Call `hook(connection, reason)` when a client has gone; only `connection.id` is left then. A decorator."""
+        """Call `hook(connection, reason)` when a client has gone, with a copy of what was known of it (`Departed`). A
+        decorator."""
         self._engine.hooks.add("disconnect", hook)
         return hook
 

@@ -9,6 +9,7 @@ from typing import Self
 
 from ssepool import clock
 from ssepool.config import PATTERN_PREFIX, AccessConfig, HubConfig
+from ssepool.core.data import JSONEncoder
 from ssepool.core.grant import Grant
 from ssepool.core.keys import message_key
 from ssepool.core.rights import Right, Rights
@@ -74,7 +75,7 @@ class Parts:
     def renewed(self, config: HubConfig, authorize: AuthorizeFunction | None = None) -> Self:
         """Parts for another opening, or another process. They keep what does not depend on those: the application's
         hooks, the names of the hub, and the keys of tokens."""
-        parts = self.of(config, authorize, hosts=self.hosts, tokens=self.tokens)
+        parts = self.of(config, authorize, self.engine.encoder.json_encoder, hosts=self.hosts, tokens=self.tokens)
         parts.engine.hooks.adopt(self.engine.hooks)
         return parts
 
@@ -83,13 +84,14 @@ class Parts:
         cls,
         config: HubConfig,
         authorize: AuthorizeFunction | None = None,
+        json_encoder: JSONEncoder | None = None,
         *,
         hosts: Hosts | None = None,
         tokens: Tokens | None = None,
     ) -> Self:
         """Put the parts together; `hosts` and `tokens` are made of the configuration if none are given. Raises
         `ConfigError` for a broker that is not known, and for settings of access that cannot be obeyed."""
-        engine = Engine(config)
+        engine = Engine(config, json_encoder=json_encoder)
         access = config.access
         about_tokens = (access.token_keys, access.token_issuers, access.token_audience)
         if tokens is None and any(about_tokens):

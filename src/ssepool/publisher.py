@@ -13,6 +13,7 @@ from ssepool.brokers import connect
 from ssepool.brokers.base import InstantBroker
 from ssepool.brokers.group import GroupCommit
 from ssepool.config import HubConfig, MiB, OnDuplicate
+from ssepool.core.data import DataEncoder, JSONEncoder
 from ssepool.core.event import Event, EventFields
 from ssepool.errors import BrokerError, ConfigError, InvalidTopic
 
@@ -38,11 +39,12 @@ class AsyncPublisher:
         broker_timeout: float = 5.0,
         on_duplicate: OnDuplicate = "ignore",
         max_event_size: int = MiB,
+        json_encoder: JSONEncoder | None = None,
     ) -> None:
         """The parameters are the hubs' settings: `url` is their `broker`, the others have the same name and unit.
 
-        The hubs decide how much is kept for replay. Raises `ConfigError` for a URL that a publisher cannot use, such as
-        `memory://`, which no other process could read.
+        `json_encoder` is as for `Hub`. The hubs decide how much is kept for replay. Raises `ConfigError` for a URL that
+        a publisher cannot use, such as `memory://`, which no other process could read.
         """
         config = HubConfig(
             broker=url,
@@ -53,6 +55,7 @@ class AsyncPublisher:
             history_bytes=UNBOUNDED,
             history_age=UNBOUNDED,
         )
+        self._encoder = DataEncoder(json_encoder, max_event_size)
         self._broker = connect(config)
         if isinstance(self._broker, InstantBroker):
             raise ConfigError(
@@ -71,7 +74,7 @@ class AsyncPublisher:
 
         Raises `InvalidEvent`, `InvalidTopic`, `BrokerError`, and with the first publish `ConfigError`.
         """
-        return (await self.publish_many([Event.of(topic, data, **fields)]))[0]
+        return (await self.publish_many([Event.of(topic, data, encoder=self._encoder, **fields)]))[0]
 
     async def publish_many(self, events: Iterable[Event]) -> list[str]:
         """Publish events in order, all of them or none, and return their ids. Raises as `publish` does."""
@@ -130,6 +133,7 @@ class Publisher:
         broker_timeout: float = 5.0,
         on_duplicate: OnDuplicate = "ignore",
         max_event_size: int = MiB,
+        json_encoder: JSONEncoder | None = None,
     ) -> None:
         """As `AsyncPublisher`. There is no connection and no thread before the first publish."""
         self._settings: dict[str, Any] = {
@@ -137,6 +141,7 @@ class Publisher:
             "on_duplicate": on_duplicate,
             "max_event_size": max_event_size,
         }
+        self._encoder = DataEncoder(json_encoder, max_event_size)
         self._url = url
         self._timeout = broker_timeout
         self._fresh: AsyncPublisher | None = AsyncPublisher(url, **self._settings)  # raises for a wrong URL at once
@@ -152,7 +157,7 @@ class Publisher:
         The fields and the errors are those of `AsyncPublisher.publish`: `type`, `id`, `retry` in milliseconds, and
         `private`. Blocks until then, at most a second longer than twice `broker_timeout`.
         """
-        return self.publish_many([Event.of(topic, data, **fields)])[0]
+        return self.publish_many([Event.of(topic, data, encoder=self._encoder, **fields)])[0]
 
     def publish_many(self, events: Iterable[Event]) -> list[str]:
         """Publish events in order, all of them or none, and return their ids. Raises as `publish` does."""

@@ -15,12 +15,13 @@ from ssepool.brokers import connect
 from ssepool.brokers.memory import MemoryBroker
 from ssepool.brokers.record import records
 from ssepool.config import HubConfig
+from ssepool.core.beginning import Found
 from ssepool.core.decoder import Decoder
 from ssepool.core.event import Entry, Event
 from ssepool.core.topics import Subscription
 from ssepool.core.window import Kept
 from ssepool.errors import ConfigError, DuplicateEvent, EventTooLarge, IdConflict
-from ssepool.runtime.streams.log import EventLog, Found
+from ssepool.runtime.streams.log import EventLog
 
 
 class Clock:

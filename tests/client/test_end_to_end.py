@@ -208,7 +208,7 @@ def test_what_is_published_is_printed(commands: Commands, url: str, topic: str) 
     assert reader.wait() == 0
     assert [json.loads(line) for line in reader.out.all()] == [
         {"type": "message", "data": "one", "id": first},
-        {"type": "update", "data": '{"a":"ü"}', "id": second},
+        {"type": "update", "data": '{"a": "ü"}', "id": second},
         {"type": "message", "data": "two\nlines", "id": third},
     ]
     assert reader.err.all() == []

@@ -15,6 +15,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from live import LiveServer, serve_app, serve_command, wait_for
+from source import END, Source
 from tools import CHROMIUM_FLAGS, require
 
 SCRIPT = Path(__file__).with_name("eventsource.mjs")
@@ -189,10 +190,12 @@ def test_it_finds_a_server_that_was_restarted_and_is_told_of_the_gap(listen: Lis
 
 @pytest.mark.parametrize("path", ["detached", "plain"])
 def test_it_stops_at_the_end_of_a_generator_and_has_all_of_it_once(listen: Listen, path: str) -> None:
-    with serve_app("examples.token_stream:app", path) as server:
-        source = listen(server, server.request("POST", "/answers", b"Why")[1]["answer"])
+    with serve_app("stream_app:app", path) as server:
+        answer = Source(server, named=True)
+        answer.feed("Because ", "it ", "is ", "so. ", END)
+        source = listen(server, answer.path)
         source.wait(lambda s: s.states[-1:] == ["closed"])
-        assert "".join(source.data) == "You ask: Why? Because it is so, and was never otherwise. "
+        assert "".join(source.data) == "Because it is so. "
         assert source.states == ["open", "connecting", "closed"]
         assert source.of_type("ssepool.close")[0]["lastEventId"] == "ssepool.completed"
 

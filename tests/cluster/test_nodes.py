@@ -199,6 +199,20 @@ def test_everything_that_is_kept_can_be_asked_for(nodes: list[LiveServer], conne
         stream.wait_data(*expected)
 
 
+def test_a_client_that_has_had_no_event_comes_back_to_any_node_and_has_missed_none(
+    nodes: list[LiveServer], connect: Connect, topic: str
+) -> None:
+    stream = connect(nodes[0], topic).opened()
+    place = stream.events[0].id
+    stream.close()
+    nodes[1].publish("others", "of no interest")
+    nodes[1].publish(topic, "missed")
+    for node in nodes:
+        again = connect(node, topic, last_event_id=place).wait_data("missed")
+        assert not again.of_type("ssepool.gap")
+        assert again.events[0].id == place  # until something has come
+
+
 def test_an_id_that_nobody_knows_is_told_as_a_gap_on_any_node(
     nodes: list[LiveServer], connect: Connect, topic: str
 ) -> None:

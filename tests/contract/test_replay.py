@@ -51,6 +51,21 @@ def test_without_an_id_a_stream_begins_with_what_is_live(server: LiveServer, con
     empty.wait_data("2")
 
 
+@pytest.mark.parametrize("wanted", [{"patterns": ("quiet/:any",)}, {"topics": ("quiet/1",)}], ids=["pattern", "topic"])
+def test_a_client_that_has_had_no_event_comes_back_and_has_missed_none(
+    server: LiveServer, connect: Connect, wanted: dict[str, tuple[str, ...]]
+) -> None:
+    server.publish("noise", 0)
+    stream = connect(server, *wanted.get("topics", ()), patterns=wanted.get("patterns", ())).opened()
+    place = stream.events[0].id
+    stream.close()
+    publish(server, "noise", 1, 2)
+    publish(server, "quiet/1", 3)
+    again = connect(server, *wanted.get("topics", ()), patterns=wanted.get("patterns", ()), last_event_id=place)
+    again.wait_data("3")
+    assert (again.events[0].id, again.of_type("ssepool.gap")) == (place, [])
+
+
 def test_earliest_is_everything_that_is_kept(server: LiveServer, connect: Connect) -> None:
     publish(server, "all of it", 0, 1, 2)
     publish(server, "not this", 9)

@@ -169,7 +169,7 @@ class TestData:
     def test_that_contains_itself_is_refused(self) -> None:
         endless: list[Any] = []
         endless.append(endless)
-        with pytest.raises(InvalidEvent, match="recursion"):
+        with pytest.raises(InvalidEvent, match="holds itself"):
             Event(endless)
 
 

@@ -5,12 +5,20 @@ from __future__ import annotations
 import pytest
 
 from ssepool.core.decoder import Decoder
-from ssepool.core.frames import BEATING, COMMENTS, COMPLETED_ID, DIALECT, Dialect, jittered
+from ssepool.core.frames import BEATING, COMMENTS, COMPLETED_ID, DIALECT, FAILED_ID, Dialect, jittered
 
 FRAMES = {
     "opened": (
         DIALECT.opened("n-1-2", "secret", "n", retry=3000),
         b'event: ssepool.open\nretry: 3000\ndata: {"connection":"n-1-2","token":"secret","node":"n"}\n\n',
+    ),
+    "opened at a place": (
+        DIALECT.opened("n-1-2", "secret", "n", retry=1, id="00c0ffee-0"),
+        b'id: 00c0ffee-0\nevent: ssepool.open\nretry: 1\ndata: {"connection":"n-1-2","token":"secret","node":"n"}\n\n',
+    ),
+    "opened at a place, as a comment": (
+        COMMENTS.opened("n-1-2", "secret", "n", retry=3000, id="00c0ffee-0"),
+        b'retry: 3000\n: ssepool.open {"connection":"n-1-2","token":"secret","node":"n"}\n',
     ),
     "queued": (DIALECT.queued(2, 7), b'event: ssepool.queued\ndata: {"position":2,"waiting":7}\n\n'),
     "expiring": (DIALECT.expiring(60), b'event: ssepool.expiring\ndata: {"seconds":60}\n\n'),
@@ -41,6 +49,10 @@ FRAMES = {
         b': ssepool.gap {"requested":"\\n\\ndata: x","resumed":null,"reason":"expired"}\n',
     ),
     "closed for good, as a comment": (
+        COMMENTS.closed("error", retry=None, id=FAILED_ID),
+        b'id: ssepool.failed\nretry: 300000\n: ssepool.close {"reason":"error"}\n',
+    ),
+    "completed, as a comment": (
         COMMENTS.closed("completed", retry=None, id=COMPLETED_ID),
         b': ssepool.close {"reason":"completed"}\n',
     ),

@@ -6,12 +6,12 @@ import msgspec
 
 import ssepool.errors
 from ssepool.core.refusal import ANSWERS, DEFECT, reason_code, refusal_body, status_and_code
-from ssepool.errors import EventTooLarge, PoolClosed, PoolFull, PoolTimeout, SSEPoolError
+from ssepool.errors import EventTooLarge, PoolClosed, PoolFull, PoolTimeout, RequestError, SSEPoolError
 
 
 def test_every_error_of_the_package_is_in_the_table() -> None:
     errors = {cls for cls in vars(ssepool.errors).values() if isinstance(cls, type) and issubclass(cls, SSEPoolError)}
-    assert errors - {SSEPoolError} == set(ANSWERS)
+    assert errors - {SSEPoolError, RequestError} == set(ANSWERS)
 
 
 def test_no_two_errors_share_a_code() -> None:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from starlette.types import Message
 
+from parts import open_app
 from ssepool import Hub
 
 Subscribe = Callable[..., Awaitable[Any]]
@@ -48,7 +49,7 @@ async def test_one_event_gets_one_id(http: httpx.AsyncClient, subscribe: Subscri
     [
         ('"two\\nlines"', "two\nlines"),
         ('"\\u00e4 \\ud83d\\ude00"', "\u00e4 \U0001f600"),
-        ('{ "a" : [1, 2.5, true, null, "\u00e4"] }', '{"a":[1,2.5,true,null,"\u00e4"]}'),
+        ('{ "a" : [1, 2.5, true, null, "\u00e4"] }', '{ "a" : [1, 2.5, true, null, "\u00e4"] }'),
         ("null", "null"),
         ("12345678901234567890123", "12345678901234567890123"),
         ('""', ""),
@@ -60,6 +61,50 @@ async def test_data_is_any_json_and_a_string_goes_as_it_is(
     stream = await subscribe("topic=a")
     assert (await post(http, f'{{"topic": "a", "type": "t", "data": {data}}}')).status_code == 201
     assert (await stream.next("t")).data == text
+
+
+KEPT = [
+    "1.10",
+    "123456789.123456789123",
+    "-0",
+    "-0.0",
+    "1E+2",
+    "1e999",
+    "123456789012345678901234567890",
+    '{"z":1,"a":2,"m":{"y":1.0,"b":[]}}',
+    '{"a":1,"a":2}',
+    r'["\u00e4","\/","\u003c/script\u003e",{"\u0061":"\ud83d\ude00"}]',
+    '{ "spaced" : [ 1.50 ,\t2 ] }',
+]
+"""JSON that comes out as it went in."""
+
+
+@pytest.mark.parametrize("way", ["plain", "route", "batch", "lines"])
+async def test_json_keeps_its_bytes(hub: Hub, http: httpx.AsyncClient, subscribe: Subscribe, way: str) -> None:
+    stream = await subscribe("topic=a")
+    events = [f'{{"topic":"a","type":"t","data": {data} }}' for data in KEPT]
+    if way == "plain":
+        for event in events:
+            answer = open_app(hub).shortcuts.publication(
+                b"/events", [(b"content-type", b"application/json")], event.encode()
+            )
+            assert answer is not None
+    elif way == "route":
+        for event in events:
+            assert (await post(http, event)).status_code == 201
+    else:
+        body, kind = (f"[{','.join(events)}]", JSON) if way == "batch" else ("\n".join(events), NDJSON)
+        assert (await post(http, body, kind)).status_code == 201
+    assert [(await stream.next("t")).data for _ in KEPT] == KEPT
+
+
+@pytest.mark.parametrize(
+    "data", [b'"\xff"', b'["\xff"]', b'{"\xff":1}', b'["\\ud800"]', b"[01]", b'["\t"]', b"NaN", b"[1,]"]
+)
+async def test_data_that_is_no_json_in_utf_8_is_refused(http: httpx.AsyncClient, hub: Hub, data: bytes) -> None:
+    status, code, message = await refused(http, hub, b'{"topic":"a","data":' + data + b"}")
+    assert (status, code) == (400, "invalid_json")
+    assert "is not JSON in UTF-8" in message
 
 
 async def test_a_batch_keeps_its_order(http: httpx.AsyncClient, subscribe: Subscribe) -> None:
@@ -191,7 +236,7 @@ async def test_the_index_counts_through_a_long_batch(http: httpx.AsyncClient, hu
         ('{"topic": "a", "data": 1}\n\n{"topic": "a"} {"data": 1}', "events[1]"),
         ('{"topic": "a", "data": 1} {"topic": "a", "data": 2}', "events[0] is not JSON"),
         ('{"topic": "a",\n "data": 1}', "events[0] is not JSON"),
-        (b'{"topic": "a", "data": 1}\n{"topic": "a", "data": "\xff"}', "events[1] is not JSON in UTF-8"),
+        (b'{"topic": "a", "data": 1}\n{"topic": "a", "data": "\xff"}', "events[1].data is not JSON in UTF-8"),
         ('[{"topic": "a", "data": 1}]', "events[0] is an array; it takes an object"),
     ],
 )

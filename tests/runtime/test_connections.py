@@ -417,7 +417,7 @@ async def test_a_client_is_sent_away_in_each_state_of_its_slot(
     assert link.events() == told
     assert (slot.state, link.ended) == (SlotState.FREE, True)
     assert {name: count for name, count in engine.pool.stats().released.items() if count} == {counted.value: 1}
-    await engine.tasks.close(10)
+    await engine.hooks.close(10)
     assert ended == ([] if was_reserved else [counted.value])  # whoever was not let in does not leave
 
 

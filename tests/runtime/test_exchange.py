@@ -110,6 +110,28 @@ async def test_a_coding_is_passed_on_with_a_body_of_the_applications_alone(owned
 
 
 @pytest.mark.skipif(not AVAILABLE, reason="sockets cannot be taken over here")
+@pytest.mark.parametrize(
+    ("status", "content_type"), [(418, b"text/event-stream"), (200, b"application/json"), (200, None)]
+)
+async def test_a_response_in_a_streams_place_keeps_its_length_and_its_body(
+    status: int, content_type: bytes | None
+) -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        handover = Side(near).exchange.detach(30.0)
+        assert handover is not None
+        with socket.socket(fileno=handover.fd):
+            sink = Sink()
+            handover.sink, handover.owns_body = sink, True
+            head = [(b"content-length", b"2"), *([] if content_type is None else [(b"content-type", content_type)])]
+            await handover.send({"type": "http.response.start", "status": status, "headers": head})
+            await handover.send({"type": "http.response.body", "body": b"no"})
+            assert not handover.owns_body
+            assert b"content-length: 2" in sink.got[0]
+            assert sink.got[1:] == [b"no", None]
+
+
+@pytest.mark.skipif(not AVAILABLE, reason="sockets cannot be taken over here")
 async def test_a_body_without_a_coding_is_passed_on() -> None:
     near, far = socket.socketpair()
     with near, far:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from ssepool.core.chunk import chunk
-from ssepool.core.event import Entry, Event, encode, topic_set
+from ssepool.core.event import Entry, Event, topic_set
 from ssepool.errors import EventTooLarge
 
 MAX_MADE_ID_BYTES = 8 + 1 + 19
@@ -58,7 +58,7 @@ def records(events: Sequence[Event], max_event_size: int) -> list[Record]:
     """The records of a batch. Raises `EventTooLarge` for a frame of more than `max_event_size` bytes."""
     made = []
     for event in events:
-        frame = encode(event.data, type=event.type, retry=event.retry)
+        frame = event.encode_without_id()
         size = len(frame) + AROUND_ID_BYTES + len(event.id or "")
         if size > max_event_size:
             raise EventTooLarge(f"an event of {size} bytes on the wire exceeds max_event_size={max_event_size}")

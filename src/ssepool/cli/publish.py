@@ -118,7 +118,9 @@ def _from_json(text: str, name: str) -> Any:
     import msgspec
 
     try:
-        return msgspec.json.decode(text)
+        decoded = msgspec.json.decode(text)
+        # What is no string goes out as it was written: a number of ours would lose digits.
+        return decoded if isinstance(decoded, str) else msgspec.Raw(text.strip().encode())
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
         raise InvalidEvent(f"{name} is not JSON: {error}") from None
 

@@ -13,6 +13,7 @@ from ssepool.client import calls
 from ssepool.client.errors import ClientError, Unreachable
 from ssepool.client.reader import Reader
 from ssepool.core.bans import KICK_SECONDS
+from ssepool.core.data import DataEncoder, JSONEncoder
 from ssepool.core.decoder import Message
 from ssepool.core.event import Event, EventFields
 from ssepool.core.pool import DRAIN_SECONDS
@@ -129,14 +130,17 @@ class Client(_Base):
         headers: Mapping[str, str] | None = None,
         token: Token | None = None,
         timeout: float = TIMEOUT_SECONDS,
+        json_encoder: JSONEncoder | None = None,
     ) -> None:
         """`headers` are sent with every request, and so is `token`, as `Authorization: Bearer`; a function is asked for
-        it each time. `timeout` is how many seconds an answer may take.
+        it each time. `timeout` is how many seconds an answer may take. `json_encoder` is asked about objects in the
+        data of events that are not known, and returns what stands for them.
 
         `base_url` is an HTTP URL, or `unix:` and the path of a Unix socket. Raises `ClientError` if it is neither, or
         if httpx2 is not installed.
         """
         super().__init__(base_url, headers=headers, token=token, timeout=timeout)
+        self._encoder = DataEncoder(json_encoder)
         transport = self._httpx.HTTPTransport(uds=self._socket) if self._socket else None
         self._http = self._httpx.Client(
             base_url=self._base, headers=self._headers, auth=self._auth, timeout=timeout, transport=transport
@@ -150,7 +154,7 @@ class Client(_Base):
         Raises `InvalidEvent` or `InvalidTopic` before anything is sent, else `ClientError`. After `Unreachable` the
         event may have been published nevertheless.
         """
-        return self.publish_many([Event.of(topic, data, **fields)])[0]
+        return self.publish_many([Event.of(topic, data, encoder=self._encoder, **fields)])[0]
 
     def publish_many(self, events: Iterable[Event]) -> list[str]:
         """Publish events in order, all of them or none, in one request, and return their ids. Raises `ClientError`."""
@@ -287,14 +291,17 @@ class AsyncClient(_Base):
         headers: Mapping[str, str] | None = None,
         token: Token | None = None,
         timeout: float = TIMEOUT_SECONDS,
+        json_encoder: JSONEncoder | None = None,
     ) -> None:
         """`headers` are sent with every request, and so is `token`, as `Authorization: Bearer`; a function is asked for
-        it each time. `timeout` is how many seconds an answer may take.
+        it each time. `timeout` is how many seconds an answer may take. `json_encoder` is asked about objects in the
+        data of events that are not known, and returns what stands for them.
 
         `base_url` is an HTTP URL, or `unix:` and the path of a Unix socket. Raises `ClientError` if it is neither, or
         if httpx2 is not installed.
         """
         super().__init__(base_url, headers=headers, token=token, timeout=timeout)
+        self._encoder = DataEncoder(json_encoder)
         transport = self._httpx.AsyncHTTPTransport(uds=self._socket) if self._socket else None
         self._http = self._httpx.AsyncClient(
             base_url=self._base, headers=self._headers, auth=self._auth, timeout=timeout, transport=transport
@@ -305,7 +312,7 @@ class AsyncClient(_Base):
 
         The fields and the errors are those of `Client.publish`: `type`, `id`, `retry` in milliseconds, and `private`.
         """
-        return (await self.publish_many([Event.of(topic, data, **fields)]))[0]
+        return (await self.publish_many([Event.of(topic, data, encoder=self._encoder, **fields)]))[0]
 
     async def publish_many(self, events: Iterable[Event]) -> list[str]:
         """As `Client.publish_many`."""

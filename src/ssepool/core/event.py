@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 import msgspec
 from msgspec.structs import force_setattr
 
+from ssepool.core.block import Block, block_from, block_of
 from ssepool.core.chunk import chunk_text, unchunk
+from ssepool.core.data import DATA, DataEncoder
 from ssepool.core.topics import check_topic, shown
 from ssepool.errors import InvalidEvent, InvalidTopic
 
@@ -88,9 +90,10 @@ class EventFields(TypedDict, total=False):
 class Event(msgspec.Struct, frozen=True, gc=False):
     """What is published: checked when it is made, immutable, hashable.
 
-    `data` is a string, bytes that are UTF-8, or anything JSON can carry; the event keeps it as text. `id` is 1 to 128
-    visible ASCII characters: others break the reconnection of real clients. `retry` is in milliseconds. A `private`
-    event reaches only subscriptions with the right to private events.
+    `data` is a string, bytes that are UTF-8, or anything JSON can carry, as `jsonable_encoder` of FastAPI makes it:
+    models of Pydantic, dataclasses, times, generators too; the event keeps it as text. `id` is 1 to 128 visible ASCII
+    characters: others break the reconnection of real clients. `retry` is in milliseconds. A `private` event reaches
+    only subscriptions with the right to private events.
 
     Raises `InvalidEvent` or `InvalidTopic`, with a message that names the field, its value and what is allowed.
     """
@@ -107,6 +110,8 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     """The reconnection time that clients take over, in milliseconds; None to leave it."""
     private: bool = False
     """Whether only subscriptions with the right to private events get it."""
+    lines: str | None = None
+    """All of its frame but the id, where others have made it: of `from_frame`, which checks it. None for all others."""
 
     if TYPE_CHECKING:  # the fields hold less than what the constructor takes
 
@@ -118,16 +123,59 @@ class Event(msgspec.Struct, frozen=True, gc=False):
             id: str | None = None,
             retry: int | None = None,
             private: bool = False,
+            lines: str | None = None,
         ) -> None: ...
 
     @classmethod
-    def of(cls, topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> Self:
-        """An event for one topic or several, as every `publish` takes it. Raises `InvalidEvent` or `InvalidTopic`."""
-        return cls(data, (topic,) if isinstance(topic, str) else tuple(topic), **fields)
+    def of(
+        cls,
+        topic: str | Sequence[str],
+        data: Any,
+        *,
+        encoder: DataEncoder = DATA,
+        **fields: Unpack[EventFields],
+    ) -> Self:
+        """An event for one topic or several, as every `publish` takes it. `encoder` makes text of the data.
+
+        An `Event`, or a `ServerSentEvent` of FastAPI or sse-starlette, stands for all that it says but the topics;
+        `fields` win over that. Raises `InvalidEvent` or `InvalidTopic`.
+        """
+        topics = (topic,) if isinstance(topic, str) else tuple(topic)
+        if data.__class__ is str:
+            return cls(data, topics, **fields)
+        if data.__class__ is dict:
+            return cls(encoder.json(data), topics, **fields)
+        if isinstance(data, Event):
+            return cls._remade(data, topics, fields)
+        if (block := block_from(data, encoder)) is not None:
+            return cls._remade(cls._from(block), topics, fields)
+        return cls(encoder.text(data), topics, **fields)
+
+    @classmethod
+    def from_frame(cls, frame: str | bytes, topics: str | Sequence[str] = (), *, private: bool = False) -> Self:
+        """An event of a frame that others have made: datastar-py, an encoder of AG-UI, an adapter of pydantic-ai.
+
+        Clients get its bytes: comments, fields that nobody knows, each line of data as it is. Two things may differ:
+        every line ends with LF, and the id stands first. Raises `InvalidEvent` for what is not exactly one frame with
+        data and a blank line behind it, and for an id, type or `retry` that no event may have.
+        """
+        return cls._from(block_of(frame), (topics,) if isinstance(topics, str) else tuple(topics), private)
+
+    @classmethod
+    def _from(cls, block: Block, topics: tuple[str, ...] = (), private: bool = False) -> Self:
+        return cls(block.data, topics, block.type, block.id, block.retry, private, block.lines)
+
+    @classmethod
+    def _remade(cls, event: Event, topics: tuple[str, ...], fields: EventFields) -> Self:
+        # Lines that others have made say the type and the retry that they say.
+        lines = None if fields.keys() & {"type", "retry"} else event.lines
+        said: EventFields = {"type": event.type, "id": event.id, "retry": event.retry, "private": event.private}
+        said.update(fields)
+        return cls(event.data, topics, lines=lines, **said)
 
     def __post_init__(self) -> None:
         if self.data.__class__ is not str or not self.data.isascii():
-            force_setattr(self, "data", _text(self.data))
+            force_setattr(self, "data", DATA.text(self.data))
         if self.topics.__class__ is not tuple or len(self.topics) > MAX_TOPICS:
             force_setattr(self, "topics", _topics(self.topics))
         else:
@@ -145,12 +193,25 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     def entry(self, epoch: str, position: int) -> Entry:
         """This event at its place in the order, under its own id or the one that brokers make."""
         id = f"{epoch}-{position}" if self.id is None else self.id
-        frame = _written(self.data, self.type, id, self.retry)
-        return Entry(position, id, self.topics, chunk_text(frame), self.private)
+        return Entry(position, id, self.topics, chunk_text(self._frame(id)), self.private)
 
     def encode(self, id: str | None = None) -> bytes:
         """The frame of this event, with `id` (trusted, not checked) in place of its own if one is given."""
-        return encode(self.data, type=self.type, id=self.id if id is None else id, retry=self.retry)
+        return self._frame(self.id if id is None else id).encode()
+
+    def encode_without_id(self) -> bytes:
+        """The frame of this event but for the line `id:`."""
+        return self._frame(None).encode()
+
+    def _frame(self, id: str | None) -> str:
+        if self.lines is None:
+            return _written(self.data, self.type, id, self.retry)
+        return self.lines if id is None else f"id: {id}\n{self.lines}"
+
+
+def is_id(text: str) -> bool:
+    """Whether an event may have this id, a publisher's own or one that a broker made."""
+    return _ID.fullmatch(text) is not None
 
 
 def topic_set(topics: tuple[str, ...]) -> tuple[str, ...]:
@@ -243,31 +304,6 @@ def check_retry(retry: int) -> None:
             f"retry {shown(retry)} is not allowed: it takes a whole number of milliseconds, "
             f"{MIN_RETRY_MILLISECONDS} to {MAX_RETRY_MILLISECONDS}"
         )
-
-
-def _text(data: Any) -> str:
-    """Data as the text that goes on the wire."""
-    if isinstance(data, str):
-        try:
-            data.encode()
-        except UnicodeEncodeError as error:
-            raise InvalidEvent(
-                f"data {shown(data)} is not allowed: U+{ord(data[error.start]):04X} at position {error.start}; "
-                "it takes text without lone surrogates"
-            ) from None
-        # A member of a string enumeration would go through f-strings as its name.
-        return str.__str__(data)
-    if isinstance(data, (bytes, bytearray, memoryview)):
-        try:
-            return str(data, "utf-8")
-        except UnicodeDecodeError as error:
-            raise InvalidEvent(f"data {shown(bytes(data))} is not UTF-8: {error.reason} at {error.start}") from None
-    try:
-        return msgspec.json.encode(data).decode()
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise InvalidEvent(
-            f"data {shown(data)} is not allowed: {error}; it takes a string, UTF-8 bytes or what JSON can carry"
-        ) from error
 
 
 def _topics(topics: Any) -> tuple[str, ...]:

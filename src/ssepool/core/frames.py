@@ -7,7 +7,7 @@ from typing import Any, TypedDict, Unpack
 
 import msgspec
 
-from ssepool.core.event import Event, comment, encode
+from ssepool.core.event import MAX_RETRY_MILLISECONDS, Event, comment, encode
 from ssepool.core.states import Reason
 
 COMPLETED_ID = "ssepool.completed"
@@ -81,10 +81,11 @@ class Dialect:
     heartbeat = comment("heartbeat")
     """One line, no blank line behind it: a blank line makes one popular client fire an empty message."""
 
-    def opened(self, connection: str, token: str, node: str, *, retry: int) -> bytes:
+    def opened(self, connection: str, token: str, node: str, *, retry: int, id: str | None = None) -> bytes:
         """The first event of each stream. Its `retry` is what the client waits if the stream breaks without a goodbye:
-        browsers of one kind would otherwise all come back in the same moment."""
-        return self._own("open", {"connection": connection, "token": token, "node": node}, retry=retry)
+        browsers of one kind would otherwise all come back in the same moment. Its `id` is the place at which the
+        stream begins, so that a client that has had no event comes back to it."""
+        return self._own("open", {"connection": connection, "token": token, "node": node}, id=id, retry=retry)
 
     def queued(self, position: int, waiting: int) -> bytes:
         """The client's place in the waiting queue, from 1 on, and how many wait in all."""
@@ -112,7 +113,11 @@ class Dialect:
         if self.own_events:
             return encode(text, type=f"ssepool.{type}", id=id, retry=retry)
         # A `retry:` counts as soon as its line is read. With a blank line behind it, some clients take it for an event.
-        line = "" if retry is None else f"retry: {retry}\n"
+        # So does the id for `fetch`-based clients. A browser forgets it here, and is to come back as late as it may.
+        failed = id == FAILED_ID
+        line = f"id: {id}\n" if failed else ""
+        if failed or retry is not None:
+            line += f"retry: {MAX_RETRY_MILLISECONDS if failed else retry}\n"
         return line.encode() + comment(f"ssepool.{type} {text}")
 
 

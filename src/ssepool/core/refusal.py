@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from ssepool.errors import (
     AccessDenied,
+    AlreadyOpen,
     AuthorizeUnavailable,
     BadCredentials,
     BrokerError,
@@ -29,33 +30,38 @@ from ssepool.errors import (
     PoolFull,
     PoolTimeout,
     RateExceeded,
+    RequestError,
     RevocationsFull,
     SSEPoolError,
     TokenExpired,
     Unauthorized,
 )
 
+_CODES: dict[type[RequestError], str] = {
+    InvalidEvent: "invalid_event",
+    EventTooLarge: "event_too_large",
+    DuplicateEvent: "duplicate_event",
+    IdConflict: "id_conflict",
+    InvalidTopic: "invalid_topic",
+    AccessDenied: "access_denied",
+    BadCredentials: "invalid_request",
+    Unauthorized: "unauthorized",
+    TokenExpired: "token_expired",
+    Forbidden: "forbidden",
+    PoolFull: "pool_full",
+    PoolTimeout: "timed_out",
+    PoolClosed: "pool_closed",
+    RateExceeded: "too_many_requests",
+    RevocationsFull: "revocations_full",
+    AuthorizeUnavailable: "authorize_unavailable",
+    ConnectionReleased: "not_found",
+    BrokerError: "broker_error",
+}
 ANSWERS: dict[type[SSEPoolError], tuple[int, str]] = {
     ConfigError: (400, "invalid_setting"),
-    InvalidEvent: (400, "invalid_event"),
-    EventTooLarge: (413, "event_too_large"),
-    DuplicateEvent: (409, "duplicate_event"),
-    IdConflict: (409, "id_conflict"),
-    InvalidTopic: (400, "invalid_topic"),
+    AlreadyOpen: (500, "already_open"),
     InvalidGrant: (500, "invalid_grant"),  # of a function of the application: what clients present is refused as theirs
-    AccessDenied: (403, "access_denied"),
-    BadCredentials: (400, "invalid_request"),
-    Unauthorized: (401, "unauthorized"),
-    TokenExpired: (401, "token_expired"),
-    Forbidden: (403, "forbidden"),
-    PoolFull: (503, "pool_full"),
-    PoolTimeout: (503, "timed_out"),
-    PoolClosed: (503, "pool_closed"),
-    RateExceeded: (429, "too_many_requests"),
-    RevocationsFull: (503, "revocations_full"),
-    AuthorizeUnavailable: (503, "authorize_unavailable"),
-    ConnectionReleased: (404, "not_found"),
-    BrokerError: (503, "broker_error"),
+    **{cls: (cls.status_code, code) for cls, code in _CODES.items()},
 }
 """HTTP status and code of each error of the package; a class that is not listed has those of its base class."""
 

@@ -66,8 +66,8 @@ class Refused(Exception):
 class Source(Protocol):
     """A run, as a visit and its admission see it: a generator whose events the client wants."""
 
-    start: int
-    """The broker's position before the first event."""
+    start: int | None
+    """The broker's position before the first event; None before it has begun."""
     outcome: Reason | None
     """Why the source has ended; None while it goes on."""
 

@@ -5,7 +5,6 @@ Status and code of each error of the package stand in `core/refusal.py`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -18,7 +17,7 @@ from starlette.types import ExceptionHandler
 
 from ssepool.core.refusal import DEFECT, refusal_body, status_and_code
 from ssepool.core.topics import shown
-from ssepool.errors import AccessDenied, AuthorizeUnavailable, BadCredentials, RateExceeded, SSEPoolError, Unauthorized
+from ssepool.errors import RequestError, SSEPoolError
 from ssepool.http.reply import JSONReply
 
 
@@ -41,10 +40,7 @@ def translate(error: SSEPoolError) -> APIError:
     """The refusal for an error of the package. The message of an error that is in no table stays inside the hub."""
     status, code = status_and_code(error)
     message = "the hub could not do what was asked" if (status, code) == DEFECT else str(error)
-    if isinstance(error, RateExceeded | AuthorizeUnavailable):
-        headers: dict[str, str] | None = {"Retry-After": str(math.ceil(error.seconds))}
-    else:
-        headers = challenge(error)
+    headers = error.headers if isinstance(error, RequestError) else None
     return APIError(status, code, message, headers)
 
 
@@ -52,18 +48,6 @@ def reply_to(error: SSEPoolError) -> JSONReply:
     """The answer to a request that met an error of the package."""
     refusal = translate(error)
     return error_reply(refusal.status_code, refusal.code, refusal.detail, refusal.headers)
-
-
-def challenge(error: SSEPoolError) -> dict[str, str] | None:
-    """The header field that goes with a refusal for want of rights (RFC 6750, section 3): without a word on what is
-    wrong if nothing was presented, and otherwise without one on why it does not count."""
-    if not isinstance(error, AccessDenied):
-        return None
-    if isinstance(error, Unauthorized):
-        word = "invalid_token" if error.presented else None
-    else:
-        word = "invalid_request" if isinstance(error, BadCredentials) else "insufficient_scope"
-    return {"WWW-Authenticate": 'Bearer realm="ssepool"' + (f', error="{word}"' if word else "")}
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -91,7 +91,9 @@ class Incoming(msgspec.Struct, forbid_unknown_fields=True, gc=False, kw_only=Tru
 
     topic: Annotated[_Topic | None, Meta(description="The event's topic.")] = None
     topics: Annotated[_Topics | None, Meta(description="The event's topics, instead of `topic`.")] = None
-    data: Annotated[Any, Meta(description="A string is sent as it is, anything else as JSON.")]
+    data: Annotated[
+        msgspec.Raw, Meta(description="A string is sent as it is, anything else as the JSON that it is, byte for byte.")
+    ]
     type: Annotated[_Type | None, Meta(description="Not `ssepool.*`.")] = None
     id: Annotated[
         _Id | None,
@@ -112,6 +114,10 @@ BATCH_DECODER: msgspec.json.Decoder[Incoming | list[Incoming]] = msgspec.json.De
 """Reads a JSON body: one event, or an array of events."""
 LINE_DECODER = msgspec.json.Decoder(Incoming)
 """Reads one line of NDJSON."""
+TEXT_DECODER = msgspec.json.Decoder(str)
+"""Reads the data of an event that is a string."""
+QUOTE = ord('"')
+"""What a string of JSON begins with."""
 
 
 def routes(engine: Engine, budget: Budget, door: Door) -> list[BaseRoute]:
@@ -298,21 +304,23 @@ def _make(new: Incoming, private: bool) -> Event:
         if topic.startswith(OWN_TOPICS):
             message = f"topic {shown(topic)} is the hub's own; it takes topics that do not begin with {OWN_TOPICS!r}"
             raise APIError(403, "forbidden_topic", message)
-    data = new.data
-    if data.__class__ is not str:
-        data = _encode(data)
+    data = _text(new.data)
     return Event(data, topics, new.type, new.id, new.retry, private if new.private is None else new.private)
 
 
-def _encode(data: Any) -> str:
-    """An event's data as JSON. Raises `APIError` (400)."""
+def _text(raw: msgspec.Raw) -> str:
+    """An event's data: a string, or JSON with the bytes that the publisher wrote, for what reads it may count digits
+    that a number of ours would lose. Raises `APIError` (400)."""
+    encoded = memoryview(raw)
     try:
-        encoded = msgspec.json.encode(data)
-    except RecursionError:
-        raise APIError(400, "invalid_event", f"data {TOO_DEEP}") from None
-    if is_too_deep(encoded):
+        if encoded[0] == QUOTE:
+            return TEXT_DECODER.decode(raw)
+        text = str(encoded, "utf-8")
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise APIError(400, "invalid_json", f"data is not JSON in UTF-8: {error}") from None
+    if is_too_deep(bytes(encoded)):
         raise APIError(400, "invalid_event", f"data {TOO_DEEP}")
-    return encoded.decode()
+    return text
 
 
 def _from_json(body: bytes) -> Incoming | list[Incoming]:
@@ -378,7 +386,7 @@ def _from_form(body: bytes) -> Incoming:
     if retry and not (retry.isascii() and retry.isdecimal() and len(retry) <= 18):
         raise APIError(400, "invalid_event", f"event.retry is {shown(retry)}; it takes milliseconds, a whole number")
     return Incoming(
-        data=values["data"],
+        data=msgspec.Raw(msgspec.json.encode(values["data"])),
         topics=topics or None,
         # A browser sends the empty fields of a form too.
         type=values.get("type") or None,

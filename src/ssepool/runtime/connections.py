@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from ssepool import clock
-from ssepool.core.event import Event
+from ssepool.core.data import DATA, DataEncoder
+from ssepool.core.event import Event, EventFields
 from ssepool.core.pool import Pool
 from ssepool.core.slot import Slot
 from ssepool.core.states import Reason, SlotState
 from ssepool.core.visit import Visit
 from ssepool.errors import ConnectionReleased
+from ssepool.runtime.departed import Departed
 from ssepool.runtime.hooks import Hooks
 from ssepool.runtime.streams.feeds import Feeds
 from ssepool.runtime.streams.link import Link
@@ -132,7 +134,7 @@ class Connection:
         while the client's outbox is full. Does nothing once the client has been told goodbye. Raises `InvalidEvent`,
         and `ConnectionReleased` if the client leaves before there is room.
         """
-        event = data if isinstance(data, Event) else Event(data, type=type, id=id, retry=retry)
+        event = data if isinstance(data, Event) else self._home.event(data, type, id, retry)
         self._check()
         if self._link.full:
             await self._link.room()
@@ -165,6 +167,12 @@ class Connection:
         if self._slot.generation != self._generation:
             raise ConnectionReleased(f"the client of connection {self.id} has left")
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, (Connection, Departed)) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
     def __repr__(self) -> str:
         return f"<Connection {self.id} {'open' if self.is_open else 'released'}>"
 
@@ -193,9 +201,10 @@ class Connections:
         secret: bytes,
         now: Callable[[], float],
         wall_clock: Callable[[], float] = clock.wall_clock,
+        encoder: DataEncoder = DATA,
     ) -> None:
         """`node` begins each connection's id and `secret` is the key of their tokens. `now` is the hub's clock and
-        `wall_clock` the time since the epoch, in seconds."""
+        `wall_clock` the time since the epoch, in seconds. `encoder` makes text of what is sent to one client."""
         self.node = node
         """The name of this process, with which each connection's id begins."""
         self.now = now
@@ -206,6 +215,7 @@ class Connections:
         self._feeds = feeds
         self._hooks = hooks
         self._secret = secret
+        self._encoder = encoder
         self._emptied = asyncio.Event()
         self._delivered = self._bytes = self._skipped = 0
         """Of clients that have left."""
@@ -249,6 +259,17 @@ class Connections:
         connection.touch()
         await self._hooks.run("message", connection, data)
 
+    def event(self, data: Any, type: str | None, id: str | None, retry: int | None) -> Event:
+        """An event for one client. Raises `InvalidEvent`."""
+        fields: EventFields = {}
+        if type is not None:
+            fields["type"] = type
+        if id is not None:
+            fields["id"] = id
+        if retry is not None:
+            fields["retry"] = retry
+        return Event.of((), data, encoder=self._encoder, **fields)
+
     def evict(self, slot: Slot, reason: Reason) -> None:
         """Send the client of a slot away."""
         link = slot.holder
@@ -280,6 +301,7 @@ class Connections:
         """A connection's link has ended: free its slot and drop what only it used."""
         was_open = slot.state is not SlotState.RESERVED
         reason = slot.reason or reason
+        departed = self._departed(connection, reason) if was_open and "disconnect" in self._hooks else None
         self._delivered += slot.events
         self._bytes += slot.bytes
         self._skipped += slot.skipped
@@ -290,10 +312,28 @@ class Connections:
         self._pool.release(slot, self.now(), reason)
         if visit.background is not None:
             visit.background()
-        if was_open:
-            self._hooks.start("disconnect", connection, reason.value)
+        if departed is not None:
+            self._hooks.start("disconnect", departed, reason.value)
         if self._pool.count(SlotState.FREE) == len(self._pool.slots):
             self._emptied.set()
+
+    def _departed(self, connection: Connection, reason: Reason) -> Departed:
+        """What is known of a client that leaves now, before its slot forgets it."""
+        slot = connection._slot
+        return Departed(
+            id=connection.id,
+            user=connection.user,
+            ip=connection.ip,
+            data=connection.data,
+            topics=connection.topics,
+            patterns=connection.patterns,
+            opened_at=connection.opened_at,
+            seconds=self.now() - slot.opened_at,
+            events_sent=slot.events,
+            events_skipped=slot.skipped,
+            bytes_sent=slot.bytes,
+            reason=reason.value,
+        )
 
     def held(self) -> list[Slot]:
         """The slots that clients have, open or not yet."""

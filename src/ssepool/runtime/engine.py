@@ -13,6 +13,7 @@ from ssepool.brokers import connect
 from ssepool.brokers.base import Broker, Stored
 from ssepool.config import HubConfig
 from ssepool.core.bans import Bans
+from ssepool.core.data import DataEncoder, JSONEncoder
 from ssepool.core.event import Event
 from ssepool.core.frames import jittered
 from ssepool.core.grant import ANYBODY, STRANGER, Grant
@@ -24,7 +25,8 @@ from ssepool.core.slot import NEVER
 from ssepool.core.states import PoolState, Reason
 from ssepool.core.stats import HubStats
 from ssepool.core.term import ENDLESS, Term, term_of
-from ssepool.errors import ConfigError, InvalidTopic, PoolClosed
+from ssepool.core.topics import shown
+from ssepool.errors import ConfigError, InvalidEvent, InvalidTopic, PoolClosed
 from ssepool.runtime.connections import Connections
 from ssepool.runtime.files import max_clients
 from ssepool.runtime.handover import AVAILABLE
@@ -71,8 +73,10 @@ class Engine:
         now: Callable[[], float] = clock.now,
         chance: Callable[[], float] = random,
         wall_clock: Callable[[], float] = clock.wall_clock,
+        json_encoder: JSONEncoder | None = None,
     ) -> None:
-        """Nothing is opened yet. `broker` is made of the configuration if none is given, `now` is the one clock and
+        """Nothing is opened yet. `broker` is made of the configuration if none is given, `json_encoder` says what
+        stands for objects in the data of events that are not known, `now` is the one clock and
         `wall_clock` the time since the epoch, both in seconds, and `chance` returns numbers from 0 to 1. Raises
         `ConfigError` for a broker that is not known."""
         self.config = config
@@ -99,6 +103,8 @@ class Engine:
         """Grants that have been taken back."""
         self.rates = Rates(config)
         """What each address may do a second."""
+        self.encoder = DataEncoder(json_encoder, config.max_event_size)
+        """Makes text of the data of events."""
         self._put_together(broker or connect(config))
 
     def _put_together(self, broker: Broker) -> None:
@@ -118,6 +124,7 @@ class Engine:
             secret=shared or secrets.token_bytes(32),
             now=now,
             wall_clock=self.wall_clock,
+            encoder=self.encoder,
         )
         """Who holds the slots."""
         self.knows_all_tokens = shared is not None
@@ -235,9 +242,12 @@ class Engine:
         if not self.is_open:
             self.check_open()
             raise PoolClosed("the hub is closed")
-        for event in events:
-            if not event.topics:
-                raise InvalidTopic("an event needs at least one topic to be published to")
+        try:
+            for event in events:
+                if not event.topics:
+                    raise InvalidTopic("an event needs at least one topic to be published to")
+        except AttributeError:
+            raise InvalidEvent(f"{shown(event)} is no event; a batch takes Event(data, topics) objects") from None
 
     # The pool's size.
 

@@ -189,6 +189,8 @@ class Exchange:
         """Pass the response's head on as the server would write it."""
         wire.log_access(self._cycle, self._scope, status)
         headers = list(headers)
+        # Middleware may put another response, with a body of its own, in the stream's place.
+        self.owns_body = self.owns_body and status == 200 and wire.is_stream(headers)
         if self.owns_body:
             given, headers = headers, [field for field in headers if field[0].lower() not in BODY_FIELDS]
             self._is_coded = len(headers) < len(given)

@@ -72,7 +72,8 @@ class Handover(Protocol):
     """Set by the hub. What is sent while this is None is dropped."""
     owns_body: bool
     """Set by the hub before it sends the head of a stream, whose body it writes to the descriptor. Middleware that
-    codes bodies does not see it, so what that says of a coding does not go into the head."""
+    codes bodies does not see it, so what that says of a coding does not go into the head. Set back by the server where
+    the head that comes is not that of a stream: it belongs to a response that has been put in its place."""
 
     def gone(self) -> None:
         """Tell the server's side of the request that the client has left."""

@@ -67,8 +67,8 @@ class Run:
         self._departed: asyncio.Future[None]
         """Done when it is there, and when it has left."""
         self._visits = 0
-        self.start = 0
-        """The broker's position before the first event."""
+        self.start: int | None = None
+        """The broker's position before the first event; None before it has begun."""
         self._last: int | None = None
         """The broker's position of the last event that was published."""
         self._end: int | None = None
@@ -210,10 +210,9 @@ class Run:
                 return
             if self._stopped:  # and the generator has caught the cancellation
                 return
-            event = _event_of(item)
+            event = self._event_of(item)
             if self.topic is not None:
-                named = Event(event.data, (self.topic,), event.type, event.id, event.retry, event.private)
-                [(_, self._last)] = await self._engine.store([named])
+                [(_, self._last)] = await self._engine.store([event])
                 self._note_first()
             else:
                 self._note_first()
@@ -226,6 +225,13 @@ class Run:
             if now() - paused_at > SLICE_SECONDS:  # neither the generator nor we may have waited for anything
                 await asyncio.sleep(0)
                 paused_at = now()
+
+    def _event_of(self, item: Any) -> Event:
+        try:
+            return Event.of(() if self.topic is None else (self.topic,), item, encoder=self._engine.encoder)
+        except InvalidEvent as error:
+            # Not the client's fault, whatever an application makes of this error elsewhere.
+            raise TypeError(f"a generator given to Hub.stream yielded {reprlib.repr(item)}: {error}") from error
 
     def _note_first(self) -> None:
         if not self._first.done():
@@ -306,14 +312,6 @@ class Runs:
     def _forget(self, run: Run) -> None:
         if run.topic is not None and self._by_topic.get(run.topic) is run:
             del self._by_topic[run.topic]
-
-
-def _event_of(item: Any) -> Event:
-    try:
-        return item if isinstance(item, Event) else Event(item)
-    except InvalidEvent as error:
-        # Not the client's fault, whatever an application makes of this error elsewhere.
-        raise TypeError(f"a generator given to Hub.stream yielded {reprlib.repr(item)}: {error}") from error
 
 
 async def _aclose(generator: AsyncIterable[Any] | None, cuttable: Cuttable | None = None) -> None:

@@ -69,6 +69,12 @@ def has_length(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bool:
     return status in (204, 304) or any(name.lower() == b"content-length" for name, _ in headers)
 
 
+def is_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether this is the head of a stream of events, with whatever parameters."""
+    types = [value.split(b";")[0].strip().lower() for name, value in headers if name.lower() == b"content-type"]
+    return types == [b"text/event-stream"]
+
+
 def unchunked(cycle: RequestResponseCycle, message: MutableMapping[str, Any], is_open: bool) -> bool:
     """Have a server send this part of a response without chunks, which its client does not know (HTTP/1.0): uvicorn
     would chunk it all the same. Returns whether the body ends with the connection; `is_open` is what that was before.

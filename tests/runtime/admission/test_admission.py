@@ -13,6 +13,7 @@ import pytest
 from admitting import Handed, Headless, Source, news, pool_of, take_slot, takes_sockets
 from parts import QUIET, TO_NEWS, Applicant, Paper, bound, connection_of, delivered, opened, running, until
 from ssepool.config import AccessConfig, HubConfig, OnFull, PoolConfig
+from ssepool.core.decoder import Decoder
 from ssepool.core.event import Event
 from ssepool.core.frames import COMMENTS, COMPLETED_ID, DIALECT, Dialect
 from ssepool.core.grant import ANYBODY, STRANGER, Grant
@@ -23,6 +24,7 @@ from ssepool.core.states import Reason, SlotState
 from ssepool.core.term import Term
 from ssepool.core.topics import Subscription
 from ssepool.core.visit import Visit
+from ssepool.core.window import Window
 from ssepool.errors import PoolClosed, PoolFull, PoolTimeout, SSEPoolError, TokenExpired, Unauthorized
 from ssepool.runtime.admission.admission import (
     NOBODY,
@@ -564,7 +566,7 @@ async def test_a_client_is_admitted_at_once() -> None:
 
             assert admit_nowait(engine, visitor(last_event_id="before"), take, head) is True
             assert (taken, handed.sink, len(asyncio.all_tasks())) == ([handed], None, 1)
-            assert handed.received.startswith(b"HEAD 7e\r\nevent: ssepool.open\n")
+            assert handed.received.startswith(b"HEAD 89\r\nid: before\nevent: ssepool.open\n")
             [connection] = engine.connections
             assert (connection.ip, connection.user, connection.state) == ("192.0.2.7", "ada", "open")
             assert connection.bytes_sent == len(handed.received)
@@ -623,11 +625,17 @@ async def engine() -> AsyncIterator[Engine]:
         yield engine
 
 
+def id_of(link: Paper) -> str | None:
+    """The id of the first event."""
+    return Decoder().feed(link.written)[0].id or None
+
+
 async def test_a_stream_opens_with_who_the_client_is_and_when_to_come_back() -> None:
     async with running(chance=lambda: 0.0) as engine:
         link, slot = await opened(engine)
         connection = connection_of(link)
-        assert link.written == DIALECT.opened(connection.id, connection.token, engine.node, retry=3000)
+        place = f"{engine.log.window.epoch}-0"
+        assert link.written == DIALECT.opened(connection.id, connection.token, engine.node, retry=3000, id=place)
         assert slot.state is SlotState.OPEN
 
 
@@ -659,13 +667,75 @@ async def test_hooks_run_before_what_was_missed_and_what_is_live(engine: Engine)
     assert link.events() == ["ssepool.open", "from the hook", "missed", "meanwhile", "live"]
 
 
-async def test_without_an_id_a_stream_begins_when_the_hooks_are_done(engine: Engine) -> None:
+async def test_without_an_id_a_stream_begins_at_the_place_that_its_opening_names(engine: Engine) -> None:
     engine.publish_nowait([Event.of("news", "before")])
-    engine.hooks.add("connect", lambda connection: engine.publish_nowait([Event.of("news", "meanwhile")]))
+
+    async def hook(connection: Any) -> None:
+        engine.publish_nowait([Event.of("news", "meanwhile")])
+        await connection.send("from the hook")
+
+    engine.hooks.add("connect", hook)
     link, _ = await opened(engine, news())
     engine.publish_nowait([Event.of("news", "live")])
     await delivered(engine)
-    assert link.events() == ["ssepool.open", "live"]
+    assert link.events() == ["ssepool.open", "from the hook", "meanwhile", "live"]
+    assert link.written.startswith(f"id: {engine.log.window.epoch}-1\n".encode())
+
+
+async def test_a_client_that_has_had_no_event_comes_back_and_has_missed_none(engine: Engine) -> None:
+    for topic in ("news", "other"):  # the place may be that of an event of others
+        engine.publish_nowait([Event.of(topic, "before")])
+        first, _ = await opened(engine, news())
+        place = id_of(first)
+        first.end(Reason.CLIENT_CLOSED)
+        engine.publish_nowait([Event.of("news", "missed")])
+        again, _ = await opened(engine, news(last_event_id=place))
+        await delivered(engine)
+        assert again.events() == ["ssepool.open", "missed"]
+        assert id_of(again) == place
+
+
+async def test_the_place_of_an_event_that_has_gone_is_told_as_a_gap_only_if_one_behind_it_has() -> None:
+    async with running(HubConfig(history_events=2)) as engine:
+        place = id_of((await opened(engine, news()))[0])
+        for number in range(2):
+            engine.publish_nowait([Event.of("news", number)])
+        assert (await opened(engine, news(last_event_id=place)))[0].events() == ["ssepool.open", "0", "1"]
+        engine.publish_nowait([Event.of("news", 2)])
+        assert (await opened(engine, news(last_event_id=place)))[0].events()[:2] == ["ssepool.open", "ssepool.gap"]
+
+
+async def test_a_history_that_is_lost_during_a_hook_is_told_as_a_gap(engine: Engine) -> None:
+    engine.publish_nowait([Event.of("news", "before")])
+
+    def lose(connection: Any) -> None:
+        window = engine.log.window
+        engine.log.window = Window("00000000", after=window.newest, events=1, bytes=1, age=1)
+
+    engine.hooks.add("connect", lose)
+    link, _ = await opened(engine, news())
+    await delivered(engine)
+    assert link.events()[:2] == ["ssepool.open", "ssepool.gap"]
+
+
+@pytest.mark.parametrize("wanted", ["earliest", "two words", "a\ndata: forged"])
+async def test_what_is_no_id_is_not_repeated(engine: Engine, wanted: str) -> None:
+    link, _ = await opened(engine, news(last_event_id=wanted))
+    assert id_of(link) is None
+
+
+async def test_a_stream_without_a_topic_begins_at_no_place(engine: Engine) -> None:
+    link, _ = await opened(engine, Visit(grant=STRANGER, source=Source()))
+    assert id_of(link) is None
+
+
+@pytest.mark.parametrize(("start", "place"), [(None, 3), (1, 1), (9, 3)])
+async def test_a_run_s_viewer_begins_where_the_run_did(engine: Engine, start: int | None, place: int) -> None:
+    engine.publish_nowait([Event.of("news", number) for number in range(3)])
+    link, _ = await opened(engine, news(source=Source(start=start)))
+    assert id_of(link) == f"{engine.log.window.epoch}-{place}"
+    await delivered(engine)
+    assert link.events()[1:] == [str(number) for number in range(place, 3)]
 
 
 async def test_a_hook_that_fails_does_not_keep_the_client_out(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 from starlette.background import BackgroundTask
+from starlette.responses import Response
 
 from admitting import Handed, Source, news, pool_of, take_slot, takes_sockets
 from parts import delivered, until
 from ssepool.config import HubConfig
 from ssepool.core.event import Event
 from ssepool.core.frames import COMMENTS, COMPLETED_ID, DIALECT
+from ssepool.core.grant import STRANGER, Grant
 from ssepool.core.states import Reason, SlotState
 from ssepool.core.visit import Visit
 from ssepool.errors import PoolClosed
@@ -34,12 +36,17 @@ class Exchange:
         *,
         offers: tuple[str, ...] = (),
         gives: bool = True,
+        headers: dict[str, str] | None = None,
+        later: tuple[str, str] | None = None,
         **scope: Any,
     ) -> None:
         """The server `offers` extensions, and `gives` its socket away when it is asked to."""
         self.source = Source()
         self.visit = visit or news(source=self.source, generator="its own")
-        self.response = EventStream(engine, self.visit)
+        self.response = EventStream(engine, self.visit, headers)
+        if later is not None:
+            self.response.headers[later[0]] = later[1]
+            self.response.set_cookie("seen", "1")
         self.handed: Handed | None = None
         self.asked: list[tuple[str, float]] = []
         """Extensions that were called, with their `ack_timeout`."""
@@ -133,6 +140,76 @@ class Exchange:
 PATHS = pytest.mark.parametrize("offers", [(), pytest.param((DETACH,), marks=takes_sockets)], ids=["plain", "detached"])
 
 
+# The application's own header fields.
+
+OWN = {"Access-Control-Allow-Origin": "http://a.example", "X-Own": "1", "Cache-Control": "private"}
+
+
+async def _ask(engine: Engine, visit: Visit, offers: tuple[str, ...], method: str = "GET") -> Exchange:
+    exchange = Exchange(engine, visit, offers=offers, headers=OWN, later=("X-Later", "2"), method=method)
+    await until(lambda: exchange.messages)
+    exchange.leave()
+    return exchange
+
+
+@PATHS
+@pytest.mark.parametrize(
+    ("answer", "status", "settings"),
+    [
+        ("stream", 200, {}),
+        ("head", 200, {}),
+        ("everything", 204, {}),
+        ("kicked", 200, {}),
+        ("kicked user", 204, {}),
+        ("full", 200, {"on_full": "retry"}),
+        ("full", 503, {"on_full": "reject"}),
+        ("closed", 200, {}),
+    ],
+)
+@in_virtual_time
+async def test_an_own_header_is_on_every_answer(
+    offers: tuple[str, ...], answer: str, status: int, settings: dict[str, Any]
+) -> None:
+    async with pool_of(detach=True, **settings) as engine:
+        visit = news(last_event_id=COMPLETED_ID) if answer == "everything" else news()
+        if answer.startswith("kicked"):
+            visit = news(grant=Grant(subject="ann") if answer.endswith("user") else STRANGER)
+            engine.bans.add(visit.fingerprint, engine.now() + 60.0)
+        elif answer == "full":
+            take_slot(engine)
+        elif answer == "closed":
+            engine.pool.close()
+        exchange = await _ask(engine, visit, offers, "HEAD" if answer == "head" else "GET")
+        headers = exchange.messages[0]["headers"]
+        names = [name for name, _ in headers]
+        assert exchange.status == status
+        assert dict(headers)[b"access-control-allow-origin"] == b"http://a.example"
+        assert (dict(headers)[b"x-own"], dict(headers)[b"x-later"]) == (b"1", b"2")
+        assert dict(headers)[b"cache-control"] == b"private"
+        assert dict(headers)[b"set-cookie"].startswith(b"seen=1")
+        assert len(names) == len({*names})
+        assert (
+            dict(headers).get(b"content-type")
+            == {200: b"text/event-stream", 503: b"application/json", 204: None}[status]
+        )
+        if exchange.handed is not None:
+            exchange.handed.client.close()
+
+
+@in_virtual_time
+async def test_what_another_response_has_may_be_given_whole() -> None:
+    other = Response()
+    other.set_cookie("a", "1")
+    other.set_cookie("b", "2")
+    del other.headers["content-length"]  # as that has none which FastAPI injects
+    async with pool_of() as engine:
+        response = EventStream(engine, news(), other.headers)
+        assert [value for name, value in response.raw_headers if name == b"set-cookie"] == [
+            value for name, value in other.raw_headers if name == b"set-cookie"
+        ]
+        assert len(response.headers.getlist("set-cookie")) == 2
+
+
 # Answers that are no streams.
 
 
@@ -214,7 +291,8 @@ async def test_the_head_goes_through_send_and_a_middleware_may_have_changed_it(o
         assert (exchange.status, exchange.headers) == (200, {**dict(DIALECT.headers), b"x-own": b"1"})
         assert exchange.messages[1] == {"type": "http.response.body", "body": b"", "more_body": True}
         if exchange.handed is not None:
-            assert exchange.handed.received.startswith(b"HEAD event: ssepool.open\n")
+            place = f"{engine.log.window.epoch}-0".encode()
+            assert exchange.handed.received.startswith(b"HEAD id: %b\nevent: ssepool.open\n" % place)
         exchange.leave()
         await exchange.done()
 

@@ -10,13 +10,15 @@ import pytest
 from msgspec.structs import replace
 
 from scripted_broker import DEADLINE, Heard
+from ssepool.brokers.base import Wants, anything
 from ssepool.brokers.memory import MemoryBroker
 from ssepool.brokers.record import unreadable
 from ssepool.config import HubConfig
+from ssepool.core.beginning import Found
 from ssepool.core.event import Event, memory_of
 from ssepool.core.topics import Subscription
 from ssepool.errors import BrokerError
-from ssepool.runtime.streams.log import EventLog, Found
+from ssepool.runtime.streams.log import EventLog
 
 NEWS = Subscription.of(["news"])
 
@@ -251,6 +253,22 @@ async def test_a_client_that_is_ahead_of_us_is_taken_in_when_we_have_caught_up(
     heard.broker.asleep = False
     assert await asyncio.wait_for(asking, DEADLINE) == Found(4, True)
     assert heard.log.position >= 4
+
+
+async def test_a_place_that_is_ahead_of_us_is_waited_for_though_its_event_is_not_kept(heard: Heard) -> None:
+    heard.broker.asleep = True
+    heard.broker.put(3)
+    heard.broker.find = nothing  # type: ignore[method-assign]
+    asking = asyncio.create_task(heard.log.ask("0000000a-3", NEWS))
+    await asyncio.sleep(0)
+    heard.broker.asleep = False
+    heard.broker.ring()
+    assert await asyncio.wait_for(asking, DEADLINE) == Found(3, True)
+
+
+async def nothing(id: str, wants: Wants = anything) -> int | None:
+    """What brokers answer that keep nothing."""
+    return None
 
 
 async def test_an_id_that_is_ahead_of_the_broker_too_is_unknown(heard: Heard) -> None:

@@ -38,6 +38,7 @@ class Handover:
         self.fd = near.detach()
         self.sink: Any = None
         self.told = 0
+        self.owns_body = False
 
     def gone(self) -> None:
         self.told += 1
@@ -83,6 +84,7 @@ class Client:
         self.handover = Handover(near)
         self.link = SocketLink(setup.streams.links, setup.streamer, self.handover, keeps_request=keeps_request)
         self.link.owner = self
+        self.link.own_body()
         self.reasons: list[Reason] = []
         self.received = b""
 
@@ -271,6 +273,19 @@ async def test_an_application_that_completes_its_response_ends_the_stream_behind
     sink.complete()
     sink.body(b"too late")
     assert client.link.outbox is None
+
+
+async def test_another_response_in_a_streams_place_is_written_and_nothing_of_the_stream(setup: Setup) -> None:
+    client = setup.client()
+    sink = client.handover.sink
+    client.handover.owns_body = False
+    sink.head(HEAD)
+    assert client.reasons == [Reason.CLIENT_CLOSED]
+    assert not await client.link.wait_started()
+    sink.body(b"instead")
+    sink.complete()
+    assert client.is_over()
+    assert (client.received, client.reasons) == (HEAD + b"instead", [Reason.CLIENT_CLOSED])
 
 
 async def test_a_client_that_leaves_before_the_head_is_told_to_the_server(setup: Setup) -> None:

@@ -414,8 +414,8 @@ def _refusal(error: Exception, name: str) -> str | None:
         return f"the server refuses the credentials: {text}"
     if isinstance(error, exceptions.NoPermissionError) or any(words in text for words in NO_RIGHTS_TEXTS):
         return f"{text}; its user needs the rights {RIGHTS} ~{{{name}}}:* &{{{name}}}:messages"
-    if isinstance(error, exceptions.MovedError):
-        return f"this history is on the node {error.host}:{error.port} of the cluster; name that node"
+    if isinstance(error, exceptions.MovedError) or text.startswith("MOVED "):  # plain text in redis-py before 6
+        return f"this history is on the node {text.split()[-1]} of the cluster; name that node"
     if "DB index" in text:
         return f"there is no such database: {text}"
     return None

@@ -9,6 +9,7 @@ from typing import Self
 
 import msgspec
 
+from ssepool.core.beginning import Beginning, echoed
 from ssepool.core.event import MAX_RETRY_MILLISECONDS
 from ssepool.core.frames import Dialect, jittered
 from ssepool.core.pool import Pool
@@ -316,20 +317,23 @@ def admit_nowait(engine: Engine, visit: Visit, take: Callable[[], Handover], hea
 
 async def welcome(engine: Engine, connection: Connection, link: Link, visit: Visit) -> None:
     """Open the stream: the first event, the hooks, what the client missed, and then what is live."""
-    if not link.ended and _begin(engine, connection, link, visit):  # a task that was made for this may come too late
+    if link.ended:  # a task that was made for this may come too late
+        return
+    if (beginning := _begin(engine, connection, link, visit)) is not None:
         await engine.hooks.run("connect", connection)
-        _go_on(engine, connection, link, visit)
+        _go_on(engine, connection, link, visit, beginning)
 
 
 def welcome_nowait(engine: Engine, connection: Connection, link: Link, visit: Visit) -> None:
     """As `welcome`, for callers that cannot wait: a task is made only if there are hooks to wait for."""
     if "connect" in engine.hooks:
         engine.tasks.start(welcome(engine, connection, link, visit))
-    elif _begin(engine, connection, link, visit):
-        _go_on(engine, connection, link, visit)
+    elif (beginning := _begin(engine, connection, link, visit)) is not None:
+        _go_on(engine, connection, link, visit, beginning)
 
 
-def _begin(engine: Engine, connection: Connection, link: Link, visit: Visit) -> bool:
+def _begin(engine: Engine, connection: Connection, link: Link, visit: Visit) -> Beginning | None:
+    """Send `ssepool.open`, and return the place where the stream begins; None if the client was sent away."""
     assert link.slot is not None
     pool = engine.pool
     pool.start(link.slot, engine.now(), visit.term)
@@ -338,33 +342,44 @@ def _begin(engine: Engine, connection: Connection, link: Link, visit: Visit) -> 
     if pool.state is not PoolState.OPEN:  # it began to drain or close while the head was on its way
         reason = Reason.DRAINED if pool.state is PoolState.DRAINING else Reason.SHUTDOWN
         engine.connections.evict(link.slot, reason)
-        return False
+        return None
     if len(engine.revocations) and engine.revocations.covers(visit.grant):  # likewise
         engine.connections.evict(link.slot, Reason.REVOKED)
-        return False
-    id = connection.id
-    link.push(link.dialect.opened(id, engine.connections.token(id), engine.node, retry=engine.retry()))
-    return True
+        return None
+    id, wanted, position = connection.id, visit.last_event_id, engine.log.position
+    if visit.source is not None and visit.source.start is not None:
+        position = min(position, visit.source.start)
+    beginning = Beginning(engine.log.window.epoch, position)
+    place = None  # what is sent to one client alone has none
+    if visit.subscription is not None:
+        place = beginning.id if wanted is None else echoed(wanted)
+    link.push(link.dialect.opened(id, engine.connections.token(id), engine.node, retry=engine.retry(), id=place))
+    return beginning
 
 
-def _go_on(engine: Engine, connection: Connection, link: Link, visit: Visit) -> None:
+def _go_on(engine: Engine, connection: Connection, link: Link, visit: Visit, beginning: Beginning) -> None:
     if link.is_leaving:
         return
     source, subscription = visit.source, visit.subscription
     if source is not None:
         source.attend(link, connection, visit.generator)
     if subscription is not None:
-        after = engine.log.position if source is None else source.start
-        _follow(engine, link, subscription, visit.last_event_id, after)
+        _follow(engine, link, subscription, visit.last_event_id, beginning)
     if source is not None and source.outcome is not None:
         link.finish(source.outcome)
     else:
         link.flush()
 
 
-def _follow(engine: Engine, link: Link, subscription: Subscription, last_event_id: str | None, after: int) -> None:
-    """Give a link what it missed behind an id, or else behind a position, and then what is live."""
+def _follow(
+    engine: Engine, link: Link, subscription: Subscription, last_event_id: str | None, beginning: Beginning
+) -> None:
+    """Give a link what it missed behind an id, or else behind the place of which `ssepool.open` has told it, and then
+    what is live."""
     log, feeds = engine.log, engine.feeds
+    epoch, after = beginning
+    if last_event_id is None and epoch != log.window.epoch:  # a history that was lost while the hooks ran
+        last_event_id = beginning.id
     if last_event_id is not None:
         replay = Replay(log, feeds, engine.tasks, subscription, wanted=last_event_id)
         link.replay = replay

@@ -7,6 +7,7 @@ elsewhere a task for each connection writes through plain `send`. Both are links
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -15,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from ssepool.core.states import Reason
 from ssepool.core.visit import Refused, Visit
-from ssepool.errors import SSEPoolError
+from ssepool.errors import RequestError, SSEPoolError
 from ssepool.runtime.admission.admission import (
     ClientGone,
     SlotRequest,
@@ -28,6 +29,7 @@ from ssepool.runtime.admission.admission import (
     rate_refusal,
     welcome,
 )
+from ssepool.runtime.admission.fields import fields_of, head_of
 from ssepool.runtime.background import Background
 from ssepool.runtime.connections import Connection
 from ssepool.runtime.engine import Engine
@@ -41,17 +43,35 @@ FIRST_EVENT_SECONDS = 0.5
 its own; what takes longer, a model's first word above all, is not to keep an `EventSource` from opening."""
 
 
-class EventStream(Response):
-    """The response of a subscription. Made by `Hub.response` and `Hub.stream`; an ASGI application of its own."""
+UNFINISHED = {"type": "http.response.pathsend", "path": ""}
+"""A message that middleware passes on as the last one, and which no server takes in the middle of a body: that has the
+response end with an error."""
 
-    def __init__(self, engine: Engine, visit: Visit) -> None:
+
+class Replaced(Exception):
+    """Middleware has put another response in a stream's place."""
+
+
+class EventStream(Response):
+    """The response of a subscription. Made by `Hub.response` and `Hub.stream`; an ASGI application of its own.
+
+    What is added to `headers`, and each cookie that is set, goes with every answer: the stream, "come back later", 204
+    and what is refused, for a page of another site could read none of them without its CORS fields.
+    """
+
+    def __init__(self, engine: Engine, visit: Visit, headers: Mapping[str, str] | None = None) -> None:
+        """`headers` are header fields beside those of a stream. Raises `ValueError` for one that no answer can have, or
+        that is the stream's own."""
         self.visit = visit
         """What the client asks for."""
         self._engine = engine
+        self._is_partial = False
         self.status_code = 200
         self.background = None
         self.body = b""
-        self.raw_headers = list(visit.dialect.headers)
+        own = fields_of(headers or {})
+        names = {name for name, _ in own}
+        self.raw_headers = [*[field for field in visit.dialect.headers if field[0] not in names], *own]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         visit, outlives = self.visit, False
@@ -62,13 +82,22 @@ class EventStream(Response):
             elif (goodbye := farewell(self._engine, visit)) is not None:
                 await self._turn_away(scope, send, goodbye)
             else:
-                self._engine.check_open()
+                self._check_open()
                 outlives = await self._admit(scope, receive, send, background)
         finally:
             if visit.source is not None:
                 await visit.source.left(visit.generator)
         if background is not None and not outlives:
             await background.run()
+        if self._is_partial and _is_in_middleware_that_completes():
+            await send(UNFINISHED)
+
+    def _check_open(self) -> None:
+        try:
+            self._engine.check_open()
+        except RequestError as error:
+            error.headers = {**(error.headers or {}), **self.headers}
+            raise
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send, background: Background | None) -> bool:
         """Stream to the client, or turn it away. True if the stream goes on without the request, and has been given
@@ -87,6 +116,7 @@ class EventStream(Response):
             with request:
                 async with _Writing(self._open_link(scope, receive, send)) as writing:
                     connection = await self._stream(request, writing, scope, send)
+                    self._is_partial = isinstance(writing.link, AsgiLink) and writing.link.is_partial
                     await self._settled()
         except Refused as refused:
             failure = refused.error
@@ -158,10 +188,12 @@ class EventStream(Response):
             link.own_body()
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         await send(pause())  # some middleware holds the head back until there is a body
-        await link.wait_started()
+        if not await link.wait_started():
+            raise Replaced
 
     async def _turn_away(self, scope: Scope, send: Send, reply: Reply) -> None:
         status, headers, body = reply
+        headers = head_of(self.raw_headers, headers, self.visit.dialect.headers) if status != 200 else self.raw_headers
         # A stream that says when to come back ends as all do whose clients are to, where the server offers that.
         # Another would log a line for each, and there may be many.
         cut = scope.get("extensions", {}).get(CUT) if status == 200 else None
@@ -201,8 +233,8 @@ class _Writing:
     ) -> bool:
         # OSError: what some servers' `send` raises when the client has gone.
         has_left = isinstance(error, (ClientGone, OSError))
-        if isinstance(error, Refused) and isinstance(self.link, SocketLink):
-            return False  # the application answers through it
+        if isinstance(error, (Refused, Replaced)) and isinstance(self.link, SocketLink):
+            return isinstance(error, Replaced)  # the application answers through it
         if error is not None:
             self.link.end(Reason.CLIENT_CLOSED if has_left else Reason.ERROR)
         if self._writer is not None and not self._writer.done():
@@ -210,6 +242,13 @@ class _Writing:
         if isinstance(self.link, AsgiLink):
             self.link.end(Reason.CLIENT_CLOSED)
         return has_left
+
+
+def _is_in_middleware_that_completes() -> bool:
+    """Whether this runs within Starlette's `BaseHTTPMiddleware`, which completes a response that is left as it is, and
+    one that raises, too. It runs what it wraps in a task, whose name is that of the function."""
+    task = asyncio.current_task()
+    return task is not None and "BaseHTTPMiddleware.__call__" in task.get_name()
 
 
 def _let_go(link: Link) -> None:

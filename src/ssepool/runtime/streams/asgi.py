@@ -21,7 +21,7 @@ Send = Callable[[Message], Awaitable[None]]
 class AsgiLink(Link):
     """A link over ASGI's `receive` and `send`."""
 
-    __slots__ = ("_abort", "_complete", "_cut", "_receiver", "_send", "_wake", "_writer")
+    __slots__ = ("_abort", "_complete", "_cut", "_receiver", "_send", "_wake", "_writer", "is_partial")
 
     weight = 1
 
@@ -42,6 +42,8 @@ class AsgiLink(Link):
         self._abort = abort
         self._cut = cut
         self._complete = False
+        self.is_partial = False
+        """Whether the response has been left as it is, without its end: the server sees only this."""
         self._writer: asyncio.Task[Any] | None = None
         """The task that is inside `send`, where it may have to be cancelled."""
         self._wake: asyncio.Future[None] | None = None
@@ -80,8 +82,10 @@ class AsgiLink(Link):
                 elif self._cut is not None:
                     await self._write(pause())
                     self._cut()
-                # Where the server offers no other way, a response that is not complete says the same: most servers
-                # close the connection, without the end of the body.
+                else:
+                    # Where the server offers no other way, a response that is not complete says the same: most servers
+                    # close the connection, without the end of the body.
+                    self.is_partial = True
                 self._complete = True
                 self.end(Reason.COMPLETED)
             else:

@@ -250,6 +250,13 @@ class Link(ABC):
         self.become(ENDING)
         self.flush()
 
+    def surrender(self, reason: Reason) -> None:
+        """Free the slot for this reason, and go on writing what the transport itself is given."""
+        self.leave_feed()
+        owner, self.owner, self.slot = self.owner, None, None
+        if owner is not None:
+            owner.link_ended(reason)
+
     def finish(self, reason: Reason) -> None:
         """Close for this reason once everything that is pending has been written."""
         if self.state is OPEN or self.state is FOLLOWING:
@@ -284,10 +291,12 @@ class Link(ABC):
 
     # What a transport implements.
 
-    async def wait_started(self) -> None:
-        """Return when the response's head is with the transport, or the link has ended."""
+    async def wait_started(self) -> bool:
+        """Return when the response's head is with the transport, or the link has ended. False if it is the head of
+        another response, which has been put in the stream's place: the link writes that, and then ends."""
         if self.state is NEW:
             self.become(OPEN)
+        return True
 
     @abstractmethod
     def flush(self) -> None:

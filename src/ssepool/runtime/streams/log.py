@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from itertools import groupby
-from typing import NamedTuple
 
 from ssepool.brokers.base import PAGE_PLACES, Bounds, Broker, InstantBroker, Stored
 from ssepool.brokers.group import GroupCommit
 from ssepool.brokers.record import records
+from ssepool.core.beginning import Found
 from ssepool.core.event import EARLIEST, MADE_ID, Entry, Event
 from ssepool.core.topics import Subscription
 from ssepool.core.window import Window
@@ -35,6 +35,9 @@ RETRY_SECONDS = (0.1, 2.0)
 MAX_BEHIND_SECONDS = 10.0
 """Seconds that what the broker has may take to come here; a hub that misses it for longer is not ready."""
 
+MAX_WINDOW_ENTRIES = 1_000_000
+"""Entries that are taken into the window at the start at most."""
+
 MAX_FETCHES = 16
 """Pages of the history that are fetched from the broker at a time."""
 
@@ -43,15 +46,6 @@ STEP_ENTRIES = 16
 
 STEP_SECONDS = 0.0005
 """After a step that has taken longer, the next one is of a single entry: topics are new, or many feeds want them."""
-
-
-class Found(NamedTuple):
-    """Where a client that was last at some id goes on."""
-
-    position: int
-    """Replay starts after this position."""
-    complete: bool
-    """False if events may be missing before what is replayed."""
 
 
 class EventLog:
@@ -116,7 +110,8 @@ class EventLog:
         if self._instant is not None:
             self._take_over(self._instant)
             return
-        self._begin(self.bounds, max(self.bounds.oldest, self.bounds.newest - int(self._most())))
+        most = int(min(self.config.history_events, MAX_WINDOW_ENTRIES))
+        self._begin(self.bounds, max(self.bounds.oldest, self.bounds.newest - most))
         self._tail = asyncio.create_task(self._follow())
         self._tasks = [self._tail, asyncio.create_task(self._watch())]
         with contextlib.suppress(BrokerError):  # what is not there in time comes later
@@ -217,12 +212,22 @@ class EventLog:
         epoch = self.window.epoch
         async with self.fetching, self._in_time():
             position = await self.broker.find(id, subscription.matches)
-        if position is None:
+        if position is None and (position := await self._place_ahead(id)) is None:
             return self._unknown()
         if self.window.epoch == epoch:  # who joined the feeds before they are there would get what it has had
             async with self._in_time():
                 await self.reached(position)
         return Found(position, True)
+
+    async def _place_ahead(self, id: str) -> int | None:
+        """The place of an id of the hub's making to which another node came before us, if we soon come there."""
+        is_made = id.startswith(self.window.epoch) and MADE_ID.fullmatch(id) is not None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CHECK_SECONDS):
+                while is_made and self.window.made(id) is None:
+                    self._arrived.clear()
+                    await self._arrived.wait()
+        return self.window.made(id)
 
     async def _first(self, places: Sequence[int], subscription: Subscription) -> int | None:
         """The first of many places that the client wants; other tasks get their turn meanwhile."""
@@ -426,9 +431,6 @@ class EventLog:
 
     def _unknown(self) -> Found:
         return Found(self.window.oldest if self.complete else self.bounds.oldest, False)
-
-    def _most(self) -> float:
-        return min(self.config.history_events, 1_000_000)
 
     @contextlib.asynccontextmanager
     async def _in_time(self) -> AsyncIterator[None]:

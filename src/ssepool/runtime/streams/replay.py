@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 
 from ssepool.config import KiB
+from ssepool.core.beginning import Found
 from ssepool.core.event import EARLIEST, Entry
 from ssepool.core.feed import joined
 from ssepool.core.matcher import Matcher
@@ -13,7 +14,7 @@ from ssepool.core.topics import Subscription
 from ssepool.errors import BrokerError
 from ssepool.runtime.streams.feeds import Feeds
 from ssepool.runtime.streams.link import Link
-from ssepool.runtime.streams.log import EventLog, Found
+from ssepool.runtime.streams.log import EventLog
 from ssepool.runtime.streams.slices import Slice
 from ssepool.runtime.tasks import Tasks
 

@@ -45,7 +45,7 @@ def _pending_error(fd: int) -> int:
 class SocketLink(Link):
     """A link over a detached socket. Owns the file descriptor."""
 
-    __slots__ = ("_begun", "_handover", "_keeps_request", "fd", "streamer")
+    __slots__ = ("_begun", "_handover", "_keeps_request", "_owns_body", "fd", "streamer")
 
     def __init__(
         self,
@@ -59,6 +59,7 @@ class SocketLink(Link):
         """`keeps_request` says that the request goes on beside the stream, and is to be told when the client leaves."""
         super().__init__(context, dialect)
         self._keeps_request = keeps_request
+        self._owns_body = False
         self.streamer = streamer
         """What watches the socket."""
         self.fd = handover.fd
@@ -76,6 +77,9 @@ class SocketLink(Link):
 
     def head(self, data: bytes, *, chunked: bool = False) -> None:
         """The response's head, in its wire format. What comes behind it is `chunked` if it says so."""
+        if self._owns_body and self._handover is not None and not self._handover.owns_body:
+            self._owns_body = False
+            self.surrender(Reason.CLIENT_CLOSED)
         self.queue(data)
         self.chunked = chunked
         if self.state is NEW:
@@ -104,14 +108,17 @@ class SocketLink(Link):
     def own_body(self) -> None:
         """The head that is sent next is that of a stream: this link writes its body, and nobody else."""
         if self._handover is not None:
-            self._handover.owns_body = True
+            self._handover.owns_body = self._owns_body = True
 
-    async def wait_started(self) -> None:
+    async def wait_started(self) -> bool:
         if self.state is NEW:
             self._begun = asyncio.get_running_loop().create_future()
             await self._begun
             self._begun = None
+        if not self._owns_body and self._handover is not None and self.state is not ENDED:
+            return False
         self._let_go()
+        return True
 
     def _let_go(self) -> None:
         """From here on the stream is the hub's: what the application's side still sends is dropped."""
