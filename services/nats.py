@@ -1,4 +1,4 @@
-"""NATS with JetStream on disk."""
+"""NATS with JetStream on disk: one server, or a cluster."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import asyncio
 import socket
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
-from services import Service, installed
+from services import Service, free_port, installed
 
 
 class Nats(Service):
@@ -46,3 +48,28 @@ class Nats(Service):
             js: JetStreamContext = client.jetstream()
             for stream in await js.streams_info():
                 await js.delete_stream(str(stream.config.name))
+
+
+class NatsCluster:
+    """Three servers that keep each stream together; two of them are a majority."""
+
+    def __init__(self, directory: Path) -> None:
+        self.servers = [Nats(directory / f"s{number}") for number in range(3)]
+        routes = [free_port() for _ in self.servers]
+        known = ",".join(f"nats://127.0.0.1:{port}" for port in routes)
+        for number, (server, port) in enumerate(zip(self.servers, routes, strict=True)):
+            place = ("-cluster", f"nats://127.0.0.1:{port}", "-cluster_name", "test", "-n", f"s{number}")
+            server.options = ("-js", *place, "-routes", known)
+
+    def url(self, name: str) -> str:
+        """The broker's URL for a history of this name."""
+        hosts = ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
+        return f"nats://{hosts}?name={name}&replicas=3"
+
+    def start(self) -> None:
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(Nats.start, self.servers))
+
+    def kill(self) -> None:
+        for server in self.servers:
+            server.kill()

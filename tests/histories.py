@@ -67,6 +67,13 @@ async def take(broker: Broker, after: int, count: int) -> list[Entry]:
     return entries
 
 
+async def page_of(tail: AsyncIterator[Sequence[Entry]]) -> Sequence[Entry]:
+    """A tail's next page that has entries."""
+    while not (page := await anext(tail)):
+        pass
+    return page
+
+
 async def read_all(broker: Broker, after: int = 0) -> list[Entry]:
     """All that is kept behind a position."""
     entries: list[Entry] = []

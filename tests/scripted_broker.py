@@ -28,10 +28,15 @@ class Scripted(Broker):
         self.entries: list[Entry] = []
         self.oldest = 0
         self.broken: str | None = None
+        self.deaf: Exception | None = None
+        """With this tails fail, while all else is answered."""
         self.asleep = False
         """Tails notice nothing any more."""
         self.repeats = 0
         """Entries that each tail gives again."""
+        self.blind: Exception | None = None
+        """With this nobody sees the bounds, while all else is answered."""
+        self.looks = 0
         self.tails = 0
         self.reads = 0
         self.news = asyncio.Event()
@@ -76,13 +81,15 @@ class Scripted(Broker):
 
     async def tail(self, after: int) -> AsyncIterator[Sequence[Entry]]:
         self.tails += 1
-        after = max(0, after - self.repeats)
+        after, follows = max(0, after - self.repeats), False
         while True:
             self.check()
+            if self.deaf is not None:
+                raise self.deaf
             news = self.news
             found = [entry for entry in self.entries if entry.position > after][:10]
-            if found and not self.asleep:
-                after = found[-1].position
+            if (found or not follows) and not self.asleep:
+                after, follows = (found[-1].position if found else after), True
                 yield found
             else:
                 await news.wait()
@@ -102,6 +109,9 @@ class Scripted(Broker):
         return found
 
     async def bounds(self) -> Bounds:
+        self.looks += 1
+        if self.blind is not None:
+            raise self.blind
         self.check()
         return Bounds(self.epoch, self.oldest, self.oldest + len(self.entries), 0)
 

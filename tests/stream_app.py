@@ -8,15 +8,18 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from typing import Any
 
+from fastapi.sse import ServerSentEvent as FastAPIEvent
+from sse_starlette import ServerSentEvent as StarletteEvent
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
 from parts import public_app
-from ssepool import Connection, ConnectionReleased, Event, Hub
+from ssepool import Connection, ConnectionReleased, Departed, Event, Hub
 from ssepool.config import load
 from ssepool.core.frames import DialectFields
 
@@ -24,13 +27,27 @@ END, FAIL = "END", "FAIL"
 FLOOD = "x" * 65_536
 MANY = 20_000
 
-hub = Hub(load(env=os.environ)[0])
+
+class Unknown:
+    """What nothing but the application's own function makes JSON of."""
+
+
+hub = Hub(load(env=os.environ)[0], json_encoder=lambda unknown: {"unknown": type(unknown).__name__})
 
 
 items: defaultdict[str, asyncio.Queue[Any]] = defaultdict(asyncio.Queue)
 counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
 handles: dict[str, Connection] = {}
 calls: list[list[Any]] = []
+departed: dict[str, dict[str, Any]] = {}
+
+KINDS: dict[str, Callable[[], Any]] = {
+    "UNKNOWN": lambda: [Unknown(), {"inside": Unknown()}],
+    "FASTAPI": lambda: FastAPIEvent(data={"n": 1}, event="fast", id="fast-1"),
+    "STARLETTE": lambda: StarletteEvent(data="plain", event="star", id="star-1", comment="note"),
+    "FRAME": lambda: Event.from_frame(": note\nevent: patch\nid: frame-1\ndata: a\ndata: b\n\n"),
+}
+"""Items that are no JSON, by the name with which a test asks for them."""
 
 
 class Source:
@@ -67,6 +84,8 @@ class Source:
         if item == "CANCELLED":  # something that it waits for was cancelled
             raise asyncio.CancelledError
         self.counts["pulled"] += 1
+        if isinstance(item, str) and item in KINDS:
+            return KINDS[item]()
         return Event(**item) if isinstance(item, dict) else item
 
     async def _tick(self) -> None:
@@ -87,7 +106,13 @@ class Source:
 
 async def stream(request: Request) -> Response:
     source, topic = Source(request.path_params["name"]), request.query_params.get("topic")
-    return hub.stream(request, source, topic=topic, **wire(request))
+    return hub.stream(request, source, topic=topic, headers=cors(request), **wire(request))
+
+
+def cors(request: Request) -> dict[str, str]:
+    """What lets a page of another site read the answer."""
+    origin = request.headers.get("origin")
+    return {} if origin is None else {"Access-Control-Allow-Origin": origin, "X-Own": "1"}
 
 
 def wire(request: Request) -> DialectFields:
@@ -124,6 +149,7 @@ async def listen(request: Request) -> Response:
         user=query.get("as"),
         data={"page": 3},
         last_event_id=query.get("since"),
+        headers=cors(request),
         **wire(request),
     )
 
@@ -174,6 +200,11 @@ async def handle(request: Request) -> Response:
     return JSONResponse(found)
 
 
+async def gone(request: Request) -> Response:
+    """What the hook was told of a client that has left."""
+    return JSONResponse(departed.get(request.path_params["connection"]))
+
+
 async def called(request: Request) -> Response:
     return JSONResponse(calls)
 
@@ -195,8 +226,9 @@ def fails(connection: Connection) -> None:
 
 
 @hub.on_disconnect
-def left(connection: Connection, reason: str) -> None:
+def left(connection: Departed, reason: str) -> None:
     calls.append(["disconnect", connection.id, reason])
+    departed[connection.id] = {"user": connection.user, "topics": connection.topics, "data": connection.data}
 
 
 @hub.on_message
@@ -217,6 +249,7 @@ app = Starlette(
         Route("/ask/{name}/{rest:path}", ask, methods=["GET", "POST"]),
         Route("/handles/{connection}", handle),
         Route("/calls", called),
+        Route("/departed/{connection}", gone),
         # Who only reads is a stranger: private events are for those that the application lets in.
         Mount("/", public_app(hub)),
     ],

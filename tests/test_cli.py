@@ -293,6 +293,8 @@ def test_a_port_in_use_is_one_line_and_the_code_2() -> None:
         (("subscribe",), "TOPIC"),
         (("subscribe", "t", "--count", "0"), "--count"),
         (("subscribe", "t", "--timeout", "-1"), "--timeout"),
+        (("subscribe", "t", "--last", "0"), "--last"),
+        (("subscribe", "t", "--last", "2", "--last-event-id", "x"), "--last"),
         (("stats", "--watch", "0"), "--watch"),
         (("drain", "--seconds", "-1"), "--seconds"),
         (("drain", "--seconds", "3601"), "--seconds"),

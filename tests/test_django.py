@@ -29,7 +29,8 @@ def server(request: pytest.FixtureRequest, database: Database) -> Iterator[LiveS
     with serve_site(request.param, database, pool={"size": SIZE, "on_full": "reject"}) as server:
         yield server
         server.stop()
-        log = "".join(server.log)
+        # Django logs each answer of 500 and above as an error, the one that a view is to have here too.
+        log = "".join(line for line in server.log if "Service Unavailable: /fails/" not in line)
         refused = log.count("exceptions.PermissionDenied\n")  # which Django logs with its traceback
         assert [log.count(word) for word in TROUBLE] == [refused if word == "Traceback" else 0 for word in TROUBLE], log
 
@@ -140,12 +141,29 @@ def test_a_full_pool_refuses_with_the_headers_of_middleware(server: LiveServer) 
     server.wait_pool(open=0)
 
 
+@pytest.mark.parametrize(("how", "status"), [("denied", 403), ("missing", 404)])
+def test_what_a_generator_raises_before_its_first_event_is_answered_as_for_a_view(
+    server: LiveServer, how: str, status: int
+) -> None:
+    with listen(server, f"/fail/{how}") as stream:
+        assert stream.until(lambda s: s.status).status == status
+        assert stream.headers["content-type"].startswith("text/html")
+        assert stream.headers["x-seen"] == "200 text/event-stream"
+    server.wait_pool(open=0)
+
+
 def test_a_generators_stream_is_a_response_of_sync_and_async_views(server: LiveServer) -> None:
     for path, data in ("/count/", ["0", "1", "2"]), ("/count/sync/", ["one"]):
         with listen(server, path) as stream:
             assert stream.to_end().data == data
             assert stream.headers["x-seen"] == "200 text/event-stream"
     server.wait_pool(open=0)
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_view_that_meets_an_error_of_the_hub_has_its_status(server: LiveServer, kind: str) -> None:
+    for error, status in ("topic", 400), ("size", 413), ("closed", 503):
+        assert server.request("GET", f"/fails/{kind}/{error}")[0] == status
 
 
 MANY = [f"many {number}" for number in range(20)]

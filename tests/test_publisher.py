@@ -181,3 +181,21 @@ def test_a_broker_that_does_not_answer_is_an_error_in_bounded_time(url: str) -> 
         b"data: second\n\n",
         b"data: third\n\n",
     ]
+
+
+class Unknown:
+    pass
+
+
+async def test_a_publisher_asks_the_application_about_objects_that_it_does_not_know(url: str) -> None:
+    def encoder(unknown: Unknown) -> str:
+        return type(unknown).__name__
+
+    async with AsyncPublisher(url, json_encoder=encoder) as publisher:
+        await publisher.publish("a", {"n": [Unknown()]})
+    with Publisher(url, json_encoder=encoder) as sync:
+        await asyncio.to_thread(sync.publish, "a", [Unknown()])
+        await asyncio.to_thread(sync.publish, "a", Event.from_frame(": note\ndata: x\n\n"))
+    with Publisher(url) as plain, pytest.raises(InvalidEvent, match="json_encoder="):
+        await asyncio.to_thread(plain.publish, "a", Unknown())
+    assert await kept(url) == [b'data: {"n":["Unknown"]}\n\n', b'data: ["Unknown"]\n\n', b": note\ndata: x\n\n"]

@@ -433,3 +433,59 @@ def test_a_handle_tells_of_its_client_and_raises_once_that_has_left(server: Live
         assert {"send", "close", "user", "data"} <= found.keys()
         server.publish("handles", "y")
         successor.wait_data("y")
+
+
+# What an application yields, and what it adds to answers.
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_generator_yields_events_of_other_packages_and_what_the_hook_knows(server: LiveServer, named: bool) -> None:
+    source = Source(server, named=named)
+    with source.ask().opened() as stream:
+        source.feed("UNKNOWN", "FASTAPI", "STARLETTE", "FRAME", END)
+        stream.to_end()
+    unknown = '{"unknown":"Unknown"}'
+    assert stream.data == [f'[{unknown},{{"inside":{unknown}}}]', '{"n":1}', "plain", "a\nb"]
+    told = [(event.type, event.id) for event in stream.events if event.type in ("fast", "star", "patch")]
+    assert told == [("fast", "fast-1"), ("star", "star-1"), ("patch", "frame-1")]
+    assert stream.comments == [" note", " note"]
+
+
+def test_the_id_of_a_client_that_comes_back_wins_over_the_application_s(server: LiveServer) -> None:
+    first, second, third = (server.publish("wins", text) for text in ("one", "two", "three"))
+    path = f"/listen/wins?since={first}"
+    with Stream(server, path=path).opened() as stream:
+        stream.wait_data("two", "three")
+    with Stream(server, path=path, last_event_id=second).opened() as stream:
+        stream.wait_data("three")
+    with Stream(server, path=path, last_event_id=third).opened() as stream:
+        last = server.publish("wins", "four")
+        stream.wait_data("four")
+        assert stream.last_event_id == last
+
+
+def test_an_application_s_header_fields_are_on_every_answer(path: str) -> None:
+    page = {"Origin": "https://page.example"}
+    with serve_app("stream_app:app", path, size=1, max_waiting=0) as server:
+        with Stream(server, path="/listen/cors", headers=page).opened() as stream:
+            assert own_fields(stream) == ("https://page.example", "1")
+            with Stream(server, path="/listen/cors", headers=page) as late:  # is told when to come back
+                late.to_end()
+                assert (late.status, own_fields(late)) == (200, ("https://page.example", "1"))
+            with Stream(server, path="/listen/cors?own_events=false", headers=page) as refused:
+                refused.until(lambda s: s.status)
+                assert (refused.status, own_fields(refused)) == (503, ("https://page.example", "1"))
+        with Stream(server, path=Source(server).path, headers=page, last_event_id=COMPLETED_ID) as done:
+            done.until(lambda s: s.status)
+            assert (done.status, own_fields(done)) == (204, ("https://page.example", "1"))
+
+
+def own_fields(stream: Stream) -> tuple[str | None, str | None]:
+    return stream.headers.get("access-control-allow-origin"), stream.headers.get("x-own")
+
+
+def test_on_disconnect_is_told_who_has_left(server: LiveServer) -> None:
+    with Stream(server, path="/listen/who?as=ann").opened() as stream:
+        id = stream.connection
+    told = wait_for(lambda: server.request("GET", f"/departed/{id}")[1])
+    assert told == {"user": "ann", "topics": ["who"], "data": {"page": 3}}

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from histories import DEADLINE, Open, batch, data, positions, read_all, take, until
+from histories import DEADLINE, Open, batch, data, page_of, positions, read_all, take, until
 from services.kinds import SERVICES
 from ssepool.brokers import connect
 from ssepool.brokers.base import MAX_FACT_BYTES, MAX_MESSAGE_BYTES, PAGE_FACTS, Bounds, Broker
@@ -342,7 +342,7 @@ async def test_a_tail_waits_for_news(make: Open) -> None:
     await broker.append(numbered(2))
     async with aclosing(broker.tail(2)) as tail:  # type: ignore[type-var]
         for number in range(3, 13):
-            page = asyncio.create_task(anext(tail))
+            page = asyncio.create_task(page_of(tail))
             await asyncio.sleep(0.01)
             assert not page.done()
             await broker.append(numbered(1, first=number))
@@ -355,7 +355,7 @@ async def test_a_tail_hears_of_other_brokers(make: Open) -> None:
     one, two = await make(), await make()
     async with aclosing(one.tail(0)) as tail:  # type: ignore[type-var]
         for number in range(1, 11):
-            page = asyncio.create_task(anext(tail))
+            page = asyncio.create_task(page_of(tail))
             await two.append(numbered(1, first=number))
             async with asyncio.timeout(DEADLINE):
                 assert data(await page) == [str(number)]

@@ -14,7 +14,7 @@ import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
-from histories import DEADLINE, Open, batch, positions, read_all, take
+from histories import DEADLINE, Open, batch, page_of, positions, read_all, take
 from services.nats import Nats
 from ssepool.brokers import connect
 from ssepool.brokers.nats.address import Address
@@ -37,6 +37,11 @@ async def operator(service: Nats) -> AsyncIterator[JetStreamContext]:
     async with Client() as client:
         await client.connect(f"nats://127.0.0.1:{service.port}")
         yield client.jetstream()
+
+
+def behind(place: int) -> dict[str, str]:
+    """The headers of a message of ours behind a place."""
+    return {"Nats-Expected-Last-Sequence": str(place)}
 
 
 def configure(service: Nats, text: str) -> None:
@@ -65,7 +70,7 @@ async def test_an_append_that_was_sent_and_not_answered_may_be_stored(service: N
 async def test_waiting_calls_end_when_the_broker_is_closed(opened: Open) -> None:
     broker = await opened()
     waiting = [
-        asyncio.ensure_future(anext(broker.tail(0))),  # type: ignore[arg-type]
+        asyncio.ensure_future(page_of(broker.tail(0))),  # type: ignore[arg-type]
         asyncio.ensure_future(anext(broker.messages())),  # type: ignore[arg-type]
     ]
     await asyncio.sleep(0.1)
@@ -143,11 +148,11 @@ async def test_what_a_dead_publisher_left_is_passed_over(service: Nats, opened: 
         epoch = (await broker.bounds()).epoch
         state = State(1, epoch, 1, 100)
         messages, _ = messages_of(state, batch("x", "y", "z", ids=("p", "q", "r")), MiB)
-        for subject, data in messages[:2]:
-            await js.publish(prefix + subject, data)
+        for place, (subject, data) in enumerate(messages[:2], 1):
+            await js.publish(prefix + subject, data, headers=behind(place))
         assert await broker.find("p") is None
         assert (await broker.bounds())[1:3] == (0, 1)
-        await js.publish(prefix + messages[0][0], messages[0][1])
+        await js.publish(prefix + messages[0][0], messages[0][1], headers=behind(3))
     assert positions(await broker.append(batch("b", "c", ids=("p", "s")))) == [2, 3]
     assert [await broker.find(id) for id in "pqrs"] == [2, None, None, 3]
     assert positions(await broker.append(batch("q", "b", ids=("q", "p")))) == [4, 2]
@@ -161,8 +166,9 @@ async def test_ids_of_earlier_versions_are_known(service: Nats, opened: Open) ->
     async with operator(service) as js:
         prefix = (await js.stream_info("test")).config.subjects[0][:-1]  # type: ignore[index]
         messages, _ = messages_of(State(0, prefix.split(".")[1], 0, 0), old, MiB)
-        for subject, data in messages:
-            await js.publish(prefix + subject.rpartition(".")[0], pack(msgspec.msgpack.decode(data)[:9]))
+        for place, (subject, data) in enumerate(messages):
+            older = prefix + subject.rpartition(".")[0], pack(msgspec.msgpack.decode(data)[:9])
+            await js.publish(*older, headers=behind(place))
     for _ in range(2):
         broker = await opened()
         assert await broker.find("mine", lambda topics, private: topics == ("news",)) == 1

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from histories import Open, batch, data, opening, read_all
+from histories import Open, batch, data, opening, page_of, read_all
 from live import Stream, serve, wait_for
 from services.postgres import PASSWORD, USER, Postgres
 from ssepool.brokers import connect
@@ -262,7 +262,7 @@ async def test_functions_and_messages_that_are_lost_are_made_anew(server: Postgr
 async def test_a_tail_whose_connection_is_ended_says_so(server: Postgres, make: Open) -> None:
     broker = await make()
     async with aclosing(broker.tail(0)) as tail:  # type: ignore[type-var]
-        page = asyncio.create_task(anext(tail))
+        page = asyncio.create_task(page_of(tail))
         pid = await until_backend(server, "query LIKE '%first%' AND state = 'idle'")
         server.execute("SELECT pg_terminate_backend(%s)", pid)
         with pytest.raises(BrokerError, match=r"terminating connection|closed the connection"):
@@ -370,7 +370,7 @@ async def test_positions_follow_commits_also_behind_a_slow_transaction(server: P
     one, two = await make(), await make()
     await one.append(batch("first"))
     async with aclosing(two.tail(0)) as tail:  # type: ignore[type-var]
-        assert data(await anext(tail)) == ["first"]
+        assert data(await page_of(tail)) == ["first"]
         with transaction(server) as slow:
             slow.execute(
                 f"SELECT * FROM {name}_append(ARRAY['s1 n', 's2 n'], ARRAY['s1', 's2'], ARRAY['news', 'news'], "
@@ -378,7 +378,7 @@ async def test_positions_follow_commits_also_behind_a_slow_transaction(server: P
                 "3600)"
             )
             waiting = [asyncio.create_task(broker.append(batch("quick"))) for broker in (one, two)]
-            page = asyncio.create_task(anext(tail))
+            page = asyncio.create_task(page_of(tail))
             async with asyncio.timeout(DEADLINE):
                 while len(backends(server, "wait_event_type = 'Lock'")) < 2:
                     await asyncio.sleep(0.02)
@@ -386,7 +386,7 @@ async def test_positions_follow_commits_also_behind_a_slow_transaction(server: P
             assert await one.read(1, max_entries=10) == []
         seen = list(await page)
         while len(seen) < 4:
-            seen += await anext(tail)
+            seen += await page_of(tail)
         assert data(seen) == ["slow 1", "slow 2", "quick", "quick"]
         assert [entry.position for entry in seen] == [2, 3, 4, 5]
         assert sorted(stored.position for (stored,) in [await task for task in waiting]) == [4, 5]

@@ -12,7 +12,7 @@ from contextlib import aclosing
 
 import pytest
 
-from histories import DEADLINE, Open, batch, positions, read_all, take
+from histories import DEADLINE, Open, batch, page_of, positions, read_all, take
 from live import LiveServer, Stream, serve, wait_for
 from services import Service
 from ssepool.errors import BrokerError
@@ -126,7 +126,7 @@ async def test_nothing_acknowledged_is_lost_when_the_server_is_killed(service: S
 async def test_waiting_calls_end_when_the_server_dies(kind: str, service: Service, opened: Open) -> None:
     broker = await opened()
     waiting = [
-        asyncio.ensure_future(anext(broker.tail(0))),  # type: ignore[arg-type]
+        asyncio.ensure_future(page_of(broker.tail(0))),  # type: ignore[arg-type]
         asyncio.ensure_future(anext(broker.messages())),  # type: ignore[arg-type]
     ]
     await asyncio.sleep(0.1)
@@ -168,7 +168,7 @@ async def test_a_new_history_has_a_new_epoch_and_is_not_taken_for_the_old_one(
     await broker.append(batch(*"abc"))
     before = await broker.bounds()
     async with aclosing(broker.tail(3)) as tail:  # type: ignore[type-var]
-        page = asyncio.ensure_future(anext(tail))
+        page = asyncio.ensure_future(page_of(tail))
         await asyncio.sleep(0.1)
         service.lose_data()
         stored = await other.append(batch(*"defgh"))

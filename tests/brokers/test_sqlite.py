@@ -19,11 +19,11 @@ from typing import Any
 
 import pytest
 
-from histories import DEADLINE, Open, batch, data, read_all, until
+from histories import DEADLINE, Open, batch, data, page_of, read_all, until
 from ssepool.brokers import connect
 from ssepool.brokers.base import Broker
 from ssepool.brokers.sqlite import broker as module
-from ssepool.brokers.sqlite import history
+from ssepool.brokers.sqlite import files, history
 from ssepool.brokers.sqlite.broker import SqliteBroker, path_of
 from ssepool.brokers.sqlite.notifier import Notifier
 from ssepool.config import HubConfig, KiB, MiB
@@ -284,7 +284,7 @@ async def test_others_go_on_when_a_process_is_killed(url: str, make: Open) -> No
             )
             async with asyncio.timeout(DEADLINE):
                 async for page in tail:
-                    if data(page)[-1].startswith(f"{run}.2"):
+                    if page and data(page)[-1].startswith(f"{run}.2"):
                         break
             process.kill()
             await process.wait()
@@ -342,7 +342,7 @@ async def test_the_log_stays_small_while_tails_read(path: Path, make: Open) -> N
     async with asyncio.timeout(DEADLINE), aclosing(broker.tail(0)) as tail:  # type: ignore[type-var]
         for _ in range(30):
             await broker.append(batch(*["x" * 900 * KiB] * 4))
-            await anext(tail)
+            await page_of(tail)
     assert path.with_name("events.db-wal").stat().st_size < 20 * MiB
     assert path.stat().st_size < 40 * MiB
 
@@ -355,19 +355,101 @@ async def test_when_the_file_is_deleted_another_history_begins(path: Path, make:
     await broker.append(batch("a", "b"))
     before = await broker.bounds()
     async with aclosing(other.tail(0)) as tail:  # type: ignore[type-var]
-        await anext(tail)
+        await page_of(tail)
         for name in ("events.db", "events.db-wal", "events.db-shm"):
             path.with_name(name).unlink()
         assert (await broker.append(batch("c")))[0].position == 1
         with pytest.raises(BrokerError, match="the file has gone; another history has begun"):
             async with asyncio.timeout(DEADLINE):
-                await anext(tail)
+                await page_of(tail)
     after = await other.bounds()
     assert after.epoch != before.epoch
     assert data(await read_all(other)) == ["c"]
     await broker.close()
     await other.close()
     check(path)
+
+
+@pytest.mark.parametrize("gone", [["-wal"], ["-shm"], ["-wal", "-shm"]], ids="".join)
+async def test_when_the_log_is_deleted_nothing_of_it_is_lost(path: Path, make: Open, gone: list[str]) -> None:
+    one, two = await make(), await make()
+    await one.append(batch("a", "b"))
+    epoch = (await two.bounds()).epoch
+    for suffix in gone:
+        path.with_name(f"events.db{suffix}").unlink()
+    stored = [await broker.append(batch(text)) for broker, text in ((one, "c"), (two, "d"), (one, "e"))]
+    assert [one_of[0].position for one_of in stored] == [3, 4, 5]
+    for broker in (one, two, await make()):
+        assert data(await read_all(broker)) == ["a", "b", "c", "d", "e"]
+        assert (await broker.bounds()).epoch == epoch
+    assert sorted(beside.name for beside in path.parent.iterdir() if beside.is_file()) == [
+        "events.db",
+        "events.db-shm",
+        "events.db-wal",
+    ]
+    await one.close()
+    await two.close()
+    check(path)
+
+
+@pytest.mark.parametrize("how", ["moved", "copied"])
+async def test_no_id_names_two_events_when_an_older_state_takes_the_place_of_the_file(
+    path: Path, make: Open, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, two = await make(), await make()
+    ids = {stored.id: text for text in "ab" for stored in await one.append(batch(text))}
+    backup = path.with_name("backup.db")
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(backup)) as target:
+        source.backup(target)
+        target.execute("PRAGMA journal_mode = DELETE")
+    ids |= {stored.id: text for text in "cde" for stored in await one.append(batch(text))}
+    async with aclosing(two.tail(0)) as tail:  # type: ignore[type-var]
+        await page_of(tail)
+        if how == "moved":
+            backup.rename(path)
+        else:
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            shutil.copy(backup, path)
+        new = await two.append(batch("x"))
+        with pytest.raises(BrokerError, match="another history has begun"):
+            async with asyncio.timeout(DEADLINE):
+                while True:
+                    await anext(tail)
+    new += [stored for broker in (one, two) for stored in await broker.append(batch("y"))]
+    assert [stored.position for stored in new] == [3, 4, 5]
+    assert not ids.keys() & {stored.id for stored in new}
+    for broker in (one, two, await make()):
+        await broker.bounds()
+        assert data(await read_all(broker)) == ["a", "b", "x", "y", "y"]
+    assert sum("older state" in line for line in caplog.messages) == 1
+
+
+async def test_what_is_moved_away_is_whole_and_nothing_of_it_gets_into_the_next(path: Path, make: Open) -> None:
+    one, two = await make(), await make()
+    await one.append(batch("a", "b"))
+    path.rename(path.with_name("away.db"))
+    for broker, text in ((one, "c"), (two, "d")):
+        await broker.append(batch(text))
+    assert data(await read_all(await make())) == ["c", "d"]
+    path.with_name("away.db").rename(path)
+    assert data(await read_all(await make())) == ["a", "b"]
+
+
+async def test_a_file_that_we_must_not_look_at_any_more_is_an_error_of_the_broker(
+    make: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = await make()
+
+    def refuse(path: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(files, "identity", refuse)
+    for question in (broker.append(batch("a")), broker.read(0, max_entries=1), broker.bounds(), broker.trim()):
+        with pytest.raises(BrokerError, match=r"events\.db: Permission denied$"):
+            await question
+    monkeypatch.undo()
+    assert (await broker.append(batch("a")))[0].position == 1
 
 
 async def test_a_file_that_is_spoilt_is_an_error_that_says_so(path: Path, make: Open) -> None:
@@ -542,7 +624,7 @@ async def test_tails_and_listeners_need_not_look_where_a_notifier_is_heard(
     one, two = await make(), await make()
     async with aclosing(one.tail(0)) as tail, aclosing(one.messages()) as messages:  # type: ignore[type-var]
         for text in ("a", "b", "c"):
-            page, message = asyncio.create_task(anext(tail)), asyncio.create_task(anext(messages))
+            page, message = asyncio.create_task(page_of(tail)), asyncio.create_task(anext(messages))
             await asyncio.sleep(0.05)  # they have looked by now
             await two.append(batch(text))
             async with asyncio.timeout(DEADLINE):
@@ -556,7 +638,7 @@ async def test_without_a_notifier_tails_look_by_themselves(path: Path, make: Ope
     path.with_name("events.db-wake").write_text("no directory")
     one, two = await make(), await make()
     async with aclosing(one.tail(0)) as tail:  # type: ignore[type-var]
-        page = asyncio.create_task(anext(tail))
+        page = asyncio.create_task(page_of(tail))
         await two.append(batch("a"))
         async with asyncio.timeout(DEADLINE):
             assert data(await page) == ["a"]

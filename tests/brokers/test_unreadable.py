@@ -62,9 +62,11 @@ async def _publish(url: str, name: str, broker: Broker) -> None:
     async with Client() as client:
         await client.connect(url.partition("?")[0])
         js: Any = client.jetstream()
-        [subjects] = (await js.stream_info(name)).config.subjects
+        info = await js.stream_info(name)
+        [subjects] = info.config.subjects
         part = Part(epoch, newest, 100, 1, 10, 0, 1, 0, pack([["no event", "of ours"]]))
-        await js.publish(subjects.replace(">", "log"), pack(part))
+        headers = {"Nats-Expected-Last-Sequence": str(info.state.last_seq)}  # as the hubs of all versions
+        await js.publish(subjects.replace(">", "log"), pack(part), headers=headers)
         await js.publish(subjects.replace(">", "log"), b"what has no place in the order at all")
 
 

@@ -203,12 +203,14 @@ def test_what_is_published_is_printed(commands: Commands, url: str, topic: str) 
     first = run("publish", topic, "one", url=url).stdout.strip()
     reader = commands.start("subscribe", topic, "--url", url, "--last-event-id", "earliest", "--json", "--count", "3")
     reader.out.wait_for("one")
-    second = run("publish", topic, "-", "--json", "--type", "update", url=url, input='{"a": "ü"}\n').stdout.strip()
+    second = run(
+        "publish", topic, "-", "--json", "--type", "update", url=url, input='{"a": "ü", "b": 1.10}\n'
+    ).stdout.strip()
     third = run("publish", topic, url=url, input="two\nlines\n").stdout.strip()
     assert reader.wait() == 0
     assert [json.loads(line) for line in reader.out.all()] == [
         {"type": "message", "data": "one", "id": first},
-        {"type": "update", "data": '{"a": "ü"}', "id": second},
+        {"type": "update", "data": '{"a": "ü", "b": 1.10}', "id": second},
         {"type": "message", "data": "two\nlines", "id": third},
     ]
     assert reader.err.all() == []
@@ -217,6 +219,13 @@ def test_what_is_published_is_printed(commands: Commands, url: str, topic: str) 
 def test_a_pipe_gets_the_data_alone(url: str, topic: str) -> None:
     run("publish", topic, "one\ntwo", "--type", "x", url=url)
     assert run("subscribe", topic, "--last-event-id", "earliest", "--count", "1", url=url).stdout == "one\ntwo\n"
+
+
+def test_the_newest_come_first(url: str, topic: str) -> None:
+    run("publish", "--lines", topic, url=url, input="1\n2\n3\n")
+    assert run("subscribe", topic, "--last", "2", "--count", "2", url=url).stdout == "2\n3\n"
+    with Client(url) as client, contextlib.closing(client.subscribe(topic, last_event_id="latest")) as messages:
+        assert next(message.data for message in messages if message.type == "message") == "3"
 
 
 def test_a_pattern_and_topics_are_followed_at_once(url: str, topic: str) -> None:

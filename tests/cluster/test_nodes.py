@@ -213,6 +213,16 @@ def test_a_client_that_has_had_no_event_comes_back_to_any_node_and_has_missed_no
         assert again.events[0].id == place  # until something has come
 
 
+def test_the_newest_of_each_topic_come_first_on_any_node(nodes: list[LiveServer], connect: Connect, topic: str) -> None:
+    for number in range(5):
+        nodes[number % 3].publish(f"{topic}/{number % 2}", number)
+    for node in nodes:
+        everything = connect(node, f"{topic}/0", f"{topic}/1", last_event_id="earliest")
+        everything.wait_data("0", "1", "2", "3", "4")
+        stream = connect(node, f"{topic}/0", f"{topic}/1", last_event_id="latest").wait_data("3", "4")
+        assert not stream.of_type("ssepool.gap")
+
+
 def test_an_id_that_nobody_knows_is_told_as_a_gap_on_any_node(
     nodes: list[LiveServer], connect: Connect, topic: str
 ) -> None:

@@ -75,6 +75,27 @@ def test_earliest_is_everything_that_is_kept(server: LiveServer, connect: Connec
     assert not stream.of_type("ssepool.gap")
 
 
+def test_the_newest_of_each_topic_come_first(server: LiveServer, connect: Connect) -> None:
+    for number, topic in enumerate(["new/a", "new/b", "new/a", "new/b", "new/a", "noise"]):
+        publish(server, topic, number)
+    both = connect(server, "new/a", "new/b", query={"last_event_id": "latest"})
+    two = connect(server, "new/a", last_event_id="last=2")
+    pattern = connect(server, patterns=("new/:any",), query={"lastEventId": "last=3"})
+    back = connect(
+        server, "new/a", last_event_id=both.wait_data("3", "4").events[1].id, query={"last_event_id": "latest"}
+    )
+    publish(server, "new/a", 6)
+    both.wait_data("3", "4", "6")
+    two.wait_data("2", "4", "6")
+    pattern.wait_data("2", "3", "4", "6")
+    back.wait_data("4", "6")  # an id wins
+    none = connect(server, "new/none", query={"last_event_id": "latest"})
+    none.until(lambda s: s.of_type("ssepool.empty"))
+    place = none.events[-1].id
+    publish(server, "new/none", 1, 2)
+    connect(server, "new/none", last_event_id=place, query={"last_event_id": "latest"}).wait_data("1", "2")
+
+
 @pytest.mark.parametrize("id", ["never-made", "0", "ü", "x" * 5000], ids=["unknown", "number", "unicode", "long"])
 def test_an_unknown_id_is_told_as_a_gap(server: LiveServer, connect: Connect, id: str) -> None:
     publish(server, f"gap {id[:9]}", 0, 1)

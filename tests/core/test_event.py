@@ -91,7 +91,11 @@ class TestFrame:
 texts = st.text(st.characters(exclude_categories=["Cs"])) | st.text(st.sampled_from("a: \r\n\0é\N{GRINNING FACE}"))
 types = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n"), min_size=1, max_size=256)
 ids = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=128).filter(
-    lambda id: id != "earliest" and not id.startswith("ssepool.") and not re.fullmatch("[0-9a-f]{8}-[0-9]+", id)
+    lambda id: (
+        not re.match("earliest$|latest$|last=", id)
+        and not id.startswith("ssepool.")
+        and not re.fullmatch("[0-9a-f]{8}-[0-9]+", id)
+    )
 )
 retries = st.integers(MIN_RETRY_MILLISECONDS, MAX_RETRY_MILLISECONDS)
 

@@ -26,6 +26,7 @@ MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "ssepool.django.middleware.RequestErrors",
     "django_project.middleware.Sync",
     "django_project.middleware.either_way",
     "django.middleware.cache.FetchFromCacheMiddleware",

@@ -15,12 +15,12 @@ from django.contrib.auth.models import Group, User
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models.signals import post_save
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.urls import path
 from django.utils.safestring import mark_safe
 from django.views.decorators.cache import never_cache
 
-from ssepool import InvalidTopic
+from ssepool import InvalidTopic, PoolClosed
 from ssepool.django import EventResponse, apublish, events, get_hub, publish, publish_on_commit
 
 disconnected: list[str] = []
@@ -65,6 +65,17 @@ async def count(request: HttpRequest) -> HttpResponse:
         for number in range(3):
             yield str(number)
             await asyncio.sleep(0)
+
+    return EventResponse(get_hub().stream(request, numbers()))
+
+
+async def fail(request: HttpRequest, how: str) -> HttpResponse:
+    async def numbers() -> AsyncIterator[str]:
+        if how == "denied":
+            raise PermissionDenied
+        if how == "missing":
+            raise Http404
+        yield how
 
     return EventResponse(get_hub().stream(request, numbers()))
 
@@ -136,6 +147,18 @@ def wrong(request: HttpRequest) -> HttpResponse:
     return HttpResponse(status=204)
 
 
+def fails(request: HttpRequest, kind: str) -> HttpResponse:
+    if kind == "closed":
+        raise PoolClosed("the hub is closed")
+    return JsonResponse({"id": publish("a/../b" if kind == "topic" else "a", "x" * 2_000_000)})
+
+
+async def fails_in_async_code(request: HttpRequest, kind: str) -> HttpResponse:
+    if kind == "closed":
+        raise PoolClosed("the hub is closed")
+    return JsonResponse({"id": await apublish("a/../b" if kind == "topic" else "a", "x" * 2_000_000)})
+
+
 @never_cache
 def state(request: HttpRequest) -> HttpResponse:
     stats = msgspec.to_builtins(get_hub().stats())
@@ -143,6 +166,8 @@ def state(request: HttpRequest) -> HttpResponse:
 
 
 urlpatterns = [
+    path("fails/sync/<kind>", fails),
+    path("fails/async/<kind>", fails_in_async_code),
     path("login", enter),
     path("logout", leave),
     path("events/", events(own)),
@@ -151,6 +176,7 @@ urlpatterns = [
     path("mine/", login_required(events(of_user)) if VERSION >= (5, 1) else events(own)),
     path("kinds/", events(["sync", "async", "outside", "outside/errors"])),
     path("count/", count),
+    path("fail/<how>", fail),
     path("count/sync/", count_in_sync_code),
     path("transaction/sync/<end>", sync_transaction),
     path("transaction/async/<end>", async_transaction),

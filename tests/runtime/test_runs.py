@@ -421,6 +421,25 @@ async def test_a_generator_that_nobody_watches_ends_after_the_time_given() -> No
 
 
 @in_virtual_time
+async def test_a_generator_that_nobody_watches_ends_although_its_request_is_kept_for_it() -> None:
+    async with running(HubConfig(pool=QUIET, detach=False, run_grace=10.0), now=now()) as engine:
+        stage, script = Stage(engine), Script("a")
+        visit = stage.ask(script, "kept")
+        source = visit.source
+        assert source is not None
+        link, _ = await opened(engine, visit)
+        kept = asyncio.create_task(source.settled(visit.generator))
+        await until(lambda: script.pulled)
+        link.end(Reason.CLIENT_CLOSED)
+        await asyncio.sleep(11)
+        assert not kept.done()
+        stage.runs.expire(engine.now())
+        await kept
+        assert script.closed == 1
+        await source.left(visit.generator)
+
+
+@in_virtual_time
 async def test_without_a_time_a_generator_goes_on_to_its_end() -> None:
     async with running(HubConfig(pool=QUIET, detach=False), now=now()) as engine:
         stage, script = Stage(engine), Script("a")

@@ -95,6 +95,7 @@ class MemoryBroker(InstantBroker):
             raise duplicate(id)
 
     async def tail(self, after: int) -> AsyncIterator[Sequence[Entry]]:
+        yield ()
         while True:
             self._news.clear()
             if entries := self.window.read(after, max_entries=PAGE_ENTRIES):

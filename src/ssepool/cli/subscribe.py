@@ -36,6 +36,9 @@ def command(
     last_event_id: Annotated[
         str, typer.Option("--last-event-id", help="Begin behind this event; earliest = with all that are kept.")
     ] = "",
+    last: Annotated[
+        int | None, typer.Option("--last", min=1, max=1000, help="Begin with the newest so many events of each topic.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object with type, data and id a line.")] = False,
     count: Annotated[int | None, typer.Option("--count", min=1, help="End after so many events.")] = None,
     timeout: Annotated[float | None, typer.Option("--timeout", min=0, help="End after so many seconds.")] = None,
@@ -50,6 +53,9 @@ def command(
     if not topics and not patterns:
         raise typer.BadParameter("name at least one, or give a --pattern", param_hint="TOPIC")
 
+    if last is not None and last_event_id:
+        raise typer.BadParameter(f"--last-event-id {last_event_id!r} says already where to begin", param_hint="--last")
+    begin = f"last={last}" if last else last_event_id
     import asyncio
 
     from ssepool.client import AsyncClient
@@ -62,7 +68,7 @@ def command(
             follower = Follower(client, show, everything=everything, max_events=count)
             try:
                 async with asyncio.timeout(timeout) as limit:
-                    await follower.follow(topics or [], patterns or [], last_event_id)
+                    await follower.follow(topics or [], patterns or [], begin)
             except TimeoutError:
                 if not limit.expired():
                     raise

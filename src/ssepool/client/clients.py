@@ -236,7 +236,8 @@ class Client(_Base):
 
         The client reconnects as `EventSource` does (WHATWG HTML, section 9.2.3): after the end of a stream and after
         network errors, those of the first attempt included, with the last event id, after the reconnection time.
-        `last_event_id` is where to begin: "" for now, `earliest` for all events that are kept. `read_timeout` is how
+        `last_event_id` is where to begin: "" for now, `earliest` for all events that are kept, `latest`
+        or `last=N` for the newest of each topic. `read_timeout` is how
         many seconds may pass without a byte; `None` is any time.
 
         `on_open()` is called at the head of each stream, and `on_lost(error, seconds)` before each wait, where no error

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
-from ssepool.core.event import EARLIEST, is_id
+from ssepool.core.event import BEGINNING, is_id
+
+LATEST = "latest"
+"""The `Last-Event-ID` that asks for the newest event of each topic, and then for what is live."""
+
+MAX_LAST = 1000
+"""Events of each topic that `last=N` gets at most."""
+
+_LAST = re.compile(r"last=([0-9]{1,9})", re.ASCII)
 
 
 class Beginning(NamedTuple):
@@ -33,4 +42,12 @@ class Found(NamedTuple):
 def echoed(wanted: str) -> str | None:
     """The id at which a stream begins whose client came with this one: the same, if it is one that an event may have.
     It names the place until something has been delivered behind it; where nothing is known of it, the gap says so."""
-    return wanted if wanted != EARLIEST and is_id(wanted) else None
+    return wanted if is_id(wanted) and not BEGINNING.fullmatch(wanted) else None
+
+
+def newest_of_each(wanted: str) -> int | None:
+    """How many of the newest events of each topic are asked for; None if it is something else that is."""
+    if wanted == LATEST:
+        return 1
+    found = _LAST.fullmatch(wanted)
+    return None if found is None else min(int(found[1]), MAX_LAST)

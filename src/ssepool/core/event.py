@@ -31,6 +31,9 @@ MAX_TOPICS = 100
 EARLIEST = "earliest"
 """The `Last-Event-ID` that asks for everything that is kept; no event can have it."""
 
+BEGINNING = re.compile(r"earliest|latest|last=.*", re.DOTALL)
+"""What asks for events in the place of an id; no event can have it."""
+
 OWN_TYPES = "ssepool."
 """What the types of the hub's own events begin with."""
 
@@ -292,8 +295,8 @@ def check_id(id: str) -> str:
     if id.startswith(OWN_TYPES) or MADE_ID.fullmatch(id):
         # A reader that resumed with it would be taken for one that has something else, or everything.
         raise InvalidEvent(f"id {shown(id)} is not allowed: ids under {OWN_TYPES!r} and of this form are the hub's own")
-    if id == EARLIEST:
-        raise InvalidEvent(f"id {shown(id)} is not allowed: a client that resumes with it asks for all that is kept")
+    if BEGINNING.fullmatch(id):
+        raise InvalidEvent(f"id {shown(id)} is not allowed: a client that resumes with it asks for what is kept")
     return str.__str__(id)
 
 

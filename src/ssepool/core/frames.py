@@ -96,6 +96,10 @@ class Dialect:
         known), and the reason."""
         return self._own("gap", {"requested": requested, "resumed": resumed, "reason": reason, **more})
 
+    def empty(self, id: str) -> bytes:
+        """Nothing is kept of what the client asked for; its stream begins at the place that `id` names."""
+        return self._own("empty", {}, id=id)
+
     def expiring(self, seconds: int) -> bytes:
         """The client's grant runs out in so many seconds: it is time to renew what it presents."""
         return self._own("expiring", {"seconds": seconds})

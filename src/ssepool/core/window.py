@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -119,6 +119,24 @@ class Window:
         start = max(after, self.oldest) + 1
         return [self._entries[position] for position in range(start, min(start + max_entries, self.newest + 1))]
 
+    def at(self, position: int) -> Entry | None:
+        """The entry at a position, if it is kept."""
+        return self._entries.get(position)
+
+    def back(self, topic: str | None, *, until: int) -> Iterator[Entry]:
+        """The entries of a topic (None: of all) up to a position, as far as they are kept, the newest first. Of a topic
+        those that are indexed. Entries may come and go meanwhile."""
+        while until > self.oldest:
+            if topic is not None:
+                positions = self._topics.get(topic, ())
+                place = bisect_right(positions, until)
+                until = positions[place - 1] if place else 0
+            entry = self._entries.get(until)
+            if entry is None:
+                return
+            yield entry
+            until -= 1
+
     def select(self, topics: Iterable[str], *, after: int, until: int, max_entries: int) -> tuple[list[Entry], int]:
         """At most `max_entries` of the entries of these topics behind `after` (from `oldest` on) and up to `until`, in
         order; and the position up to which there are no others.
@@ -127,7 +145,7 @@ class Window:
         everything that was published meanwhile, they would fall behind faster than they catch up. So the entries are
         indexed by topic, but only once somebody asks, a bounded number in each call.
         """
-        self._index()
+        self.index()
         until = min(until, self._indexed)
         runs = []
         for topic in topics:
@@ -139,7 +157,13 @@ class Window:
         found = found[: bisect_right(found, until)]
         return [self._entries[position] for position in found], max(after, min(reached, until))
 
-    def _index(self) -> None:
+    @property
+    def is_indexed(self) -> bool:
+        """Whether the topics of all entries have been looked at."""
+        return self._indexed >= self.newest
+
+    def index(self) -> None:
+        """Look at the topics of the next entries, a bounded number of them."""
         start = max(self._indexed, self.oldest)
         self._indexed = min(self.newest, start + STEP_ENTRIES)
         for place in range(start + 1, self._indexed + 1):

@@ -7,7 +7,10 @@ from typing import Any
 import django
 from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIHandler
+from django.core.handlers.exception import response_for_exception
 from django.db import connections
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 from starlette.routing import Mount, Router
 from starlette.types import Message, Receive, Scope, Send
 
@@ -59,7 +62,23 @@ class Handler(ASGIHandler):
         exchange = Exchange(receive, send)
         await super().__call__({**scope, CARRIED: True}, exchange.receive, exchange)
         if exchange.response is not None:
-            await exchange.response.stream(scope, exchange.receive, exchange.send_merged)
+            try:
+                await exchange.response.stream(scope, exchange.receive, exchange.send_merged)
+            except Exception as error:
+                if exchange.is_answered:
+                    raise
+                # As for a view that raises: 403 for `PermissionDenied`, the project's own pages, its signals.
+                answer = await sync_to_async(response_for_exception, thread_sensitive=False)(
+                    exchange.response.request, error
+                )
+                await super().send_response(answer, exchange.send_merged)
+
+    async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
+        """See Django. A stream keeps its request, for what its generator raises before there is an answer."""
+        response: HttpResponseBase = await super().get_response_async(request)
+        if isinstance(response, EventResponse):
+            response.request = request
+        return response
 
     async def send_response(self, response: Any, send: Any) -> None:
         """Send a response, or keep it if it is a stream."""
@@ -82,6 +101,8 @@ class Exchange:
         self._last: Message | None = None
         self.response: EventResponse | None = None
         """What is sent when Django is done."""
+        self.is_answered = False
+        """Whether the stream's head has been sent, or that of another answer in its place."""
         self._headers: list[tuple[bytes, bytes]] = []
         """The head that the response has from Django and its middleware."""
 
@@ -106,6 +127,7 @@ class Exchange:
     async def send_merged(self, message: Message) -> None:
         """The stream's `send`: its own fields, and those that middleware has added."""
         if message["type"] == "http.response.start":
+            self.is_answered = True
             own: list[tuple[bytes, bytes]] = list(message["headers"])
             known = {name.lower() for name, _ in own} | {*ABOUT_THE_BODY}
             message = {**message, "headers": [*own, *(field for field in self._headers if field[0] not in known)]}

@@ -50,6 +50,8 @@ class EventResponse(StreamingHttpResponse):
         super().__init__(_nothing())
         self.stream = stream
         """What answers the request instead of Django."""
+        self.request: HttpRequest | None = None
+        """What it answers; set once Django has the response."""
         for name, value in stream.raw_headers:
             self[name.decode()] = value.decode()
         self["Content-Encoding"] = "identity"  # middleware that compresses leaves what has one alone

@@ -116,7 +116,15 @@ class Run:
             self.cancel()
 
     async def settled(self, generator: AsyncIterable[Any] | None) -> None:
-        """Return when this generator, if it is the one that runs, has ended and its request's client has left."""
+        """Return when this generator, if it is the one that runs, has ended and its request's client has left. Until
+        then the request is kept, and is not on its way in any more: `run_grace` counts although it is here."""
+        self._visits -= 1
+        try:
+            await self._finished(generator)
+        finally:
+            self._visits += 1
+
+    async def _finished(self, generator: AsyncIterable[Any] | None) -> None:
         if self._task is not None and generator is self._generator:
             await asyncio.wait((self._task, self._departed) if self._starter is not None else (self._task,))
 
@@ -129,7 +137,7 @@ class Run:
             await _aclose(generator)
         elif self.topic is None and self._starter is None:
             self.cancel()
-        await self.settled(generator)
+        await self._finished(generator)
 
     def is_deserted(self, since: float) -> bool:
         """Whether it goes on and has been watched by nobody since a time, and nobody is on the way in."""

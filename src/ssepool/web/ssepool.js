@@ -7,7 +7,8 @@
  *     const feed = pool.subscribe({
  *       topics: ["orders/42"],                           // exact names
  *       patterns: ["orders/:id"],                        // WHATWG URL Patterns over topic names
- *       lastEventId: "earliest",                         // where to begin; without it: at the next event
+ *       lastEventId: "earliest",                         // where to begin; without it: at the next event; "latest": the newest of
+ *                                                        // each topic; "last=20": the newest 20 of each
  *       data: { page: 3 },                               // this client's own data, at most 2 KiB of JSON
  *       ticket: () => ({ Authorization: "Bearer ..." }), // on another site: header fields to get a ticket with
  *     });
@@ -46,7 +47,7 @@
 const FIRST_PAUSE = 1_000; // milliseconds
 const LONGEST_PAUSE = 30_000;
 const POST_TIMEOUT = 15_000;
-const OWN_EVENTS = ["ssepool.open", "ssepool.queued", "ssepool.close"];
+const OWN_EVENTS = ["ssepool.open", "ssepool.queued", "ssepool.empty", "ssepool.close"];
 
 /** A request that the hub refused: `status` (HTTP) and `code` (a word such as `invalid_topic`) beside the message. */
 export class HubError extends Error {

@@ -259,7 +259,7 @@ async def test_what_the_node_of_a_connection_does_not_answer_is_an_error(call: C
 async def test_while_the_broker_is_away_nobody_can_tell_whether_a_node_is_there(call: Call, nothing: Any) -> None:
     async with sites() as (a, b):
         here, there = await a.client("ann"), await b.client("bob")
-        a.engine.log.failing = BrokerError("on purpose")
+        a.engine.log.trouble.meet("look", BrokerError("on purpose"))
         with pytest.raises(BrokerError, match="cannot be reached while the broker is away: on purpose"):
             await call(a.nodes, "ffffffff-0-0", here)
         with pytest.raises(BrokerError, match="on purpose"):
@@ -360,7 +360,7 @@ async def test_a_report_says_which_process_it_is_of_and_how_it_stands_with_its_b
         me = a.cluster.me
         assert (report.node, report.host, report.pid, report.worker) == (a.name, me.host, me.pid, None)
         assert (report.broker.url, report.broker.behind, report.broker.failing) == ("memory://", 0, None)
-        a.engine.log.failing = BrokerError("on purpose")
+        a.engine.log.trouble.meet("look", BrokerError("on purpose"))
         a.engine.log.bounds = a.engine.log.bounds._replace(newest=a.engine.log.position + 3)
         a.cluster._receive(b"of nobody")
         ((report,), _) = await a.nodes.reports()

@@ -98,6 +98,48 @@ async def test_a_broker_that_forgot_the_newest_is_told_and_nothing_comes_twice(h
     assert heard.all == [1, 2, 3, 4, 5, "lost", 4, 5]
 
 
+async def looked(heard: Heard, times: int = 2) -> None:
+    """The log has looked after its broker so many times more, and has taken the answer in."""
+    enough = heard.broker.looks + times + 1
+    await heard.until(lambda: heard.broker.looks >= enough)
+
+
+@pytest.mark.parametrize("error", [BrokerError("not for you"), RuntimeError("a defect")])
+async def test_who_cannot_follow_says_so_though_the_broker_answers(
+    heard: Heard, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard.broker.put(2)
+    await heard.until(lambda: heard.log.position == 2)
+    heard.broker.deaf = error
+    heard.broker.put(2)
+    await heard.until(lambda: heard.log.failing is not None)
+    await looked(heard)
+    assert str(error) in str(heard.log.failing)
+    assert [line for line in caplog.messages if "broker is" in line] == [f"the broker is away: {heard.log.failing}"]
+    heard.broker.deaf = None
+    await heard.until(lambda: heard.log.failing is None)
+    await heard.until(lambda: heard.all == [1, 2, 3, 4])
+
+
+async def test_who_follows_again_says_so_though_there_is_nothing_new(heard: Heard) -> None:
+    heard.broker.deaf = BrokerError("not for you")
+    heard.broker.ring()
+    await heard.until(lambda: heard.log.failing is not None)
+    heard.broker.deaf = None
+    await heard.until(lambda: heard.log.failing is None)
+    assert heard.all == []
+
+
+async def test_a_look_that_fails_in_any_way_does_not_end_looking(heard: Heard) -> None:
+    heard.broker.blind = ZeroDivisionError("a defect")
+    await heard.until(lambda: heard.log.failing is not None)
+    heard.broker.put(3)
+    await heard.until(lambda: heard.all == [1, 2, 3])
+    assert "the look failed: ZeroDivisionError: a defect" in str(heard.log.failing)
+    heard.broker.blind = None
+    await heard.until(lambda: heard.log.failing is None)
+
+
 async def test_entries_that_were_dropped_while_we_were_away_are_told(heard: Heard) -> None:
     heard.broker.put(5)
     await heard.until(lambda: heard.log.position == 5)
@@ -138,7 +180,7 @@ async def test_a_defect_in_one_page_does_not_end_following(
 
     monkeypatch.setattr(heard.log, "_deliver", fail_once)
     heard.broker.put(2)
-    await heard.until(lambda: "following memory:// failed behind position 0" in caplog.text)
+    await heard.until(lambda: "the tail of memory:// failed; trying again" in caplog.text)
     heard.broker.put(2)
     await heard.until(lambda: heard.log.position == 4)
 

@@ -79,8 +79,15 @@ class Part(msgspec.Struct, array_like=True, frozen=True, gc=False):
         return self.total + self.size if self.is_last else self.total
 
 
-decode = msgspec.msgpack.Decoder(Part).decode
-"""The part in the data of a message."""
+def decode(data: bytes) -> Part:
+    """The part in the data of a message. Raises one of `UNREADABLE_ERRORS` for what cannot be one."""
+    part = _decode(data)
+    if part.events < 1 or not 0 <= part.number < part.of or part.after < 0:
+        raise ValueError(f"a batch of {part.events} events behind {part.after}, part {part.number} of {part.of}")
+    return part
+
+
+_decode = msgspec.msgpack.Decoder(Part).decode
 
 
 class Mark(NamedTuple):
@@ -164,9 +171,10 @@ class Joiner:
             return None
         whole, first = b"".join([part.data for part in parts]), part.after + 1
         try:
-            return part.epoch, [one.entry(part.epoch, place) for place, one in enumerate(_unpack(whole), first)]
+            entries = [one.entry(part.epoch, place) for place, one in enumerate(_unpack(whole), first)]
         except UNREADABLE_ERRORS:
-            return part.epoch, _one_by_one(whole, part)
+            entries = _one_by_one(whole, part)
+        return part.epoch, entries if len(entries) == part.events else _one_by_one(whole, part)
 
 
 def _one_by_one(data: bytes, part: Part) -> list[Entry]:
@@ -174,7 +182,8 @@ def _one_by_one(data: bytes, part: Part) -> list[Entry]:
     try:
         pieces = _split(data)
     except UNREADABLE_ERRORS:
-        pieces = [msgspec.Raw()] * part.events
+        pieces = []
+    pieces = (pieces + [msgspec.Raw()] * part.events)[: part.events]
     entries = []
     for place, piece in enumerate(pieces, part.after + 1):
         try:

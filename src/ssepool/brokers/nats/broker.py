@@ -244,6 +244,8 @@ class NatsBroker(Broker):
             start = await self._start(js, view, after)
         joiner = Joiner()
         async with js.messages(start) as pages:
+            if after >= view.state.newest:
+                yield ()
             async for messages in pages:
                 for page in _pages(self._entries(joiner, messages, after, self._epoch)):
                     after = page[-1].position

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
 import msgspec
 import nats.js.errors
 from nats.aio.msg import Msg
-from nats.js.api import AckPolicy, DeliverPolicy, Header, RawStreamMsg, StorageType
+from nats.js.api import AckPolicy, DeliverPolicy, Header, RawStreamMsg, StorageType, StreamInfo
 
 from ssepool.brokers.nats.address import Address
 from ssepool.brokers.nats.batch import LOG_SUBJECT
@@ -37,6 +37,9 @@ PULL_ENDS = ("404", "408", "409 Message Size", "409 Batch Completed")
 
 RETRY_SECONDS = 0.02
 """Seconds until we repeat a pull that no server of a cluster took, since not all know a new consumer at once."""
+
+SILENT_NANOSECONDS = 4_000_000_000
+"""Nanoseconds for which the leader of a stream has not heard from a server that counts as gone; it does each second."""
 
 INACTIVE_SECONDS = 300.0
 """Seconds after which the server forgets a consumer that sends no more pulls."""
@@ -71,7 +74,7 @@ class Message(NamedTuple):
     time: float
     """The time at which the server stored it, in seconds since 1970."""
     data: bytes
-    """Its content."""
+    """Its content; empty in the stream of the history for a message that was not stored by `publish`."""
     pending: int = 0
     """The number of messages that the stream had behind it when the server delivered it."""
     subject: str = ""
@@ -109,6 +112,8 @@ class JetStream(Connection):
             raise NoStream from None
         except nats.js.errors.ServiceUnavailableError as error:
             raise self._unavailable(error) from None
+        if (said := _without_majority(info)) is not None:
+            raise BrokerError(f"{self._address.shown}: {said}")
         match [subject.split(".") for subject in info.config.subjects or []]:
             case [[first, token, ">"]] if first == name:
                 return Info(token, info.state.messages, info.state.first_seq, info.state.last_seq)
@@ -192,14 +197,14 @@ class JetStream(Connection):
     async def get(self, subjects: str, seq: int) -> Message | None:
         """The first message of these subjects from a place on; None if there is none."""
         try:
-            return _message(await self._js.get_msg(self._address.name, seq, subjects, next=True))
+            return _stored(await self._js.get_msg(self._address.name, seq, subjects, next=True))
         except nats.js.errors.NotFoundError:
             return None
 
     async def last(self, subjects: str) -> Message | None:
         """The newest message of a subject, or of the subjects of a wildcard; None if there is none."""
         try:
-            return _message(await self._js.get_msg(self._address.name, subject=subjects))
+            return _stored(await self._js.get_msg(self._address.name, subject=subjects))
         except nats.js.errors.NotFoundError:
             return None
 
@@ -274,14 +279,15 @@ class JetStream(Connection):
                 num_replicas=1,
             )
         try:
-            yield self._pages(f"$JS.API.CONSUMER.MSG.NEXT.{name}.{consumer.name}", inbox, arrived, news)
+            pull = f"$JS.API.CONSUMER.MSG.NEXT.{name}.{consumer.name}"
+            yield self._pages(pull, inbox, arrived, news, of_history=stream is None)
         finally:
             with suppress(*LIBRARY_ERRORS):
                 await subscription.unsubscribe()
                 await client.publish(f"$JS.API.CONSUMER.DELETE.{name}.{consumer.name}", reply=inbox)
 
     async def _pages(
-        self, subject: str, inbox: str, arrived: deque[Msg], news: asyncio.Event
+        self, subject: str, inbox: str, arrived: deque[Msg], news: asyncio.Event, *, of_history: bool
     ) -> AsyncIterator[list[Message]]:
         pull = msgspec.json.encode(
             {"batch": PULL_MESSAGES, "max_bytes": PULL_BYTES, "expires": int(PULL_SECONDS * 1e9)}
@@ -309,19 +315,47 @@ class JetStream(Connection):
                 place, wanted = place + 1, wanted - 1
                 if metadata.sequence.consumer != place:
                     raise BrokerError(f"{self._address.shown}: a message was lost on its way")
-                at = metadata.timestamp.timestamp()
-                page.append(Message(metadata.sequence.stream, at, message.data, metadata.num_pending, message.subject))
+                at, seq = metadata.timestamp.timestamp(), metadata.sequence.stream
+                data = _ours(seq, message.headers, message.data) if of_history else message.data
+                page.append(Message(seq, at, data, metadata.num_pending, message.subject))
             if page:
                 yield page
 
 
-def _message(message: RawStreamMsg) -> Message:
+def _without_majority(info: StreamInfo) -> str | None:
+    """What to say if the servers that keep the stream are too few to store anything; None if they are enough.
+
+    A leader that has lost the others goes on answering for some ten seconds, and knows when it heard from each.
+    """
+    if info.cluster is None or not info.cluster.replicas:
+        return None
+    if not info.cluster.leader:
+        return "the stream has no leader"
+    others = info.cluster.replicas
+    heard = sum(not other.offline and (other.active or 0) < SILENT_NANOSECONDS for other in others)
+    if 2 * (heard + 1) > len(others) + 1:
+        return None
+    return f"the stream has no majority: {heard + 1} of its {len(others) + 1} servers are there"
+
+
+def _stored(message: RawStreamMsg) -> Message:
     assert message.seq is not None and message.time is not None
-    return Message(message.seq, message.time.timestamp(), message.data or b"")
+    data = _ours(message.seq, message.headers, message.data or b"")
+    return Message(message.seq, message.time.timestamp(), data)
+
+
+def _ours(seq: int, headers: Mapping[str, str] | None, data: bytes) -> bytes:
+    """The data of a message of the history; none if somebody else has published it.
+
+    The server keeps with ours the condition under which it stored them. So no copy of one counts a second time, and
+    all readers agree about each message without another.
+    """
+    expected = (headers or {}).get(Header.EXPECTED_LAST_SEQUENCE.value, "")
+    return data if expected == str(seq - 1) else b""
 
 
 def _status(message: Msg) -> str | None:
-    """The status of a pull, if the server has sent one instead of a message."""
-    if message.data or not message.headers or Header.STATUS not in message.headers:
+    """The status of a pull, if the server has sent one instead of a message: only a message has a place, in `reply`."""
+    if message.reply or message.data or not message.headers or Header.STATUS not in message.headers:
         return None
     return f"{message.headers[Header.STATUS]} {message.headers.get(Header.DESCRIPTION, '')}".strip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
@@ -47,6 +48,8 @@ UNSURE = "the events may be published or not"
 
 SECRET_PARAMETERS = ("password", "sslpassword")
 """Parameters that the URL's query must not have, because messages show the query."""
+
+logger = logging.getLogger("ssepool")
 
 _OURS_TO_CHANGE_PATTERN = re.compile(
     r"authentication failed|no password supplied|no pg_hba\.conf entry|(role|database) .* does not exist"
@@ -147,7 +150,7 @@ class PostgresBroker(Broker):
         with self._told():
             await self._appending.connect()
         with self._told(unsure=UNSURE):
-            ((epoch, newest, *known),) = await self._rows(self._appending, self._tables.append, values)
+            ((epoch, newest, *known),) = await self._append(values, len(given))
         kept = {
             claim: Kept(position, Record(frame, (), private).content)
             for claim, position, private, frame in zip(*known, strict=True)
@@ -158,6 +161,15 @@ class PostgresBroker(Broker):
             for record, position in zip(records, positions, strict=True)
         ]
 
+    async def _append(self, values: Values, count: int) -> list[Row]:
+        """The answer to an append of so many events, behind rows that nobody of ours has put in their places."""
+        while True:
+            try:
+                return await self._rows(self._appending, self._tables.append, values)
+            except errors.UniqueViolation:
+                logger.error("%s has rows behind its end that no hub has written; publishing behind them", self.url)
+            await self._appending.ask(self._tables.adopt, (count,), answers=False)
+
     async def tail(self, after: int) -> AsyncIterator[Sequence[Entry]]:
         epoch, session = self._epoch, self._session()
         try:
@@ -165,14 +177,17 @@ class PostgresBroker(Broker):
                 await session.ask(self._tables.listen_for_news)
                 ((_, oldest, _, _),) = await self._rows(session, self._tables.bounds)
             after = max(after, oldest)
+            follows = False
             while True:
                 with self._told():
                     rows = await self._page(session, after, PAGE_ENTRIES, kept=False)
-                    if not rows or rows[0][0] != epoch:  # its positions mean nothing to a reader of another history
+                    # Positions of another history mean nothing to its reader.
+                    if (follows and not rows) or (rows and rows[0][0] != epoch):
                         await session.hear(POLL_SECONDS)
                         continue
+                follows = True
                 entries = [_entry(row) for row in rows]
-                after = entries[-1].position
+                after = entries[-1].position if entries else after
                 yield entries
         finally:
             await session.close()

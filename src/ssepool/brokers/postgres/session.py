@@ -57,8 +57,8 @@ class Session:
         async with asyncio.timeout(self._timeout), self._lock:
             await self._connected()
 
-    async def ask(self, query: bytes, values: Values | None = None) -> list[Row]:
-        """Run a statement in a transaction of its own, and return its rows.
+    async def ask(self, query: bytes, values: Values | None = None, *, answers: bool = True) -> list[Row]:
+        """Run a statement in a transaction of its own, and return its rows, if it `answers` with rows.
 
         Without values the query may be several statements, whose rows are not returned.
         """
@@ -67,7 +67,7 @@ class Session:
             try:
                 cursor = connection.cursor(binary=values is not None)
                 await cursor.execute(query, values)
-                return [] if values is None else await cursor.fetchall()
+                return await cursor.fetchall() if answers and values is not None else []
             except MISSING:
                 raise
             except BaseException:  # cancelled too: an answer may still be on its way, which is nobody's

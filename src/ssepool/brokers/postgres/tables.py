@@ -36,6 +36,9 @@ PAGE_BYTES = MiB
 GRACE_SECONDS = 5
 """Seconds that rows beyond the bounds stay, for tails that have not read them yet."""
 
+PARTS = ("log", "events", "messages", "facts", "ids", "claims", "trim", "append", "keep", "news", "mail")
+"""What the names of a history's tables, indexes, functions and channels end in."""
+
 SLICE_ENTRIES = 10_000
 """Entries that one statement deletes at most."""
 
@@ -196,14 +199,23 @@ _APPEND = "SELECT * FROM {append}(%b, %b, %b, %b, %b, %s, %s, %s, %s)"
 _PAGE = """
 WITH first AS (
     SELECT position, start FROM {events}
-    WHERE EXISTS (SELECT FROM {log})
+    WHERE EXISTS (SELECT FROM {log}) AND position <= (SELECT newest FROM {log})
         AND position > greatest(%(after)s::bigint, CASE WHEN %(kept)s THEN (SELECT oldest FROM {log}) END)
     ORDER BY position LIMIT 1
 )
 SELECT (SELECT epoch FROM {log}), position, id, topics, private, frame FROM {events}
 WHERE position >= (SELECT position FROM first) AND position < (SELECT position FROM first) + %(most)s::bigint
-    AND start < (SELECT start FROM first) + {page_bytes}
+    AND position <= (SELECT newest FROM {log}) AND start < (SELECT start FROM first) + {page_bytes}
 ORDER BY position
+"""
+
+_ADOPT = """
+WITH adopted AS (
+    UPDATE {events} SET start = (SELECT ends FROM {log}), at = clock_timestamp()
+    WHERE position > (SELECT newest FROM {log}) AND position <= (SELECT newest FROM {log}) + %s::bigint
+    RETURNING position
+)
+UPDATE {log} SET newest = greatest(newest, coalesce((SELECT max(position) FROM adopted), 0))
 """
 
 _PLACES = """
@@ -243,22 +255,7 @@ class Tables:
 
     def __init__(self, name: str) -> None:
         """`name` is a name that `NAME_PATTERN` allows."""
-        self._parts: dict[str, sql.Composable] = {
-            part: sql.Identifier(f"{name}_{part}")
-            for part in (
-                "log",
-                "events",
-                "messages",
-                "facts",
-                "ids",
-                "claims",
-                "trim",
-                "append",
-                "keep",
-                "news",
-                "mail",
-            )
-        }
+        self._parts: dict[str, sql.Composable] = {part: sql.Identifier(f"{name}_{part}") for part in PARTS}
         self.name = name
         """The name of the history."""
         self.probe = self._query(_PROBE)
@@ -269,6 +266,8 @@ class Tables:
         claims."""
         self.page = self._query(_PAGE, page_bytes=PAGE_BYTES)
         """Select at most `most` entries behind the position `after`; if `kept`, only entries within the bounds."""
+        self.adopt = self._query(_ADOPT)
+        """Go behind the rows that somebody else has put where the next so many entries belong."""
         self.places = self._query(_PLACES, places=PAGE_PLACES)
         """Select the position, topics and privacy of the next events of a chosen id behind a position."""
         self.bounds = self._query("SELECT epoch, oldest, newest, ends - begins FROM {log}")

@@ -230,7 +230,9 @@ class RedisBroker(Broker):
         epoch = self._epoch
         client = self._connect()
         try:
-            is_behind = True
+            # Who may read and not wait for news would follow only as often as it fails.
+            await self._ask(client.xread({self._log: "$"}, count=1))
+            is_behind, follows = True, False
             while True:
                 if is_behind:
                     entries = await self._read(client, epoch, after, PAGE_ENTRIES)
@@ -247,6 +249,8 @@ class RedisBroker(Broker):
                 if entries:
                     after = entries[-1].position
                     self._note(epoch, after)
+                if entries or not follows:
+                    follows = True
                     yield entries
         finally:
             await client.aclose()

@@ -17,6 +17,26 @@ local epoch, newest, oldest, events, bytes = state[1], tonumber(state[2]), tonum
     tonumber(state[5])
 local changed, lost = false, 0
 
+local function text(number)
+    return string.format('%.0f', number)
+end
+
+if events and redis.call('XLEN', log) > events then -- somebody else has written to the stream
+    local suffix = '-' .. text(tonumber(epoch, 16))
+    local page = redis.call('XRANGE', log, text(newest + 1), '+', 'COUNT', 64)
+    while #page > 0 do
+        for _, entry in ipairs(page) do
+            if entry[1] == text(newest + 1) .. suffix then -- readers have taken it for the next one
+                newest, events, bytes, changed = newest + 1, events + 1, bytes + #entry[2][2] + overhead, true
+            else
+                redis.call('XDEL', log, entry[1])
+            end
+        end
+        page = redis.call('XRANGE', log, text(newest + 1), '+', 'COUNT', 64)
+    end
+    redis.call('XSETID', log, text(newest) .. suffix) -- else it would take no entry of ours any more
+end
+
 if redis.call('XLEN', log) ~= (events or -1) then -- no history yet, or somebody has deleted a key of it
     redis.call('HLEN', claims) -- fails for a key of another type, which we must not delete
     redis.call('ZCARD', places)
@@ -24,10 +44,6 @@ if redis.call('XLEN', log) ~= (events or -1) then -- no history yet, or somebody
     epoch, newest, oldest, events, bytes, changed = new_epoch, 0, 0, 0, 0, true
 elseif epoch == seen_epoch and newest < seen then -- a crash took the newest entries: never use their positions again
     lost, newest, changed = seen - newest, seen, true
-end
-
-local function text(number)
-    return string.format('%.0f', number)
 end
 
 local function member(id, position) -- of the set of places: in the order of the positions for each id
@@ -83,8 +99,9 @@ local function save()
     end
 end
 """
-"""The beginning of `APPEND`, `LOOK`, `FIND` and `CLAIM`: reads the state, begins a history if there is none, and
-defines `save`, `claim` for the chosen id of an entry, and `drop` for the entries beyond the bounds.
+"""The beginning of `APPEND`, `LOOK`, `FIND` and `CLAIM`: reads the state, drops what others have added to the stream,
+begins a history if there is none, and defines `save`, `claim` for the chosen id of an entry, and `drop` for the
+entries beyond the bounds.
 
 The hash `claims` has, for each chosen id with the digest of its topics, the position and the digest of the content. The
 sorted set `places` has a member for each of them, with id, position and digest of the topics, in this order, so that

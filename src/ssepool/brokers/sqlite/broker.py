@@ -27,7 +27,7 @@ from urllib.parse import unquote, urlsplit
 from ssepool.brokers.base import Bounds, Broker, Fact, Stored, Wants, anything, first_wanted
 from ssepool.brokers.record import Record
 from ssepool.brokers.sqlite.file import others_may
-from ssepool.brokers.sqlite.history import History
+from ssepool.brokers.sqlite.history import History, Seen
 from ssepool.brokers.sqlite.notifier import Notifier
 from ssepool.config import HubConfig
 from ssepool.core.event import Entry
@@ -42,6 +42,9 @@ logger = logging.getLogger("ssepool")
 POLL_SECONDS = 0.5
 """Seconds after which a tail looks for new entries without having been notified, since a notification may be lost."""
 
+SPOILT_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR)
+"""The codes of errors after which it is of no use to read a database again."""
+
 LOCK_SHARE = 0.8
 """The share of `broker_timeout` that a call waits while another process holds the lock on the file."""
 
@@ -53,8 +56,9 @@ class SqliteBroker(Broker):
         super().__init__(config)
         path = self._path = path_of(config.broker)
         self._notifier = Notifier(path.with_name(path.name + "-wake"))
-        self._writer = _Worker(path, config, self.url, then=self._notifier.notify)
-        self._reader = _Worker(path, config, self.url)
+        seen = Seen()
+        self._writer = _Worker(path, config, self.url, seen, then=self._notifier.notify)
+        self._reader = _Worker(path, config, self.url, seen)
         self._news = asyncio.Event()
         self._epoch = ""
         """The epoch of the history that `bounds` named last: readers follow this one."""
@@ -80,11 +84,13 @@ class SqliteBroker(Broker):
     async def tail(self, after: int) -> AsyncIterator[Sequence[Entry]]:
         epoch = self._epoch
         after = max(after, (await self._reader.run(History.bounds)).oldest)
+        follows = False
         while True:
             news = self._news
             entries = self._there(await self._reader.run(History.follow, epoch, after))
-            if entries:
-                after = entries[-1].position
+            after = entries[-1].position if entries else after
+            if entries or not follows:
+                follows = True
                 yield entries
             else:
                 await _wait(news)
@@ -140,11 +146,14 @@ class _Worker:
     """A thread that does one call at a time, on its own connection to the file. It opens the connection when it needs
     one, and a new one after a failure."""
 
-    def __init__(self, path: Path, config: HubConfig, url: str, then: Callable[[], None] = lambda: None) -> None:
-        """The thread calls `then` after each call that succeeded."""
+    def __init__(
+        self, path: Path, config: HubConfig, url: str, seen: Seen, then: Callable[[], None] = lambda: None
+    ) -> None:
+        """The thread calls `then` after each call that succeeded. `seen` is of all workers of a file."""
         self._path = path
         self._config = config
         self._url = url
+        self._seen = seen
         self._then = then
         self._thread = ThreadPoolExecutor(1, "ssepool-sqlite")
         self._history: History | None = None
@@ -180,20 +189,35 @@ class _Worker:
         deadline = time.monotonic() + LOCK_SHARE * self._config.broker_timeout
         while True:
             try:
-                done = work(self._opened())
+                history = self._opened()
+                done = work(history)
+                lost = history.is_lost
+            except OSError as error:  # we must not look at the file any more, say
+                raise BrokerError(f"{self._url}: {error.strerror or error}") from None
             except sqlite3.Error as error:
                 code = getattr(error, "sqlite_errorcode", 0) & 0xFF
                 if code != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise self._failed(code, error) from None
             else:
+                if lost:
+                    raise BrokerError(
+                        f"{self._url}: the file has been replaced; what was published just now may be stored or not"
+                    )
                 self._then()
                 return done
 
     def _opened(self) -> History:
         if self._history is not None and self._history.is_lost:
+            try:
+                self._history.leave()
+            except sqlite3.DatabaseError as error:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF not in SPOILT_CODES:
+                    raise
+                logger.error("what was in the log of %s could not be saved: %s", self._path, error)
+            logger.error("somebody has replaced %s or its log while it was in use; opening it anew", self._path)
             self._drop()
         if self._history is None:
-            self._history = History(self._path, self._config)
+            self._history = History(self._path, self._config, self._seen)
         return self._history
 
     def _drop(self) -> None:

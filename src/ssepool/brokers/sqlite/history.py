@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import sqlite3
@@ -11,12 +12,26 @@ from pathlib import Path
 
 import msgspec
 
-from ssepool.brokers.base import MAX_MESSAGE_BYTES, PAGE_FACTS, PAGE_PLACES, Bounds, Fact, Kept, Place, Stored, assign
+from ssepool.brokers.base import (
+    MAX_MESSAGE_BYTES,
+    PAGE_FACTS,
+    PAGE_PLACES,
+    Bounds,
+    Fact,
+    Kept,
+    Place,
+    Stored,
+    assign,
+    new_epoch,
+)
 from ssepool.brokers.record import AROUND_ID_BYTES, STORED_BYTES, UNREADABLE_ERRORS, Record, unreadable
 from ssepool.brokers.sqlite.file import connect, read_topics, transaction
+from ssepool.brokers.sqlite.files import Files, identity
 from ssepool.clock import wall_clock
 from ssepool.config import HubConfig, MiB
 from ssepool.core.event import Entry
+
+logger = logging.getLogger("ssepool")
 
 PAGE_ENTRIES = 1000
 """Entries of a page at most."""
@@ -45,28 +60,76 @@ SLICE_ENTRIES = 10_000
 WAL_BYTES = 4 * MiB
 """The size of the write-ahead log, in bytes, above which its content is moved into the database."""
 
+MAX_SEEN = 100
+"""Histories of one file that a process remembers."""
+
 _POSITION = re.compile("[1-9][0-9]{0,18}")
 _json = msgspec.json.Encoder().encode
+
+
+class Seen:
+    """How far a process has seen the histories of a file: no position up to there is given out a second time."""
+
+    def __init__(self) -> None:
+        self._newest: dict[str, int] = {}
+
+    def note(self, epoch: str, newest: int) -> None:
+        """The history of this name has come so far."""
+        if newest >= self._newest.get(epoch, 0):
+            self._newest[epoch] = newest
+            if len(self._newest) > MAX_SEEN:
+                del self._newest[next(iter(self._newest))]
+
+    def is_behind(self, epoch: str, newest: int) -> bool:
+        """Whether a history that ends there is an older state of one that was seen."""
+        return newest < self._newest.get(epoch, 0)
 
 
 class History:
     """A connection to a database of events, for one thread."""
 
-    def __init__(self, path: Path, config: HubConfig) -> None:
-        """Open the file. Raises `ConfigError`, and, as every method does, `sqlite3.Error`."""
+    def __init__(self, path: Path, config: HubConfig, seen: Seen | None = None) -> None:
+        """Open the file. If it has an older state of the history than was `seen`, another history begins with it.
+
+        Raises `ConfigError`, and, as every method does, `sqlite3.Error`.
+        """
         self._path = path
         self._config = config
+        self._seen = seen or Seen()
+        before = identity(path)
         self._connection = connect(path)
-        self._second = connect(path)
-        self._file = _identity(path)
-        ((epoch,),) = self._connection.execute("SELECT epoch FROM history")
-        self.epoch: str = epoch
+        try:
+            self._second = connect(path)
+        except BaseException:  # whatever it is: nobody else knows of the first one
+            self._connection.close()
+            raise
+        self.epoch = ""
         """The name of the history in this file."""
+        try:
+            self.bounds()
+            self._files = Files(path)
+            if before not in (None, identity(path)):
+                raise sqlite3.OperationalError("the file was replaced while it was opened")
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def is_lost(self) -> bool:
-        """Whether somebody has deleted or replaced the file, so that nobody else sees the one that we have open."""
-        return self._file != _identity(self._path)
+        """Whether somebody has deleted or replaced the file or its log, so that others do not see what we have open."""
+        return self._files.are_gone
+
+    def leave(self) -> None:
+        """Give up files that are lost. What can be saved of the history is in the file when this returns."""
+        files = self._files
+        with transaction(self._connection):  # all who have these files open wait, and then see that they are lost
+            newest, _ = self._ends()
+            self._seen.note(self.epoch, newest)
+            if files.is_renamed:  # with another name it is to be whole
+                self._second.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                files.leave()
+            else:
+                files.replace(self._second)
 
     def close(self) -> None:
         """Close the connections to the file."""
@@ -80,6 +143,9 @@ class History:
         self._move_log()
         with transaction(self._connection):
             newest, oldest = self._ends()
+            if self._seen.is_behind(self.epoch, newest):
+                self._begin_anew()
+            newest = self._behind_foreign(newest, len(records))
             refuse = self._config.on_duplicate == "refuse"
             positions = assign(records, self._kept(records, oldest), newest, refuse=refuse)
             stored: list[Stored] = []
@@ -97,6 +163,7 @@ class History:
             if rows:
                 self._connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
                 self._shrink(newest, size, float("-inf"))
+        self._seen.note(self.epoch, newest)
         return stored
 
     def trim(self) -> bool:
@@ -136,8 +203,29 @@ class History:
         return True
 
     def _ends(self) -> tuple[int, int]:
-        ((newest, oldest),) = self._connection.execute("SELECT newest, oldest FROM history")
+        ((self.epoch, newest, oldest),) = self._connection.execute("SELECT epoch, newest, oldest FROM history")
         return newest, oldest
+
+    def _behind_foreign(self, newest: int, wanted: int) -> int:
+        """The position behind which there is room for so many events: behind rows that nobody of ours has put there.
+        Who reads them meets an event, something unreadable, or a hole."""
+        while True:
+            ((foreign,),) = self._connection.execute(
+                "SELECT max(position) FROM events WHERE position > ? AND position <= ?", (newest, newest + wanted)
+            )
+            if foreign is None:
+                return newest
+            self._connection.execute(
+                "UPDATE events SET size = 0, at = ? WHERE position > ? AND position <= ?",
+                (wall_clock(), newest, foreign),
+            )
+            newest = foreign
+
+    def _begin_anew(self) -> None:
+        """Give the history another name: its next positions have been given to other events already."""
+        self.epoch = new_epoch()
+        self._connection.execute("UPDATE history SET epoch = ?", (self.epoch,))
+        logger.error("%s has been replaced by an older state of it; the history %s begins", self._path, self.epoch)
 
     def _kept(self, records: Sequence[Record], oldest: int) -> dict[str, Kept]:
         """What the history has of the claims of these events."""
@@ -207,21 +295,39 @@ class History:
 
     def bounds(self) -> Bounds:
         """What the history has now."""
+        bounds = self._bounds()
+        if self._seen.is_behind(bounds.epoch, bounds.newest):
+            with transaction(self._connection):
+                if self._seen.is_behind(self._bounds().epoch, bounds.newest):  # else another process has been quicker
+                    self._begin_anew()
+            bounds = self._bounds()
+        self.epoch = bounds.epoch
+        self._seen.note(bounds.epoch, bounds.newest)
+        return bounds
+
+    def _bounds(self) -> Bounds:
         row = self._connection.execute("SELECT epoch, oldest, newest, bytes FROM history").fetchone()
         return Bounds(*row)
 
     def read(self, epoch: str, after: int, max_entries: int) -> list[Entry] | None:
         """At most `max_entries` of the entries kept behind a position; None if `epoch` names another history."""
-        if epoch != self.epoch:
+        if epoch != self._bounds().epoch:
             return None
-        return self._page("position > max(?, (SELECT oldest FROM history))", after, max_entries)
+        return self._page(
+            epoch,
+            "position > max(?, (SELECT oldest FROM history)) AND position <= (SELECT newest FROM history)",
+            after,
+            max_entries,
+        )
 
     def follow(self, epoch: str, after: int) -> list[Entry] | None:
         """The next page for a tail that has every entry up to a position; None if `epoch` names another history.
 
         Unlike `read`, it also returns entries beyond the history that are still in the table.
         """
-        return self._page("position > ?", after, PAGE_ENTRIES) if epoch == self.epoch else None
+        if epoch != self._bounds().epoch:
+            return None
+        return self._page(epoch, "position > ? AND position <= (SELECT newest FROM history)", after, PAGE_ENTRIES)
 
     def places(self, id: str, after: int) -> list[Place]:
         """The next events with this chosen id that are kept behind a position, at most `PAGE_PLACES`."""
@@ -264,7 +370,7 @@ class History:
             "SELECT number, message FROM messages WHERE number > ? ORDER BY number LIMIT ?", (after, PAGE_MESSAGES)
         ).fetchall()
 
-    def _page(self, which: str, after: int, max_entries: int) -> list[Entry]:
+    def _page(self, epoch: str, which: str, after: int, max_entries: int) -> list[Entry]:
         rows = self._connection.execute(
             # Text as bytes: text that is not UTF-8 would be an error of the whole page.
             "SELECT position, CAST(id AS BLOB), CAST(topics AS BLOB), frame, private FROM events "
@@ -276,7 +382,7 @@ class History:
         for position, id, topics, frame, private in rows:
             try:
                 record = Record(frame, read_topics(topics), bool(private), None if id is None else id.decode())
-                entries.append(record.entry(self.epoch, position))
+                entries.append(record.entry(epoch, position))
             except UNREADABLE_ERRORS:
                 entries.append(unreadable(position))
             size += entries[-1].size
@@ -284,12 +390,3 @@ class History:
                 break
         rows.close()
         return entries
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """The device and inode of the file that has this path now; None if there is none."""
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino

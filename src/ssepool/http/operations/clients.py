@@ -26,7 +26,11 @@ from ssepool.http.publish import NDJSON
 from ssepool.http.schemas import ANY, TEXT, TOPIC, Schema, array, obj, ref
 
 _BESIDE_BODY = [
-    param("last_event_id", TEXT, "Resume behind this event; `earliest`: all that is kept."),
+    param(
+        "last_event_id",
+        TEXT,
+        "Resume behind this event; `earliest`: all that is kept; `latest`, `last=N`: the newest of each topic.",
+    ),
     param("lastEventId", TEXT, "The same as `last_event_id`; the last in the query counts."),
     param("Last-Event-ID", TEXT, "The same; wins over the query, unless it is empty.", place="header"),
     param("ticket", TEXT, "From `POST /tickets`; used up by this request."),

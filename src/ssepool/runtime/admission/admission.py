@@ -9,7 +9,7 @@ from typing import Self
 
 import msgspec
 
-from ssepool.core.beginning import Beginning, echoed
+from ssepool.core.beginning import Beginning, echoed, newest_of_each
 from ssepool.core.event import MAX_RETRY_MILLISECONDS
 from ssepool.core.frames import Dialect, jittered
 from ssepool.core.pool import Pool
@@ -24,6 +24,7 @@ from ssepool.runtime.connections import Connection
 from ssepool.runtime.engine import Engine
 from ssepool.runtime.handover import Handover, Reply
 from ssepool.runtime.streams.link import Link
+from ssepool.runtime.streams.newest import Newest
 from ssepool.runtime.streams.replay import Replay
 from ssepool.runtime.streams.slices import Wakes
 from ssepool.runtime.streams.socket import SocketLink
@@ -380,7 +381,11 @@ def _follow(
     epoch, after = beginning
     if last_event_id is None and epoch != log.window.epoch:  # a history that was lost while the hooks ran
         last_event_id = beginning.id
-    if last_event_id is not None:
+    if last_event_id is not None and (each := newest_of_each(last_event_id)) is not None:
+        newest = Newest(log, feeds, engine.tasks, subscription, each)
+        link.replay = newest
+        newest.begin(link)
+    elif last_event_id is not None:
         replay = Replay(log, feeds, engine.tasks, subscription, wanted=last_event_id)
         link.replay = replay
         replay.begin(link)

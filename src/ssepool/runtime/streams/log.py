@@ -20,6 +20,7 @@ from ssepool.core.topics import Subscription
 from ssepool.core.window import Window
 from ssepool.errors import BrokerError
 from ssepool.runtime.streams.delivery import SLICE_SECONDS
+from ssepool.runtime.streams.trouble import Trouble
 
 logger = logging.getLogger("ssepool")
 
@@ -73,8 +74,8 @@ class EventLog:
         self._instant = broker if isinstance(broker, InstantBroker) else None
         self.config = broker.config
         """The settings."""
-        self.failing: BrokerError | None = None
-        """Why the broker cannot be followed at the moment."""
+        self.trouble = Trouble(broker.url)
+        """What keeps this log from following the broker."""
         self.bounds = Bounds("", 0, 0, 0)
         """What the broker had when we last looked."""
         self._goal = (0, now())
@@ -155,6 +156,11 @@ class EventLog:
         raise NotImplementedError(f"a broker of the kind {scheme}:// cannot publish without waiting; use publish()")
 
     # Reading.
+
+    @property
+    def failing(self) -> BrokerError | None:
+        """Why the broker cannot be followed at the moment."""
+        return self.trouble.error
 
     @property
     def late(self) -> float:
@@ -321,15 +327,14 @@ class EventLog:
             try:
                 async with aclosing(self.broker.tail(self.position)) as tail:  # type: ignore[type-var]
                     async for entries in tail:
+                        self.trouble.end("tail")
                         self._crowded = True
                         await self._room()
                         self._crowded = False
                         await self._accept_all(entries)
                         delay = RETRY_SECONDS[0]
-            except BrokerError as error:
-                self._set_failing(error)
-            except Exception:  # a defect that one page meets must not end following
-                logger.exception("following %s failed behind position %d; trying again", self.broker.url, self.position)
+            except Exception as error:  # a defect that one page meets must not end following
+                self.trouble.meet("tail", error)
             await asyncio.sleep(delay * (0.5 + random.random()))
             delay = min(2 * delay, longest)
 
@@ -380,10 +385,10 @@ class EventLog:
                     # Last, since nothing may come between an epoch that is new and what is done about it: brokers
                     # take a tail that begins now for one of the history that they have just named.
                     bounds = self.bounds = await self.broker.bounds()
-            except BrokerError as error:
-                self._set_failing(error)
+            except Exception as error:  # a defect that one look meets must not end looking
+                self.trouble.meet("look", error)
                 continue
-            self._set_failing(None)
+            self.trouble.end("look")
             if self.position >= self._goal[0]:
                 self._goal = (bounds.newest, self._now())
             if bounds.epoch != self.window.epoch:
@@ -416,14 +421,6 @@ class EventLog:
         self._tasks.remove(self._tail)
         self._tail = asyncio.create_task(self._follow())
         self._tasks.append(self._tail)
-
-    def _set_failing(self, error: BrokerError | None) -> None:
-        if (error is None) != (self.failing is None):
-            if error is not None:
-                logger.error("the broker is away: %s", error)
-            else:
-                logger.warning("the broker is back: %s", self.broker.url)
-        self.failing = error
 
     def expire(self) -> None:
         """Drop what is too old from the window."""
