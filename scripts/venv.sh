@@ -3,6 +3,9 @@
 
 set -euo pipefail
 
+# The tests start some thousand processes, which without it would each compile the whole package anew.
+unset PYTHONDONTWRITEBYTECODE
+
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 venv=$root/.venv
 

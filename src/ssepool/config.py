@@ -301,7 +301,7 @@ class Setting:
 def settings() -> Iterator[Setting]:
     """All settings, section by section, in the order in which they are declared."""
     for section, cls in SECTIONS.items():
-        hints = typing.get_type_hints(cls)
+        hints = _hints(cls)
         for item in dataclasses.fields(cls):
             if "help" in item.metadata:
                 help, secret, min = (item.metadata[name] for name in ("help", "secret", "min"))
@@ -342,7 +342,7 @@ def load(
 
 def check(config: Any) -> None:
     """Raise `ConfigError` for the first field of a configuration that has a wrong type or is out of range."""
-    hints = typing.get_type_hints(type(config))
+    hints = _hints(type(config))
     for item in dataclasses.fields(config):
         value, hint = getattr(config, item.name), hints[item.name]
         if float in (hint, *typing.get_args(hint)) and isinstance(value, int) and not isinstance(value, bool):
@@ -362,6 +362,15 @@ def check(config: Any) -> None:
             if not lowest <= value <= highest or value == math.inf:
                 limit = f"at least {lowest:.15g}" if math.isinf(highest) else f"from {lowest:.15g} to {highest:.15g}"
                 raise ConfigError(f"{name} = {value!r} is not allowed; it takes a number, {limit}")
+
+
+_HINTS: dict[type, dict[str, Any]] = {}
+
+
+def _hints(kind: type) -> dict[str, Any]:
+    if kind not in _HINTS:  # evaluating the text of all annotations takes most of a configuration's time
+        _HINTS[kind] = typing.get_type_hints(kind)
+    return _HINTS[kind]
 
 
 def _check_origins(name: str, origins: tuple[str, ...]) -> None:

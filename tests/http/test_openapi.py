@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -12,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount, Route
 
 from ssepool import Grant, Hub
-from ssepool.http.openapi import DOCUMENT
+from ssepool.http.openapi import document
 
 Subscribe = Callable[..., Awaitable[Any]]
 PARTS_OF_PAGES = ("/demo/demo.", "/dashboard/", "/web/")
@@ -39,8 +41,13 @@ def references(node: Any) -> Iterator[str]:
             yield from references(value)
 
 
+def test_no_server_makes_the_document_before_it_is_asked_for() -> None:
+    code = "import ssepool.server.server, ssepool.http.openapi as it; print(it.document.cache_info().currsize)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "0\n"
+
+
 def test_the_document_has_every_route_of_the_application_and_no_other(hub: Hub) -> None:
-    documented = {(method, path) for path, item in DOCUMENT["paths"].items() for method in item if method in METHODS}
+    documented = {(method, path) for path, item in document()["paths"].items() for method in item if method in METHODS}
     assert documented == set(operations(list(hub.dev_app.routes)))
 
 
@@ -97,20 +104,20 @@ async def test_what_the_document_says_of_refusals_is_what_is_answered() -> None:
 
 
 def test_every_reference_leads_somewhere() -> None:
-    for reference in references(DOCUMENT):
-        node: Any = DOCUMENT
+    for reference in references(document()):
+        node: Any = document()
         for part in reference.removeprefix("#/").split("/"):
             node = node[part]
 
 
 def test_operations_have_names_of_their_own_and_answers() -> None:
-    items = [item[method] for item in DOCUMENT["paths"].values() for method in METHODS if method in item]
+    items = [item[method] for item in document()["paths"].values() for method in METHODS if method in item]
     assert len({item["operationId"] for item in items}) == len(items)
     assert all(item["summary"] and item["responses"] for item in items)
 
 
 def test_path_parameters_are_declared() -> None:
-    for path, item in DOCUMENT["paths"].items():
+    for path, item in document()["paths"].items():
         declared = {parameter["name"] for parameter in item.get("parameters", ()) if parameter["in"] == "path"}
         assert declared == {part.strip("{}") for part in path.split("/") if part.startswith("{")}
 

@@ -17,7 +17,7 @@ from live import LiveServer, serve_command, wait_for
 from ssepool.cli import app
 from ssepool.core.report import ClusterReport, NodeReport, PoolReport
 from ssepool.core.states import PoolState, Reason
-from ssepool.http.openapi import DOCUMENT
+from ssepool.http.openapi import document
 
 Place = tuple[str, ...]
 """The names that lead to a field; `*` stands for the items of an array."""
@@ -45,7 +45,7 @@ def all_fields(*kinds: type) -> list[tuple[type, Place]]:
 
 def schema_at(name: str, path: Place) -> dict[str, Any]:
     """The schema of a field, which must be a required one."""
-    schemas = DOCUMENT["components"]["schemas"]
+    schemas = document()["components"]["schemas"]
     node: dict[str, Any] = schemas[name]
     for part in path:
         if "$ref" in node:

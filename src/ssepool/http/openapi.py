@@ -7,6 +7,7 @@ surface has, and what they take, is read off its routes. The schemas are derived
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -25,7 +26,9 @@ def routes() -> list[BaseRoute]:
     async def openapi(request: Request) -> Response:
         paths = paths_of(request.app.routes)
         # Where the surface is mounted, its paths count from the prefix.
-        return JSONReply({**DOCUMENT, "paths": paths, "servers": [{"url": request.scope.get("root_path", "") or "/"}]})
+        return JSONReply(
+            {**document(), "paths": paths, "servers": [{"url": request.scope.get("root_path", "") or "/"}]}
+        )
 
     return [Gate("/openapi.json", openapi, methods=["GET"], needs="nothing")]
 
@@ -45,20 +48,23 @@ def paths_of(routes: Sequence[BaseRoute]) -> Schema:
     return found
 
 
-DOCUMENT: Schema = {
-    "openapi": "3.2.0",
-    "info": {
-        "title": "ssepool",
-        "version": "1",
-        "description": (
-            "Server-Sent Events from one managed, bounded pool of connections. Every refusal is JSON: "
-            f'`{{"error": {{"code": "...", "message": "..."}}}}`. A query string takes {MAX_QUERY} at most (414). '
-            "A request whose `Host` is not allowed is answered 421. With `failure_rate` everything but streams and "
-            "health is answered 429 to an address of which too much was refused. Credentials twice are a 400."
-        ),
-        "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
-    },
-    "paths": PATHS,
-    "components": {"schemas": schemas(), "securitySchemes": SCHEMES},
-}
-"""The document of everything, without `servers` and what the routes say."""
+@cache
+def document() -> Schema:
+    """The document of everything, without `servers` and what the routes say. Made when it is first asked for: no server
+    has to wait for it."""
+    return {
+        "openapi": "3.2.0",
+        "info": {
+            "title": "ssepool",
+            "version": "1",
+            "description": (
+                "Server-Sent Events from one managed, bounded pool of connections. Every refusal is JSON: "
+                f'`{{"error": {{"code": "...", "message": "..."}}}}`. A query string takes {MAX_QUERY} at most (414). '
+                "A request whose `Host` is not allowed is answered 421. With `failure_rate` everything but streams and "
+                "health is answered 429 to an address of which too much was refused. Credentials twice are a 400."
+            ),
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": PATHS,
+        "components": {"schemas": schemas(), "securitySchemes": SCHEMES},
+    }

@@ -181,14 +181,15 @@ class PostgresBroker(Broker):
             while True:
                 with self._told():
                     rows = await self._page(session, after, PAGE_ENTRIES, kept=False)
-                    # Positions of another history mean nothing to its reader.
-                    if (follows and not rows) or (rows and rows[0][0] != epoch):
+                is_known = not rows or rows[0][0] == epoch  # positions of another history mean nothing to its reader
+                if is_known and (rows or not follows):
+                    follows = True
+                    entries = [_entry(row) for row in rows]
+                    after = entries[-1].position if entries else after
+                    yield entries
+                if not (rows and is_known):
+                    with self._told():
                         await session.hear(POLL_SECONDS)
-                        continue
-                follows = True
-                entries = [_entry(row) for row in rows]
-                after = entries[-1].position if entries else after
-                yield entries
         finally:
             await session.close()
 
