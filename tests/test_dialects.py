@@ -88,6 +88,7 @@ def test_there_is_no_last_event_if_the_generator_failed(server: LiveServer, name
     with source.ask() as stream:
         source.feed("one", FAIL)
         assert stream.to_end().data == ["one"]
+        assert not stream.whole  # nothing else tells a client that it failed
     if named:
         assert source.refused(last_event_id=stream.last_event_id) == 204
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,7 +12,7 @@ import django
 import pytest
 
 from django_site import SERVERS, log_in, prepared, serve_site, sqlite
-from live import LiveServer, Stream, wait_for
+from live import DEADLINE, LiveServer, Stream, wait_for
 from live_fixtures import TROUBLE
 from service_fixtures import Get
 
@@ -157,6 +158,14 @@ def test_a_generators_stream_is_a_response_of_sync_and_async_views(server: LiveS
         with listen(server, path) as stream:
             assert stream.to_end().data == data
             assert stream.headers["x-seen"] == "200 text/event-stream"
+    server.wait_pool(open=0)
+
+
+def test_a_stream_keeps_all_cookies_that_the_view_has_set(server: LiveServer) -> None:
+    with urllib.request.urlopen(f"{server.url}/count/", timeout=DEADLINE) as answer:
+        cookies = {cookie.partition("=")[0]: cookie for cookie in answer.headers.get_all("set-cookie")}
+    assert cookies["colour"].lower() == "colour=blue; httponly; path=/count; samesite=strict"
+    assert cookies["size"].startswith("size=9;")
     server.wait_pool(open=0)
 
 

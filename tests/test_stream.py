@@ -193,6 +193,7 @@ def test_a_named_generator_that_fails_ends_with_an_error_for_all_now_and_later(s
     for viewer in (now, later):
         assert viewer.data == ["one"]
         assert viewer.of_type("ssepool.close") == ERROR
+        assert viewer.whole  # it has been told, and is not to come back
     assert source.refused(last_event_id=now.last_event_id) == 204
     source.wait(begun=1)
 

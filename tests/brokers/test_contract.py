@@ -21,6 +21,7 @@ from ssepool.brokers import connect
 from ssepool.brokers.base import MAX_FACT_BYTES, MAX_MESSAGE_BYTES, PAGE_FACTS, Bounds, Broker
 from ssepool.brokers.record import Record, records
 from ssepool.config import HubConfig, KiB, MiB
+from ssepool.core.chunk import chunk
 from ssepool.core.event import Entry, Event
 from ssepool.errors import BrokerError, DuplicateEvent
 
@@ -194,7 +195,7 @@ async def test_an_entry_is_what_was_published(make: Open, name: str) -> None:
     broker = await make()
     ((id, position),) = await broker.append(records([event], MiB))
     assert (id, position) == (event.id or f"{(await broker.bounds()).epoch}-1", 1)
-    entry = Entry(1, id, event.topics, event.encode(id), event.private)
+    entry = Entry(1, id, event.topics, chunk(event.encode(id)), event.private)
     assert await broker.read(0, max_entries=1) == [entry]
     assert await take(broker, 0, 1) == [entry]
     assert await broker.find(id) == 1

@@ -65,16 +65,20 @@ def server(request: pytest.FixtureRequest) -> Iterator[LiveServer]:
 
 @pytest.mark.timeout(500)  # the first has a program compiled
 @pytest.mark.parametrize("client", CLIENTS)
-def test_a_stream_that_is_over_ends_cleanly_and_one_that_fails_is_cut(
+def test_a_stream_that_is_over_ends_cleanly_and_one_that_fails_untold_is_cut(
     server: LiveServer, read: Callable[[str, str], Any], client: str
 ) -> None:
-    for item, end in (("END", "clean"), ("FAIL", "cut")):
+    for item, end in (("END", "clean"), ("FAIL", "clean")):  # `ssepool.close` says which
         reader = read(client, f"{server.url}/streams/{client}-{item}")
         reader.wait_line("ssepool.open")
         server.request("POST", f"/streams/{client}-{item}", ["one", item])
         reader.wait_line("ssepool.close")
         if client not in COMES_BACK:
             reader.wait_line(f"end: {end}")
+    if client not in COMES_BACK:
+        reader = read(client, f"{server.url}/streams/{client}-untold?own_events=false")
+        server.request("POST", f"/streams/{client}-untold", ["one", "FAIL"])
+        reader.wait_line("end: cut")
 
 
 @pytest.mark.timeout(500)

@@ -188,6 +188,58 @@ def test_it_finds_a_server_that_was_restarted_and_is_told_of_the_gap(listen: Lis
         assert (gap["requested"], gap["resumed"], gap["reason"]) == (last, None, "unknown_id")
 
 
+@pytest.mark.parametrize("path", ["--detach", "--no-detach"])
+def test_it_comes_back_from_every_cut_and_has_all_of_it_once(listen: Listen, path: str, tmp_path: Path) -> None:
+    flags = ("--retry", "0.05", "--broker", f"sqlite:///{tmp_path}/events.db", path)
+    sent: list[str] = []
+
+    def publish(server: LiveServer) -> None:
+        sent.append(str(len(sent)))
+        server.publish("news", sent[-1])
+
+    with serve_command(*flags, "--max-lifetime", "0.4", "--reap-interval", "0.05") as server:
+        source = listen(server, "/events?topic=news&last_event_id=earliest")
+        while len(source.of_type("ssepool.open")) < 3:
+            publish(server)
+        assert server.request("POST", "/pool/drain", {"seconds": 0})[0] == 202
+        server.wait_pool(open=0)  # whether it sees the goodbye or not: a browser may drop what a cut is close behind
+        publish(server)
+        server.stop(signal.SIGKILL)
+        source.wait(lambda s: s.states[-1] == "connecting")
+    with serve_command(*flags, port=server.port) as server:
+        publish(server)
+        source.wait(lambda s: s.data[-1:] == sent[-1:])
+        source.opened()
+        # While it is open: here there is nothing but a crash to end it.
+        server.stop(signal.SIGKILL)
+        source.wait(lambda s: s.states[-1] == "connecting")
+    assert source.data == sent
+    assert source.of_type("ssepool.gap") == []
+    assert "closed" not in source.states
+
+
+@pytest.mark.parametrize("path", ["detached", "plain"])
+def test_a_reader_with_fetch_in_chromium_can_tell_a_cut_from_an_end(browsers: Callable[[], Browser], path: str) -> None:
+    with serve_app("stream_app:app", path) as server, contextlib.closing(browsers().new_page()) as page:
+        page.goto(f"{server.url}/health/live")
+        page.evaluate(
+            """(names) => {
+                window.ends = {};
+                for (const name of names)
+                    fetch(`/streams/${name}?own_events=false`)
+                        .then((response) => response.text())
+                        .then(() => { ends[name] = "done"; }, () => { ends[name] = "error"; });
+            }""",
+            ["over", "failed", "crashed"],
+        )
+        for name, items in {"over": ["one", "END"], "failed": ["one", "FAIL"], "crashed": ["one"]}.items():
+            server.request("POST", f"/streams/{name}", items)
+        wait_for(lambda: page.evaluate("ends") == {"over": "done", "failed": "error"})
+        server.wait_pool(open=1)
+        server.stop(signal.SIGKILL)
+        wait_for(lambda: page.evaluate("ends.crashed") == "error")
+
+
 @pytest.mark.parametrize("path", ["detached", "plain"])
 def test_it_stops_at_the_end_of_a_generator_and_has_all_of_it_once(listen: Listen, path: str) -> None:
     with serve_app("stream_app:app", path) as server:

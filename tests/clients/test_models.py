@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from live import LiveServer, serve_app, wait_for
+from live import TESTS, LiveServer, serve_app, wait_for
 from source import END, Source
 from tools import require
+from written import PROTOCOLS, blocks, serve_code
 
 HERE = Path(__file__).parent
 CLIENTS = ("openai", "openai of Python", "ai", "ag-ui")
@@ -156,5 +157,30 @@ def test_at_a_cut_they_have_what_came_before_it_and_nobody_asks_again_by_itself(
         server.stop(signal.SIGKILL)
     ends = {each.client: each.end()["end"] for each in answers}
     assert [each.text for each in answers] == ["one "] * len(CLIENTS)
-    if path == "plain":  # its chunked coding says that the end is none
-        assert ends == dict.fromkeys(CLIENTS, "failed")
+    assert ends == dict.fromkeys(CLIENTS, "failed")
+
+
+@pytest.mark.parametrize("http", PROTOCOLS)
+def test_the_token_stream_of_the_documentation_is_one(http: str, tmp_path: Path, start: Callable[..., Any]) -> None:
+    text = (TESTS.parent / "docs" / "clients.md").read_text("utf-8")
+    for client in "openai", "ai":
+        require(client)
+    with serve_code("\n\n".join(blocks(text, "A token stream", "python")), tmp_path, http) as server:
+        node, models, chat = require("node"), str(HERE / "models.mjs"), f"{server.url}/api/chat"
+        assert server.request("GET", "/api/chat/nobody/stream")[0] == 204
+        programs = [
+            start(sys.executable, str(HERE / "openai_client.py"), f"{server.url}/v1"),
+            start(node, models, "openai", f"{server.url}/v1"),
+            start(node, models, "ai", chat),
+        ]
+        for program in programs:
+            assert said(program) == "You ask: hello Because it is so. "
+        assert said(start(node, models, "ai resume", f"{chat}/c1/stream")) == "You ask: hello Because it is so. "
+
+
+def said(program: Any) -> str:
+    """All that a client has read of an answer that is complete."""
+    assert program.wait_end() == 0, program.lines
+    *words, end = [json.loads(line) for line in program.lines]
+    assert end == {"end": "completed"}
+    return "".join(word["text"] for word in words)

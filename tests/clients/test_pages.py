@@ -59,9 +59,6 @@ BUNDLED = {
 }
 """Modules of many files, which one tool of the tests puts together."""
 
-TELL_CUTS = {"fetch-event-source", "Datastar"}
-"""They come back only if the stream was cut: one that ended as if it were complete is over for them."""
-
 SERVERS = {
     "application": ["uvicorn", "--http", "ssepool.uvicorn:Protocol", "stream_app:app"],
     "application, plain": ["uvicorn", "--http", "httptools", "stream_app:app"],
@@ -75,9 +72,6 @@ class Site:
 
     def __init__(self, kind: str, folder: Path) -> None:
         self.is_application = kind.startswith("application")
-        self.is_cut = kind.endswith("plain")
-        """Whether clients can tell the end of this server's streams from a cut."""
-        self.cuts = signal.SIGKILL if self.is_cut else signal.SIGTERM
         self._command = [sys.executable, "-m", *SERVERS[kind]]
         self._env = {"SSEPOOL_BROKER": f"sqlite:///{folder}/events.db", "SSEPOOL_RETRY": "0.05"}
         self._port = 0
@@ -187,9 +181,7 @@ class Client:
 def clients(site: Site, browser: Browser, scripts: dict[str, str]) -> Iterator[list[Client]]:
     context = browser.new_context()
     context.route("**/pages/**", lambda route: fulfil(route, scripts))
-    # The hub's own endpoint refuses the parameter `datastar`, which Datastar adds.
-    names = [name for name in PAGES if site.is_application or name != "Datastar"]
-    yield [Client(name, site, context.new_page()) for name in names]
+    yield [Client(name, site, context.new_page()) for name in PAGES]
     context.close()
 
 
@@ -211,18 +203,17 @@ def test_pages_get_everything_once_over_a_restart_and_ask_for_nothing_after_the_
         client.publish("2")
     for client in clients:
         client.wait("12")
-    site.restart(site.cuts)
-    back = [client for client in clients if site.is_cut or client.name not in TELL_CUTS]
+    site.restart(signal.SIGTERM)
     for client in clients:
         client.publish("3")
-    for client in back:
+    for client in clients:
         client.wait("123")
-    site.server.wait_pool(open=len(back))
+    site.server.wait_pool(open=len(clients))
 
     if site.is_application:
-        for client in back:
+        for client in clients:
             site.server.request("POST", f"/complete/{client.topic}")
         site.server.wait_pool(open=0)
         # Turbo cannot be told the end: it comes back, and stays away when it is told 204. Who else would, has by then.
-        wait_for(lambda: all(client.text and client.requests[-1] == client.last_answer for client in back))
-        assert [client.text for client in back] == ["123"] * len(back)
+        wait_for(lambda: all(client.text and client.requests[-1] == client.last_answer for client in clients))
+        assert [client.text for client in clients] == ["123"] * len(clients)

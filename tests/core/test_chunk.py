@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ssepool.bench.framing import unchunk as read
-from ssepool.core.chunk import LAST_CHUNK, chunk, unchunk
+from ssepool.core.chunk import LAST_CHUNK, MAX_KNOWN_SIZE, chunk, chunk_text, unchunk
 from ssepool.core.event import Entry, Event
 
 
@@ -18,6 +18,15 @@ def test_a_chunk_is_what_a_reader_of_chunks_takes_and_gives_back_its_bytes(data:
 
 def test_nothing_makes_no_chunk_since_an_empty_one_is_the_last() -> None:
     assert chunk(b"") == unchunk(b"") == b""
+
+
+@pytest.mark.parametrize("character", ["x", "é", "🦫"])
+def test_text_makes_the_chunk_that_its_bytes_make(character: str) -> None:
+    for size in (1, 15, 16, 255, 256, MAX_KNOWN_SIZE - 1, MAX_KNOWN_SIZE, MAX_KNOWN_SIZE + 1):
+        assert chunk_text(character * size) == chunk((character * size).encode())
+    assert chunk_text("x" * (MAX_KNOWN_SIZE - 1) + character) == chunk(
+        ("x" * (MAX_KNOWN_SIZE - 1) + character).encode()
+    )
 
 
 def test_an_entry_has_its_events_frame_as_one_chunk() -> None:

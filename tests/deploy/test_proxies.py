@@ -66,6 +66,49 @@ def test_caddy_lets_go_of_a_node_as_soon_as_its_client_has_left(certificate: tup
         node.wait_pool(open=0)
 
 
+CUTS = {"nginx": ["HTTP/2", "HTTP/1.1"], "caddy": [], "haproxy": ["HTTP/1.1"]}
+"""Over what each passes a cut on, in the versions that docs/deploy/proxies.md names; else it looks like an end."""
+
+
+def is_cut(stream: Subscriber) -> bool:
+    """Whether a stream ends as if something were missing."""
+    try:
+        while True:
+            stream.read()
+    except StopIteration:
+        return False
+    except httpx.RemoteProtocolError:
+        return True
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_a_cut_reaches_the_client_as_one_and_an_end_as_an_end(
+    name: str, certificate: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with (
+        serve() as node,
+        run(name, (node.port,) * NODES, tmp_path / "run", certificate) as url,
+        contextlib.ExitStack() as open,
+    ):
+        front = Front(name, url, [node], open)
+        streams = []
+        for http2 in (True, False):
+            for topic in ("kicked", "cut"):
+                client = open.enter_context(front.client(http2=http2))
+                stream = open.enter_context(Subscriber(client, f"{topic}/{http2}"))
+                connection = json.loads(stream.next("ssepool.open").data)["connection"]
+                if topic == "cut":
+                    streams.append(stream)
+                    continue
+                node.request("DELETE", f"/connections/{connection}")
+                assert stream.next("ssepool.close")
+                with pytest.raises(StopIteration):
+                    stream.read()
+        node.stop(signal.SIGKILL)
+        cuts = [stream.response.http_version for stream in streams if is_cut(stream)]
+        assert set(CUTS[name]) <= set(cuts)
+
+
 def test_a_client_cannot_make_its_address_up(front: Front) -> None:
     with front.client() as client:
         client.headers["X-Forwarded-For"] = "203.0.113.7"

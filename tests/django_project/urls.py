@@ -66,7 +66,10 @@ async def count(request: HttpRequest) -> HttpResponse:
             yield str(number)
             await asyncio.sleep(0)
 
-    return EventResponse(get_hub().stream(request, numbers()))
+    stream = get_hub().stream(request, numbers())
+    stream.set_cookie("colour", "blue", path="/count", httponly=True, samesite="strict")
+    stream.set_cookie("size", "9")
+    return EventResponse(stream)
 
 
 async def fail(request: HttpRequest, how: str) -> HttpResponse:

@@ -164,3 +164,23 @@ def test_requests_with_an_upgrade_may_follow_each_other(server: LiveServer) -> N
             client.sendall(part)
         client.sendall(get(b"Connection: close", *H2C[1:]))
         assert re.findall(rb"HTTP/1\.1 (\d+)", got.read()) == [b"201"] * 4 + [b"200"] * 2
+
+
+@pytest.mark.parametrize("path", ["detached", "plain", "uvicorn", "uvicorn, plain"])
+def test_a_stream_over_http_1_0_has_no_chunks_and_ends_with_its_connection(path: str) -> None:
+    with (
+        serve(path) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE) as client,
+        client.makefile("rb") as got,
+    ):
+        client.sendall(get(target=b"/events?topic=news", version=b"1.0"))
+        head = list(iter(got.readline, b"\r\n"))
+        assert head[0].split()[1] == b"200"
+        assert not [field for field in head if field.lower().startswith(b"transfer-encoding")]
+        opening = list(iter(got.readline, b"\n"))
+        assert opening[0] == b"event: ssepool.open\n"  # and no size before it
+        server.publish("news", "x")
+        assert got.readline().startswith(b"id: ")
+        assert [got.readline(), got.readline()] == [b"data: x\n", b"\n"]
+        server.stop()
+        assert got.read().endswith(b'data: {"reason":"shutdown"}\n\n')

@@ -6,10 +6,24 @@ from __future__ import annotations
 LAST_CHUNK = b"0\r\n\r\n"
 """What ends a body that is whole. No trailers."""
 
+MAX_KNOWN_SIZE = 1024
+"""Bytes up to which the sizes of chunks are kept as they are written: those of nearly all frames."""
+
+_SIZES = [f"{size:x}\r\n" for size in range(MAX_KNOWN_SIZE)]
+
 
 def chunk(data: bytes) -> bytes:
     """These bytes as a chunk; none for none, since a chunk of no bytes would be the last."""
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+
+
+def chunk_text(text: str) -> bytes:
+    """The UTF-8 of this text, which is not empty, as a chunk. For each event that is published: it takes less time than
+    `chunk`, since nothing is copied twice, nor any size written that has been written before."""
+    size = len(text)
+    if size < MAX_KNOWN_SIZE and text.isascii():
+        return f"{_SIZES[size]}{text}\r\n".encode()
+    return chunk(text.encode())
 
 
 def unchunk(chunk: bytes) -> bytes:

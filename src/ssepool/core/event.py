@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from ssepool.core.block import Block, block_from, block_of
-from ssepool.core.chunk import chunk, unchunk
+from ssepool.core.chunk import chunk_text, unchunk
 from ssepool.core.data import DATA, DataEncoder
 from ssepool.core.topics import check_topic, shown
 from ssepool.errors import InvalidEvent, InvalidTopic
@@ -196,20 +196,20 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     def entry(self, epoch: str, position: int) -> Entry:
         """This event at its place in the order, under its own id or the one that brokers make."""
         id = f"{epoch}-{position}" if self.id is None else self.id
-        return Entry(position, id, self.topics, chunk(self._frame(id)), self.private)
+        return Entry(position, id, self.topics, chunk_text(self._frame(id)), self.private)
 
     def encode(self, id: str | None = None) -> bytes:
         """The frame of this event, with `id` (trusted, not checked) in place of its own if one is given."""
-        return self._frame(self.id if id is None else id)
+        return self._frame(self.id if id is None else id).encode()
 
     def encode_without_id(self) -> bytes:
         """The frame of this event but for the line `id:`."""
-        return self._frame(None)
+        return self._frame(None).encode()
 
-    def _frame(self, id: str | None) -> bytes:
+    def _frame(self, id: str | None) -> str:
         if self.lines is None:
-            return encode(self.data, type=self.type, id=id, retry=self.retry)
-        return (self.lines if id is None else f"id: {id}\n{self.lines}").encode()
+            return _written(self.data, self.type, id, self.retry)
+        return self.lines if id is None else f"id: {id}\n{self.lines}"
 
 
 def is_id(text: str) -> bool:
@@ -227,14 +227,20 @@ def encode(data: str, *, type: str | None = None, id: str | None = None, retry: 
 
     CR, LF and CRLF in `data` all split lines, as a client's parser would; it joins them with LF.
     """
+    return _written(data, type, id, retry).encode()
+
+
+def _written(data: str, type: str | None, id: str | None, retry: int | None) -> str:
     if "\n" in data or "\r" in data:
         data = data.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\ndata: ")
-    fields = "" if retry is None else f"retry: {retry}\n"
+    if id is not None and type is None and retry is None:  # as nearly all are, and this is done for each
+        return f"id: {id}\ndata: {data}\n\n"
+    fields = "" if id is None else f"id: {id}\n"
     if type is not None:
-        fields = f"event: {type}\n{fields}"
-    if id is not None:
-        fields = f"id: {id}\n{fields}"
-    return f"{fields}data: {data}\n\n".encode()
+        fields = f"{fields}event: {type}\n"
+    if retry is not None:
+        fields = f"{fields}retry: {retry}\n"
+    return f"{fields}data: {data}\n\n"
 
 
 def memory_of(data: bytes, topics: Sequence[str]) -> int:

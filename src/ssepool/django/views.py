@@ -53,7 +53,10 @@ class EventResponse(StreamingHttpResponse):
         self.request: HttpRequest | None = None
         """What it answers; set once Django has the response."""
         for name, value in stream.raw_headers:
-            self[name.decode()] = value.decode()
+            if name == b"set-cookie":
+                self.cookies.load(value.decode("latin-1"))  # there may be several, of which a field would keep the last
+            else:
+                self[name.decode("latin-1")] = value.decode("latin-1")
         self["Content-Encoding"] = "identity"  # middleware that compresses leaves what has one alone
 
 

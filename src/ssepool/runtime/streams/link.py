@@ -411,7 +411,10 @@ class Link(ABC):
             retry, id = None, COMPLETED_ID
         if self.slot is not None and self.slot.state is SlotState.OPEN:
             self.context.pool.closing(self.slot, reason, self.context.now())
-        self.part(self.dialect.closed(reason.value, retry=retry, id=id), whole=reason.is_final)
+        # Where this event says it, a run that failed is over as well, and whoever came back would get 204. Some clients
+        # come back for ever after a cut and a 204; others, whom nothing but a cut tells, take a clean end for success.
+        whole = reason.is_final or (id == FAILED_ID and self.dialect.own_events)
+        self.part(self.dialect.closed(reason.value, retry=retry, id=id), whole=whole)
 
     def _lagged(self, feed: Feed, slot: Slot) -> None:
         """The cursor fell off the feed's tail: do what the lag policy says."""
