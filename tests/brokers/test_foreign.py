@@ -100,15 +100,15 @@ async def test_what_is_published_behind_a_foreign_record_reaches_everybody(
         await log.close()
 
 
-def copies(last: bytes) -> dict[str, tuple[bytes, dict[str, str]]]:
-    """Messages that somebody makes of the stream's last one, by what is wrong with them: content and headers."""
-    part, change = decode(last), msgspec.structs.replace
-    own = {"Nats-Expected-Last-Sequence": "1"}
+def copies(first: bytes) -> dict[str, tuple[bytes, dict[str, str]]]:
+    """Messages that somebody makes of the first of two, by what is wrong with them: content and headers."""
+    part, change = decode(first), msgspec.structs.replace
+    own = {"Nats-Expected-Last-Sequence": "2"}
     return {
-        "a copy": (last, {}),
-        "another history": (pack(change(part, epoch="00000000", after=1)), {}),
-        "of no events": (pack(change(part, events=0, after=1)), own),
-        "of fewer than it says": (pack(change(part, events=3, after=1)), own),
+        "a copy": (first, {}),
+        "another history": (pack(change(part, epoch="00000000", after=2)), {}),
+        "of no events": (pack(change(part, events=0, after=2)), own),
+        "of fewer than it says": (pack(change(part, events=3, after=2)), own),
         "no part at all": (pack(change(part, number=-1, of=0)), own),
         "empty": (b"", {}),
         "a status": (b"", {"Status": "500", "Description": "Trouble"}),
@@ -123,7 +123,7 @@ async def test_a_foreign_message_stops_nobody_and_gives_no_position_a_second_tim
     heard: list[int | str] = []
     broker, log = await make(), await followed(url, heard)
     try:
-        stored = await broker.append(batch("a"))
+        stored = await broker.append(batch("a")) + await broker.append(batch("b"))
         name = url.partition("name=")[2]
         async with Client() as client:
             await client.connect(url.partition("?")[0])
@@ -133,7 +133,7 @@ async def test_a_foreign_message_stops_nobody_and_gives_no_position_a_second_tim
             await js.publish(subjects.replace(">", "log"), data, headers=headers)
         for one in (broker, await make()):
             stored += await one.append(batch("b", "c"))
-        assert len({one.id for one in stored}) == 5
+        assert len({one.id for one in stored}) == 6
         assert {one.id.partition("-")[0] for one in stored} == {(await broker.bounds()).epoch}
         await until(lambda: heard[-4:] == ["b", "c", "b", "c"], heard)
         await until(lambda: log.failing is None and not log.late, heard)
