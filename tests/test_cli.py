@@ -429,7 +429,7 @@ def test_standard_input_is_one_event(
 
 def test_json_is_checked_and_sent_as_json(scripted: ScriptedServer) -> None:
     [event] = published(scripted, "t", ' {"a": [1, 2.5, null], "b": 12345678901234567890} ', "--json")
-    assert event["data"] == '{"a":[1,2.5,null],"b":12345678901234567890}'
+    assert event["data"] == '{"a": [1, 2.5, null], "b": 12345678901234567890}'  # the bytes as they were written
 
 
 @pytest.mark.parametrize("text", ["{", "", "nope", "{'a': 1}", "NaN", "1 2"])

@@ -59,7 +59,6 @@ async def came(connection: Connection) -> None:
     for topic in connection.topics:
         rooms[topic][connection.id] = str(connection.user)
         await tell(topic)
-        await connection.send(present(topic), type="present")  # who comes gets what is published from now on
 
 
 @hub.on_message

@@ -146,7 +146,7 @@ def test_it_receives_what_is_published(server: LiveServer, listen: Listen) -> No
     ids = [server.publish("news", "plain"), server.publish("news", {"of": "a type\n"}, type="update")]
     ids.append(server.publish("news", "Zeilen\n\nmit Umläuten 🦫"))
     source.wait(lambda s: len(s.data) == 3)
-    assert source.data == ["plain", '{"of":"a type\\n"}', "Zeilen\n\nmit Umläuten 🦫"]
+    assert source.data == ["plain", '{"of": "a type\\n"}', "Zeilen\n\nmit Umläuten 🦫"]
     events = source.of_type("message") + source.of_type("update")
     assert sorted(event["lastEventId"] for event in events) == sorted(ids)
 
