@@ -20,7 +20,7 @@ from ssepool.core.states import Reason, SlotState, WaiterState
 from ssepool.core.term import ENDLESS, Term, term_of
 from ssepool.runtime.reaper import Reaper
 from ssepool.runtime.streams import slices
-from virtual import in_virtual_time, now
+from virtual import hold_up, in_virtual_time, now
 
 
 class Watched:
@@ -180,7 +180,7 @@ async def test_a_look_that_fails_does_not_end_the_looking(caplog: pytest.LogCapt
 async def test_it_says_so_when_the_event_loop_was_held_up(caplog: pytest.LogCaptureFixture) -> None:
     watched = Watched(size=1)
     await asyncio.sleep(2)
-    asyncio.get_running_loop().now += 5.0  # type: ignore[attr-defined]
+    hold_up(5.0)
     await asyncio.sleep(2)
     watched.reaper.stop()
     assert watched.reaper.late == 1
