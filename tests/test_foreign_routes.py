@@ -139,6 +139,7 @@ async def test_a_route_that_meets_an_error_of_the_hub_has_its_status(build: Call
             async with http(build(hub, route)) as client:
                 answer = await client.get("/")
             assert answer.status_code == status, (route, answer.text)
+            assert not answer.headers["content-type"].startswith("text/event-stream"), route
             if status == 401:
                 assert 'error="invalid_token"' in answer.headers["www-authenticate"]
             if status == 429:

@@ -38,7 +38,7 @@ BREAKAGES = {
     "max_lifetime=600": ("max_lifetime=900", "expected the end of the stream with the reason 'lifetime', but it has"),
     ", lag_events=100": ("", "expected the event 'ssepool.gap'"),
     "return hub.response(request": ("raise LookupError(room)\n        hub.response(request", "LookupError: 1"),
-    "lifespan=hub.lifespan": ("", "PoolClosed: the hub is not open"),
+    "lifespan=hub.lifespan": ("", "the hub is not open: give your application lifespan=hub.lifespan"),
 }
 """What is broken in the chat, how, and what its suite says then."""
 

@@ -96,7 +96,8 @@ class EventStream(Response):
         try:
             self._engine.check_open()
         except RequestError as error:
-            error.headers = {**(error.headers or {}), **self.headers}
+            own = head_of(self.raw_headers, [], self.visit.dialect.headers)
+            error.headers = {**(error.headers or {}), **{k.decode("latin-1"): v.decode("latin-1") for k, v in own}}
             raise
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send, background: Background | None) -> bool:
