@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import os
 import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,17 +22,9 @@ numbers = itertools.count()
 def server(request: pytest.FixtureRequest) -> Iterator[LiveServer]:
     with serve_app("request_app:app", request.param) as server:
         server.request("GET", "/slots")
-        wait_for(lambda: claims(server), what="the claim on its address, a second after the start")
         server.descriptors_at_rest = server.descriptors()
         yield server
         at_rest(server)
-
-
-def claims(server: LiveServer) -> bool:
-    """Whether the server has the socket with which a hub with `memory://` tells other processes of it."""
-    lines = Path("/proc/net/unix").read_text().splitlines()
-    nodes = {f"socket:[{line.split()[6]}]" for line in lines if "@ssepool/memory/" in line}
-    return any(os.readlink(fd) in nodes for fd in Path(f"/proc/{server.process.pid}/fd").iterdir() if fd.is_symlink())
 
 
 def at_rest(server: LiveServer) -> None:

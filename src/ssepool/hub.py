@@ -107,7 +107,7 @@ class Hub(Publishing):
         self._loop = asyncio.get_running_loop()
         try:
             await self._open()
-        except BaseException:
+        except BaseException:  # cancelled too: it may be opened again
             self._loop = None
             raise
 

@@ -78,7 +78,7 @@ def _publish(event: Event) -> str:
 def _publish_or_log(event: Event) -> None:
     try:
         _publish(event)
-    except Exception:
+    except Exception:  # whatever it is: Django would skip what else is to be done after the commit
         logger.exception("an event for %s could not be published after the commit", ", ".join(event.topics))
 
 

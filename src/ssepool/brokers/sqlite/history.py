@@ -110,7 +110,7 @@ class History:
             self._files = Files(path)
             if before not in (None, identity(path)):
                 raise sqlite3.OperationalError("the file was replaced while it was opened")
-        except BaseException:
+        except BaseException:  # as above
             self.close()
             raise
 
