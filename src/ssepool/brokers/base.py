@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 from ssepool.brokers.record import Record
 from ssepool.config import HubConfig, KiB
+from ssepool.core.cut import Cut
 from ssepool.core.event import Entry, Event
+from ssepool.core.timelines import Timeline
 from ssepool.core.window import Window
 from ssepool.errors import BrokerError, DuplicateEvent, IdConflict
 from ssepool.urls import without_password
@@ -24,6 +26,12 @@ MAX_FACTS = 50_000
 
 MAX_FACT_BYTES = 8 * KiB
 """The largest fact, in bytes."""
+
+DROP_ENTRIES = 1000
+"""Entries and cuts at most that are dropped in one step."""
+
+PAGE_CUTS = 1000
+"""Cuts that are read in one step at most."""
 
 PAGE_FACTS = 1000
 """Facts that are read in one step at most."""
@@ -93,6 +101,15 @@ class Bounds(NamedTuple):
     """The position of the newest entry, even if it is no longer kept; 0 before the first."""
     bytes: int
     """What all entries that are kept take there, topics and all, approximately."""
+    timelines: tuple[Timeline, ...] = ()
+    """The names that this history had before, in their order (`core.timelines`)."""
+    floor: int | None = None
+    """Up to here entries may have been dropped of which no cut tells; None if `oldest` is this place."""
+
+    @property
+    def untold(self) -> int:
+        """Up to here entries may have been dropped of which no cut tells."""
+        return self.oldest if self.floor is None else self.floor
 
 
 class Broker(ABC):
@@ -100,7 +117,8 @@ class Broker(ABC):
 
     Every broker promises the same:
 
-    - *Order.* Every event has a position: whole numbers from 1 on, without holes. All readers see the same order. The
+    - *Order.* Every event has a position: whole numbers from 1 on, as they are given out without holes. All readers
+      see the same order. The
       events of one `append` keep the order in which the caller gave them; the events of two calls stand in the order
       in which the calls returned.
     - *Durability.* When `append` has returned, the events are as safe as the broker makes anything: on disk (sqlite,
@@ -121,7 +139,16 @@ class Broker(ABC):
       place.
     - *Facts* are as safe as events, and outlive every hub (but for memory). What `keep` has returned from is in the
       next `kept` of each hub, until its time is over.
-    - *Bounds.* `history_events` and `history_bytes` hold soon after each `append`, `history_age` after `trim`.
+    - *Bounds.* A broker drops what it is told to `drop`, and nothing else: which entries are kept is one decision, made
+      in one place (`core.window`), the same for all brokers. (Those that do not have `drop` yet drop the oldest:
+      `history_events` and `history_bytes` hold soon after each `append`, `history_age` after `trim`.) What has been
+      appended stays until then for all tails, also where the history keeps nothing, and for publishers that repeat it.
+    - *Timelines.* A history whose end may have been cut off (a backup restored, a failover to a replica that lacks the
+      newest) goes on under another name: its epoch. Positions go on behind what is there, and so are given out a second
+      time, but no id ever names two events. A new timeline begins in `open`, if no other hub has the history open and
+      there is something in it; in `append`, in one step with it, if the history has less than this object has ever seen
+      of the same name; and in `renew`. `Bounds.timelines` keeps where those before ended, and an entry keeps the id
+      that it was given: `<epoch>-<position>` with the epoch of its time (`Timelines.epoch_at`).
 
     Every method may raise `BrokerError` when the broker fails or cannot be reached. None retries for longer than it
     takes to connect again, and all may be cancelled at any time. No message of an error shows a password.
@@ -170,6 +197,29 @@ class Broker(ABC):
     @abstractmethod
     async def read(self, after: int, *, max_entries: int) -> Sequence[Entry]:
         """At most `max_entries` of the entries kept behind a position, in order; empty only if there are none."""
+
+    async def fetch(self, positions: Sequence[int]) -> Sequence[Entry]:
+        """Those of the entries at these positions (in order, `DROP_ENTRIES` at most) that are still there, in order, as
+        far as about 1 MiB: the first of them in any case."""
+        raise NotImplementedError
+
+    async def drop(self, positions: Sequence[int], cuts: Mapping[str, Cut], floor: int) -> None:
+        """Forget the entries at these positions, and remember of the topics in `cuts` how far they have been dropped.
+
+        Each takes `DROP_ENTRIES` at most. What is gone already makes no difference, and no cut falls: hubs that drop
+        the same do not hinder each other. Cuts that are not above `floor` are forgotten, and `Bounds.floor` rises to
+        it. In one step: whoever finds an entry gone finds the cut.
+        """
+        raise NotImplementedError
+
+    async def cuts(self, after: str = "") -> Sequence[tuple[str, Cut]]:
+        """At most `PAGE_CUTS` topics behind this name, in the order of their bytes in UTF-8, each with how far it has
+        been dropped; empty only if there are none."""
+        raise NotImplementedError
+
+    async def renew(self, epoch: str) -> Bounds:
+        """Begin a new timeline behind what is there, if the history still has this name; and say what there is now."""
+        raise NotImplementedError
 
     @abstractmethod
     async def find(self, id: str, wants: Wants = anything) -> int | None:

@@ -35,6 +35,10 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Whether it reaches only subscriptions with the right to private events."""
     id: str | None = None
     """The id that the publisher chose; None if the broker is to make one."""
+    key: str | None = None
+    """What the event replaces in its topics; None for one that is added."""
+    removed: bool = False
+    """Whether it says that nothing is there under its key any more."""
 
     @property
     def claim(self) -> str | None:
@@ -45,13 +49,15 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
     @property
     def content(self) -> str:
         """A digest of all but the id and the topics, which tells whether an event is another's repetition."""
-        return _digest(self.frame + (b"\1" if self.private else b"\0"))
+        said = self.frame + (b"\1" if self.private else b"\0")
+        return _digest(said if self.key is None else b"%b%d%b" % (said, self.removed, self.key.encode()))
 
-    def entry(self, epoch: str, position: int) -> Entry:
-        """The event as readers receive it, at its position in the history that `epoch` names."""
+    def entry(self, epoch: str, position: int, at: float = 0.0) -> Entry:
+        """The event as readers receive it, at its position in the history that `epoch` names, stored `at` this time
+        (seconds since 1970; 0 if that is not known)."""
         id = self.id or f"{epoch}-{position}"
         frame = b"id: %b\n%b" % (id.encode(), self.frame)
-        return Entry(position, id, self.topics, chunk(frame), self.private)
+        return Entry(position, id, self.topics, chunk(frame), self.private, self.key, self.removed, at)
 
 
 def records(events: Sequence[Event], max_event_size: int) -> list[Record]:

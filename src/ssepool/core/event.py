@@ -64,6 +64,12 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     """The event's frame, coded as a chunk once for all clients."""
     private: bool = False
     """Whether only subscriptions with the right to private events get it."""
+    key: str | None = None
+    """What it replaces in its topics: the event of this key that came before; None for an event that is added."""
+    removed: bool = False
+    """Whether it says that nothing is there under its key any more."""
+    at: float = 0.0
+    """When the broker stored it, in seconds since 1970; 0 if that is not known, or is now."""
     size: int = 0
     """Bytes of memory that it takes, all counted. It is found once, for all that keep it; what goes over the wire is
     `len(chunk)`."""

@@ -1,0 +1,23 @@
+"""Cut: how far a topic's events have been dropped."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Cut(NamedTuple):
+    """How far the events of one topic have been dropped: who comes with a place before it may have missed one."""
+
+    public: int = 0
+    """The position of the newest event dropped that was not private; 0 if there was none."""
+    private: int = 0
+    """The position of the newest private event dropped; 0 if there was none."""
+
+    @property
+    def newest(self) -> int:
+        """The position of the newest event dropped."""
+        return max(self)
+
+    def joined(self, other: Cut) -> Cut:
+        """What is known with both. Events are dropped in several processes, and none takes back what another says."""
+        return Cut(max(self.public, other.public), max(self.private, other.private))
