@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
 
 from ssepool.brokers.base import (
     PAGE_CUTS,
@@ -31,7 +32,7 @@ from ssepool.brokers.record import STORED_BYTES, UNREADABLE_ERRORS, Record, pack
 from ssepool.brokers.redis import scripts
 from ssepool.brokers.redis.address import address
 from ssepool.brokers.redis.presence import Presence
-from ssepool.brokers.redis.server import Server
+from ssepool.brokers.redis.server import UNSURE, Server
 from ssepool.config import HubConfig, MiB
 from ssepool.core.cut import Cut
 from ssepool.core.event import Entry
@@ -48,6 +49,9 @@ PAGE_BYTES = MiB
 
 MAX_POSITION = 2**53
 """No history comes to this position; scripts count as far as this."""
+
+WAIT_SHARE = 0.9
+"""The part of `broker_timeout` that replicas have: then it can still be said how many they are."""
 
 BLOCK_SECONDS = 5
 """Seconds that the server lets a tail wait for a new entry before it answers that there is none."""
@@ -171,7 +175,9 @@ class RedisBroker(Broker):
         for record in given:
             batch += (record.id or "", *_digests(record), pack(record))
         mode = self.config.on_duplicate if is_clear else "look"
-        epoch, lost, after, had = await self._ask(self._run(self._append, *self._seen, mode, *batch), writes=True)
+        epoch, lost, after, had = await self._ask(
+            self._store(*self._seen, mode, self._address.wait, *batch), writes=True
+        )
         if lost:
             logger.error("%s has lost the newest %d events that it had acknowledged", self.url, lost)
         kept = {record.claim or "": _kept(one) for record, one in zip(given, had, strict=True) if one}
@@ -180,6 +186,27 @@ class RedisBroker(Broker):
         self._note(name, max(places))
         return [Stored(record.id or f"{name}-{place}", place) for record, place in zip(records, places, strict=True)]
 
+    async def _store(self, *args: Any) -> Any:
+        """What the script answers, when so many replicas as are wanted have what it wrote."""
+        wait = self._address.wait
+        if not wait:
+            return await self._run(self._append, *args)
+        client, script = self._server.client, self._append
+        while True:
+            pipe = client.pipeline(transaction=False)  # WAIT counts what its own connection wrote
+            pipe.evalsha(script.sha, len(self._keys), *self._keys, *self._head(), *args)
+            pipe.wait(wait, int(WAIT_SHARE * 1000 * self.config.broker_timeout))
+            answer, have = await pipe.execute(raise_on_error=False)
+            if isinstance(answer, NoScriptError):
+                await client.script_load(script.script)
+                continue
+            for one in (answer, have):
+                if isinstance(one, Exception):
+                    raise one
+            if have < wait:
+                raise BrokerError(f"{self.url}: {have} of {wait} replicas have what was written{UNSURE}")
+            return answer
+
     # Reading.
 
     async def tail(self, after: int) -> AsyncIterator[Sequence[Entry]]:
@@ -187,7 +214,7 @@ class RedisBroker(Broker):
         client = self._server.connect()
         try:
             # Who may read and not wait for news would follow only as often as it fails.
-            await self._ask(client.xread({self._log: "$"}, count=1))
+            await self._ask(client.xread({self._log: "$"}, count=1), alone=True)
             is_behind, follows = True, False
             while True:
                 if is_behind:
@@ -196,7 +223,7 @@ class RedisBroker(Broker):
                 else:  # wait for one entry, not for a page; a second one shows that there are more
                     behind: dict[Any, Any] = {self._log: f"{after}-{2**64 - 1}"}
                     news: Any = await self._ask(
-                        client.xread(behind, count=2, block=1000 * BLOCK_SECONDS), wait=BLOCK_SECONDS
+                        client.xread(behind, count=2, block=1000 * BLOCK_SECONDS), wait=BLOCK_SECONDS, alone=True
                     )
                     entries = self._news(epoch, [entry for _, some in news for entry in some])
                     is_behind = len(entries) > 1
@@ -222,9 +249,8 @@ class RedisBroker(Broker):
 
         Raises `BrokerError` if the history has another name than the reader follows.
         """
-        name, *page = await self._ask(
-            self._page(keys=[self._state, self._log], args=[most, PAGE_BYTES, *ranges], client=client)
-        )
+        asked = self._page(keys=[self._state, self._log], args=[most, PAGE_BYTES, *ranges], client=client)
+        name, *page = await self._ask(asked, alone=client is not None)
         if name.decode() != epoch:
             raise self._other_history()
         return [_entry(*one) for one in zip(page[::3], page[1::3], page[2::3], strict=True)]
@@ -325,7 +351,11 @@ class RedisBroker(Broker):
     # Scripts.
 
     async def _run(self, script: Any, *args: Any, keys: Sequence[str] = ()) -> Any:
-        return await script(keys=[*self._keys, *keys], args=[new_epoch(), STORED_BYTES, MAX_TIMELINES, *args])
+        return await script(keys=[*self._keys, *keys], args=[*self._head(), *args])
+
+    def _head(self) -> tuple[str | int, ...]:
+        """The first arguments of all scripts with `BEGIN`."""
+        return new_epoch(), STORED_BYTES, MAX_TIMELINES
 
     def _note(self, epoch: str, newest: int) -> None:
         if epoch != self._seen[0] or newest > self._seen[1]:

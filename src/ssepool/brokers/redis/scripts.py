@@ -104,7 +104,8 @@ sorted set `places` has a member for each of them, with id, position and digest 
 all events of an id are found in order, and the claim of an entry that is dropped."""
 
 APPEND = """
-local seen_epoch, seen, mode, first = ARGV[4], tonumber(ARGV[5]), ARGV[6], 7
+local seen_epoch, seen, mode, first = ARGV[4], tonumber(ARGV[5]), ARGV[6], 8
+changed = changed or ARGV[7] ~= '0' -- replicas are waited for as far as this connection has written
 local kept, is_refused, after, lost = {}, mode == 'look', newest, 0
 if epoch == seen_epoch and newest < seen then -- what was published under this name behind the end is lost
     lost = seen - newest
@@ -139,7 +140,8 @@ return {epoch, lost, after, kept}
 """Appends the events in the arguments, all or nothing: id, digest of the topics, digest of the content, record; no two
 have the same id and topics. It stores nothing if the history has one with other content, in the mode `refuse` if it has
 one at all, in the mode `look` in any case. Returns the position before them, and what the history has had of each. The
-arguments before say what the caller has ever seen: a history that has less goes on under another name."""
+arguments before say what the caller has ever seen, for a history that has less goes on under another name, and how many
+replicas it waits for."""
 
 LOOK = """
 save()

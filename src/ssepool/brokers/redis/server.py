@@ -7,8 +7,8 @@ import logging
 import math
 import re
 import socket
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Coroutine
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any, TypeVar
 
 from redis import exceptions
@@ -36,6 +36,9 @@ NO_RIGHTS_TEXTS = ("script can't run this command", "ACL failure in script")
 UNSURE = "; the events may be published or not"
 """The end of the error message when an append was not answered."""
 
+QUESTIONS = 2
+"""Questions at most that wait for an answer at a time, beside an append."""
+
 KEEPALIVE_OPTIONS = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 """Options of the socket (tcp(7)), in seconds and probes, with which the kernel notices within 20 s that the server's
 machine is gone, even on a connection that only waits."""
@@ -52,6 +55,7 @@ class Server:
         self.timeout = timeout
         """Seconds that an answer may take."""
         self._address = address
+        self._turns = asyncio.Semaphore(QUESTIONS)
         try:
             self.client = self.connect()
         except ValueError as error:  # redis-py names the option and does not show the URL
@@ -81,28 +85,30 @@ class Server:
         client = self.connect()
         try:
             listener = client.pubsub()
-            await self.ask(listener.subscribe(channel))
-            await self.ask(listener.get_message(timeout=None))  # that it is so
+            await self.ask(listener.subscribe(channel), alone=True)
+            await self.ask(listener.get_message(timeout=None), alone=True)  # that it is so
             yield self._messages(listener)
         finally:
             await client.aclose()
 
     async def _messages(self, listener: PubSub) -> AsyncIterator[bytes]:
         while True:
-            heard = await self.ask(listener.get_message(timeout=None), wait=math.inf)
+            heard = await self.ask(listener.get_message(timeout=None), wait=math.inf, alone=True)
             if heard is not None and heard["type"] == "message":
                 yield heard["data"]
 
-    async def ask(self, answer: Awaitable[T], *, wait: float = 0, writes: bool = False) -> T:
+    async def ask(self, answer: Awaitable[T], *, wait: float = 0, writes: bool = False, alone: bool = False) -> T:
         """The answer to a question, which may take `wait` seconds longer than others.
 
-        `writes` says that the question is an append, so that a lost answer leaves open whether it was stored. Raises
-        `BrokerError`.
+        `writes` says that the question is an append, so that a lost answer leaves open whether it was stored; `alone`
+        that it has a connection of its own. All others take turns, so that however many ask at once, `QUESTIONS` + 1
+        connections are enough; the client closes none that it has made. Raises `BrokerError`.
         """
         seconds = self.timeout + wait
         try:
             async with asyncio.timeout(None if wait == math.inf else seconds):
-                return await answer
+                async with nullcontext() if writes or alone else self._turns:
+                    return await answer
         except TimeoutError:
             raise self.late(seconds, writes=writes) from None
         except exceptions.ReadOnlyError as error:
@@ -111,6 +117,9 @@ class Server:
             raise self._failed(error) from error
         except (exceptions.RedisError, OSError) as error:
             raise self._failed(error, writes=writes) from error
+        finally:
+            if isinstance(answer, Coroutine):
+                answer.close()  # its turn may not have come
 
     def refusal(self, error: BaseException | None) -> ConfigError | None:
         """Why the server will always refuse us with these settings; None if it may accept us later."""
