@@ -133,10 +133,10 @@ class Broker(ABC):
       (data, type, retry, private) differs, `append` raises `IdConflict` in any case.
     - *Reading.* `tail` and `read` return the entries behind a position in order. They may return an entry twice; a
       subscriber still receives it once, because its position says what the subscriber has. Both read the history that
-      `open` or `bounds` named last. If another history or timeline has begun, they raise `BrokerError` until `bounds`
-      has named it, because a position of the old one may mean another event in the new one. A record that cannot be
-      read does not hold up those behind it: `unreadable` (`brokers.record`) makes an entry without bytes, which stands
-      in its place.
+      `open` or `bounds` named last. If another history has begun, they raise `BrokerError` until `bounds` has named
+      it, because a position of the old history means nothing in the new one. A record that cannot be read does not
+      hold up those behind it: `unreadable` (`brokers.record`) makes an entry without bytes, which stands in its
+      place.
     - *Facts* are as safe as events, and outlive every hub (but for memory). What `keep` has returned from is in the
       next `kept` of each hub, until its time is over.
     - *Bounds.* A broker drops what it is told to `drop`, and nothing else: which entries are kept is one decision, made
@@ -208,8 +208,7 @@ class Broker(ABC):
 
         Each takes `DROP_ENTRIES` at most. What is gone already makes no difference, and no cut falls: hubs that drop
         the same do not hinder each other. Cuts that are not above `floor` are forgotten, and `Bounds.floor` rises to
-        it. In one step: whoever finds an entry gone finds the cut. Raises `BrokerError`, and does nothing, if the
-        history has another name than `bounds` named last: its positions mean other events then.
+        it. In one step: whoever finds an entry gone finds the cut.
         """
         raise NotImplementedError
 
