@@ -29,13 +29,13 @@ from ssepool.runtime.streams.log import EventLog
 
 async def write(broker: Broker, services: Get, ahead: int) -> None:
     """Put a record so many places behind the end."""
-    url, (epoch, _, newest, _) = broker.config.broker, await broker.bounds()
+    url, (epoch, _, newest, *_) = broker.config.broker, await broker.bounds()
     scheme, _, name = url.partition(":")[0], "", url.partition("name=")[2]
     place = newest + ahead
     if scheme == "sqlite":
         connection = sqlite3.connect(path_of(url))
         with connection:
-            connection.execute("INSERT INTO events VALUES (?, NULL, 9e9, 7, 0, 'x', x'ff', NULL)", (place,))
+            connection.execute("INSERT INTO events VALUES (?, NULL, 9e9, 7, 0, 'x', x'ff', NULL, NULL, 0)", (place,))
         connection.close()
     elif scheme == "redis":
         async with Redis.from_url(url.partition("?")[0]) as client:
