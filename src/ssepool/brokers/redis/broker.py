@@ -50,8 +50,9 @@ PAGE_BYTES = MiB
 MAX_POSITION = 2**53
 """No history comes to this position; scripts count as far as this."""
 
-WAIT_SHARE = 0.9
-"""The part of `broker_timeout` that replicas have: then it can still be said how many they are."""
+SAY_SECONDS = 0.5
+"""Seconds before `broker_timeout` at which replicas are waited for no longer, so that it can be said how many they are;
+the server looks ten times a second."""
 
 BLOCK_SECONDS = 5
 """Seconds that the server lets a tail wait for a new entry before it answers that there is none."""
@@ -72,9 +73,11 @@ class RedisBroker(Broker):
 
     *Durability* depends on the server's settings. With `appendonly yes` and `appendfsync always` nothing acknowledged
     is lost in a crash. With `appendfsync everysec` about a second of events may be lost, without the append-only file
-    all events since the last snapshot, and in a failover those that had not reached the new primary. Positions of lost
-    events that any hub has seen are not used again: clients with these events go on behind them, and clients without
-    them receive `ssepool.gap`. `maxmemory-policy` should be `noeviction`, because an evicted history is lost.
+    all events since the last snapshot, and in a failover those that had not reached the new primary. With `?wait=N` an
+    event is acknowledged when N replicas have it in their memory (`WAIT`); if they do not within `broker_timeout`, the
+    append fails, and its events may be published or not. A failover to one of these N loses nothing acknowledged; one
+    to another replica may, because nobody but who fails over decides which takes over. A history that has lost
+    something goes on under another name. `maxmemory-policy` should be `noeviction`, because an evicted history is lost.
 
     *Cluster.* All keys have one hash tag, and so are on one node. The URL names that node; redirections are not
     followed.
@@ -191,11 +194,11 @@ class RedisBroker(Broker):
         wait = self._address.wait
         if not wait:
             return await self._run(self._append, *args)
-        client, script = self._server.client, self._append
+        client, script, timeout = self._server.client, self._append, self.config.broker_timeout
         while True:
             pipe = client.pipeline(transaction=False)  # WAIT counts what its own connection wrote
             pipe.evalsha(script.sha, len(self._keys), *self._keys, *self._head(), *args)
-            pipe.wait(wait, int(WAIT_SHARE * 1000 * self.config.broker_timeout))
+            pipe.wait(wait, int(1000 * max(timeout - SAY_SECONDS, timeout / 2)))
             answer, have = await pipe.execute(raise_on_error=False)
             if isinstance(answer, NoScriptError):
                 await client.script_load(script.script)
