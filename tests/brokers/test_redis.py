@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.crc import key_slot
@@ -433,7 +434,7 @@ async def test_all_keys_are_in_one_slot_and_names_are_apart(service: Redis, open
 async def test_large_entries_are_dropped_in_steps(
     service: Redis, opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SLICE_BYTES", 5000)
+    monkeypatch.setattr(module, "SLICE_BYTES", 100_000)
     broker = await opened()
     await broker.append(batch(*["x" * 1000] * 100, ids=[f"id{number}" for number in range(100)]))
     service.ask("CONFIG RESETSTAT")
@@ -442,6 +443,31 @@ async def test_large_entries_are_dropped_in_steps(
     assert (await broker.bounds())[1:3] == (59, 100)
     assert service.ask("HLEN {test}:claims") == service.ask("ZCARD {test}:places") == b":1\r\n"
     assert 2 <= calls(service, "evalsha") <= 30
+
+
+async def test_a_server_that_dies_between_two_steps_has_the_cuts(
+    service: Redis, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SLICE_BYTES", 1)
+    broker = await opened()
+    await broker.append(batch(*"abcdef"))
+    steps, run = 0, broker._run  # type: ignore[attr-defined]
+
+    async def dying(*args: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == 3:
+            service.restart()
+        return await run(*args)
+
+    monkeypatch.setattr(broker, "_run", dying)
+    with pytest.raises(BrokerError):
+        await broker.drop([1, 3, 5], {"news": Cut(5), "other": Cut(4, 1)}, 0)
+    later = await opened()
+    assert positions(await read_all(later)) == [2, 4, 5, 6]
+    assert await later.cuts() == [("news", Cut(5)), ("other", Cut(4, 1))]
+    await later.drop([1, 3, 5], {"news": Cut(5), "other": Cut(4, 1)}, 0)
+    assert positions(await read_all(later)) == [2, 4, 6]
 
 
 async def test_thousands_of_cuts_are_forgotten_at_once(service: Redis, opened: Open) -> None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
@@ -39,6 +40,8 @@ from ssepool.core.event import Entry
 from ssepool.core.timelines import MAX_TIMELINES, Timeline
 from ssepool.errors import BrokerError, ConfigError
 
+packed = msgspec.msgpack.Encoder().encode
+
 logger = logging.getLogger("ssepool")
 
 PAGE_ENTRIES = 1000
@@ -61,7 +64,8 @@ SLICE_ENTRIES = 1000
 """Chosen ids of the layout before that are taken over in one step."""
 
 SLICE_BYTES = 8 * MiB
-"""Bytes of records that one script drops, in some milliseconds in which the server does nothing else."""
+"""Bytes of records that one script drops at most, where each entry counts for 16 KiB more: in some milliseconds, in
+which the server does nothing else."""
 
 MADE_ID_PATTERN = re.compile(r"([0-9a-f]{8})-([1-9][0-9]{0,18})")
 """An id that the broker made: the epoch and the position."""
@@ -252,7 +256,7 @@ class RedisBroker(Broker):
 
         Raises `BrokerError` if the history has another name than the reader follows.
         """
-        asked = self._page(keys=[self._state, self._log], args=[most, PAGE_BYTES, *ranges], client=client)
+        asked = self._page(keys=[self._state, self._log], args=[most, PAGE_BYTES, packed(ranges)], client=client)
         name, *page = await self._ask(asked, alone=client is not None)
         if name.decode() != epoch:
             raise self._other_history()
@@ -308,8 +312,8 @@ class RedisBroker(Broker):
         given: list[str | int] = [part for topic, cut in cuts.items() for part in (topic, *cut)]
         left, epoch = positions, self._epoch
         while True:
-            head = (epoch, SLICE_BYTES, floor, len(given) // 3)
-            name, last, forgotten = await self._ask(self._run(self._drop, *head, *given, *_ranges(left)))
+            told = packed((floor, given, _ranges(left)))
+            name, last, forgotten = await self._ask(self._run(self._drop, epoch, SLICE_BYTES, told))
             if name.decode() != epoch:
                 raise self._other_history()
             if not last and forgotten < PAGE_CUTS:
