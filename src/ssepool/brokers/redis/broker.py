@@ -41,6 +41,7 @@ from ssepool.core.timelines import MAX_TIMELINES, Timeline
 from ssepool.errors import BrokerError, ConfigError
 
 packed = msgspec.msgpack.Encoder().encode
+"""What scripts are told in one argument, as MessagePack."""
 
 logger = logging.getLogger("ssepool")
 
@@ -93,7 +94,7 @@ class RedisBroker(Broker):
     def __init__(self, config: HubConfig) -> None:
         super().__init__(config)
         self._address = address(config)
-        self._server = Server(self._address, self.url, config.broker_timeout)
+        self._server = Server(self._address, self.url, config.broker_timeout, self._greeting)
         self._ask = self._server.ask
         keys = ("state", "log", "claims", "places", "cuts", "cut-names", "cut-order")
         self._keys = [self._key(key) for key in keys]
@@ -359,6 +360,9 @@ class RedisBroker(Broker):
 
     async def _run(self, script: Any, *args: Any, keys: Sequence[str] = ()) -> Any:
         return await script(keys=[*self._keys, *keys], args=[*self._head(), *args])
+
+    def _greeting(self) -> tuple[str | int, ...]:
+        return "EVAL", scripts.BEGIN + scripts.LOOK, len(self._keys), *self._keys, *self._head()
 
     def _head(self) -> tuple[str | int, ...]:
         """The first arguments of all scripts with `BEGIN`."""

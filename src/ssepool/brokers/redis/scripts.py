@@ -144,10 +144,22 @@ arguments before say what the caller has ever seen, for a history that has less 
 replicas it waits for."""
 
 LOOK = """
+local server = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+    .. string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')
+local known = redis.call('HGET', state_key, 'server')
+if known ~= server then
+    redis.call('HDEL', state_key, 'nothing') -- a script that has written may write on when memory has run out
+    redis.call('HSET', state_key, 'server', server)
+    if known and newest > 0 then
+        renew()
+    end
+end
 save()
 return bounds()
 """
-"""Returns what the history has."""
+"""Returns what the history has. It goes on under another name if it was in another process when it was last looked at,
+or if this one was a replica meanwhile: then its end may have been cut off, whether the caller has seen it or not. So
+each connection begins with this."""
 
 RENEW = """
 local named, channel = ARGV[4], ARGV[5]
