@@ -225,8 +225,8 @@ def publish(hub: LiveServer, text: str) -> str:
         return status == 201
 
     wait_for(is_published, what=f"{text} published")
-    id: str = answers[-1]["id"]
-    return id
+    [id] = answers[-1]["ids"]
+    return str(id)
 
 
 # What replicas have.
