@@ -346,7 +346,7 @@ def test_a_url_that_will_not_do_is_an_error_that_says_why(rest: str, said: str) 
 
 def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "redis", None)
-    for name in ("broker", "presence", "server"):
+    for name in ("broker", "openers", "server"):
         monkeypatch.delitem(sys.modules, f"ssepool.brokers.redis.{name}")
     with pytest.raises(ConfigError, match=r'install "ssepool\[redis\]"$'):
         connect(HubConfig(broker="redis://h"))
@@ -399,9 +399,10 @@ async def test_the_layout_before_cuts_is_taken_over(
 
 async def test_a_layout_of_a_later_version_is_refused(service: Redis, opened: Open) -> None:
     await (await opened()).append(batch("a"))
-    service.ask("HSET {test}:state version 3")
+    service.ask("HSET {test}:state version 3 server another")
     with pytest.raises(ConfigError, match=r"has the layout 3 of a later ssepool, and this one knows 2$"):
         await opened()
+    assert service.ask("HMGET {test}:state version server") == b"*2\r\n$1\r\n3\r\n$7\r\nanother\r\n"
 
 
 # Keys, processes, what is kept for the tails.

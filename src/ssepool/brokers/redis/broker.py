@@ -32,13 +32,13 @@ from ssepool.brokers.base import (
 from ssepool.brokers.record import STORED_BYTES, UNREADABLE_ERRORS, Record, pack, topics_digest, unpack, unreadable
 from ssepool.brokers.redis import scripts
 from ssepool.brokers.redis.address import address
-from ssepool.brokers.redis.presence import Presence
+from ssepool.brokers.redis.openers import Openers
 from ssepool.brokers.redis.server import UNSURE, Server
 from ssepool.config import HubConfig, MiB
 from ssepool.core.cut import Cut
 from ssepool.core.event import Entry
 from ssepool.core.timelines import MAX_TIMELINES, Timeline
-from ssepool.errors import BrokerError, ConfigError
+from ssepool.errors import BrokerError
 
 packed = msgspec.msgpack.Encoder().encode
 """What scripts are told in one argument, as MessagePack."""
@@ -102,7 +102,7 @@ class RedisBroker(Broker):
         self._facts = [self._key(key) for key in ("facts", "fact-ends", "fact-order")]
         self._old_ids = self._key("ids")
         self._channel = self._key("messages")
-        self._presence = Presence(self._server, self._key("open"))
+        self._openers = Openers(self._server, self._key("open"))
         self._epoch = ""
         """The epoch of the history that `bounds` named last: readers follow this one."""
         self._seen = ("", 0)
@@ -124,7 +124,7 @@ class RedisBroker(Broker):
         is_open = False
         try:
             async with asyncio.timeout(self.config.broker_timeout):
-                await self._server.check()
+                await self._server.check(self._state, scripts.VERSION)
                 await self._take_over()
                 await self._enter()
             is_open = True
@@ -134,26 +134,23 @@ class RedisBroker(Broker):
             raise self._server.refusal(error.__cause__) or error from None
         finally:
             if not is_open:
-                await self._presence.leave()
+                await self._openers.leave()
 
     async def _enter(self) -> None:
         """Begin a new timeline if nobody else has the history open: its end may have been cut off meanwhile."""
-        await self._presence.enter()
-        *answer, others = await self._ask(self._run(self._renew, "", self._presence.channel))
+        await self._openers.enter()
+        *answer, others = await self._ask(self._run(self._renew, "", self._openers.channel))
         bounds = self._named(answer)
         if others > 0:
-            await (self.bounds() if await self._presence.anybody(others) else self.renew(bounds.epoch))
-        await self._presence.opened(others)
+            await (self.bounds() if await self._openers.anybody(others) else self.renew(bounds.epoch))
+        await self._openers.opened(others)
 
     async def _take_over(self) -> None:
-        """Refuse a layout of later versions, and take over the chosen ids of the one before claims, in which each had
-        one place whatever its topics. (The one before cuts is taken over by each script.)"""
+        """Take over the chosen ids of the layout before claims, in which each had one place whatever its topics.
+
+        The one before cuts is taken over by each script.
+        """
         client = self._server.client
-        version: Any = await self._ask(client.hget(self._state, "version"))
-        if int(version or 1) > scripts.VERSION:
-            raise ConfigError(
-                f"{self.url} has the layout {int(version)} of a later ssepool, and this one knows {scripts.VERSION}"
-            )
         left = await self._ask(client.exists(self._old_ids))
         while left:
             some: Any
@@ -169,7 +166,7 @@ class RedisBroker(Broker):
             left = await self._ask(self._run(self._claim, *claims, keys=[self._old_ids]))
 
     async def close(self) -> None:
-        await self._presence.leave()
+        await self._openers.leave()
         await self._server.client.aclose()
 
     # Appending.

@@ -139,13 +139,22 @@ class Server:
         reason = _reason(error, self._address.name) if isinstance(error, Exception) else None
         return None if reason is None else ConfigError(f"HubConfig.broker = {self.url!r}: {reason}")
 
-    async def check(self) -> None:
-        """Check that the server is fit for a history. Raises `ConfigError`, and warns if it may evict the history."""
-        client = self.connect()  # which needs no right to write
+    async def check(self, state: str, version: int) -> None:
+        """Check that the server is fit for a history, and that the one whose state has this key has a layout of this
+        version at most. Raises `ConfigError`, and warns if it may evict the history."""
+        client = self.connect()  # without a greeting, which may write
         try:
             info: dict[str, Any] = await self.ask(client.info(), alone=True)
+            self._check_server(info)
+            layout: Any = await self.ask(client.hget(state, "version"), alone=True)
         finally:
             await client.aclose()
+        if int(layout or 1) > version:
+            raise ConfigError(
+                f"{self.url} has the layout {int(layout)} of a later ssepool, and this one knows {version}"
+            )
+
+    def _check_server(self, info: dict[str, Any]) -> None:
         version = str(info.get("redis_version", "0"))
         if (
             tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < MIN_SERVER_VERSION
