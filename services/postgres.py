@@ -62,6 +62,42 @@ class Postgres(Service):
             self.execute(f"CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'")
             self.execute(f"CREATE DATABASE {USER} OWNER {USER}")
 
+    def save(self) -> Path:
+        """A copy of all its files, while it is stopped."""
+        copy = self.cluster.with_name(f"{self.cluster.name}-saved")
+        shutil.rmtree(copy, ignore_errors=True)
+        subprocess.run(["cp", "-a", self.cluster, copy], check=True)
+        weakref.finalize(self, shutil.rmtree, copy, ignore_errors=True)
+        return copy
+
+    def restore(self, copy: Path) -> None:
+        """Go back to such a copy, while it is stopped."""
+        shutil.rmtree(self.cluster)
+        subprocess.run(["cp", "-a", copy, self.cluster], check=True)
+
+    def standby(self, directory: Path) -> Postgres:
+        """Another server, which follows this one. It is not started yet."""
+        other = Postgres(directory)
+        if other.user is not None:
+            shutil.chown(other.cluster, other.user)
+        subprocess.run(
+            [
+                *(
+                    installed("pg_basebackup"),
+                    "-D",
+                    other.cluster,
+                    "--checkpoint=fast",
+                    "--no-sync",
+                    "--write-recovery-conf",
+                ),
+                *("-d", f"host=127.0.0.1 port={self.port} user=postgres password={PASSWORD}"),
+            ],
+            user=self.user,
+            cwd=other.cluster,
+            check=True,
+        )
+        return other
+
     def lose_data(self) -> None:
         self.execute(f"DROP OWNED BY {USER}", database=USER)
 

@@ -29,7 +29,7 @@ from ssepool.runtime.streams.log import EventLog
 
 async def write(broker: Broker, services: Get, ahead: int) -> None:
     """Put a record so many places behind the end."""
-    url, (epoch, _, newest, _) = broker.config.broker, await broker.bounds()
+    url, (epoch, _, newest, *_) = broker.config.broker, await broker.bounds()
     scheme, _, name = url.partition(":")[0], "", url.partition("name=")[2]
     place = newest + ahead
     if scheme == "sqlite":

@@ -48,6 +48,10 @@ POLL_SECONDS = 1.0
 UNSURE = "the events may be published or not"
 """The end of the error message when an append was not answered."""
 
+LOST = "has lost its history, and has begun another one"
+RENAMED = "goes on under another name, since its end may have been lost"
+"""What readers are told whose history has another epoch by now."""
+
 logger = logging.getLogger("ssepool")
 
 _OURS_TO_CHANGE_PATTERN = re.compile(
@@ -295,7 +299,8 @@ class PostgresBroker(Broker):
             rows = await self._rows(session, query, values)
         epoch, last = rows[0][0], rows[-1][1]
         if epoch != timelines.epoch:
-            raise BrokerError(f"{self.url} has lost its history, and has begun another one")
+            known = any(line.epoch == timelines.epoch for line in (await self._look()).timelines)
+            raise BrokerError(f"{self.url} {RENAMED if known else LOST}")
         if last is None:
             return []
         self._see(epoch, last)

@@ -244,8 +244,10 @@ BEGIN
     SET public = greatest(known.public, excluded.public), private = greatest(known.private, excluded.private)
     WHERE excluded.public > known.public OR excluded.private > known.private;
     SELECT * INTO kept FROM {log} FOR UPDATE;
-    IF kept.epoch IS DISTINCT FROM given_epoch OR seen > kept.newest THEN
-        RAISE EXCEPTION 'it has lost its history, and has begun another one';
+    IF kept.epoch IS DISTINCT FROM given_epoch THEN
+        RAISE EXCEPTION 'nothing was dropped, for the history has another name by now';
+    ELSIF seen > kept.newest THEN
+        RAISE EXCEPTION 'nothing was dropped, for the history has less than it had';
     END IF;
     IF bottom > kept.floor THEN
         DELETE FROM {cuts} WHERE greatest(public, private) <= bottom;
