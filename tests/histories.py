@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
+from services.kinds import SERVICES
 from ssepool.brokers import connect
 from ssepool.brokers.base import Broker, Stored
 from ssepool.brokers.record import Record, records
@@ -17,6 +18,12 @@ from ssepool.core.event import Entry, Event
 
 DEADLINE = 20.0
 """Seconds until a test gives up waiting for what has to come."""
+
+DROPPING = ("sqlite",)
+"""Kinds of brokers that drop what they are told to, and have timelines."""
+
+TRIMMING = tuple(kind for kind in ("memory", "sqlite", *SERVICES) if kind not in DROPPING)
+"""Kinds of brokers that drop the oldest by themselves."""
 
 Open = Callable[..., Awaitable[Broker]]
 """`await open(**settings)` is an open broker on the test's history; with `url=` on another one."""

@@ -35,7 +35,7 @@ async def write(broker: Broker, services: Get, ahead: int) -> None:
     if scheme == "sqlite":
         connection = sqlite3.connect(path_of(url))
         with connection:
-            connection.execute("INSERT INTO events VALUES (?, NULL, 9e9, 7, 0, 'x', x'ff', NULL)", (place,))
+            connection.execute("INSERT INTO events VALUES (?, NULL, 9e9, 7, 0, 'x', x'ff', NULL, NULL, 0)", (place,))
         connection.close()
     elif scheme == "redis":
         async with Redis.from_url(url.partition("?")[0]) as client:

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from histories import Open, batch, data, positions, read_all, until
+from histories import DROPPING, Open, batch, data, positions, read_all, until
 from services.kinds import SERVICES
 from ssepool.brokers.base import PAGE_PLACES, Stored, Wants
 from ssepool.brokers.group import GroupCommit
 from ssepool.brokers.record import Record, records
 from ssepool.config import MiB
+from ssepool.core.cut import Cut
 from ssepool.core.event import Event
 from ssepool.core.topics import Subscription
 from ssepool.errors import DuplicateEvent, IdConflict
@@ -84,10 +85,12 @@ async def test_an_id_that_thousands_have_is_found_for_each(make: Open) -> None:
     assert await broker.find("order-42", follower("nobody")) is None
 
 
-async def test_an_id_whose_own_event_has_gone_is_not_anothers(make: Open) -> None:
+async def test_an_id_whose_own_event_has_gone_is_not_anothers(kind: str, make: Open) -> None:
     broker = await make(history_events=2)
     await broker.append([order("x", "a")])
     await broker.append([order("x", "b"), order("y", id="later")])
+    if kind in DROPPING:
+        await broker.drop([1], {"a": Cut(1)}, 0)
 
     async def is_gone() -> bool:
         return await broker.find("order-42", follower("a")) is None

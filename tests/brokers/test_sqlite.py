@@ -15,18 +15,19 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from histories import DEADLINE, Open, batch, data, page_of, read_all, until
 from ssepool.brokers import connect
 from ssepool.brokers.base import Broker
+from ssepool.brokers.record import topics_digest
 from ssepool.brokers.sqlite import broker as module
 from ssepool.brokers.sqlite import files, history
 from ssepool.brokers.sqlite.broker import SqliteBroker, path_of
 from ssepool.brokers.sqlite.notifier import Notifier
 from ssepool.config import HubConfig, KiB, MiB
+from ssepool.core.cut import Cut
 from ssepool.errors import BrokerError, ConfigError, IdConflict
 
 APPENDING = Path(__file__).with_name("appending.py")
@@ -112,7 +113,7 @@ async def test_what_is_made_is_only_for_its_own_user(
     path: Path, umask: None, make: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     await (await make()).append(batch("private"))
-    assert modes(path) == {"events.db": 0o600, "events.db-wal": 0o600, "events.db-shm": 0o600}
+    assert modes(path) == {f"events.db{suffix}": 0o600 for suffix in ("", "-hubs", "-wal", "-shm")}
     assert caplog.messages == []
 
 
@@ -179,7 +180,7 @@ async def test_a_database_of_a_newer_version_is_refused_and_left_alone(path: Pat
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 99")
     assert await refused(url) == (
-        f"the SQLite database {path} was made by a newer ssepool (its tables have version 99, ours 3); "
+        f"the SQLite database {path} was made by a newer ssepool (its tables have version 99, ours 4); "
         "upgrade ssepool or name another file"
     )
 
@@ -216,16 +217,50 @@ async def test_a_database_of_version_1_is_taken_over(path: Path, make: Open) -> 
     await broker.keep("one", b"1", 60)
 
 
-async def test_a_database_of_version_2_gets_a_table_of_facts(path: Path, make: Open) -> None:
-    broker = await make()
-    await broker.append(batch("a"))
-    await broker.close()
+VERSION_2 = """
+CREATE TABLE history (epoch TEXT NOT NULL, newest INTEGER NOT NULL, oldest INTEGER NOT NULL, bytes INTEGER NOT NULL,
+    cleared INTEGER NOT NULL, present INTEGER NOT NULL);
+CREATE TABLE events (position INTEGER PRIMARY KEY, id TEXT, at REAL NOT NULL, size INTEGER NOT NULL,
+    private INTEGER NOT NULL, topics TEXT NOT NULL, frame BLOB NOT NULL, claim TEXT);
+CREATE INDEX events_id ON events (id) WHERE id IS NOT NULL;
+CREATE INDEX events_claim ON events (claim) WHERE claim IS NOT NULL;
+CREATE TABLE messages (number INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, message BLOB NOT NULL);
+INSERT INTO history VALUES ('00c0ffee', 6, 4, 60, 2, 120);
+INSERT INTO events SELECT value, iif(value = 5, 'mine', NULL), 9e8 + value, 30, 0, '["news"]',
+    CAST('data: ' || value || char(10, 10) AS BLOB), iif(value = 5, 'mine {claim}', NULL) FROM json_each('[3,4,5,6]');
+PRAGMA application_id = 0x53534550;
+PRAGMA user_version = 2;
+"""
+
+VERSION_3 = """
+CREATE TABLE facts (name TEXT PRIMARY KEY, number INTEGER NOT NULL UNIQUE, until REAL NOT NULL, data BLOB NOT NULL);
+CREATE INDEX facts_until ON facts (until);
+INSERT INTO facts VALUES ('before', 7, 9e9, x'01');
+PRAGMA user_version = 3;
+"""
+
+
+@pytest.mark.parametrize("script", [VERSION_2, VERSION_2 + VERSION_3], ids=["2", "3"])
+async def test_a_database_whose_hubs_dropped_the_oldest_is_taken_over(path: Path, make: Open, script: str) -> None:
     with closing(sqlite3.connect(path)) as connection:
-        connection.executescript("DROP TABLE facts; PRAGMA user_version = 2;")
+        connection.executescript(script.replace("{claim}", topics_digest(("news",))))
     brokers = await asyncio.gather(*(make() for _ in range(4)))
+    for broker in brokers:
+        bounds = await broker.bounds()
+        assert bounds[1:] == (4, 6, 60, (("00c0ffee", 6),), 4)  # of what was dropped before nobody has a cut
+        entries = await read_all(broker)
+        assert [(entry.position, entry.id, entry.at) for entry in entries] == [
+            (5, "mine", 9e8 + 5),
+            (6, "00c0ffee-6", 9e8 + 6),
+        ]
+        assert await broker.append(batch("5", ids=["mine"])) == [("mine", 5)]
+        assert [await broker.find(f"00c0ffee-{position}") for position in (4, 5, 6, 7)] == [None, 5, 6, None]
+    assert len({(await broker.bounds()).epoch for broker in brokers}) == 1
     await brokers[0].keep("one", b"1", 60)
-    assert [fact.name for fact in await brokers[1].kept()] == ["one"]
-    assert [entry.position for entry in await brokers[2].read(0, max_entries=5)] == [1]
+    assert {fact.name for fact in await brokers[1].kept()} >= {"one"}
+    assert ("before" in {fact.name for fact in await brokers[1].kept()}) == (script != VERSION_2)
+    await brokers[2].drop([5, 6], {"news": Cut(6)}, 4)
+    assert (await brokers[3].bounds())[1:4] == (6, 6, 0)
 
 
 async def test_an_empty_file_is_as_good_as_none(path: Path, make: Open) -> None:
@@ -323,13 +358,19 @@ async def test_while_another_process_writes_publishing_waits_and_reading_does_no
         assert (await waiting)[0].position == 2
 
 
+async def come_and_go(broker: Broker) -> None:
+    """Publish some mebibytes, and drop what was there before."""
+    newest = (await broker.append(batch(*["x" * 900 * KiB] * 4)))[0].position - 1
+    await broker.drop(range(newest - 3, newest + 1), {}, newest)
+
+
 async def test_the_log_is_cut_when_a_reader_no_longer_holds_it(path: Path, make: Open) -> None:
-    broker, log = await make(history_bytes=MiB), path.with_name("events.db-wal")
+    broker, log = await make(), path.with_name("events.db-wal")
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN")
         other.execute("SELECT * FROM history").fetchall()
         while log.stat().st_size < 70 * MiB:
-            await broker.append(batch(*["x" * 900 * KiB] * 4))
+            await come_and_go(broker)
         other.execute("ROLLBACK")
     await broker.trim()
     await broker.append(batch("a"))
@@ -338,10 +379,10 @@ async def test_the_log_is_cut_when_a_reader_no_longer_holds_it(path: Path, make:
 
 
 async def test_the_log_stays_small_while_tails_read(path: Path, make: Open) -> None:
-    broker = await make(history_bytes=MiB)
+    broker = await make()
     async with asyncio.timeout(DEADLINE), aclosing(broker.tail(0)) as tail:  # type: ignore[type-var]
         for _ in range(30):
-            await broker.append(batch(*["x" * 900 * KiB] * 4))
+            await come_and_go(broker)
             await page_of(tail)
     assert path.with_name("events.db-wal").stat().st_size < 20 * MiB
     assert path.stat().st_size < 40 * MiB
@@ -359,7 +400,7 @@ async def test_when_the_file_is_deleted_another_history_begins(path: Path, make:
         for name in ("events.db", "events.db-wal", "events.db-shm"):
             path.with_name(name).unlink()
         assert (await broker.append(batch("c")))[0].position == 1
-        with pytest.raises(BrokerError, match="the file has gone; another history has begun"):
+        with pytest.raises(BrokerError, match="another timeline of the history has begun, or another history"):
             async with asyncio.timeout(DEADLINE):
                 await page_of(tail)
     after = await other.bounds()
@@ -384,6 +425,7 @@ async def test_when_the_log_is_deleted_nothing_of_it_is_lost(path: Path, make: O
         assert (await broker.bounds()).epoch == epoch
     assert sorted(beside.name for beside in path.parent.iterdir() if beside.is_file()) == [
         "events.db",
+        "events.db-hubs",
         "events.db-shm",
         "events.db-wal",
     ]
@@ -412,7 +454,7 @@ async def test_no_id_names_two_events_when_an_older_state_takes_the_place_of_the
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             shutil.copy(backup, path)
         new = await two.append(batch("x"))
-        with pytest.raises(BrokerError, match="another history has begun"):
+        with pytest.raises(BrokerError, match="another timeline of the history has begun"):
             async with asyncio.timeout(DEADLINE):
                 while True:
                     await anext(tail)
@@ -460,11 +502,13 @@ async def test_a_file_that_is_spoilt_is_an_error_that_says_so(path: Path, make: 
     with path.open("r+b") as file:
         file.seek(12 * KiB)  # behind the pages that say which tables there are
         file.write(random.randbytes(size - 12 * KiB))
-    broker = await make()
     with pytest.raises(BrokerError, match=r"events\.db: database disk image is malformed$"):
-        await read_all(broker)
-    with pytest.raises(BrokerError, match=r"events\.db: database disk image is malformed$"):
-        await broker.append(batch("a"))
+        await make()
+    broker = connect(HubConfig(broker=f"sqlite:///{path}"))
+    for question in (broker.bounds(), broker.append(batch("a"))):
+        with pytest.raises(BrokerError, match=r"events\.db: database disk image is malformed$"):
+            await question
+    await broker.close()
 
 
 async def test_when_the_directory_is_deleted_publishing_fails_until_it_is_there_again(tmp_path: Path) -> None:
@@ -519,50 +563,16 @@ async def test_a_disk_that_cannot_be_written_is_refused(small_disk: Path, on_sma
 # What is kept.
 
 
-async def test_what_the_history_keeps_no_longer_is_deleted_a_little_later(
-    path: Path, make: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(history, "SPARE_SECONDS", 0.1)
-    broker = await make(history_events=2)
-    await broker.append(batch(*map(str, range(20))))
-    assert data(await read_all(broker)) == ["18", "19"]
-
-    async def is_deleted() -> bool:
-        await broker.trim()
-        with closing(sqlite3.connect(path)) as connection:
-            return connection.execute("SELECT position FROM events").fetchall() == [(19,), (20,)]
-
-    await until(is_deleted)
-    assert data(await read_all(broker)) == ["18", "19"]
-
-
-@pytest.mark.parametrize("settings", [{"history_events": 0}, {"history_bytes": 0}])
-async def test_what_nobody_keeps_does_not_pile_up(path: Path, make: Open, settings: dict[str, Any]) -> None:
-    broker = await make(**settings)
-    for _ in range(10):
-        await broker.append(batch(*["x"] * 500))
-        await broker.append(batch(*["x" * 300 * KiB] * 4))
+async def test_what_has_been_dropped_leaves_no_rows(path: Path, make: Open) -> None:
+    broker = await make()
+    for turn in range(20):
+        last = (await broker.append(batch("a", "b", ids=[f"{turn}"], topics=[f"room/{turn}"])))[-1].position
+        await broker.drop([last - 1, last], {f"room/{turn}": Cut(last)}, last - 2)
     with closing(sqlite3.connect(path)) as connection:
-        ((events, size),) = connection.execute("SELECT count(*), sum(length(frame)) FROM events")
-    assert events <= history.SPARE_EVENTS
-    assert size <= history.SPARE_BYTES
-
-
-async def test_a_long_history_that_is_too_old_goes_in_slices(
-    path: Path, make: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(history, "SLICE_ENTRIES", 100)
-    broker = await make(history_age=0.1)
-    stored = await broker.append(batch(*["x"] * 950))
-
-    async def is_empty() -> bool:
-        await broker.trim()
-        bounds = await broker.bounds()
-        assert bounds.oldest in (0, 950)
-        return bounds[1:] == (950, 950, 0)
-
-    await until(is_empty)
-    assert await broker.find(stored[-1].id) is None
+        assert connection.execute("SELECT count(*) FROM events").fetchall() == [(0,)]
+        assert connection.execute("SELECT * FROM cuts").fetchall() == [("room/19", 40, 0)]
+        ((_, *numbers),) = connection.execute("SELECT * FROM history")
+        assert numbers == [40, 0, 38, "[]"]
 
 
 async def test_messages_are_deleted_after_a_while(path: Path, make: Open, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ async def append_unreadable(broker: Broker, services: Get) -> None:
 
 
 async def _publish(url: str, name: str, broker: Broker) -> None:
-    epoch, _, newest, _ = await broker.bounds()
+    epoch, _, newest, *_ = await broker.bounds()
     async with Client() as client:
         await client.connect(url.partition("?")[0])
         js: Any = client.jetstream()

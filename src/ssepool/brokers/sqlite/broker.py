@@ -18,7 +18,7 @@ import contextlib
 import logging
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
@@ -27,9 +27,12 @@ from urllib.parse import unquote, urlsplit
 from ssepool.brokers.base import Bounds, Broker, Fact, Stored, Wants, anything, first_wanted
 from ssepool.brokers.record import Record
 from ssepool.brokers.sqlite.file import others_may
-from ssepool.brokers.sqlite.history import History, Seen
+from ssepool.brokers.sqlite.history import PAGE_ENTRIES, History
 from ssepool.brokers.sqlite.notifier import Notifier
+from ssepool.brokers.sqlite.openers import Openers
+from ssepool.brokers.sqlite.seen import Seen
 from ssepool.config import HubConfig
+from ssepool.core.cut import Cut
 from ssepool.core.event import Entry
 from ssepool.errors import BrokerError, ConfigError
 from ssepool.urls import without_password
@@ -56,7 +59,8 @@ class SqliteBroker(Broker):
         super().__init__(config)
         path = self._path = path_of(config.broker)
         self._notifier = Notifier(path.with_name(path.name + "-wake"))
-        seen = Seen()
+        self._openers = Openers(path)
+        seen = Seen(self._openers)
         self._writer = _Worker(path, config, self.url, seen, then=self._notifier.notify)
         self._reader = _Worker(path, config, self.url, seen)
         self._news = asyncio.Event()
@@ -65,6 +69,11 @@ class SqliteBroker(Broker):
 
     async def open(self) -> None:
         await self._writer.open()
+        try:
+            if await self._enter():
+                await self._writer.run(History.begin)
+        finally:
+            self._openers.settle()
         await self._reader.open()
         await self.bounds()
         if others_may(self._path):
@@ -77,17 +86,17 @@ class SqliteBroker(Broker):
             await self._writer.close()
         finally:
             self._notifier.close()
+            self._openers.leave()
 
     async def append(self, records: Sequence[Record]) -> list[Stored]:
         return await self._writer.run(History.append, records) if records else []
 
     async def tail(self, after: int) -> AsyncIterator[Sequence[Entry]]:
         epoch = self._epoch
-        after = max(after, (await self._reader.run(History.bounds)).oldest)
         follows = False
         while True:
             news = self._news
-            entries = self._there(await self._reader.run(History.follow, epoch, after))
+            entries = self._there(await self._reader.run(History.read, epoch, after, PAGE_ENTRIES))
             after = entries[-1].position if entries else after
             if entries or not follows:
                 follows = True
@@ -97,6 +106,21 @@ class SqliteBroker(Broker):
 
     async def read(self, after: int, *, max_entries: int) -> Sequence[Entry]:
         return self._there(await self._reader.run(History.read, self._epoch, after, max_entries))
+
+    async def fetch(self, positions: Sequence[int]) -> Sequence[Entry]:
+        return self._there(await self._reader.run(History.fetch, self._epoch, positions))
+
+    async def drop(self, positions: Sequence[int], cuts: Mapping[str, Cut], floor: int) -> None:
+        if not await self._writer.run(History.drop, self._epoch, positions, cuts, floor):
+            raise self._renewed()
+
+    async def cuts(self, after: str = "") -> Sequence[tuple[str, Cut]]:
+        return await self._reader.run(History.cuts, after)
+
+    async def renew(self, epoch: str) -> Bounds:
+        bounds = await self._writer.run(History.renew, epoch)
+        self._epoch = bounds.epoch
+        return bounds
 
     async def find(self, id: str, wants: Wants = anything) -> int | None:
         chosen = await first_wanted(lambda after: self._reader.run(History.places, id, after), wants)
@@ -108,8 +132,7 @@ class SqliteBroker(Broker):
         return bounds
 
     async def trim(self) -> None:
-        while await self._writer.run(History.trim):
-            pass
+        await self._writer.run(History.trim)
 
     async def send(self, message: bytes) -> None:
         await self._writer.run(History.send, message)
@@ -134,8 +157,26 @@ class SqliteBroker(Broker):
 
     def _there(self, entries: list[Entry] | None) -> list[Entry]:
         if entries is None:
-            raise BrokerError(f"{self.url}: the file has gone; another history has begun")
+            raise self._renewed()
         return entries
+
+    def _renewed(self) -> BrokerError:
+        return BrokerError(f"{self.url}: another timeline of the history has begun, or another history")
+
+    async def _enter(self) -> bool:
+        """Whether nobody else has the file open; nobody comes in before the openers settle."""
+        deadline = time.monotonic() + LOCK_SHARE * self.config.broker_timeout
+        while True:
+            try:
+                is_alone = self._openers.enter()
+            except OSError as error:
+                logger.warning("cannot tell whether others have %s open: %s", self._path, error.strerror or error)
+                return True
+            if is_alone is not None:
+                return is_alone
+            if time.monotonic() > deadline:
+                raise BrokerError(f"{self.url}: another process is about to open the database, and does not get on")
+            await asyncio.sleep(0.005)
 
     def _heard(self) -> None:
         self._news.set()

@@ -18,7 +18,7 @@ from ssepool.errors import ConfigError
 APPLICATION_ID = int.from_bytes(b"SSEP", "big")
 """The application id in the header of ssepool's SQLite files (`PRAGMA application_id`)."""
 
-TABLES_VERSION = 3
+TABLES_VERSION = 4
 """The version of the tables (`PRAGMA user_version`)."""
 
 LOCK_SECONDS = 0.002
@@ -34,13 +34,19 @@ FACT_STATEMENTS = (
 )
 """The statements that create the table of facts."""
 
+HISTORY_STATEMENTS = (
+    "CREATE TABLE history (epoch TEXT NOT NULL, newest INTEGER NOT NULL, bytes INTEGER NOT NULL,"
+    " floor INTEGER NOT NULL, timelines TEXT NOT NULL)",
+    "CREATE TABLE cuts (topic TEXT PRIMARY KEY, public INTEGER NOT NULL, private INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX cuts_newest ON cuts (max(public, private))",
+)
+"""The statements that create the tables of what the history has come to, and of what has been dropped."""
+
 TABLE_STATEMENTS = (
-    # Events beyond the history stay a little longer, for tails that have not read them yet. So `oldest` and `bytes`
-    # describe the history, `cleared` and `present` the rows that are still in the table.
-    "CREATE TABLE history (epoch TEXT NOT NULL, newest INTEGER NOT NULL, oldest INTEGER NOT NULL,"
-    " bytes INTEGER NOT NULL, cleared INTEGER NOT NULL, present INTEGER NOT NULL)",
+    *HISTORY_STATEMENTS,
     "CREATE TABLE events (position INTEGER PRIMARY KEY, id TEXT, at REAL NOT NULL, size INTEGER NOT NULL,"
-    " private INTEGER NOT NULL, topics TEXT NOT NULL, frame BLOB NOT NULL, claim TEXT)",
+    " private INTEGER NOT NULL, topics TEXT NOT NULL, frame BLOB NOT NULL, claim TEXT, key TEXT,"
+    " removed INTEGER NOT NULL DEFAULT 0)",
     "CREATE INDEX events_id ON events (id) WHERE id IS NOT NULL",
     CLAIM_INDEX,
     "CREATE TABLE messages (number INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, message BLOB NOT NULL)",
@@ -154,8 +160,10 @@ def _upgrade(connection: sqlite3.Connection) -> None:
             return
         if version < 2:
             _add_claims(connection)
-        for statement in FACT_STATEMENTS:
-            connection.execute(statement)
+        if version < 3:
+            for statement in FACT_STATEMENTS:
+                connection.execute(statement)
+        _add_cuts(connection)
         connection.execute(f"PRAGMA user_version = {TABLES_VERSION}")
 
 
@@ -172,12 +180,24 @@ def _add_claims(connection: sqlite3.Connection) -> None:
     connection.execute(CLAIM_INDEX)
 
 
+def _add_cuts(connection: sqlite3.Connection) -> None:
+    """Give the tables up to version 3, in which the broker itself dropped the oldest, cuts, timelines and keys."""
+    ((epoch, newest, oldest, size),) = connection.execute("SELECT epoch, newest, oldest, bytes FROM history")
+    connection.execute("DELETE FROM events WHERE position <= ?", (oldest,))  # they waited for slow tails
+    connection.execute("ALTER TABLE events ADD COLUMN key TEXT")
+    connection.execute("ALTER TABLE events ADD COLUMN removed INTEGER NOT NULL DEFAULT 0")
+    connection.execute("DROP TABLE history")
+    for statement in HISTORY_STATEMENTS:
+        connection.execute(statement)
+    connection.execute("INSERT INTO history VALUES (?, ?, ?, ?, '[]')", (epoch, newest, size, oldest))
+
+
 def _create(connection: sqlite3.Connection, path: Path) -> None:
     with transaction(connection):
         if _is_new(connection, path):  # another process may have been quicker
             for statement in TABLE_STATEMENTS:
                 connection.execute(statement)
-            connection.execute("INSERT INTO history VALUES (?, 0, 0, 0, 0, 0)", (new_epoch(),))
+            connection.execute("INSERT INTO history VALUES (?, 0, 0, 0, '[]')", (new_epoch(),))
 
 
 def _explained(error: sqlite3.DatabaseError, path: Path) -> Exception:

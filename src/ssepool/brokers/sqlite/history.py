@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from ssepool.brokers.base import (
+    DROP_ENTRIES,
     MAX_MESSAGE_BYTES,
+    PAGE_CUTS,
     PAGE_FACTS,
     PAGE_PLACES,
     Bounds,
@@ -27,9 +29,12 @@ from ssepool.brokers.base import (
 from ssepool.brokers.record import AROUND_ID_BYTES, STORED_BYTES, UNREADABLE_ERRORS, Record, unreadable
 from ssepool.brokers.sqlite.file import connect, read_topics, transaction
 from ssepool.brokers.sqlite.files import Files, identity
+from ssepool.brokers.sqlite.seen import Seen
 from ssepool.clock import wall_clock
 from ssepool.config import HubConfig, MiB
+from ssepool.core.cut import Cut
 from ssepool.core.event import Entry
+from ssepool.core.timelines import Timeline, Timelines
 
 logger = logging.getLogger("ssepool")
 
@@ -45,57 +50,27 @@ PAGE_MESSAGES = 4 * MiB // MAX_MESSAGE_BYTES
 MESSAGE_SECONDS = 60.0
 """Seconds until a message is deleted. All listeners have received it long before."""
 
-SPARE_EVENTS = 1000
-"""The newest events that stay in the table for tails, even if the history keeps fewer."""
-
-SPARE_BYTES = 4 * MiB
-"""Bytes of the events that stay in the table for tails, even if the history keeps fewer."""
-
-SPARE_SECONDS = 10.0
-"""Seconds that events beyond the history stay in the table for tails."""
-
-SLICE_ENTRIES = 10_000
-"""Entries that one transaction looks at when it trims, so that publishers do not wait long for it."""
-
 WAL_BYTES = 4 * MiB
 """The size of the write-ahead log, in bytes, above which its content is moved into the database."""
 
-MAX_SEEN = 100
-"""Histories of one file that a process remembers."""
-
-_POSITION = re.compile("[1-9][0-9]{0,18}")
 _json = msgspec.json.Encoder().encode
+_read_timelines = msgspec.json.Decoder(list[Timeline]).decode
 
-
-class Seen:
-    """How far a process has seen the histories of a file: no position up to there is given out a second time."""
-
-    def __init__(self) -> None:
-        self._newest: dict[str, int] = {}
-
-    def note(self, epoch: str, newest: int) -> None:
-        """The history of this name has come so far."""
-        if newest >= self._newest.get(epoch, 0):
-            self._newest[epoch] = newest
-            if len(self._newest) > MAX_SEEN:
-                del self._newest[next(iter(self._newest))]
-
-    def is_behind(self, epoch: str, newest: int) -> bool:
-        """Whether a history that ends there is an older state of one that was seen."""
-        return newest < self._newest.get(epoch, 0)
+_AMONG = "position IN (SELECT value FROM json_each(?))"
 
 
 class History:
     """A connection to a database of events, for one thread."""
 
-    def __init__(self, path: Path, config: HubConfig, seen: Seen | None = None) -> None:
-        """Open the file. If it has an older state of the history than was `seen`, another history begins with it.
+    def __init__(self, path: Path, config: HubConfig, seen: Seen) -> None:
+        """Open the file. If it has an older state of the history than was `seen`, a new timeline begins.
 
         Raises `ConfigError`, and, as every method does, `sqlite3.Error`.
         """
         self._path = path
         self._config = config
-        self._seen = seen or Seen()
+        self._seen = seen
+        self._now = Timelines("")
         before = identity(path)
         self._connection = connect(path)
         try:
@@ -103,8 +78,6 @@ class History:
         except BaseException:  # whatever it is: nobody else knows of the first one
             self._connection.close()
             raise
-        self.epoch = ""
-        """The name of the history in this file."""
         try:
             self.bounds()
             self._files = Files(path)
@@ -123,8 +96,8 @@ class History:
         """Give up files that are lost. What can be saved of the history is in the file when this returns."""
         files = self._files
         with transaction(self._connection):  # all who have these files open wait, and then see that they are lost
-            newest, _ = self._ends()
-            self._seen.note(self.epoch, newest)
+            newest, _, _ = self._state()
+            self._seen.note(self._now, newest)
             if files.is_renamed:  # with another name it is to be whole
                 self._second.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
                 files.leave()
@@ -138,42 +111,77 @@ class History:
 
     # Writing.
 
+    def begin(self) -> None:
+        """Begin a new timeline, if there is something in a history that nobody but us has open: nobody knows then
+        whether all that was published is still there."""
+        with transaction(self._connection):
+            newest, _, _ = self._state()
+            if newest:
+                self._renew(newest)
+        self._seen.note(self._now, newest)
+
+    def renew(self, epoch: str) -> Bounds:
+        """Begin a new timeline, if the history still has this name."""
+        with transaction(self._connection):
+            newest, _, _ = self._state()
+            if self._now.epoch == epoch:
+                self._renew(newest)
+        return self.bounds()
+
     def append(self, records: Sequence[Record]) -> list[Stored]:
-        """Store events, all or nothing, and drop the entries beyond the bounds. Raises `DuplicateEvent`."""
+        """Store events, all or nothing. Raises `DuplicateEvent`."""
         self._move_log()
         with transaction(self._connection):
-            newest, oldest = self._ends()
-            if self._seen.is_behind(self.epoch, newest):
-                self._begin_anew()
+            newest, size, _ = self._state()
+            if self._seen.is_behind(self._now, newest):
+                self._renew_behind(newest)
             newest = self._behind_foreign(newest, len(records))
             refuse = self._config.on_duplicate == "refuse"
-            positions = assign(records, self._kept(records, oldest), newest, refuse=refuse)
+            positions = assign(records, self._kept(records), newest, refuse=refuse)
             stored: list[Stored] = []
-            rows: list[tuple[object, ...]] = []
-            size, now = 0, wall_clock()
+            rows: list[tuple[Any, ...]] = []
+            now = wall_clock()
             for record, position in zip(records, positions, strict=True):
-                id = record.id or f"{self.epoch}-{position}"
+                new = position > newest
+                id = record.id or f"{self._now.epoch if new else self._now.epoch_at(position)}-{position}"
                 stored.append(Stored(id, position))
-                if position <= newest:  # it is there already
-                    continue
-                topics, claim = _json(record.topics).decode(), record.claim
-                length = len(record.frame) + len(id) + len(topics) + AROUND_ID_BYTES + STORED_BYTES
-                rows.append((position, record.id, now, length, record.private, topics, record.frame, claim))
-                newest, size = position, size + length
+                if new:
+                    rows.append(_row(record, position, now, len(id)))
+                    newest, size = position, size + rows[-1][3]
             if rows:
-                self._connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
-                self._shrink(newest, size, float("-inf"))
-        self._seen.note(self.epoch, newest)
+                self._connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+                self._connection.execute("UPDATE history SET newest = ?, bytes = ?", (newest, size))
+        self._seen.note(self._now, newest)
         return stored
 
-    def trim(self) -> bool:
-        """Drop a slice of the entries that are too old or beyond the bounds. Returns whether there may be more."""
+    def drop(self, epoch: str, positions: Sequence[int], cuts: Mapping[str, Cut], floor: int) -> bool:
+        """Forget entries, and remember cuts; false, and nothing is done, if the history has another name than `epoch`:
+        the positions mean other entries then."""
+        self._move_log()
+        execute, there = self._connection.execute, _array(positions)
+        with transaction(self._connection):
+            _, _, before = self._state()
+            if self._now.epoch != epoch:
+                return False
+            ((size,),) = execute(f"SELECT coalesce(sum(size), 0) FROM events WHERE {_AMONG}", (there,))
+            execute(f"DELETE FROM events WHERE {_AMONG}", (there,))
+            self._connection.executemany(
+                "INSERT INTO cuts VALUES (?, ?, ?) ON CONFLICT (topic) DO UPDATE"
+                " SET public = max(public, excluded.public), private = max(private, excluded.private)",
+                [(topic, *cut) for topic, cut in cuts.items() if cut.newest > max(floor, before)],
+            )
+            if floor > before:
+                execute("DELETE FROM cuts WHERE max(public, private) <= ?", (floor,))
+            execute("UPDATE history SET bytes = bytes - ?, floor = max(floor, ?)", (size, floor))
+        return True
+
+    def trim(self) -> None:
+        """Delete the messages and facts whose time is over."""
         now = wall_clock()
         self._move_log()
         with transaction(self._connection):
-            more = self._shrink(self._ends()[0], 0, now)
             self._connection.execute("DELETE FROM messages WHERE at <= ?", (now - MESSAGE_SECONDS,))
-        return more
+            self._connection.execute("DELETE FROM facts WHERE until <= ?", (now,))
 
     def send(self, message: bytes) -> None:
         """Leave a message for all listeners. It need not survive the loss of power, so nothing waits for the disk."""
@@ -202,9 +210,31 @@ class History:
             )
         return True
 
-    def _ends(self) -> tuple[int, int]:
-        ((self.epoch, newest, oldest),) = self._connection.execute("SELECT epoch, newest, oldest FROM history")
-        return newest, oldest
+    def _state(self) -> tuple[int, int, int]:
+        """The newest position, the bytes of what is there, and the floor of the cuts, with the names of the history."""
+        ((epoch, newest, size, floor, timelines),) = self._connection.execute(
+            "SELECT epoch, newest, bytes, floor, timelines FROM history"
+        )
+        if epoch != self._now.epoch:  # a name never gets others before it
+            self._now = Timelines(epoch, _read_timelines(timelines))
+        return newest, size, floor
+
+    def _renew(self, newest: int) -> None:
+        """Go on under another name behind `newest`."""
+        now = self._now.followed(new_epoch(), newest)
+        self._connection.execute("UPDATE history SET epoch = ?, timelines = ?", (now.epoch, _json(now.before).decode()))
+        self._now = now
+
+    def _renew_behind(self, newest: int) -> None:
+        before = self._now.epoch
+        self._renew(newest)
+        logger.error(
+            "%s has been replaced by an older state of it: the history %s goes on as %s behind the position %d",
+            self._path,
+            before,
+            self._now.epoch,
+            newest,
+        )
 
     def _behind_foreign(self, newest: int, wanted: int) -> int:
         """The position behind which there is room for so many events: behind rows that nobody of ours has put there.
@@ -221,64 +251,16 @@ class History:
             )
             newest = foreign
 
-    def _begin_anew(self) -> None:
-        """Give the history another name: its next positions have been given to other events already."""
-        self.epoch = new_epoch()
-        self._connection.execute("UPDATE history SET epoch = ?", (self.epoch,))
-        logger.error("%s has been replaced by an older state of it; the history %s begins", self._path, self.epoch)
-
-    def _kept(self, records: Sequence[Record], oldest: int) -> dict[str, Kept]:
+    def _kept(self, records: Sequence[Record]) -> dict[str, Kept]:
         """What the history has of the claims of these events."""
         kept: dict[str, Kept] = {}
         for claim in {record.claim for record in records if record.id is not None}:
-            for position, frame, private in self._connection.execute(
-                "SELECT position, CAST(frame AS BLOB), private FROM events WHERE claim = ? AND position > ?",
-                (claim, oldest),
+            for position, frame, private, key, removed in self._connection.execute(
+                "SELECT position, CAST(frame AS BLOB), private, key, removed FROM events WHERE claim = ?", (claim,)
             ):
-                kept[claim or ""] = Kept(position, Record(frame, (), bool(private)).content)
+                record = Record(frame, (), bool(private), key=key, removed=bool(removed))
+                kept[claim or ""] = Kept(position, record.content)
         return kept
-
-    def _shrink(self, newest: int, added: int, now: float) -> bool:
-        """Count `added` bytes up to the position `newest`, move the end of the history to its bounds, and delete the
-        rows that tails no longer need either.
-
-        `now` decides which entries are too old; minus infinity drops none for its age. Returns whether there may be
-        more to do.
-        """
-        config = self._config
-        ((oldest, size, cleared, present),) = self._connection.execute(
-            "SELECT oldest, bytes, cleared, present FROM history"
-        )
-        limits = (config.history_events, config.history_bytes, now - config.history_age)
-        spare = (SPARE_EVENTS, SPARE_BYTES, now - SPARE_SECONDS)
-        kept = self._end(oldest, size + added, newest, newest, limits)
-        there = self._end(cleared, present + added, kept[0], newest, spare)
-        if there[0] > cleared:
-            self._connection.execute("DELETE FROM events WHERE position <= ?", (there[0],))
-        self._connection.execute(
-            "UPDATE history SET newest = ?, oldest = ?, bytes = ?, cleared = ?, present = ?", (newest, *kept, *there)
-        )
-        more: bool = max(kept[0] - oldest, there[0] - cleared) >= SLICE_ENTRIES
-        return more
-
-    def _end(
-        self, position: int, size: int, max_entries: int, newest: int, limits: tuple[float, float, float]
-    ) -> tuple[int, int]:
-        """Where the history ends: the position before the first event within `limits`, and the bytes behind it.
-
-        The search begins at `position`, which has `size` bytes behind it, and goes no further than `max_entries`.
-        `limits` are a number of events, a number of bytes, and the time (seconds since the epoch) of the oldest event.
-        """
-        events, bytes, since = limits
-        rows = self._connection.execute(
-            "SELECT position, size, at FROM events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?",
-            (position, max_entries, SLICE_ENTRIES),
-        )
-        for place, length, at in rows:
-            if newest - position <= events and size <= bytes and at > since:
-                break
-            position, size = place, size - length
-        return position, size
 
     def _move_log(self) -> None:
         """Move the content of a long write-ahead log into the database; the next transaction begins it anew.
@@ -296,45 +278,43 @@ class History:
     def bounds(self) -> Bounds:
         """What the history has now."""
         bounds = self._bounds()
-        if self._seen.is_behind(bounds.epoch, bounds.newest):
+        if self._seen.is_behind(self._now, bounds.newest):
             with transaction(self._connection):
-                if self._seen.is_behind(self._bounds().epoch, bounds.newest):  # else another process has been quicker
-                    self._begin_anew()
+                newest, _, _ = self._state()
+                if self._seen.is_behind(self._now, newest):  # else another process has been quicker
+                    self._renew_behind(newest)
             bounds = self._bounds()
-        self.epoch = bounds.epoch
-        self._seen.note(bounds.epoch, bounds.newest)
+        self._seen.note(self._now, bounds.newest)
         return bounds
 
     def _bounds(self) -> Bounds:
-        row = self._connection.execute("SELECT epoch, oldest, newest, bytes FROM history").fetchone()
-        return Bounds(*row)
+        with transaction(self._connection, "DEFERRED"):
+            newest, size, floor = self._state()
+            ((first,),) = self._connection.execute("SELECT min(position) FROM events")
+        oldest = newest if first is None else min(first - 1, newest)
+        return Bounds(self._now.epoch, oldest, newest, size, self._now.before, floor)
 
     def read(self, epoch: str, after: int, max_entries: int) -> list[Entry] | None:
-        """At most `max_entries` of the entries kept behind a position; None if `epoch` names another history."""
-        if epoch != self._bounds().epoch:
-            return None
-        return self._page(
-            epoch,
-            "position > max(?, (SELECT oldest FROM history)) AND position <= (SELECT newest FROM history)",
-            after,
-            max_entries,
+        """At most `max_entries` of the entries behind a position; None if `epoch` names another history."""
+        return self._page(epoch, "position > ?", after, max_entries)
+
+    def fetch(self, epoch: str, positions: Sequence[int]) -> list[Entry] | None:
+        """Those of the entries at these positions that are there; None if `epoch` names another history."""
+        return self._page(epoch, _AMONG, _array(positions), DROP_ENTRIES)
+
+    def cuts(self, after: str) -> list[tuple[str, Cut]]:
+        """The next topics behind a name, each with how far it has been dropped."""
+        rows = self._connection.execute(
+            "SELECT topic, public, private FROM cuts WHERE topic > ? ORDER BY topic LIMIT ?", (after, PAGE_CUTS)
         )
-
-    def follow(self, epoch: str, after: int) -> list[Entry] | None:
-        """The next page for a tail that has every entry up to a position; None if `epoch` names another history.
-
-        Unlike `read`, it also returns entries beyond the history that are still in the table.
-        """
-        if epoch != self._bounds().epoch:
-            return None
-        return self._page(epoch, "position > ? AND position <= (SELECT newest FROM history)", after, PAGE_ENTRIES)
+        return [(topic, Cut(public, private)) for topic, public, private in rows]
 
     def places(self, id: str, after: int) -> list[Place]:
         """The next events with this chosen id that are kept behind a position, at most `PAGE_PLACES`."""
         places: list[Place] = []
         for position, topics, private in self._connection.execute(
             "SELECT position, CAST(topics AS BLOB), private FROM events "
-            "WHERE id = ? AND position > max(?, (SELECT oldest FROM history)) ORDER BY position LIMIT ?",
+            "WHERE id = ? AND position > ? AND position <= (SELECT newest FROM history) ORDER BY position LIMIT ?",
             (id, after, PAGE_PLACES),
         ):
             try:
@@ -344,12 +324,14 @@ class History:
         return places
 
     def made(self, id: str) -> int | None:
-        """The position that an id of our making names; None if it is not kept."""
-        newest, oldest = self._ends()
-        epoch, _, number = id.rpartition("-")
-        if epoch == self.epoch and _POSITION.fullmatch(number) and oldest < int(number) <= newest:
-            return int(number)
-        return None
+        """The position that an id of our making names; None if nothing is kept there, or if what had it is lost."""
+        with transaction(self._connection, "DEFERRED"):
+            newest, _, _ = self._state()
+            found = self._now.place(id, newest)
+            if found is None or not found.complete:
+                return None
+            rows = self._connection.execute("SELECT position FROM events WHERE position = ?", (found.position,))
+            return next((position for (position,) in rows), None)
 
     def kept(self, after: int) -> list[Fact]:
         """The next facts behind a number."""
@@ -370,23 +352,49 @@ class History:
             "SELECT number, message FROM messages WHERE number > ? ORDER BY number LIMIT ?", (after, PAGE_MESSAGES)
         ).fetchall()
 
-    def _page(self, epoch: str, which: str, after: int, max_entries: int) -> list[Entry]:
-        rows = self._connection.execute(
-            # Text as bytes: text that is not UTF-8 would be an error of the whole page.
-            "SELECT position, CAST(id AS BLOB), CAST(topics AS BLOB), frame, private FROM events "
-            f"WHERE {which} ORDER BY position LIMIT ?",
-            (after, min(max_entries, PAGE_ENTRIES)),
-        )
+    def _page(self, epoch: str, which: str, among: int | str, max_entries: int) -> list[Entry] | None:
+        with transaction(self._connection, "DEFERRED"):
+            newest, _, _ = self._state()
+            if self._now.epoch != epoch:
+                return None
+            rows = self._connection.execute(
+                # Text as bytes: text that is not UTF-8 would be an error of the whole page.
+                "SELECT position, CAST(id AS BLOB), CAST(topics AS BLOB), frame, private, CAST(key AS BLOB), removed, "
+                f"at FROM events WHERE {which} AND position <= ? ORDER BY position LIMIT ?",
+                (among, newest, min(max_entries, PAGE_ENTRIES)),
+            )
+            entries = self._entries(rows)
+            rows.close()
+        if entries:
+            self._seen.note(self._now, entries[-1].position)
+        return entries
+
+    def _entries(self, rows: Iterable[tuple[Any, ...]]) -> list[Entry]:
         entries: list[Entry] = []
         size = 0
-        for position, id, topics, frame, private in rows:
+        for position, id, topics, frame, private, key, removed, at in rows:
             try:
-                record = Record(frame, read_topics(topics), bool(private), None if id is None else id.decode())
-                entries.append(record.entry(epoch, position))
+                record = Record(frame, read_topics(topics), bool(private), _text(id), _text(key), bool(removed))
+                entries.append(record.entry(self._now.epoch_at(position), position, at))
             except UNREADABLE_ERRORS:
                 entries.append(unreadable(position))
             size += entries[-1].size
             if size >= PAGE_BYTES:
                 break
-        rows.close()
         return entries
+
+
+def _row(record: Record, position: int, now: float, id_bytes: int) -> tuple[Any, ...]:
+    """A row of the table of events."""
+    topics = _json(record.topics).decode()
+    size = len(record.frame) + id_bytes + len(topics) + AROUND_ID_BYTES + STORED_BYTES
+    said = record.id, now, size, record.private, topics, record.frame, record.claim, record.key, record.removed
+    return (position, *said)
+
+
+def _text(column: bytes | None) -> str | None:
+    return None if column is None else column.decode()
+
+
+def _array(positions: Sequence[int]) -> str:
+    return _json(list(positions)).decode()
