@@ -6,13 +6,12 @@ import asyncio
 import itertools
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 
-from histories import DEADLINE, Open, batch, data, page_of, read_all, take
+from histories import Open, batch, data, read_all, take
 from services.postgres import PASSWORD, USER, Postgres
 from ssepool.brokers.base import Bounds, Broker
 from ssepool.core.beginning import Found
@@ -59,64 +58,6 @@ async def ids(broker: Broker) -> list[str | None]:
 # Who begins one.
 
 
-async def test_a_hub_that_opens_alone_begins_one_and_others_do_not(make: Open) -> None:
-    first = await make()
-    assert (await first.bounds()).timelines == ()
-    await first.append(batch("a"))
-    second = await make()
-    before = await first.bounds()
-    assert before == await second.bounds()
-    await first.close()
-    third = await make()
-    assert await third.bounds() == before
-    await second.close()
-    await third.close()
-    fourth = await make()
-    bounds = await fourth.bounds()
-    assert bounds.timelines == ((before.epoch, 1),)
-    assert await fourth.append(batch("b")) == [(f"{bounds.epoch}-2", 2)]
-
-
-async def test_of_many_that_open_at_once_one_begins_one(make: Open) -> None:
-    broker = await make()
-    await broker.append(batch("a"))
-    await broker.close()
-    brokers = await asyncio.gather(*(make() for _ in range(8)))
-    bounds = {await broker.bounds() for broker in brokers}
-    assert [len(one.timelines) for one in bounds] == [1]
-
-
-OPENED = """
-import asyncio, sys
-from ssepool.brokers import connect
-from ssepool.config import HubConfig
-
-async def main(url):
-    broker = connect(HubConfig(broker=url))
-    await broker.open()
-    print("open", flush=True)
-    await asyncio.sleep(60)
-
-asyncio.run(main(sys.argv[1]))
-"""
-
-
-async def test_a_hub_that_was_killed_counts_as_gone(server: Postgres, make: Open, url: str) -> None:
-    broker = await make()
-    await broker.append(batch("a"))
-    epoch = (await broker.bounds()).epoch
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", OPENED, url, stdout=asyncio.subprocess.PIPE)
-    assert process.stdout is not None
-    assert await process.stdout.readline() == b"open\n"
-    await broker.close()
-    other = await make()
-    assert (await other.bounds()).epoch == epoch
-    await other.close()
-    process.kill()
-    await process.wait()
-    assert (await (await make()).bounds()).timelines == ((epoch, 1),)
-
-
 async def test_a_hub_whose_connections_are_cut_has_it_open_still(server: Postgres, make: Open) -> None:
     broker = await make()
     await broker.append(batch("a"))
@@ -127,43 +68,25 @@ async def test_a_hub_whose_connections_are_cut_has_it_open_still(server: Postgre
     assert await (await make()).bounds() == before
 
 
-async def test_renewing_is_done_once(make: Open) -> None:
-    one, two = await make(), await make()
-    await one.append(batch("a", "b"))
-    before = await one.bounds()
-    await two.bounds()
-    after = await one.renew(before.epoch)
-    assert after == await two.renew(before.epoch)
-    assert after.timelines == ((before.epoch, 2),)
-    assert await one.append(batch("c")) == [(f"{after.epoch}-3", 3)]
-    assert await ids(two) == [f"{before.epoch}-1", f"{before.epoch}-2", f"{after.epoch}-3"]
-    found = [await one.find(f"{epoch}-{n}") for epoch in (before.epoch, after.epoch) for n in (2, 3)]
-    assert found == [2, None, 2, 3]
-
-
-async def test_readers_say_that_it_has_another_name_until_they_were_told(make: Open) -> None:
-    one, two = await make(), await make()
+async def test_a_server_that_is_started_anew_begins_one_in_the_first_append(server: Postgres, make: Open) -> None:
+    """Nobody can tell whether it came back with all that it had."""
+    one, two = await make(broker_timeout=5.0), await make(broker_timeout=5.0)
     await one.append(batch("a"))
-    epoch = (await one.bounds()).epoch
-    async with aclosing(one.tail(0)) as tail:  # type: ignore[type-var]
-        await page_of(tail)
-        waits = asyncio.create_task(page_of(tail))
-        await two.renew(epoch)
-        with pytest.raises(BrokerError, match="goes on under another name"):
-            await asyncio.wait_for(waits, DEADLINE)
-    for question in (one.read(0, max_entries=1), one.fetch([1]), take(one, 0, 1)):
-        with pytest.raises(BrokerError, match="goes on under another name"):
-            await question
-    assert await ids(one) == [f"{epoch}-1"]
+    before = await two.bounds()
+    server.stop()
+    server.start()
+    assert await one.bounds() == before
+    stored = [*await one.append(batch("b")), *await two.append(batch("c"))]
+    bounds = await one.bounds()
+    assert bounds.timelines == ((before.epoch, 1),)
+    assert [stored_one.id for stored_one in stored] == [f"{bounds.epoch}-2", f"{bounds.epoch}-3"]
+    assert await two.find(f"{before.epoch}-1") == 1
 
 
-async def test_no_more_than_some_are_remembered(make: Open, server: Postgres, name: str) -> None:
+async def test_those_that_are_forgotten_leave_no_rows(make: Open, server: Postgres, name: str) -> None:
     broker = await make()
-    epochs = []
     for _ in range(MAX_TIMELINES + 5):
-        epochs.append((await broker.bounds()).epoch)
-        await broker.renew(epochs[-1])
-    assert [line.epoch for line in (await broker.bounds()).timelines] == epochs[-MAX_TIMELINES:]
+        await broker.renew((await broker.bounds()).epoch)
     assert server.execute(f"SELECT count(*) FROM {name}_timelines", database=USER) == [(MAX_TIMELINES,)]
 
 
@@ -282,7 +205,7 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-async def test_a_failover_to_a_replica_that_lacks_the_newest(server: Postgres, make: Open, tmp_path) -> None:  # type: ignore[no-untyped-def]
+async def test_a_failover_to_a_replica_that_lacks_the_newest(server: Postgres, make: Open, tmp_path: Path) -> None:
     require("pg_basebackup")
     standby = server.standby(tmp_path)
     name = f"lines{next(_names)}"

@@ -66,18 +66,25 @@ class PostgresBroker(Broker):
     """Keeps events in tables: `postgresql://user:password@host/database?name=ssepool`, with all parameters of libpq.
     It needs PostgreSQL 13 or newer, with the encoding UTF8.
 
-    A history is four tables and three functions, named after `name` (see `tables`). They are created if they are
+    A history is six tables and some functions, named after `name` (see `layout`). They are created if they are
     missing, for which the user needs the right CREATE on the schema. Each hub holds four connections: one to append,
     one for questions, and two that listen. `NOTIFY` wakes hubs, so a PgBouncer in between must be in session mode: in
     transaction or statement mode no notification arrives.
 
-    - *Order.* An append locks one row until it commits, so positions follow the commits, without holes. All publishers
-      of a history together therefore make one commit at a time; a hub joins publishes to make each commit large.
+    - *Order.* An append locks one row until it commits, so positions follow the commits. All publishers of a history
+      together therefore make one commit at a time; a hub joins publishes to make each commit large.
     - *Durability* follows the server's `synchronous_commit`, which the broker does not change. With its default an
-      event is on disk when `append` returns. With `off` a crash of the server loses the newest events, and so does a
-      failover with asynchronous replication. Subscribers then receive a gap if the loss can be noticed.
-    - *Bounds* hold for all readers at the end of each `append`. `trim` deletes the rows themselves, 5 s later, for the
-      tails that have not read them yet; autovacuum frees their space on disk.
+      event is on disk when `append` returns. With `off` a crash of the server loses the newest events. With a replica
+      in `synchronous_standby_names` what is acknowledged is on its disk too, and a failover to it loses nothing
+      (`remote_apply`: its readers see it as well); while no such replica answers, an append fails after
+      `broker_timeout`, and says that its events may be published or not. Without, a failover loses what the replica did
+      not have yet.
+    - *Timelines.* An open hub holds a shared advisory lock on the log, which the server lets go with its connection; so
+      the server knows whether another one has the history open. The log says too which run of which server has named
+      its epoch: the first append behind a start (of a backup, of a replica that was promoted) or in a restored dump
+      begins a new timeline, whoever makes it and whatever it has seen.
+    - *Dropping* deletes the rows; autovacuum frees their space on disk. A drop that the history does not know the epoch
+      of drops nothing.
     - *Messages* are rows that stay for a minute, in an unlogged table.
 
     No question takes longer than `broker_timeout`, here or on the server. If a caller gives a question up, its
