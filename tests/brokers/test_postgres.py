@@ -126,7 +126,6 @@ async def test_a_killed_server_loses_nothing_that_was_acknowledged(server: Postg
     await group.close()
 
 
-@pytest.mark.xfail(reason="the log does not know timelines yet: it takes each new one for a loss", strict=False)
 def test_subscribers_of_a_hub_outlive_a_killed_server(server: Postgres, url: str) -> None:
     with serve(broker=url, broker_timeout=2.0) as hub, Stream(hub, "news") as stream:
         stream.opened()

@@ -48,8 +48,10 @@ POLL_SECONDS = 1.0
 UNSURE = "the events may be published or not"
 """The end of the error message when an append was not answered."""
 
-LOST = "has lost its history, and has begun another one"
-RENAMED = "goes on under another name, since its end may have been lost"
+_LOST, _RENAMED = (
+    "has lost its history, and has begun another one",
+    "goes on under another name, since its end may have been lost",
+)
 """What readers are told whose history has another epoch by now."""
 
 logger = logging.getLogger("ssepool")
@@ -307,7 +309,7 @@ class PostgresBroker(Broker):
         epoch, last = rows[0][0], rows[-1][1]
         if epoch != timelines.epoch:
             known = any(line.epoch == timelines.epoch for line in (await self._look()).timelines)
-            raise BrokerError(f"{self.url} {RENAMED if known else LOST}")
+            raise BrokerError(f"{self.url} {_RENAMED if known else _LOST}")
         if last is None:
             return []
         self._see(epoch, last)
