@@ -75,28 +75,31 @@ class Postgres(Service):
         shutil.rmtree(self.cluster)
         subprocess.run(["cp", "-a", copy, self.cluster], check=True)
 
+    def backup(self) -> Path:
+        """A copy of all its files, made while it runs."""
+        copy = Path(tempfile.mkdtemp(prefix="ssepool-postgres-"))
+        weakref.finalize(self, shutil.rmtree, copy, ignore_errors=True)
+        self._copy_to(copy)
+        return copy
+
     def standby(self, directory: Path) -> Postgres:
         """Another server, which follows this one. It is not started yet."""
         other = Postgres(directory)
-        if other.user is not None:
-            shutil.chown(other.cluster, other.user)
+        self._copy_to(other.cluster, "--write-recovery-conf")
+        return other
+
+    def _copy_to(self, directory: Path, *flags: str) -> None:
+        if self.user is not None:
+            shutil.chown(directory, self.user)
         subprocess.run(
             [
-                *(
-                    installed("pg_basebackup"),
-                    "-D",
-                    other.cluster,
-                    "--checkpoint=fast",
-                    "--no-sync",
-                    "--write-recovery-conf",
-                ),
+                *(installed("pg_basebackup"), "-D", directory, "--checkpoint=fast", "--no-sync", *flags),
                 *("-d", f"host=127.0.0.1 port={self.port} user=postgres password={PASSWORD}"),
             ],
             user=self.user,
-            cwd=other.cluster,
+            cwd=directory,
             check=True,
         )
-        return other
 
     def lose_data(self) -> None:
         self.execute(f"DROP OWNED BY {USER}", database=USER)

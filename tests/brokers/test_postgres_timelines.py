@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from histories import Open, batch, data, read_all, take
+from live import Stream, serve, wait_for
 from services.postgres import PASSWORD, USER, Postgres
 from ssepool.brokers.base import Bounds, Broker
-from ssepool.core.beginning import Found
 from ssepool.core.cut import Cut
 from ssepool.core.timelines import MAX_TIMELINES, Timeline, Timelines
 from ssepool.errors import BrokerError
@@ -45,8 +45,10 @@ def url(server: Postgres, name: str) -> str:
     return server.url(name)
 
 
-def place(bounds: Bounds, id: str) -> Found | None:
-    return Timelines(bounds.epoch, bounds.timelines).place(id, bounds.newest)
+def place(bounds: Bounds, id: str) -> tuple[int, bool] | None:
+    """Where who has all up to this id goes on, and whether nothing is missing before."""
+    found = Timelines(bounds.epoch, bounds.timelines).place(id, bounds.newest)
+    return None if found is None else (found.position, found.complete)
 
 
 async def ids(broker: Broker) -> list[str | None]:
@@ -112,7 +114,7 @@ async def test_a_backup_that_is_restored_while_all_are_down(server: Postgres, ma
     bounds = await broker.bounds()
     assert await ids(broker) == [one.id for one in (*kept, *new)]
     assert len({one.id for one in (*kept, *lost, *new)}) == 5
-    assert place(bounds, kept[1].id) == Found(2, True)
+    assert place(bounds, kept[1].id) == (2, True)
     assert place(bounds, lost[0].id) is None  # of a timeline that the backup does not know
     assert await broker.find(lost[0].id) is None
     assert bounds.epoch != gone
@@ -136,14 +138,46 @@ async def test_a_backup_that_is_restored_while_hubs_are_up(server: Postgres, mak
     for broker in (hub, publisher):
         bounds = await broker.bounds()
         new += await broker.append(batch("f"))
-        assert place(bounds, kept[1].id) == Found(2, True)
+        assert place(bounds, kept[1].id) == (2, True)
     assert len({one.id for one in (*kept, *lost, *new)}) == 7
     assert [one.position for one in new] == [3, 4, 5]
     assert await ids(hub) == [one.id for one in (*kept, *new)]
     assert await hub.bounds() == await publisher.bounds()
     if before.epoch in [line.epoch for line in bounds.timelines]:
-        assert place(bounds, lost[1].id) == Found(2, False)
+        assert place(bounds, lost[1].id) == (2, False)
     assert {line.end for line in bounds.timelines} == {2}
+
+
+def test_subscribers_of_a_hub_are_told_of_what_a_backup_lacks(server: Postgres, url: str) -> None:
+    require("pg_basebackup")
+
+    def publish(text: str) -> str:
+        def published() -> list[str] | None:
+            ids: list[str] | None = hub.request("POST", "/events", {"topic": "news", "data": text})[1].get("ids")
+            return ids
+
+        return wait_for(published)[0]  # type: ignore[index]
+
+    with serve(broker=url, broker_timeout=2.0) as hub, Stream(hub, "news").opened() as stream:
+        ids = [publish(text) for text in "ab"]
+        copy = server.backup()
+        ids += [publish(text) for text in "cd"]
+        stream.wait_data(*"abcd")
+        opened = hub.descriptors()
+        server.stop()
+        server.restore(copy)
+        server.start()
+        ids += [publish(text) for text in "ef"]
+        stream.wait_data(*"abcdef")
+        assert len(set(ids)) == 6
+        assert len(stream.of_type("ssepool.gap")) == 1
+        with Stream(hub, "news", last_event_id=ids[1]) as late:
+            late.wait_data(*"ef")
+            assert not late.of_type("ssepool.gap")
+        with Stream(hub, "news", last_event_id=ids[3]) as late:
+            late.wait_data(*"ef")
+            assert late.of_type("ssepool.gap")
+        wait_for(lambda: hub.descriptors() == opened)
 
 
 @pytest.mark.parametrize("first", ["hub", "publisher"])
@@ -173,8 +207,8 @@ async def test_a_dump_that_is_restored_while_hubs_are_up(server: Postgres, make:
     new = await {"hub": hub, "publisher": publisher}[first].append(batch("e"))
     bounds = await hub.bounds()
     assert bounds.timelines == ((before.epoch, 2),)
-    assert place(bounds, kept[1].id) == Found(2, True)
-    assert place(bounds, lost[0].id) == Found(2, False)
+    assert place(bounds, kept[1].id) == (2, True)
+    assert place(bounds, lost[0].id) == (2, False)
     assert [one.position for one in new] == [3]
     assert await ids(hub) == [kept[1].id, new[0].id]
     assert not {one.id for one in lost} & {one.id for one in new}
@@ -237,8 +271,8 @@ async def test_a_failover_to_a_replica_that_lacks_the_newest(server: Postgres, m
         assert await ids(hub) == [one.id for one in (*kept, *new)]
         assert data(await take(hub, 2, 2)) == ["e", "f"]
         assert not {one.id for one in lost} & {one.id for one in new}
-        assert place(bounds, kept[1].id) == Found(2, True)
-        assert place(bounds, lost[1].id) == Found(2, False)
+        assert place(bounds, kept[1].id) == (2, True)
+        assert place(bounds, lost[1].id) == (2, False)
         assert (await lagging.bounds()) == bounds
         assert descriptors() == opened
     finally:
