@@ -20,6 +20,7 @@ from services.kinds import SERVICES
 from ssepool.brokers import connect
 from ssepool.brokers.base import MAX_FACT_BYTES, MAX_MESSAGE_BYTES, PAGE_FACTS, Bounds, Broker
 from ssepool.brokers.record import Record, records
+from ssepool.brokers.redis import broker as redis_module
 from ssepool.config import HubConfig, KiB, MiB
 from ssepool.core.chunk import chunk
 from ssepool.core.event import Entry, Event
@@ -434,8 +435,20 @@ async def test_history_is_bounded_by_count(make: Open) -> None:
     await until(is_trimmed)
     assert positions(await read_all(broker)) == list(range(16, 26))
     assert positions(await broker.read(0, max_entries=1)) == [16]
-    assert positions(await take(broker, 3, 10)) == list(range(16, 26))
+    assert positions(await take(broker, 15, 10)) == list(range(16, 26))
     assert [await broker.find(one.id) for one in stored] == [None] * 15 + list(range(16, 26))
+
+
+@shared
+async def test_a_tail_that_is_a_moment_behind_gets_what_the_history_has_no_room_for(
+    make: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_module, "GRACE_SECONDS", 60.0)
+    broker = await make(history_events=0)
+    await broker.append(numbered(3))
+    await broker.append(numbered(2, first=4))
+    assert data(await take(broker, 0, 5)) == ["1", "2", "3", "4", "5"]
+    assert positions(await take(broker, 3, 2)) == [4, 5]
 
 
 async def test_a_batch_beyond_the_history_leaves_no_more_than_that(make: Open) -> None:

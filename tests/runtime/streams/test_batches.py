@@ -14,8 +14,9 @@ from ssepool.brokers.memory import MemoryBroker
 from ssepool.config import HubConfig
 from ssepool.core.event import EARLIEST, Entry, Event
 from ssepool.runtime.streams import log as log_module
-from ssepool.runtime.streams.log import STEP_ENTRIES, EventLog
+from ssepool.runtime.streams.log import EventLog
 from ssepool.runtime.streams.replay import Replay
+from ssepool.runtime.streams.slices import STEP_ENTRIES
 from ssepool.runtime.tasks import Tasks
 
 COUNT = 10 * STEP_ENTRIES + 3

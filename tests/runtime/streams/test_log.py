@@ -15,7 +15,7 @@ from ssepool.brokers.memory import MemoryBroker
 from ssepool.brokers.record import unreadable
 from ssepool.config import HubConfig
 from ssepool.core.beginning import Found
-from ssepool.core.event import Event, memory_of
+from ssepool.core.event import Entry, Event, memory_of
 from ssepool.core.topics import Subscription
 from ssepool.errors import BrokerError
 from ssepool.runtime.streams.log import EventLog
@@ -151,6 +151,40 @@ async def test_entries_that_were_dropped_while_we_were_away_are_told(heard: Hear
     heard.broker.broken = None
     await heard.until(lambda: heard.log.position == 15)
     assert heard.all == [1, 2, 3, 4, 5, "lost", *range(10, 16)]
+
+
+async def test_entries_that_are_gone_are_told_and_passed_though_nothing_follows_them(
+    heard: Heard, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard.broker.put(2)
+    await heard.until(lambda: heard.log.position == 2)
+    heard.broker.asleep = True
+    heard.broker.put(3)
+    heard.broker.drop(5)
+    heard.broker.asleep = False
+    waiting = asyncio.create_task(heard.log.reached(5))
+    await heard.until(lambda: heard.log.position == 5)
+    await asyncio.wait_for(waiting, DEADLINE)
+    assert "does not have any more the events at the positions 3 to 5" in caplog.text
+    heard.broker.put(1)
+    await heard.until(lambda: heard.log.position == 6)
+    assert heard.all == [1, 2, "lost", 6]
+
+
+async def test_what_a_slow_tail_has_not_given_yet_does_not_count_as_gone(heard: Heard) -> None:
+    heard.broker.read = none_kept  # type: ignore[method-assign]
+    heard.broker.asleep = True
+    before = heard.broker.tails
+    heard.broker.put(3)
+    await heard.until(lambda: heard.broker.tails >= before + 3)
+    heard.broker.asleep = False
+    await heard.until(lambda: heard.log.position == 3)
+    assert heard.all == [1, 2, 3]
+
+
+async def none_kept(after: int, *, max_entries: int) -> Sequence[Entry]:
+    """What a broker answers whose history has room for nothing."""
+    return []
 
 
 async def test_records_that_cannot_be_read_are_told_of_in_their_place_and_passed_over(

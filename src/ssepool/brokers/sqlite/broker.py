@@ -83,7 +83,7 @@ class SqliteBroker(Broker):
 
     async def tail(self, after: int) -> AsyncIterator[Sequence[Entry]]:
         epoch = self._epoch
-        after = max(after, (await self._reader.run(History.bounds)).oldest)
+        await self._reader.run(History.bounds)  # notes how far the history is: an older state of the file is told by it
         follows = False
         while True:
             news = self._news

@@ -20,6 +20,8 @@ from ssepool.core.topics import Subscription
 from ssepool.core.window import Window
 from ssepool.errors import BrokerError
 from ssepool.runtime.streams.delivery import SLICE_SECONDS
+from ssepool.runtime.streams.progress import Progress
+from ssepool.runtime.streams.slices import next_step
 from ssepool.runtime.streams.trouble import Trouble
 
 logger = logging.getLogger("ssepool")
@@ -33,20 +35,11 @@ TRIM_LOOKS = 10
 RETRY_SECONDS = (0.1, 2.0)
 """Seconds until a broken tail is taken up again: at first, and at the most. With jitter."""
 
-MAX_BEHIND_SECONDS = 10.0
-"""Seconds that what the broker has may take to come here; a hub that misses it for longer is not ready."""
-
 MAX_WINDOW_ENTRIES = 1_000_000
 """Entries that are taken into the window at the start at most."""
 
 MAX_FETCHES = 16
 """Pages of the history that are fetched from the broker at a time."""
-
-STEP_ENTRIES = 16
-"""Entries that are delivered between two looks at the clock at most."""
-
-STEP_SECONDS = 0.0005
-"""After a step that has taken longer, the next one is of a single entry: topics are new, or many feeds want them."""
 
 
 class EventLog:
@@ -55,7 +48,7 @@ class EventLog:
     The window holds the newest of the history, so that replays after a reconnection storm do not ask the broker; what
     is older is fetched from it. With the memory broker the window is the history. While the broker is away `failing`
     says why, and the log catches up by itself afterwards. Where entries are gone that should have come, `lost` is
-    called in their place.
+    called in their place, also where the broker has nothing behind them.
     """
 
     def __init__(
@@ -78,8 +71,7 @@ class EventLog:
         """What keeps this log from following the broker."""
         self.bounds = Bounds("", 0, 0, 0)
         """What the broker had when we last looked."""
-        self._goal = (0, now())
-        """A position that the broker has named, and when: this log is to come there soon."""
+        self._progress = Progress(now())
         self.fetching = asyncio.Semaphore(MAX_FETCHES)
         """Bounds the pages that are fetched at a time."""
         self._deliver = deliver
@@ -92,6 +84,8 @@ class EventLog:
         self._tail: asyncio.Task[None] | None = None
         self._crowded = False
         """The tail waits for delivery, not for the broker."""
+        self._follows = False
+        """The tail's first page has come: with it all that the broker has for us, or that there is nothing."""
         self._pending: deque[Entry] = deque()
         """What the memory broker has, and `deliver` gets in slices."""
         self.window: Window
@@ -165,8 +159,7 @@ class EventLog:
     @property
     def late(self) -> float:
         """Seconds for which something has been missing here that the broker says it has; 0 if nothing is."""
-        goal, since = self._goal
-        return self._now() - since if self.position < goal else 0.0
+        return self._progress.late(self.position, self._now())
 
     @property
     def complete(self) -> bool:
@@ -273,8 +266,7 @@ class EventLog:
             age=config.history_age,
         )
         self.position = after
-        if after < self._goal[0]:  # of a history that is lost
-            self._goal = (after, self._now())
+        self._progress.begin(after, self._now())
         self._arrived.set()
 
     def _take_over(self, memory: InstantBroker) -> None:
@@ -305,7 +297,7 @@ class EventLog:
                 now = self._now()
                 if now >= deadline:
                     break
-                step, began = _next_step(step, now - began), now
+                step, began = next_step(step, now - began), now
         finally:
             if pending:
                 asyncio.get_running_loop().call_soon(self._give)
@@ -324,9 +316,11 @@ class EventLog:
         """Take entries in for ever; a broken tail is taken up again where it broke."""
         delay, longest = RETRY_SECONDS
         while True:
+            self._follows = False
             try:
                 async with aclosing(self.broker.tail(self.position)) as tail:  # type: ignore[type-var]
                     async for entries in tail:
+                        self._follows = True
                         self.trouble.end("tail")
                         self._crowded = True
                         await self._room()
@@ -349,7 +343,7 @@ class EventLog:
             self._accept(page[start:end])
             start = end
             now = self._now()
-            step, began = _next_step(step, now - began), now
+            step, began = next_step(step, now - began), now
             if now >= deadline:
                 await asyncio.sleep(0)
                 began = self._now()
@@ -365,7 +359,7 @@ class EventLog:
                 self._skip(some[-1].position, "has records that cannot be read, and are skipped, at the positions")
                 continue
             if some[0].position > self.position + 1:
-                self._skip(some[0].position - 1, "does not have any more the events at the positions")
+                self._skip(some[0].position - 1)
             self.window.append(some, self._now())
             self._deliver(some)
             self.position = some[-1].position
@@ -373,34 +367,47 @@ class EventLog:
 
     async def _watch(self) -> None:
         """See that the broker is there, that it has what it had, and that the tail does not sleep."""
-        looks, behind = random.randrange(TRIM_LOOKS), 0
+        looks = random.randrange(TRIM_LOOKS)
         while True:
             await asyncio.sleep(CHECK_SECONDS)
             looks += 1
-            before = self.position  # seen first: the broker may have more by the time it answers, but never less
             try:
-                async with self._in_time():
-                    if looks % TRIM_LOOKS == 0:
+                if looks % TRIM_LOOKS == 0:
+                    async with self._in_time():
                         await self.broker.trim()
-                    # Last, since nothing may come between an epoch that is new and what is done about it: brokers
-                    # take a tail that begins now for one of the history that they have just named.
-                    bounds = self.bounds = await self.broker.bounds()
+                await self._look()
             except Exception as error:  # a defect that one look meets must not end looking
                 self.trouble.meet("look", error)
-                continue
-            self.trouble.end("look")
-            if self.position >= self._goal[0]:
-                self._goal = (bounds.newest, self._now())
-            if bounds.epoch != self.window.epoch:
-                self._start_over(bounds, bounds.oldest)
-            elif bounds.newest < before:
-                self._start_over(bounds, bounds.newest)
-            elif bounds.newest > self.position == behind and not self._crowded:
-                logger.warning(
-                    "%s has had news for %g s that did not come; asking again", self.broker.url, CHECK_SECONDS
-                )
-                self._restart_tail()
-            behind = self.position if bounds.newest > self.position else -1
+            else:
+                self.trouble.end("look")
+
+    async def _look(self) -> None:
+        before = self.position  # seen first: the broker may have more by the time it answers, but never less
+        # Nothing may come between an epoch that is new and what is done about it: brokers take a tail that begins now
+        # for one of the history that they have just named.
+        async with self._in_time():
+            bounds = self.bounds = await self.broker.bounds()
+        nothing_comes = self._progress.look(self.position, bounds.newest, self._now(), is_crowded=self._crowded)
+        if bounds.epoch != self.window.epoch:
+            self._start_over(bounds, bounds.oldest)
+        elif bounds.newest < before:
+            self._start_over(bounds, bounds.newest)
+        elif nothing_comes and not await self._passed(bounds.newest):
+            logger.warning("%s has had news for %g s that did not come; asking again", self.broker.url, CHECK_SECONDS)
+            self._restart_tail()
+
+    async def _passed(self, newest: int) -> bool:
+        """Go on behind entries up to `newest` that are gone: a tail that has begun anew does not give them, and nor is
+        there any other. Whether there was anything to go past."""
+        position = self.position
+        if self._progress.stalls < 2 or not self._follows:
+            return False
+        async with self._in_time():
+            if await self.broker.read(position, max_entries=1):
+                return False
+        if self.position == position:
+            self._skip(newest)
+        return True
 
     def _start_over(self, bounds: Bounds, after: int) -> None:
         """The broker has lost events. What it has behind a position is delivered, behind a gap."""
@@ -409,7 +416,7 @@ class EventLog:
         self._lost()
         self._restart_tail()
 
-    def _skip(self, position: int, why: str) -> None:
+    def _skip(self, position: int, why: str = "does not have any more the events at the positions") -> None:
         logger.error("%s %s %d to %d", self.broker.url, why, self.position + 1, position)
         self._begin(self.bounds._replace(epoch=self.window.epoch), position)
         self._lost()
@@ -436,11 +443,6 @@ class EventLog:
                 yield
         except TimeoutError:
             raise BrokerError(f"{self.broker.url} did not answer in {self.config.broker_timeout:g} s") from None
-
-
-def _next_step(step: int, seconds: float) -> int:
-    """The number of entries to deliver before the next look at the clock, after `step` took so long."""
-    return min(2 * step, STEP_ENTRIES) if seconds < STEP_SECONDS else 1
 
 
 def _is_readable(entry: Entry) -> bool:
