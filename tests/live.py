@@ -37,7 +37,7 @@ from ssepool.core.decoder import Decoder, Message
 
 TESTS = Path(__file__).parent
 PATHS = ("detached", "plain", "hypercorn")
-DEADLINE = 15.0
+DEADLINE = 30.0
 """Seconds that a condition may take to come true, on a machine that does other things too."""
 LOG_SECONDS = 2.0
 """Seconds until the log of a server that has ended counts as whole: a process of it may outlive it, and write on."""
