@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
@@ -97,6 +98,18 @@ def test_everybody_with_the_right_to_a_room_has_an_equal_subscription() -> None:
     assert len(given) == 1
 
 
+def test_an_effect_that_was_seen_before_is_that_of_the_same_rights_alone() -> None:
+    own, room = to("ssepool/pool"), to("room")
+    for _ in range(2):  # the second time all of them are remembered
+        assert effect(own, Grant(admin=["metrics"]), NOTHING).private
+        with pytest.raises(Forbidden):
+            effect(own, Grant(subscribe=EVERYTHING, admin=["kick"]), EVERYTHING)
+        assert effect(room, Grant(subscribe=["room"]), NOTHING).private
+        assert not effect(room, Grant(subscribe=["other"]), EVERYTHING).private
+        with pytest.raises(Forbidden):
+            effect(room, Grant(subscribe=["other"]), NOTHING)
+
+
 def test_a_private_event_of_two_topics_is_for_whoever_may_read_one_of_them() -> None:
     wanted = to("news", "room", patterns=("public/:x",))
     mixed = effect(wanted, Grant(subscribe=["room"]), NEWS)
@@ -150,3 +163,22 @@ def test_publishing_takes_the_right_to_every_topic_and_to_what_is_decided(
 def test_nobody_has_nothing() -> None:
     assert (STRANGER.subscribe, STRANGER.publish, STRANGER.admin) == (NOTHING, NOTHING, frozenset())
     assert Grant() == STRANGER and ANYBODY.subscribe == EVERYTHING
+
+
+def test_the_rights_of_one_for_another_make_a_grant_like_any_other() -> None:
+    rights = Grant(subscribe=["room"], publish=["chat/1"], publish_parts=["id"], admin=["metrics"])
+    who: dict[str, Any] = {"data": {"n": 1}, "expires_at": 9.0, "issued_at": 1.0, "token_id": "t"}
+    made = rights.held_by("u1", "me", **who)
+    assert type(made) is Grant
+    assert made == Grant(
+        subject="u1",
+        issuer="me",
+        subscribe=["room"],
+        publish=["chat/1"],
+        publish_parts=["id"],
+        admin=["metrics"],
+        **who,
+    )
+    for change in (lambda: setattr(made, "subject", "u2"), lambda: delattr(made, "subject")):
+        with pytest.raises(FrozenInstanceError):
+            change()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from ssepool.core.event import Event
@@ -25,6 +26,9 @@ PUBLISH_PARTS: tuple[str, ...] = get_args(PublishPart)
 
 MAX_SUBJECT_CHARACTERS = 256
 """Characters of a subject, an issuer or a token's id at most."""
+
+MAX_EFFECTS = 1024
+"""Effects that are remembered, each of one topic under the rights of many grants."""
 
 MAX_TIME = 1e12
 """Seconds since the epoch at most: some 30,000 years."""
@@ -99,18 +103,20 @@ class Grant:
         token_id: str | None,
     ) -> Grant:
         """The same rights for somebody else, whose values have been checked: half the work where thousands come."""
-        made, put = object.__new__(Grant), object.__setattr__
-        put(made, "subject", subject)
-        put(made, "issuer", issuer)
-        put(made, "subscribe", self.subscribe)
-        put(made, "publish", self.publish)
-        put(made, "publish_parts", self.publish_parts)
-        put(made, "admin", self.admin)
-        put(made, "data", data)
-        put(made, "expires_at", expires_at)
-        put(made, "issued_at", issued_at)
-        put(made, "token_id", token_id)
-        return made
+        made: Any = object.__new__(_Draft)
+        made.subject = subject
+        made.issuer = issuer
+        made.subscribe = self.subscribe
+        made.publish = self.publish
+        made.publish_parts = self.publish_parts
+        made.admin = self.admin
+        made.data = data
+        made.expires_at = expires_at
+        made.issued_at = issued_at
+        made.token_id = token_id
+        made.__class__ = Grant  # from here on nothing about it changes
+        grant: Grant = made
+        return grant
 
     def may_administer(self, part: AdminPart) -> bool:
         """Whether this part of administration is granted."""
@@ -133,6 +139,14 @@ class Grant:
     def __repr__(self) -> str:
         """Who, and until when: the rest may be personal."""
         return f"<Grant subject={self.subject!r} issuer={self.issuer!r} expires_at={self.expires_at}>"
+
+
+class _Draft(Grant):
+    """A grant that is still being written: with `object.__setattr__` each attribute would take ten times as long."""
+
+    __slots__ = ()
+    __setattr__ = object.__setattr__
+    __delattr__ = object.__delattr__  # without it neither counts: they share a place in the type
 
 
 def _checked_name(what: str, name: Any) -> Any:
@@ -183,10 +197,14 @@ def effect(wanted: Subscription, grant: Grant, public: Rights) -> Subscription:
     Of what is granted the private events belong to it, of what is only `public` they do not. Raises `Forbidden` if a
     topic is neither, or a pattern stays within neither: what may not be seen is answered as if it did not exist.
     """
-    if grant.subscribe.everything and not _has_own(wanted):
-        return wanted if wanted.private else Subscription(wanted.topics, wanted.patterns, True)
+    # Patterns are compiled for each client that may have them, and many names would take memory.
+    found = _effect_of_one if len(wanted.topics) == 1 and not wanted.patterns else _effect
+    return found(wanted, grant.subscribe, "metrics" in grant.admin, public)
+
+
+def _effect(wanted: Subscription, rights: Rights, sees_own: bool, public: Rights) -> Subscription:
     names: list[str | Pattern] = [*wanted.topics, *wanted.patterns]
-    public_only = frozenset(name for name in names if not _is_granted(name, grant))
+    public_only = frozenset([name for name in names if not _is_granted(name, rights, sees_own)])
     for name in public_only:
         if not (public.cover_pattern(name) if isinstance(name, Pattern) else public.cover(name)):
             raise Forbidden("what this client wants is not there for it")
@@ -195,16 +213,15 @@ def effect(wanted: Subscription, grant: Grant, public: Rights) -> Subscription:
     return Subscription(wanted.topics, wanted.patterns, True, public_only)
 
 
-def _has_own(wanted: Subscription) -> bool:
-    return any([topic.startswith(OWN_TOPICS) for topic in wanted.topics])  # a generator takes twice as long
+_effect_of_one = lru_cache(MAX_EFFECTS)(_effect)
 
 
-def _is_granted(name: str | Pattern, grant: Grant) -> bool:
+def _is_granted(name: str | Pattern, rights: Rights, sees_own: bool) -> bool:
     if isinstance(name, Pattern):
-        return grant.subscribe.cover_pattern(name)
+        return rights.cover_pattern(name)
     if name.startswith(OWN_TOPICS):
-        return grant.may_administer("metrics")
-    return grant.subscribe.cover(name)
+        return sees_own
+    return rights.cover(name)
 
 
 def check_publishable(event: Event, grant: Grant) -> None:
