@@ -9,6 +9,7 @@ import shlex
 import socket
 import subprocess
 import sys
+import tomllib
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from pathlib import Path
 import pytest
 
 from live import DEADLINE, TESTS, LiveServer, Stream, running, wait_for
+from ssepool.config import HubConfig
+from ssepool.core.rules import Rules
 from tools import require
 from written import COMMAND, PROTOCOLS, blocks, serve_code
 
@@ -260,3 +263,12 @@ def test_without_anything_that_says_who_may_do_what_it_does_not_start() -> None:
     process = subprocess.run([*SSEPOOL, "serve", "--port", "0"], capture_output=True, text=True, timeout=DEADLINE)
     assert process.returncode != 0
     assert "--public-topics" in process.stderr and "--dev" in process.stderr
+
+
+def test_the_rules_for_topics_are_those_of_the_settings() -> None:
+    [block] = blocks(README, "What it is", "toml")
+    said = tomllib.loads(block)["hub"]
+    config = HubConfig(**{**said, "topic_rules": tuple(said["topic_rules"])})
+    rules = Rules.from_config(config)
+    kept = [rules.of(topic).events for topic in ("prices/gold", "logs/a", "answers/ann/1", "typing/1")]
+    assert kept == [1, 1000, 5000, 0]

@@ -11,8 +11,9 @@ import pytest
 from admitting import STRANGER
 from parts import Paper, opened, running, until
 from ssepool.config import HubConfig
+from ssepool.core.chunk import chunk
 from ssepool.core.decoder import Decoder
-from ssepool.core.event import Event
+from ssepool.core.event import Entry, Event
 from ssepool.core.states import LinkState, Reason
 from ssepool.core.topics import Subscription
 from ssepool.core.visit import Visit
@@ -129,6 +130,29 @@ async def test_a_history_that_is_lost_meanwhile_is_told(engine: Engine) -> None:
     link = await come(engine, "latest", "a")
     engine.log.window = Window("00000000", after=1, events=9, bytes=9, age=9)
     assert await followed(link) == ["ssepool.gap"]
+
+
+async def test_a_history_that_goes_on_whole_under_another_name_loses_nobody_anything(engine: Engine) -> None:
+    publish(engine, "a1", "b2", "a3")
+    link = await come(engine, "latest", "a", "b")
+    window = engine.log.window
+    window.timelines = window.timelines.followed("00000000", 3)
+    assert await followed(link) == ["b2", "a3"]
+
+
+async def test_what_a_broker_gives_out_again_in_the_place_of_the_newest_is_not_taken_for_it(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(newest, "JOIN_BYTES", 1)
+    publish(engine, "b1", "a2", "c3", "a4")
+    link = await come(engine, "latest", "a", "b", "c")
+    link.room_left = 1
+    await until(lambda: link.stalled)
+    window = engine.log.window
+    engine.log.window = again = window.branched(window.timelines.followed("00000000", 3), 3)
+    again.append([Entry(4, "new", ("a",), chunk(b"data: new\n\n"))], 0.0)
+    link.make_room()
+    assert await followed(link) == ["b1", "c3", "ssepool.gap", "new"]
 
 
 async def test_the_search_costs_what_it_finds(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
