@@ -40,16 +40,25 @@ class Cuts:
         """What comes behind the page that was read last, which ended with this topic."""
         self._ended = ""
 
-    async def look(self, js: JetStream, root: str) -> None:
-        """See up to where cuts have been forgotten, in an `asking` block."""
+    async def begin(self, js: JetStream, root: str) -> None:
+        """Say that nothing has been dropped of a new history, in an `asking` block."""
+        await self.beside.look(js)
+        await self.beside.put(js, f"{root}.floor", pack(0))
+
+    async def look(self, js: JetStream, root: str, newest: int) -> None:
+        """See up to where cuts have been forgotten, in an `asking` block. If the stream beside is lost, that is up to
+        the newest position."""
         message = await self.beside.get(js, f"{root}.floor")
-        self.floor = 0 if message is None else _floor(message)
+        if message is None:
+            await self.raise_floor(js, root, newest)
+        else:
+            self.floor = _floor(message)
 
     async def raise_floor(self, js: JetStream, root: str, floor: int) -> None:
         """Forget what is not above a position, in an `asking` block. It never falls."""
         while True:
             message = await self.beside.get(js, f"{root}.floor")
-            self.floor = 0 if message is None else _floor(message)
+            self.floor = -1 if message is None else _floor(message)
             if self.floor >= floor:
                 return
             try:

@@ -36,12 +36,12 @@ class Drops:
         self._beside = beside
         self._marks = marks
 
-    async def look(self, js: JetStream) -> None:
-        """See what has been dropped of the history that `names` has seen."""
+    async def look(self, js: JetStream, newest: int) -> None:
+        """See what has been dropped of the history that `names` has seen, and which has come so far."""
         root = self.names.root
         if await self.holes.look(js, root):
             async with js.asking():
-                await self.cuts.look(js, root)
+                await self.cuts.look(js, root, newest)
 
     async def oldest(self, js: JetStream, view: View) -> tuple[int, int]:
         """The position before the oldest event that is there, and the place of its batch; in an `asking` block."""

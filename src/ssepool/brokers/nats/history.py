@@ -49,7 +49,7 @@ class History:
                     continue
                 if not await self.names.look(js, view):
                     continue
-            await self.drops.look(js)
+            await self.drops.look(js, view.state.newest)
             return view
 
     async def followed(self, js: JetStream) -> View:

@@ -29,12 +29,16 @@ class Names:
         """What the cuts of this history are known by."""
         self.place = 0
         """The place of the message that says so."""
+        self._older: list[int] = []
+        """The places of such messages before it, that somebody who died has left."""
         self._marks = marks
         self._cuts = cuts
 
     async def begin(self, js: JetStream, last: int) -> None:
         """Name a new history, in a stream that has nothing of ours and ends at this place."""
-        await self._put(js, State(last, "", 0, 0), Timelines(new_epoch()), new_epoch())
+        root = new_epoch()
+        await self._cuts.begin(js, root)
+        await self._put(js, State(last, "", 0, 0), Timelines(new_epoch()), root)
 
     async def look(self, js: JetStream, view: View) -> bool:
         """See which names the history has; false if they are others than before, so that nothing else counts any more
@@ -61,10 +65,12 @@ class Names:
         return await self._replace(js, view, self.timelines)
 
     async def _replace(self, js: JetStream, view: View, timelines: Timelines) -> bool:
-        before = self.place
+        before = [*self._older, self.place]
         if not await self._put(js, view.state, timelines, self.root):
             return False
-        await js.delete(before)
+        self._older = []
+        for place in before:
+            await js.delete(place)
         return True
 
     async def _put(self, js: JetStream, state: State, timelines: Timelines, root: str) -> bool:
@@ -80,11 +86,15 @@ class Names:
 
     async def _newest(self, js: JetStream) -> tuple[int, Part] | None:
         """The newest message that names the history, and its place."""
-        newest, subject, seq = None, self._marks.subject(EPOCH_SUBJECT), 0
+        newest, older = None, list[int]()
+        subject, seq = self._marks.subject(EPOCH_SUBJECT), 0
         while (message := await js.get(subject, seq + 1)) is not None:
             seq = message.seq
             part = _part(message)
-            newest = newest if part is None else (seq, part)
+            if part is not None:
+                older += [] if newest is None else [newest[0]]
+                newest = seq, part
+        self._older = older
         return newest
 
     async def _take_over(self, js: JetStream, view: View) -> None:
@@ -94,6 +104,7 @@ class Names:
         """
         root = new_epoch()
         is_ours = (await self._cuts.beside.look(js)).last > 0
+        await self._cuts.begin(js, root)
         await self._cuts.raise_floor(js, root, view.state.newest if is_ours else view.first.part.after)
         await self._put(js, view.state, Timelines(view.state.epoch), root)
 

@@ -53,7 +53,7 @@ WRONG_SEQUENCE_CODES = (10071, 10164)
 NO_JETSTREAM_CODES = (None, 10039, 10076)
 """The server's error codes if JetStream is not enabled; None stands for no answer from it."""
 
-GONE_CODES = (10037, 10057)
+GONE_CODES = (10037, 10043, 10057)
 """The server's error codes for a message that was to be deleted and is not there."""
 
 NAME_IN_USE_CODE = 10058
