@@ -58,5 +58,3 @@ class Beside:
         async with js.messages(first.seq, subjects, stream=stream, only_now=True) as pages:
             async for messages in pages:
                 yield messages
-                if not messages[-1].pending:
-                    return

@@ -70,8 +70,6 @@ class Ids:
                     position = await self._wanted(js, view, message, wants)
                     if position is not None:
                         return position
-                if not messages[-1].pending:
-                    break
         return None
 
     async def _wanted(self, js: JetStream, view: View, message: Message, wants: Wants) -> int | None:

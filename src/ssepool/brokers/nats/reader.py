@@ -51,7 +51,9 @@ class Reader:
         async with js.messages(start, only_now=True) as pages:
             async for messages in pages:
                 entries += self._entries(joiner, messages, after)
-                if len(entries) >= max_entries or _size(entries) >= PAGE_BYTES or not messages[-1].pending:
+                if len(entries) >= max_entries or _size(entries) >= PAGE_BYTES:
+                    break
+                if entries and not messages[-1].pending:
                     break
         return entries[:max_entries]
 

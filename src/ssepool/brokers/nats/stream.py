@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -281,7 +281,7 @@ class JetStream(Connection):
     ) -> AsyncIterator[AsyncIterator[list[Message]]]:
         """All messages (of some subjects) from a place on, and then new ones as they come, in pages. The next page is
         requested when the reader has taken the one before. `stream` is another stream than the history's. With
-        `only_now` it ends where there are no more. Raises `BrokerError` when messages are lost."""
+        `only_now` it ends behind those that are there now. Raises `BrokerError` when messages are lost."""
         name, client = stream or self._address.name, self._client
         arrived: deque[Msg] = deque()
         news = asyncio.Event()
@@ -303,20 +303,32 @@ class JetStream(Connection):
                 mem_storage=True,
                 num_replicas=1,
             )
+
+        async def is_end(seq: int) -> bool:
+            async with self.asking():
+                return await self.after(name, subjects or ">", seq) is None
+
         try:
-            pull = f"$JS.API.CONSUMER.MSG.NEXT.{name}.{consumer.name}"
-            yield self._pages(pull, inbox, arrived, news, of_history=stream is None, only_now=only_now)
+            pull, end = f"$JS.API.CONSUMER.MSG.NEXT.{name}.{consumer.name}", is_end if only_now else None
+            yield self._pages(pull, inbox, arrived, news, start - 1, of_history=stream is None, is_end=end)
         finally:
             with suppress(*LIBRARY_ERRORS):
                 await subscription.unsubscribe()
                 await client.publish(f"$JS.API.CONSUMER.DELETE.{name}.{consumer.name}", reply=inbox)
 
     async def _pages(
-        self, subject: str, inbox: str, arrived: deque[Msg], news: asyncio.Event, *, of_history: bool, only_now: bool
+        self,
+        subject: str,
+        inbox: str,
+        arrived: deque[Msg],
+        news: asyncio.Event,
+        last: int,
+        *,
+        of_history: bool,
+        is_end: Callable[[int], Awaitable[bool]] | None,
     ) -> AsyncIterator[list[Message]]:
-        wait = {"no_wait": True} if only_now else {"expires": int(PULL_SECONDS * 1e9)}
+        wait = {"no_wait": True} if is_end else {"expires": int(PULL_SECONDS * 1e9)}
         pull = msgspec.json.encode({"batch": PULL_MESSAGES, "max_bytes": PULL_BYTES, **wait})
-        is_over = False
         place = wanted = 0
         deadline = time.monotonic() + self._timeout
         while True:
@@ -326,7 +338,7 @@ class JetStream(Connection):
                     wanted = PULL_MESSAGES
                 await news.wait()
             news.clear()
-            page: list[Message] = []
+            page, is_behind = list[Message](), False
             while arrived:
                 message = arrived.popleft()
                 if status := _status(message):
@@ -334,19 +346,21 @@ class JetStream(Connection):
                         await asyncio.sleep(RETRY_SECONDS)
                     elif not status.startswith(PULL_ENDS):
                         raise BrokerError(f"{self._address.shown}: following the stream ended: {status}")
-                    wanted, is_over = 0, only_now and status.startswith(NO_MORE)
+                    wanted, is_behind = 0, status.startswith(NO_MORE)
                     continue
                 metadata = message.metadata
                 place, wanted = place + 1, wanted - 1
                 if metadata.sequence.consumer != place:
                     raise BrokerError(f"{self._address.shown}: a message was lost on its way")
-                at, seq = _stored_at(message.reply), metadata.sequence.stream
-                data = _ours(seq, message.headers, message.data) if of_history else message.data
-                page.append(Message(seq, at, data, metadata.num_pending, message.subject))
+                at, last = _stored_at(message.reply), metadata.sequence.stream
+                data = _ours(last, message.headers, message.data) if of_history else message.data
+                page.append(Message(last, at, data, metadata.num_pending, message.subject))
             if page:
                 yield page
-            if is_over:
-                return
+            if is_behind and is_end is not None:
+                if await is_end(last):
+                    return
+                await asyncio.sleep(RETRY_SECONDS)  # the server that reads for us has not got it yet
 
 
 def _without_majority(info: StreamInfo) -> str | None:
