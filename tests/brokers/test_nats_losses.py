@@ -220,6 +220,18 @@ async def test_the_place_of_what_has_been_dropped_is_lost(service: Nats, opened:
     assert (bounds.newest, bounds.floor) == (3, 3)  # of no place it is known what was missed before it
 
 
+async def test_holes_of_batches_that_another_hub_has_dropped_do_not_count(service: Nats, opened: Open) -> None:
+    one, two = await opened(), await opened()
+    await append(one, *["x" * 1000] * 10)
+    await append(one, "y" * 100)
+    await one.drop(range(1, 10), {}, 0)
+    assert 1000 <= (await two.bounds()).bytes < 2000  # it knows of the hole
+    await one.drop([10], {}, 0)
+    await two.trim()
+    assert 100 <= (await two.bounds()).bytes < 500
+    assert await two.bounds() == await one.bounds()
+
+
 class Dead(BrokerError):
     """Of a process that does nothing any more."""
 

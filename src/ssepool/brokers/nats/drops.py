@@ -62,11 +62,14 @@ class Drops:
         return mark is not None and mark.batch == batch and mark.part.is_last
 
     def size(self, view: View, oldest: int) -> int:
-        """Bytes of all events that are there, as if those of all messages were equally large."""
+        """Bytes of all events that are there: as they were counted when they were stored, or, where messages have been
+        deleted among them, what the others take at the server, if that is less."""
         if oldest >= view.state.newest:
             return 0
-        size = view.state.total - view.first.part.total
-        return max(0, size * view.info.messages // (view.info.last - view.info.first + 1) - self.holes.size)
+        info, size = view.info, view.state.total - view.first.part.total
+        if info.messages <= info.last - info.first:
+            size = min(size, info.bytes)
+        return max(1, size - self.holes.size)
 
     async def drop(
         self, js: JetStream, view: View, positions: Sequence[int], cuts: Mapping[str, Cut], floor: int
@@ -157,6 +160,7 @@ class Drops:
 
     async def sweep(self, js: JetStream, view: View) -> None:
         """Drop what hubs that died have left, and what was kept for another history."""
+        await self.holes.look(js, self.names.root, anew=True)
         for hole in self.holes.all():
             if hole.batch.last < view.info.first:
                 async with js.asking():

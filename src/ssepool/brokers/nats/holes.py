@@ -51,36 +51,32 @@ class Holes:
         self._root = ""
         self._seen = 0
         """Up to which place of the stream beside they are known."""
+        self._read_anew = 0
+        """Up to which place the stream had come when all were read."""
         self._known: dict[tuple[str, int], Hole] = {}
         self._most = SPARE_HOLES
         self.size = 0
         """Bytes of all that has been dropped of batches with events that stay."""
 
-    async def look(self, js: JetStream, root: str) -> bool:
-        """See which holes there are; false if nothing in the stream beside has changed."""
+    async def look(self, js: JetStream, root: str, *, anew: bool = False) -> bool:
+        """See which holes there are; false if nothing in the stream beside has changed. Nobody tells of holes whose
+        batch is gone: these are forgotten when all are read `anew`."""
         async with js.asking():
             last = (await self._beside.look(js)).last
-        if (root, last) == (self._root, self._seen):
+        if (root, last) == (self._root, self._read_anew if anew else self._seen):
             return False
-        if root != self._root or last < self._seen or len(self._known) > self._most:
-            self._known, self._seen, self.size = {}, 0, 0
-        is_anew, self._root = not self._seen, root
-        async with aclosing(self._beside.pages(js, self._seen, f"{root}.hole.>")) as pages:
+        anew = anew or root != self._root or last < self._seen or len(self._known) > self._most
+        found: list[Hole] = []
+        async with aclosing(self._beside.pages(js, 0 if anew else self._seen, f"{root}.hole.>")) as pages:
             async for messages in pages:
-                for message in messages:
-                    self._take(message)
-        if is_anew:
-            self._most = 2 * len(self._known) + SPARE_HOLES
+                found += [hole for message in messages if (hole := _hole(message)) is not None]
+        if anew:
+            self._root, self._known, self.size = root, {}, 0
+            self._most, self._read_anew = 2 * len(found) + SPARE_HOLES, last
+        for hole in found:
+            self._note(hole)
         self._seen = last
         return True
-
-    def _take(self, message: Message) -> None:
-        try:
-            batch, gone = _unpack(message.data)
-        except UNREADABLE_ERRORS:  # nobody of ours has written it
-            return
-        if batch.events:
-            self._note(Hole(batch, int.from_bytes(gone), message.seq))
 
     def _note(self, hole: Hole) -> None:
         key = hole.batch[:2]
@@ -132,8 +128,8 @@ class Holes:
                 message = await self._beside.get(js, rest)
                 if message is None:  # what we know is gone, and the batch most likely too
                     self._drop(batch)
-                else:
-                    self._take(message)
+                elif (known := _hole(message)) is not None:
+                    self._note(known)
                 hole = self.of(batch)
                 continue
             self._note(hole)
@@ -150,3 +146,11 @@ class Holes:
 
 
 _unpack = msgspec.msgpack.Decoder(tuple[Batch, bytes]).decode
+
+
+def _hole(message: Message) -> Hole | None:
+    try:
+        batch, gone = _unpack(message.data)
+    except UNREADABLE_ERRORS:  # nobody of ours has written it
+        return None
+    return Hole(batch, int.from_bytes(gone), message.seq) if batch.events > 0 else None

@@ -98,6 +98,8 @@ class Info(NamedTuple):
     """The place of the oldest message; if there is none, the place behind `last`."""
     last: int
     """The place of the newest message, even if it is no longer there; 0 before the first."""
+    bytes: int = 0
+    """What its messages take."""
 
 
 class JetStream(Connection):
@@ -123,7 +125,7 @@ class JetStream(Connection):
         match [subject.split(".") for subject in info.config.subjects or []]:
             case [[first, token, ">"]] if first == name:
                 state = info.state
-                return Info(token, state.messages, state.first_seq, state.last_seq)
+                return Info(token, state.messages, state.first_seq, state.last_seq, state.bytes)
         raise self._refused(f"there is a stream {name!r} already that is not ssepool's; choose another ?name=")
 
     async def create(self, subjects: str) -> None:
