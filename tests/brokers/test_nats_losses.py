@@ -136,6 +136,18 @@ async def test_a_history_that_goes_back_behind_a_name_is_known_by_who_has_seen_t
     assert (await broker.bounds()).epoch != first
 
 
+async def test_a_hub_that_does_not_answer_counts_as_dead(service: Nats, opened: Open) -> None:
+    one = await opened()
+    await append(one, "a")
+    first = (await one.bounds()).epoch
+    await one.close()
+    async with Client() as client:
+        await client.connect(f"nats://127.0.0.1:{service.port}")
+        await client.subscribe("test.hubs")  # as one that is frozen
+        later = await opened(service.url("test"), broker_timeout=0.5)
+        assert (await later.bounds()).timelines == ((first, 1),)
+
+
 @asynccontextmanager
 async def api(service: Nats) -> AsyncIterator[Callable[..., Awaitable[dict[str, Any]]]]:
     """The server's own interface."""

@@ -107,10 +107,11 @@ class NatsBroker(Broker):
     async def open(self) -> None:
         try:
             js = await self._connection()
+            before = (await self._history.look(js)).state
             heard = await js.ask(self._hubs, min(ANSWER_SECONDS, self.config.broker_timeout / 2))
-            view = await self._history.look(js)
-            if view.state.newest and _may_be_cut(heard, view.state):
-                await self._history.renew(js, view.state.epoch)
+            now = (await self._history.look(js)).state
+            if now.newest and now.epoch == before.epoch and _may_be_cut(heard, now):  # else another has done it
+                await self._history.renew(js, now.epoch)
             await self.bounds()
             await self.trim()
         except Refused as error:
