@@ -74,9 +74,10 @@ async def test_a_backup_is_restored_while_hubs_are_up(service: Nats, opened: Ope
     before = descriptors()
     brokers = [await opened() for _ in range(3)]
     ids = await append(brokers[0], *"abc")
+    epoch = (await brokers[2].bounds()).epoch
     backup = Backup(service)
     ids += await append(brokers[0], *"de") + await append(brokers[1], *"fg")
-    epoch = (await retried(brokers[2].bounds)).epoch
+    lost = (await retried(brokers[2].bounds)).epoch  # the server was started anew
     backup.restore()
     late = await opened()  # before those that have seen more are back
     ids += await append(late, "h") + await append(brokers[1], "i") + await append(brokers[0], "j")
@@ -87,6 +88,7 @@ async def test_a_backup_is_restored_while_hubs_are_up(service: Nats, opened: Ope
         assert bounds.newest == 7
         assert data(await read_all(broker)) == list("abchijk")
         await assert_places(broker, epoch, 3, 7)
+        assert [await broker.find(f"{lost}-{position}") for position in range(1, 8)] == [None] * 7
     assert len({(await broker.bounds()).epoch for broker in brokers}) == 1
     for broker in (*brokers, late):
         await broker.close()
@@ -119,6 +121,21 @@ async def test_a_backup_is_restored_while_hubs_are_down(service: Nats, opened: O
     assert [entry.id for entry in await read_all(three)] == [f"{first}-1", f"{first}-3", *ids[2:]]
     assert await three.find(f"{second}-4") is None
     assert list(await three.cuts()) == [("news", Cut(2))]
+
+
+async def test_who_has_seen_nothing_of_what_is_lost_publishes_first_after_a_restore(
+    service: Nats, opened: Open
+) -> None:
+    hub, idle = await opened(), await opened()
+    ids = await append(idle, "a")
+    epoch = (await hub.bounds()).epoch
+    backup = Backup(service)
+    ids += await append(hub, *"bc")
+    backup.restore()
+    ids += await append(idle, "d") + await append(hub, "e") + await append(idle, "f")
+    assert len(set(ids)) == 6
+    bounds = await hub.bounds()
+    assert bounds.timelines == ((epoch, 1),)  # one more, and not one of each
 
 
 async def test_a_history_that_goes_back_behind_a_name_is_known_by_who_has_seen_the_next(

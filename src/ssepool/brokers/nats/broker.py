@@ -98,6 +98,10 @@ class NatsBroker(Broker):
         self._facts = Facts(self._address.name)
         self._answering: JetStream | None = None
         """The connection on which we say that we have the history open."""
+        self._server = ""
+        """Which server we were connected to last."""
+        self._before = ""
+        """The epoch that we knew before we were: a server that was started anew may have an older state of it."""
         self._me = new_epoch().encode()
         self._turns, self._hubs = f"{self._address.name}.turns", f"{self._address.name}.hubs"
         self._pause_until = 0.0
@@ -107,15 +111,20 @@ class NatsBroker(Broker):
     async def open(self) -> None:
         try:
             js = await self._connection()
-            before = (await self._history.look(js)).state
-            heard = await js.ask(self._hubs, min(ANSWER_SECONDS, self.config.broker_timeout / 2))
-            now = (await self._history.look(js)).state
-            if now.newest and now.epoch == before.epoch and _may_be_cut(heard, now):  # else another has done it
-                await self._history.renew(js, now.epoch)
+            if self.follows:
+                await self._enter(js)
             await self.bounds()
             await self.trim()
         except Refused as error:
             raise ConfigError(str(error)) from None
+
+    async def _enter(self, js: JetStream) -> None:
+        """Begin a new timeline, unless another hub has the history open or has done so meanwhile."""
+        before = (await self._history.look(js)).state
+        heard = await js.ask(self._hubs, min(ANSWER_SECONDS, self.config.broker_timeout / 2))
+        now = (await self._history.look(js)).state
+        if now.newest and now.epoch == before.epoch and _may_be_cut(heard, now):
+            await self._history.renew(js, now.epoch)
 
     async def close(self) -> None:
         js, self._js = self._js, None
@@ -131,6 +140,8 @@ class NatsBroker(Broker):
                 await js.hear(self._turns, self._hear_of_a_turn)
                 self._js, self._state = js, None
                 self._marks.forget()
+                if js.server != self._server:
+                    self._server, self._before = js.server, self._history.names.timelines.epoch
             return self._js
 
     # Appending.
@@ -208,12 +219,14 @@ class NatsBroker(Broker):
         return await self._ids.old_kept(js, records)
 
     async def _asked(self, js: JetStream) -> State:
-        """The end of the stream as the server says, where a new timeline begins if it is not the one that was seen."""
+        """The end of the stream as the server says. A new timeline begins if that is less than has been seen, or if the
+        server may have lost what others have seen."""
         while True:
             seen = self._history.seen.now()
             async with js.asking():
                 state = await self._newest(js)
-            if not seen.has_lost(state.epoch, state.newest):
+            before, self._before = self._before, ""
+            if not seen.has_lost(state.epoch, state.newest) and (state.epoch != before or not state.newest):
                 return state
             await self._history.renew(js, state.epoch)
 
@@ -268,7 +281,7 @@ class NatsBroker(Broker):
     async def bounds(self) -> Bounds:
         js = await self._connection()
         bounds = await self._history.bounds(js)
-        if not self._history.has_lost:
+        if self.follows and not self._history.has_lost:
             await self._answer(js)
         return bounds
 

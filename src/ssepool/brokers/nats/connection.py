@@ -89,6 +89,11 @@ class Connection:
                 raise self._translated(error) from None
             raise
 
+    @property
+    def server(self) -> str:
+        """Which process answers: another one after each start of a server."""
+        return str(self._client._server_info.get("server_id", ""))
+
     async def close(self) -> None:
         """End the connection. Every call that waits on it raises `BrokerError`."""
         self._lose(BrokerError(f"{self._address.shown}: the connection is closed"))
