@@ -61,8 +61,8 @@ class SqliteBroker(Broker):
         self._notifier = Notifier(path.with_name(path.name + "-wake"))
         self._openers = Openers(path)
         seen = Seen(self._openers)
-        self._writer = _Worker(path, config, self.url, seen, then=self._notifier.notify)
-        self._reader = _Worker(path, config, self.url, seen)
+        self._writer = _Worker(path, config, self.url, seen, self._wrote)
+        self._reader = _Worker(path, config, self.url, seen, self._read)
         self._news = asyncio.Event()
         self._epoch = ""
         """The epoch of the history that `bounds` named last: readers follow this one."""
@@ -178,6 +178,13 @@ class SqliteBroker(Broker):
                 raise BrokerError(f"{self.url}: another process is about to open the database, and does not get on")
             await asyncio.sleep(0.005)
 
+    def _read(self, history: History) -> None:
+        self._openers.mark(*history.noted)
+
+    def _wrote(self, history: History) -> None:
+        self._openers.mark(*history.noted)
+        self._notifier.notify()
+
     def _heard(self) -> None:
         self._news.set()
         self._news = asyncio.Event()  # a tail that is reading now has the old one, and so misses no notification
@@ -187,9 +194,7 @@ class _Worker:
     """A thread that does one call at a time, on its own connection to the file. It opens the connection when it needs
     one, and a new one after a failure."""
 
-    def __init__(
-        self, path: Path, config: HubConfig, url: str, seen: Seen, then: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, path: Path, config: HubConfig, url: str, seen: Seen, then: Callable[[History], None]) -> None:
         """The thread calls `then` after each call that succeeded. `seen` is of all workers of a file."""
         self._path = path
         self._config = config
@@ -244,7 +249,7 @@ class _Worker:
                     raise BrokerError(
                         f"{self._url}: the file has been replaced; what was published just now may be stored or not"
                     )
-                self._then()
+                self._then(history)
                 return done
 
     def _opened(self) -> History:
