@@ -11,8 +11,9 @@ from ssepool.brokers.base import Bounds, Broker, Fact, Stored, Wants, anything
 from ssepool.brokers.record import Record
 from ssepool.config import HubConfig
 from ssepool.core.event import Entry
+from ssepool.core.topics import Subscription
 from ssepool.errors import BrokerError
-from ssepool.runtime.streams.log import EventLog
+from ssepool.runtime.streams.log import EventLog, Missed
 
 DEADLINE = 10.0
 
@@ -144,10 +145,14 @@ class Heard:
         self.all: list[int | str] = []
         self.open = asyncio.Event()
         self.open.set()
-        self.log = EventLog(self.broker, self._deliver, lambda: self.all.append("lost"), self._room, time.monotonic)
+        self.log = EventLog(self.broker, self._deliver, self._lost, self._room, time.monotonic)
 
     def _deliver(self, entries: Sequence[Entry]) -> None:
         self.all += [entry.position for entry in entries]
+
+    def _lost(self, missed: Missed) -> None:
+        if missed is None or missed(Subscription.of(["news"])):
+            self.all.append("lost")
 
     async def _room(self) -> None:
         await self.open.wait()

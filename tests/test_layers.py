@@ -23,8 +23,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "errors": (),
     "urls": (),
     "clock": (),  # what all hubs of a process go by
-    "config": ("urls", "errors"),
-    "core": ("config", "urls", "errors"),
+    "topic_rules": ("errors",),  # as settings say them
+    "config": ("topic_rules", "urls", "errors"),
+    "core": ("config", "topic_rules", "urls", "errors"),
     "brokers.base": ("brokers.record", "core", "config", "urls", "errors"),
     "brokers.record": ("core", "config", "urls", "errors"),  # an event as brokers store it
     "brokers.group": ("brokers.base", "brokers.record", "core", "config", "urls", "errors"),
@@ -79,7 +80,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "parts": (  # puts everything together
         *("http", "http.access", "runtime.cluster", "runtime.engine", "runtime.runs"),
-        *("core", "clock", "config", "urls", "errors"),
+        *("core", "clock", "config", "topic_rules", "urls", "errors"),
     ),
     "publishing": ("runtime.engine", "runtime.threads", "core"),
     "hub": (
@@ -103,7 +104,19 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "django": ("hub", "publisher", "runtime.admission", "core", "config", "errors"),
     "client": ("core", "config", "urls", "errors"),
     "bench": ("core", "config", "urls", "errors"),
-    "cli": ("server", "hub", "parts", "http.access", "client", "bench", "core", "config", "urls", "errors"),
+    "cli": (
+        "topic_rules",
+        "server",
+        "hub",
+        "parts",
+        "http.access",
+        "client",
+        "bench",
+        "core",
+        "config",
+        "urls",
+        "errors",
+    ),
     "__main__": ("cli",),
     "__init__": (
         "hub",

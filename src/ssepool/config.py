@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ssepool.errors import ConfigError
+from ssepool.topic_rules import PATTERN_PREFIX, topic_rule
 from ssepool.urls import host_port, is_network, is_origin, without_password
 
 OnFull = Literal["wait", "retry", "reject"]
@@ -45,8 +46,6 @@ TOKEN_COOKIE = "__Secure-ssepool_token"
 """The cookie that a token comes in, unless `cookie_name` says otherwise. Browsers take it over TLS alone (RFC 6265bis,
 4.1.3)."""
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
-PATTERN_PREFIX = "pattern:"
-"""What an entry of `public_topics` that is a pattern begins with."""
 IGNORED_PARAMETERS = ("_", "datastar", "org.htmx.cache-buster", "evs_*", "utm_*", "fbclid", "gclid", "msclkid", "_gl")
 """Query parameters that libraries and advertisements add to whatever URL a page has: jQuery, Datastar, htmx, a polyfill
 of EventSource, and those who count visitors."""
@@ -163,6 +162,12 @@ class HubConfig:
     history_events: int = setting(10_000, "events kept for replay")
     history_bytes: int = setting(64 * MiB, "bytes of memory of the events kept for replay")
     history_age: float = setting(3600.0, "seconds that events are kept for replay")
+    topic_events: int | None = setting(None, "events of one topic that are kept at most; none = no bound of its own")
+    topic_bytes: int | None = setting(None, "bytes of memory of one topic's events at most; none = no bound of its own")
+    topic_age: float | None = setting(None, "seconds that events of a topic are kept; none = history_age")
+    topic_rules: tuple[str, ...] = setting(
+        (), "bounds for some topics, the first that fits: 'answers/* events=5000 age=86400', 'prices/* events=1'"
+    )
     window_bytes: int = setting(64 * MiB, "bytes of the history at most that are at hand in memory, for each process")
     lag_policy: LagPolicy = setting("skip", "for a client too far behind: skip, latest (per topic) or disconnect")
     lag_events: int = setting(10_000, "events that a client may be behind", min=1)
@@ -197,6 +202,8 @@ class HubConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        for rule in self.topic_rules:
+            topic_rule(rule)
         _check_origins("allow_origins", self.allow_origins)
         _check_origins("publish_origins", self.publish_origins)
         for name in self.ignore_parameters:

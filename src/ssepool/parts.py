@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from ssepool import clock
-from ssepool.config import PATTERN_PREFIX, AccessConfig, HubConfig
+from ssepool.config import AccessConfig, HubConfig
 from ssepool.core.data import JSONEncoder
 from ssepool.core.grant import Grant
 from ssepool.core.keys import message_key
@@ -31,6 +31,7 @@ from ssepool.runtime.cluster.revoking import Revoking
 from ssepool.runtime.cluster.seal import Seal
 from ssepool.runtime.engine import Engine
 from ssepool.runtime.runs import Runs
+from ssepool.topic_rules import PATTERN_PREFIX
 
 TOKENS_TAKE = (
     "tokens take --token-keys key.txt --token-issuers me --token-audience hub, or in code "

@@ -25,7 +25,7 @@ async def _room() -> None: ...
 async def node(url: str, **settings: float) -> AsyncIterator[EventLog]:
     """A node's log of the history of this URL."""
     config = HubConfig(broker=url, **settings)  # type: ignore[arg-type]
-    log = EventLog(connect(config), lambda entries: None, lambda: None, _room, lambda: 0.0)
+    log = EventLog(connect(config), lambda entries: None, lambda missed: None, _room, lambda: 0.0)
     await log.open()
     try:
         yield log

@@ -6,18 +6,22 @@ import asyncio
 import contextlib
 import logging
 import re
+import socket
 import sys
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 from redis.crc import key_slot
 
-from histories import DEADLINE, Open, batch, positions, take
+from histories import DEADLINE, Open, batch, data, opening, positions, read_all, take, until
 from services.redis import Redis
 from ssepool.brokers import connect
 from ssepool.brokers.redis import broker as module
-from ssepool.config import HubConfig, MiB
+from ssepool.brokers.redis.server import RIGHTS
+from ssepool.config import HubConfig
+from ssepool.core.cut import Cut
 from ssepool.errors import BrokerError, ConfigError, IdConflict
 from tools import require
 
@@ -78,34 +82,50 @@ async def test_a_history_without_one_of_its_keys_is_lost(service: Redis, opened:
     assert (after.epoch != before.epoch, after.oldest, after.newest) == (True, 0, 1)
 
 
-async def test_positions_that_a_crash_took_are_not_used_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.fixture
+def forgetful(tmp_path: Path) -> Iterator[Redis]:
+    """A server that has after a crash what the last `SAVE` wrote, and nothing else."""
     require("redis-server")
-    service = Redis(tmp_path / "snapshots")
+    service = Redis(tmp_path / "forgetful")
     service.options = ("--appendonly", "no", "--save", "")
     service.start()
-    try:
-        brokers = [connect(HubConfig(broker=service.url("test"))) for _ in range(2)]
-        for broker in brokers:
-            await broker.open()
-        one, two = brokers
-        await one.append(batch(*"abc"))
-        service.ask("SAVE")
-        stored = await one.append(batch(*"de"))
+    yield service
+    service.kill()
+
+
+async def test_what_a_crash_took_is_the_end_of_a_timeline(forgetful: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    async with opening(forgetful.url("test")) as opened:
+        one, two, late = await opened(), await opened(), await opened()
+        kept = await one.append(batch(*"abc"))
+        forgetful.ask("SAVE")
+        lost = await one.append(batch(*"de"))
+        epoch = lost[0].id[:8]
         assert positions(await take(two, 0, 5)) == [1, 2, 3, 4, 5]
-        service.restart()  # with what the snapshot has
+        forgetful.restart()  # with what the snapshot has
         with contextlib.suppress(BrokerError):  # its connection may break now, or have broken already
             await two.find("anything")
-        assert await two.append(batch("f")) == [(stored[0].id[:-1] + "6", 6)]
+        assert (await late.bounds())[:3] == (epoch, 0, 3)  # who has seen no more notices nothing
+        [new] = await two.append(batch("f"))
         assert "has lost the newest 2 events that it had acknowledged" in caplog.text
-        assert positions(await take(one, 5, 1)) == [6]
-        # Who lacks them finds a hole between two pages, never inside one.
-        assert [positions(await two.read(after, max_entries=9)) for after in (0, 3)] == [[1, 2, 3], [6]]
-        assert [await two.find(one.id) for one in stored] == [None, None]
-        assert (await two.bounds())[1:3] == (0, 6)
-    finally:
-        for broker in brokers:
-            await broker.close()
-        service.kill()
+        bounds = await one.bounds()
+        assert (bounds.newest, bounds.timelines) == (4, ((epoch, 3),))
+        assert new == (f"{bounds.epoch}-4", 4)
+        for broker in (one, two, late):
+            await broker.bounds()
+            assert [entry.id for entry in await read_all(broker)] == [*(one.id for one in kept), new.id]
+            assert [await broker.find(one.id) for one in lost] == [None, None]
+            assert [await broker.find(one.id) for one in (*kept, new)] == [1, 2, 3, 4]
+        assert (await one.append(batch("g")))[0].id == f"{bounds.epoch}-5"
+
+
+async def test_an_old_name_is_renewed_once(opened: Open) -> None:
+    one, two = await opened(), await opened()
+    await one.append(batch("a"))
+    epoch = (await one.bounds()).epoch
+    first, second = await asyncio.gather(one.renew(epoch), two.renew(epoch))
+    assert first == second
+    assert first.timelines == ((epoch, 1),)
+    assert await one.renew(epoch) == first
 
 
 # What the server refuses.
@@ -123,14 +143,17 @@ async def test_memory_that_has_run_out_stores_nothing(service: Redis, opened: Op
     assert positions(await broker.append(batch("b", "c", ids=("mine",)))) == [2, 3]
 
 
-async def test_history_is_trimmed_also_when_memory_has_run_out(service: Redis, opened: Open) -> None:
-    broker = await opened(history_events=2)
+async def test_history_is_dropped_and_opened_also_when_memory_has_run_out(service: Redis, opened: Open) -> None:
+    broker = await opened()
     await broker.append(batch(*"abcdef"))
     service.ask("CONFIG SET maxmemory 1")
-    async with asyncio.timeout(DEADLINE):
-        while (await broker.bounds()).oldest != 4:
-            await asyncio.sleep(0.05)
-    assert positions(await broker.read(0, max_entries=9)) == [5, 6]
+    await broker.drop([1, 2, 5], {"news": Cut(5)}, 0)
+    await broker.drop([], {"news": Cut(5, 5)}, 0)
+    await broker.close()
+    later = await opened()
+    assert positions(await later.read(0, max_entries=9)) == [3, 4, 6]
+    assert await later.cuts() == [("news", Cut(5, 5))]
+    assert len((await later.bounds()).timelines) == 1
 
 
 async def test_a_server_that_has_become_a_replica_takes_no_events(service: Redis, opened: Open) -> None:
@@ -145,7 +168,7 @@ async def test_a_server_that_has_become_a_replica_takes_no_events(service: Redis
     assert positions(await broker.append(batch("b"))) == [2]
 
 
-@pytest.mark.parametrize("key", ["log", "state", "claims", "places"])
+@pytest.mark.parametrize("key", ["log", "state", "claims", "places", "cuts", "cut-names", "cut-order"])
 async def test_a_key_of_another_kind_is_an_error_and_stays(service: Redis, opened: Open, key: str) -> None:
     service.ask(f"SET {{test}}:{key} x")
     with pytest.raises(BrokerError, match="WRONGTYPE"):
@@ -184,18 +207,24 @@ async def test_a_password_that_nobody_asked_for_is_an_error_at_the_start(service
 async def test_a_user_without_the_rights_is_an_error_that_names_them(service: Redis, opened: Open, rules: str) -> None:
     service.ask(f"ACL SETUSER ann on >right {rules}")
     with pytest.raises(
-        ConfigError, match=r"needs the rights \+@read .* \+info \+time ~\{test\}:\* &\{test\}:messages$"
+        ConfigError, match=r"needs the rights \+@read .* \+info \+time \+wait ~\{test\}:\* &\{test\}:\*$"
     ):
         await opened(f"redis://ann:right@127.0.0.1:{service.port}?name=test")
 
 
 async def test_the_rights_that_are_named_are_enough(service: Redis, opened: Open) -> None:
-    service.ask(f"ACL SETUSER ann on >right resetchannels ~{{test}}:* &{{test}}:messages {module.RIGHTS}")
-    broker = await opened(f"redis://ann:right@127.0.0.1:{service.port}?name=test", history_events=1)
+    service.ask(f"ACL SETUSER ann on >right resetchannels ~{{test}}:* &{{test}}:* {RIGHTS}")
+    url = f"redis://ann:right@127.0.0.1:{service.port}?name=test"
+    broker = await opened(url)
     await broker.append(batch("a", "b", ids=("mine",)))
     assert positions(await take(broker, 0, 2)) == [1, 2]
-    assert (await broker.find("mine"), len(await broker.read(1, max_entries=1))) == (1, 1)
+    assert (await broker.find("mine"), len(await broker.fetch([2]))) == (1, 1)
+    await broker.drop([1], {"news": Cut(1)}, 0)
+    assert await broker.cuts() == [("news", Cut(1))]
+    await broker.keep("one", b"1", 60)
     await broker.trim()
+    await opened(url)  # asks whether somebody else has it open
+    assert len((await broker.renew((await broker.bounds()).epoch)).timelines) == 1
     await broker.send(b"x")
     listening = asyncio.ensure_future(anext(broker.messages()))  # type: ignore[arg-type]
     async with asyncio.timeout(DEADLINE):
@@ -305,12 +334,14 @@ async def test_each_scheme_is_served(scheme: str) -> None:
 @pytest.mark.parametrize(
     ("rest", "said"),
     [
-        ("//h?nmae=x", "has the parameter 'nmae'; there are name, client_name, db"),
+        ("//h?nmae=x", "has the parameter 'nmae'; there are name, wait, client_name, db"),
         ("//h?password=s3cret", "has the parameter 'password'; there are"),
         ("//h?socket_timeout=1", "has the parameter 'socket_timeout'"),
         ("//h?ssl_ca_certs=/ca.pem", "has the parameter 'ssl_ca_certs', which takes rediss:// or valkeys://"),
         ("//h?name=", "has the name ''; it takes 1 to 100 letters"),
         ("//h?name={a}", "has the name '{a}'"),
+        ("//h?wait=-1", "has wait='-1'; it takes a number of replicas, 0 to 99"),
+        ("//h?wait=", "has wait=''; it takes"),
         ("//h?db=one", "Invalid value for 'db'"),
         ("//h/one", "'redis://h/one' is not allowed; it takes redis://host:port/N"),
         ("//h:99999", "has a port that is not a number from 1 to 65535"),
@@ -326,7 +357,8 @@ def test_a_url_that_will_not_do_is_an_error_that_says_why(rest: str, said: str) 
 
 def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "redis", None)
-    monkeypatch.delitem(sys.modules, "ssepool.brokers.redis.broker")
+    for name in ("broker", "presence", "server"):
+        monkeypatch.delitem(sys.modules, f"ssepool.brokers.redis.{name}")
     with pytest.raises(ConfigError, match=r'install "ssepool\[redis\]"$'):
         connect(HubConfig(broker="redis://h"))
 
@@ -335,7 +367,7 @@ async def test_ids_of_the_layout_before_are_taken_over(
     service: Redis, opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SLICE_ENTRIES", 100)
-    old = await opened(history_events=2000)
+    old = await opened()
     many = [f"id{number}" for number in range(1500)]
     await old.append(batch("a", *many, ids=("mine", *many)))
     await old.close()
@@ -343,7 +375,7 @@ async def test_ids_of_the_layout_before_are_taken_over(
     for start in range(0, 1500, 500):
         fields = " ".join(f"id{number} {number + 2}" for number in range(start, start + 500))
         service.ask("HSET {test}:ids mine 1 gone 4000 " + fields)
-    broker = await opened(history_events=2000)
+    broker = await opened()
     assert b"{test}:ids" not in service.ask("KEYS *")
     assert service.ask("HLEN {test}:claims") == service.ask("ZCARD {test}:places") == b":1501\r\n"
     assert positions(await broker.append(batch("a", "id1499", ids=("mine", "id1499")))) == [1, 1501]
@@ -352,6 +384,35 @@ async def test_ids_of_the_layout_before_are_taken_over(
     assert positions(await broker.append(batch("d", ids=("mine",), topics=["x"]))) == [1502]
     assert await broker.find("mine", lambda topics, private: topics == ("news",)) == 1
     assert await broker.find("gone") is None
+
+
+# The layout before cuts.
+
+
+@pytest.mark.parametrize(("gone", "floor"), [((1, 2), 2), ((1, 4), 6), ((), 0), ((1, 2, 3, 4, 5, 6), 6)])
+async def test_the_layout_before_cuts_is_taken_over(
+    service: Redis, opened: Open, gone: Sequence[int], floor: int
+) -> None:
+    old = await opened()
+    await old.append(batch(*"abcdef", ids=["mine"]))
+    epoch = (await old.bounds()).epoch
+    await old.close()
+    await old.drop(gone, {}, 0)
+    service.ask("HDEL {test}:state floor timelines version")
+    broker = await opened()
+    bounds = await broker.bounds()
+    left = [position for position in range(1, 7) if position not in gone]
+    assert (bounds.newest, bounds.timelines, bounds.floor) == (6, ((epoch, 6),), floor)
+    assert (positions(await read_all(broker)), await broker.cuts()) == (left, [])
+    assert (await broker.append(batch("g")))[0].id == f"{bounds.epoch}-7"
+    assert await broker.find("mine") == (None if 1 in gone else 1)
+
+
+async def test_a_layout_of_a_later_version_is_refused(service: Redis, opened: Open) -> None:
+    await (await opened()).append(batch("a"))
+    service.ask("HSET {test}:state version 3")
+    with pytest.raises(ConfigError, match=r"has the layout 3 of a later ssepool, and this one knows 2$"):
+        await opened()
 
 
 # Keys, processes, what is kept for the tails.
@@ -366,36 +427,165 @@ async def test_all_keys_are_in_one_slot_and_names_are_apart(service: Redis, open
     assert len({key_slot(key) for key in [*keys[:4], b"{one}:messages"]}) == 1
 
 
-async def test_a_tail_gets_a_burst_that_is_larger_than_the_history(service: Redis, opened: Open) -> None:
-    broker = await opened(history_events=10)
-    await broker.append(batch(*map(str, range(2500))))
-    assert positions(await take(broker, 0, 2500)) == list(range(1, 2501))
+# What is dropped.
 
 
-async def test_what_is_kept_for_the_tails_is_bounded(
+async def test_large_entries_are_dropped_in_steps(
     service: Redis, opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SPARE_EVENTS", 50)
-    monkeypatch.setattr(module, "SPARE_BYTES", MiB)
-    monkeypatch.setattr(module, "GRACE_SECONDS", 3600.0)
-    broker = await opened(history_events=10)
-    for _ in range(3):
-        await broker.append(batch(*map(str, range(100))))
-    assert (await broker.bounds())[1:3] == (240, 300)
-    monkeypatch.setattr(module, "SPARE_EVENTS", 1000)
-    monkeypatch.setattr(module, "SPARE_BYTES", 3000)
-    broker = await opened(history_bytes=5000)
-    await broker.append(batch(*["x" * 1000] * 10))
-    oldest, newest, size = (await broker.bounds())[1:]
-    assert (newest, size <= 8000, newest - oldest) == (310, True, 7)
+    monkeypatch.setattr(module, "SLICE_BYTES", 5000)
+    broker = await opened()
+    await broker.append(batch(*["x" * 1000] * 100, ids=[f"id{number}" for number in range(100)]))
+    service.ask("CONFIG RESETSTAT")
+    await broker.drop([*range(1, 60), *range(61, 101)], {"news": Cut(100)}, 0)
+    assert positions(await read_all(broker)) == [60]
+    assert (await broker.bounds())[1:3] == (59, 100)
+    assert service.ask("HLEN {test}:claims") == service.ask("ZCARD {test}:places") == b":1\r\n"
+    assert 2 <= calls(service, "evalsha") <= 30
 
 
-async def test_a_history_that_is_made_smaller_is_trimmed_in_steps(service: Redis, opened: Open) -> None:
-    broker = await opened(history_events=100_000)
-    for turn in range(5):
-        await broker.append(batch(*map(str, range(1000)), ids=tuple(f"{turn}.{n}" for n in range(1000))))
-    smaller = await opened(history_events=10)
-    await asyncio.sleep(module.GRACE_SECONDS)
-    await smaller.trim()
-    assert (await smaller.bounds())[1:3] == (4990, 5000)
-    assert service.ask("HLEN {test}:claims") == service.ask("ZCARD {test}:places") == b":10\r\n"
+async def test_thousands_of_cuts_are_forgotten_at_once(service: Redis, opened: Open) -> None:
+    broker = await opened()
+    await broker.append(batch("a"))
+    for turn in range(3):
+        await broker.drop([], {f"{turn}/{number}": Cut(10 + turn) for number in range(900)}, 0)
+    await broker.drop([], {}, 11)
+    assert len(await broker.cuts()) == 900
+    for key, count in (("cuts", "HLEN"), ("cut-names", "ZCARD"), ("cut-order", "ZCARD")):
+        assert service.ask(f"{count} {{test}}:{key}") == b":900\r\n"
+    await broker.drop([1], {}, 12)
+    assert b"cut" not in service.ask("KEYS *")
+
+
+async def test_what_another_history_has_is_not_dropped(service: Redis, opened: Open) -> None:
+    one, two = await opened(), await opened()
+    await one.append(batch(*"abc"))
+    service.lose_data()
+    await two.append(batch(*"def"))
+    with pytest.raises(BrokerError, match="has begun a new history or timeline"):
+        await one.drop([1, 2, 3], {"news": Cut(3)}, 3)
+    await one.bounds()
+    assert (data(await read_all(one)), await one.cuts()) == (list("def"), [])
+
+
+async def test_the_front_is_freed_without_a_command_for_each_entry(service: Redis, opened: Open) -> None:
+    broker = await opened()
+    await broker.append(batch(*map(str, range(3000))))
+    service.ask("CONFIG RESETSTAT")
+    await broker.drop(range(1, 1001), {}, 0)
+    assert (calls(service, "xtrim") <= 17, calls(service, "xdel")) == (True, 0)
+    await broker.drop(range(2001, 3001), {}, 0)
+    assert calls(service, "xdel") <= 17
+    assert positions(await read_all(broker)) == list(range(1001, 2001))
+
+
+def calls(service: Redis, command: str) -> int:
+    """How often a command has been called since its statistics were reset."""
+    found = re.search(rb"cmdstat_%b:calls=(\d+)" % command.encode(), service.ask("INFO commandstats"))
+    return int(found[1]) if found else 0
+
+
+# Who has the history open.
+
+
+def listeners(service: Redis) -> bytes:
+    """How many the server counts that have it open."""
+    return service.ask("PUBSUB NUMSUB {test}:open").split(b"\r\n")[-2]
+
+
+async def test_a_history_that_somebody_has_open_goes_on(service: Redis, opened: Open) -> None:
+    one = await opened()
+    await one.append(batch("a"))
+    epoch = (await one.bounds()).epoch
+    others = [await opened(), await opened()]
+    for broker in (one, *others):
+        assert (await broker.bounds()).epoch == epoch
+    await one.close()
+    await others[0].close()
+    assert (await (await opened()).bounds()).epoch == epoch
+
+
+async def test_of_many_that_open_at_once_one_begins_a_timeline(service: Redis, opened: Open) -> None:
+    before = await opened()
+    await before.append(batch("a"))
+    epoch = (await before.bounds()).epoch
+    await before.close()
+    for turn in range(1, 4):
+        brokers = await asyncio.gather(*(opened() for _ in range(5)))
+        bounds = [await broker.bounds() for broker in brokers]
+        assert all(one == bounds[0] for one in bounds)
+        assert len(bounds[0].timelines) == turn
+        for broker in brokers:
+            await broker.close()
+    assert bounds[0].timelines[0] == (epoch, 1)
+
+
+async def test_the_dead_do_not_have_it_open(service: Redis, opened: Open) -> None:
+    code = """if True:
+        import asyncio, sys
+        from ssepool.brokers import connect
+        from ssepool.config import HubConfig
+
+        async def main():
+            broker = connect(HubConfig(broker=sys.argv[1]))
+            await broker.open()
+            print((await broker.bounds()).epoch, flush=True)
+            await asyncio.sleep(60)
+
+        asyncio.run(main())
+    """
+    first = await opened()
+    await first.append(batch("a"))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, service.url("test"), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout
+    epoch = (await asyncio.wait_for(process.stdout.readline(), DEADLINE)).decode().strip()
+    await first.close()
+    second = await opened()
+    assert (await second.bounds()).epoch == epoch
+    await second.close()
+    process.kill()
+    await process.wait()
+    assert (await (await opened()).bounds()).timelines == ((epoch, 1),)
+
+
+async def test_who_does_not_answer_does_not_have_it_open(service: Redis, opened: Open) -> None:
+    one = await opened()
+    await one.append(batch("a"))
+    epoch = (await one.bounds()).epoch
+    # As the connection of a machine that is gone: the server counts it for a while.
+    with socket.create_connection(("127.0.0.1", service.port)) as dead:
+        dead.sendall(b"SUBSCRIBE {test}:open\r\n")
+        dead.recv(1000)
+        two = await opened()
+        assert (await two.bounds()).epoch == epoch  # somebody else has answered
+        await one.close()
+        await two.close()
+        assert (await (await opened()).bounds()).timelines == ((epoch, 1),)
+
+
+async def test_they_are_known_again_when_the_server_has_been_away(service: Redis, opened: Open) -> None:
+    one, two = await opened(), await opened()
+    await one.append(batch("a"))
+    epoch = (await one.bounds()).epoch
+    service.restart()
+
+    async def are_known() -> bool:
+        return listeners(service) == b":2"
+
+    await until(are_known)
+    assert (await (await opened()).bounds()).epoch == epoch
+    await one.close()
+    await two.close()
+
+
+async def test_an_open_that_fails_leaves_nothing_behind(service: Redis, opened: Open) -> None:
+    before = asyncio.all_tasks()
+    await (await opened()).append(batch("a"))
+    service.ask("ACL SETUSER ann on >right ~* resetchannels &{test}:open +@all -publish")
+    with contextlib.suppress(ConfigError, BrokerError):
+        await opened(f"redis://ann:right@127.0.0.1:{service.port}?name=test")
+        pytest.fail("it has opened")
+    assert len(asyncio.all_tasks() - before) == 1  # the one that is open
+    assert listeners(service) == b":1"

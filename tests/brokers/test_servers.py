@@ -20,7 +20,7 @@ from ssepool.errors import BrokerError
 pytestmark = pytest.mark.parametrize("kind", ["redis", "nats"])
 
 LOST = {
-    "redis": ("has lost its history, and has begun another one", "has lost its history"),
+    "redis": ("has begun a new history or timeline", "has begun a new history or timeline"),
     "nats": ("Consumer Deleted", "has begun a new history"),
 }
 """What a tail says in which the history is lost, and what readers of the lost history are told then."""

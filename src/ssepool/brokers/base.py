@@ -107,6 +107,11 @@ class Bounds(NamedTuple):
     """Up to here entries may have been dropped of which no cut tells; None if `oldest` is this place."""
 
     @property
+    def drops(self) -> bool:
+        """Whether the broker drops what it is told to, and nothing else."""
+        return self.floor is not None
+
+    @property
     def untold(self) -> int:
         """Up to here entries may have been dropped of which no cut tells."""
         return self.oldest if self.floor is None else self.floor
@@ -201,7 +206,11 @@ class Broker(ABC):
     async def fetch(self, positions: Sequence[int]) -> Sequence[Entry]:
         """Those of the entries at these positions (in order, `DROP_ENTRIES` at most) that are still there, in order, as
         far as about 1 MiB: the first of them in any case."""
-        raise NotImplementedError
+        if not positions:
+            return ()
+        wanted = frozenset(positions)
+        entries = await self.read(positions[0] - 1, max_entries=positions[-1] - positions[0] + 1)
+        return [entry for entry in entries if entry.position in wanted]
 
     async def drop(self, positions: Sequence[int], cuts: Mapping[str, Cut], floor: int) -> None:
         """Forget the entries at these positions, and remember of the topics in `cuts` how far they have been dropped.

@@ -21,6 +21,7 @@ from ssepool.brokers.record import Record
 from ssepool.clock import now
 from ssepool.config import HubConfig
 from ssepool.core.event import Entry, Event, topic_set
+from ssepool.core.rules import Rules
 from ssepool.core.window import Window
 from ssepool.errors import EventTooLarge
 
@@ -34,7 +35,11 @@ class MemoryBroker(InstantBroker):
     def __init__(self, config: HubConfig, *, clock: Callable[[], float] = now) -> None:
         super().__init__(config)
         self.window = Window(
-            new_epoch(), events=config.history_events, bytes=config.history_bytes, age=config.history_age
+            new_epoch(),
+            events=config.history_events,
+            bytes=config.history_bytes,
+            age=config.history_age,
+            rules=Rules.from_config(config),
         )
         self._clock = clock
         self._news = asyncio.Event()
@@ -98,20 +103,22 @@ class MemoryBroker(InstantBroker):
         yield ()
         while True:
             self._news.clear()
-            if entries := self.window.read(after, max_entries=PAGE_ENTRIES):
+            if entries := await self.read(after, max_entries=PAGE_ENTRIES):
                 after = entries[-1].position
                 yield entries
             else:
                 await self._news.wait()
 
     async def read(self, after: int, *, max_entries: int) -> Sequence[Entry]:
-        return self.window.read(after, max_entries=max_entries)
+        kept = self.window.read(after, max_entries=max_entries)
+        return [entry for entry in kept if isinstance(entry, Entry)]  # which all are
 
     async def find(self, id: str, wants: Wants = anything) -> int | None:
         window = self.window
-        kept = [place for place in window.named(id) if place > window.oldest]
-        position = window.first(kept, wants) or window.made(id)
-        return position if position is not None and position > self.window.oldest else None
+        position = window.first((place for place in window.named(id) if window.at(place)), wants)
+        place = window.place(id) if position is None else None
+        position = place.position if place is not None else position
+        return position if position is not None and window.at(position) else None
 
     async def bounds(self) -> Bounds:
         window = self.window

@@ -12,6 +12,7 @@ from ssepool import config
 from ssepool.cli.notes import fail, printable, read_token
 from ssepool.cli.serve import settings_file
 from ssepool.cli.token import describe
+from ssepool.topic_rules import PATTERN_PREFIX
 
 if TYPE_CHECKING:
     from ssepool.core.grant import Grant
@@ -111,8 +112,8 @@ def why_not(wish: str, grant: Grant, public: Rights) -> str | None:
         if check_topic(what).startswith(OWN_TOPICS):
             return f"topics that begin with {OWN_TOPICS} are the hub's own"
         return None if grant.publish.cover(what) else f"no right to publish covers {what!r}{_hint(what, grant.publish)}"
-    if action == "subscribe" and what.startswith(config.PATTERN_PREFIX):
-        pattern = Pattern(what.removeprefix(config.PATTERN_PREFIX))
+    if action == "subscribe" and what.startswith(PATTERN_PREFIX):
+        pattern = Pattern(what.removeprefix(PATTERN_PREFIX))
         pattern.compile()
         covered = grant.subscribe.cover_pattern(pattern) or public.cover_pattern(pattern)
         return None if covered else "no right to subscribe covers all that this pattern matches"

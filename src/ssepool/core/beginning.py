@@ -37,6 +37,8 @@ class Found(NamedTuple):
     """Replay starts after this position."""
     complete: bool
     """False if events may be missing before what is replayed."""
+    is_lost: bool = False
+    """Whether they are because the broker has lost what was there; else nobody knows the id."""
 
 
 def echoed(wanted: str) -> str | None:

@@ -21,3 +21,7 @@ class Cut(NamedTuple):
     def joined(self, other: Cut) -> Cut:
         """What is known with both. Events are dropped in several processes, and none takes back what another says."""
         return Cut(max(self.public, other.public), max(self.private, other.private))
+
+    def until(self, end: int) -> Cut:
+        """What is left of it where all behind a position is lost: earlier ones may have been dropped too."""
+        return Cut(min(self.public, end), min(self.private, end))

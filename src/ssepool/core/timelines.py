@@ -59,7 +59,7 @@ class Timelines:
         if epoch == self.epoch:
             return Found(number, True) if number <= newest else None
         end = self._found.get(epoch)
-        return None if end is None else Found(min(number, end), number <= end)
+        return None if end is None else Found(min(number, end), number <= end, number > end)
 
     def followed(self, epoch: str, newest: int) -> Timelines:
         """The same history, which goes on under another name behind `newest`."""

@@ -1,22 +1,44 @@
-"""Window: the newest entries of the order, kept in memory to be replayed."""
+"""Window: which events of the order are kept, topic by topic, and the newest of them at hand."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
 
-from ssepool.core.event import Entry
+from ssepool.core.beginning import Found
+from ssepool.core.cut import Cut
+from ssepool.core.cuts import CUT_BYTES, MAX_CUTS, Cuts
+from ssepool.core.event import MADE_ID, Entry, topic_set
+from ssepool.core.kept import Absent, Kept
+from ssepool.core.lines import Line
 from ssepool.core.names import Names
+from ssepool.core.order import Order
+from ssepool.core.rules import Rules
+from ssepool.core.timelines import Timelines
+from ssepool.core.topic_lines import NO_TOPIC, TopicLines
+from ssepool.core.topics import Subscription
 
 STEP_ENTRIES = 2000
 """Entries that are indexed in one call: about a millisecond."""
 
+MAX_GONE = 1000
+"""Dropped events with chosen ids whose places are remembered."""
 
-class Kept(NamedTuple):
+CUTS_SHARE = 16
+"""The part of `bytes` beyond it that cuts of topics may take that have nothing any more."""
+
+MIN_CUTS = 100
+"""Cuts that are remembered in any case."""
+
+REMOVED_SECONDS = 86_400.0
+"""Seconds at most that an event is kept which says that nothing is there any more."""
+
+
+class Held(NamedTuple):
     """How much is kept."""
 
     events: int
@@ -26,136 +48,314 @@ class Kept(NamedTuple):
 
 
 class Window:
-    """Entries by position, without holes, bounded by count, bytes of memory (`Entry.size`) and age (seconds).
+    """Decides which entries of one order are kept: by topic, and bounded by count, bytes of memory (`Entry.size`) and
+    age (seconds). The newest of them are at hand, in at most `at_hand` bytes; of the others it is known what they are.
 
-    Ids that brokers make are `<epoch>-<position>`: an id of another epoch is recognised as one that is not kept, and
-    the position is found without any table. Only ids that publishers chose need one. Such an id may name several
-    events, one for each set of topics.
+    What is dropped is a function of the entries and the times, so that all who see the same order drop the same.
+    `docs/design/history.md` says by which rules.
     """
 
-    def __init__(self, epoch: str, *, after: int = 0, events: float, bytes: float, age: float) -> None:
-        """Empty; the first entry comes at the position behind `after`."""
-        self.epoch = epoch
-        """Names the history that the entries are of."""
+    def __init__(
+        self,
+        timelines: str | Timelines,
+        *,
+        after: int = 0,
+        events: float,
+        bytes: float,
+        age: float,
+        rules: Rules | None = None,
+        at_hand: float = math.inf,
+    ) -> None:
+        """Empty; the first entry comes behind the position `after`. `timelines` may be the name of a new history."""
+        self.timelines = Timelines(timelines) if isinstance(timelines, str) else timelines
+        """The names of the history that the entries are of."""
         self.newest = after
         """The position of the newest entry, kept or dropped."""
-        self._prefix = epoch + "-"
+        self.rules = rules or Rules()
+        """How much of each topic is kept."""
+        self.drops: deque[tuple[Kept, bool]] | None = None
+        """What has been dropped since somebody put a list here, and whether anybody can have missed it."""
+        self.cuts = Cuts(min(MAX_CUTS, max(MIN_CUTS, bytes / CUTS_SHARE / CUT_BYTES)))
+        """How far topics have been dropped that have nothing any more."""
         self._limits = (events, bytes, age)
-        self._entries: dict[int, Entry] = {}
-        self._times: deque[float] = deque()
-        self._names = Names(self._entry)
-        self._topics: dict[str, list[int]] = {}
-        """The positions of each topic, in order, up to `_indexed`; a topic's last is one of an entry that is kept."""
+        self._at_hand = at_hand
+        self._kept: dict[int, Kept] = {}
+        self._order = Order(self._kept)
+        self._base = after
+        """Kept entries up to here are not at hand."""
+        self._names = Names(self._named_entry)
+        self._gone: dict[int, Entry] = {}
+        """Entries with chosen ids that were dropped last, without their frames: still good to go on from."""
+        self._keys: dict[tuple[tuple[str, ...], str], int] = {}
+        self._lines = TopicLines(self.rules, self.cuts, self._kept.get)
         self._indexed = after
-        self._dropped: Entry | None = None
-        """The chosen entry that was dropped last, without its frame, if it was the last to be dropped."""
-        self._bytes = 0
+        self._aging: dict[float, deque[tuple[float, int, str]]] = {}
+        """If topics have ages of their own: when what came, by age."""
+        self._removed: deque[tuple[float, int]] = deque()
+        """When the events came that say that nothing is there any more."""
+        self._promised = 0
+        self._size = self._bytes = 0
+
+    @property
+    def epoch(self) -> str:
+        """The name of the history: the first part of the ids that are made now."""
+        return self.timelines.epoch
 
     @property
     def oldest(self) -> int:
-        """The position before the oldest entry that is kept: replay can start behind it, not earlier."""
-        return self.newest - len(self._entries)
+        """The position before the oldest entry that is kept."""
+        first = self._order.first
+        return self.newest if first is None else first - 1
 
     @property
-    def kept(self) -> Kept:
+    def is_whole(self) -> bool:
+        """Whether all that is kept is at hand."""
+        return self._base <= self.oldest
+
+    @property
+    def kept(self) -> Held:
         """How much is kept now."""
-        return Kept(len(self._entries), self._bytes)
+        return Held(len(self._kept), self._bytes)
+
+    # Coming.
 
     def append(self, entries: Sequence[Entry], now: float) -> None:
-        """Take the next entries in; they come in order and without holes."""
+        """Take the next entries in, in their order; positions behind `newest` that are left out were dropped."""
         self.keep(entries, [entry for entry in entries if not self._is_made(entry)], now)
 
     def keep(self, entries: Sequence[Entry], chosen: Iterable[Entry], now: float) -> None:
         """As `append`, when it is known which of the entries have ids that a publisher chose."""
         if not entries:
             return
-        kept, times, size = self._entries, self._times, self._bytes
+        self._lines.now = now
+        kept, add, size = self._kept, self._order.add, self._bytes
         for entry in entries:
             kept[entry.position] = entry
-            times.append(now)
+            add(entry.position, now)
             size += entry.size
         self.newest = entry.position
+        self._size += size - self._bytes
         self._bytes = size
         for entry in chosen:
             self._names.add(entry)
-        max_entries, max_bytes, _ = self._limits
-        excess = len(kept) - max_entries
-        while excess > 0 or self._bytes > max_bytes:
-            self._drop()
-            excess -= 1
+        for entry in entries:
+            if entry.key is not None:
+                self._replace(entry, now)
+        if self.rules.is_bound or self.rules.ages:
+            self._index(len(entries) + STEP_ENTRIES)
+        self._bound()
+        while self._size > self._at_hand:
+            self._put_away()
+
+    def _replace(self, entry: Entry, now: float) -> None:
+        """An entry takes the place of the one before it with its key and topics."""
+        key = topic_set(entry.topics), entry.key or ""
+        known = self._kept.get(self._keys.get(key, 0))
+        self._keys[key] = entry.position
+        if entry.removed:
+            self._removed.append((now, entry.position))
+        if known is not None:
+            self._drop(known, is_missed=False)
+
+    def _bound(self) -> None:
+        """Drop what is beyond the bounds of all."""
+        most_events, most_bytes, _ = self._limits
+        if len(self._kept) - self._promised > most_events:
+            self._index(math.inf)
+            while len(self._kept) - self._promised > most_events and self._give_way(self._lines.by_events.find()):
+                pass
+        if self._bytes > most_bytes:
+            newest = self._kept.get(self.newest)
+            if newest is not None and newest.size > most_bytes:
+                self._drop(newest)
+            self._index(math.inf)
+            while self._bytes > most_bytes and self._give_way(self._lines.by_bytes.find(), of_all=True):
+                pass
+
+    def _give_way(self, line: Line | None, *, of_all: bool = False) -> bool:
+        """Drop the oldest of a line; if there is none, of those that no rule promises to keep, or `of_all`."""
+        if line is not None:
+            position = self._lines.release(line)
+            if position:
+                self._drop(self._kept[position])
+            return position is not None
+        for position in self._order:
+            entry = self._kept[position]
+            if of_all or not self._is_promised(entry):
+                self._drop(entry)
+                return True
+        return False
+
+    # Going.
 
     def expire(self, now: float) -> None:
         """Drop what is too old."""
-        oldest = now - self._limits[2]
-        while self._times and self._times[0] <= oldest:
-            self._drop()
+        self._lines.now = now
+        while self._removed and self._removed[0][0] <= now - REMOVED_SECONDS:
+            entry = self._kept.get(self._removed.popleft()[1])
+            if entry is not None:
+                self._drop(entry)
+        if self.rules.ages:
+            self._expire_topics(now)
+        else:
+            for position in self._order.until(now - self._limits[2]):
+                self._drop(self._kept[position])
+        self.cuts.forget(now)
 
-    def made(self, id: str) -> int | None:
-        """The place that an id of the broker's making names, if this window can tell; it may lie before `oldest`."""
-        number = id.removeprefix(self._prefix)
-        if number != id and number.isascii() and number.isdigit() and len(number) < 20 and int(number) <= self.newest:
-            return int(number)
-        return None
+    def clear(self) -> None:
+        """Drop everything, as if all of it were too old."""
+        for entry in list(self._kept.values()):
+            self._drop(entry)
+
+    def branched(self, timelines: Timelines, end: int) -> Window:
+        """What is left where the history goes on under another name and all behind `end` is lost."""
+        events, bytes, age = self._limits
+        left = Window(
+            timelines, after=end, events=events, bytes=bytes, age=age, rules=self.rules, at_hand=self._at_hand
+        )
+        left._base = min(self._base, end)
+        left._indexed = 0
+        for position in self._order:
+            if position <= end:
+                left._take_over(self._kept[position], self._order.time(position))
+        left.cuts = self.cuts.until(end)
+        for topic, cut in self._lines.cuts():
+            left.cuts.put(topic, cut.until(end), self._lines.now)
+        left._lines = TopicLines(left.rules, left.cuts, left._kept.get)
+        left.drops = None if self.drops is None else deque()
+        left._index(math.inf)
+        return left
+
+    def _take_over(self, entry: Kept, at: float) -> None:
+        self._kept[entry.position] = entry
+        self._order.add(entry.position, at)
+        self._bytes += entry.size
+        if entry.position > self._base:
+            self._size += entry.size
+        if entry.key is not None:
+            self._keys[topic_set(entry.topics), entry.key] = entry.position
+            if entry.removed:
+                self._removed.append((at, entry.position))
+        if isinstance(entry, Entry) and not self._is_made(entry):
+            self._names.add(entry)
+
+    def _expire_topics(self, now: float) -> None:
+        for age, waiting in self._aging.items():
+            while waiting and waiting[0][0] <= now - age:
+                _, position, topic = waiting.popleft()
+                if self._lines.release_until(topic, position) and (entry := self._kept.get(position)) is not None:
+                    self._drop(entry)
+
+    def _drop(self, entry: Kept, *, is_missed: bool = True) -> None:
+        del self._kept[entry.position]
+        self._order.forget(entry.position)
+        self._bytes -= entry.size
+        if entry.position > self._base:
+            self._size -= entry.size
+        if self._promised and entry.position <= self._indexed and self._is_promised(entry):
+            self._promised -= 1
+        self._lines.remove(entry, is_missed=is_missed)
+        if is_missed:
+            self.cuts.drop(entry.position, entry.topics, entry.private)
+        if entry.key is not None:
+            key = topic_set(entry.topics), entry.key
+            if self._keys.get(key) == entry.position:
+                del self._keys[key]
+        if self._names and isinstance(entry, Entry) and not self._is_made(entry):
+            self._leave(entry)
+        if self.drops is not None:
+            self.drops.append((entry, is_missed))
+
+    def _leave(self, entry: Entry) -> None:
+        """Remember where an entry was that has a chosen id: who comes with it goes on from there."""
+        self._gone[entry.position] = msgspec.structs.replace(entry, chunk=b"")
+        while len(self._gone) > MAX_GONE or (self._gone and len(self._gone) > len(self._kept) + 1):
+            self._names.discard(self._gone.pop(next(iter(self._gone))))
+
+    def _put_away(self) -> None:
+        """Keep of the oldest entry at hand only what must be known of it."""
+        position = self._order.after(self._base)
+        assert position is not None
+        entry = self._kept[position]
+        self._base = position
+        self._size -= entry.size
+        if isinstance(entry, Entry):
+            self._kept[position] = Absent.of(entry)
+            if self._names and not self._is_made(entry):
+                self._names.discard(entry)
+
+    # Places.
+
+    def place(self, id: str) -> Found | None:
+        """Where a client goes on that has all up to an id of the broker's making, if this window can tell."""
+        return self.timelines.place(id, self.newest)
 
     def named(self, id: str, topics: Iterable[str] | None = None) -> Sequence[int]:
         """The places, in order, of the events for which publishers chose this id, as far as they are remembered: those
-        that are kept, and the one dropped last. With `topics` those of no other topics may be left out."""
+        at hand, and those dropped last. With `topics` those of no other topics may be left out."""
         return self._names.positions(id, topics)
 
     def chosen(self, id: str, topics: tuple[str, ...]) -> Entry | None:
-        """The entry that is kept of this chosen id and these topics."""
-        return self._entries.get(self._names.position(id, topics) or 0)
+        """The entry that is at hand of this chosen id and these topics."""
+        entry = self._kept.get(self._names.position(id, topics) or 0)
+        return entry if isinstance(entry, Entry) else None
 
     def first(self, places: Iterable[int], wants: Callable[[tuple[str, ...], bool], bool]) -> int | None:
         """The first of these places of which `wants` takes the entry's topics and privacy."""
         for place in places:
-            entry = self._entry(place)
+            entry = self._named_entry(place)
             if entry is not None and wants(entry.topics, entry.private):
                 return place
         return None
 
-    def read(self, after: int, *, max_entries: int) -> list[Entry]:
+    def lost(
+        self, subscription: Subscription, after: int, matches: Callable[[tuple[str, ...], bool], bool] | None = None
+    ) -> int:
+        """The position of the newest entry behind `after` that the subscription would have had and that was dropped; 0
+        if it has missed nothing (`Cuts.lost`). `matches` is a quicker way to ask what belongs to it."""
+        return self.cuts.lost(subscription, after, self._lines.cut, matches or subscription.matches)
+
+    # Reading.
+
+    def read(self, after: int, *, max_entries: int) -> list[Kept]:
         """At most `max_entries` of the entries kept behind a position, in order."""
-        start = max(after, self.oldest) + 1
-        return [self._entries[position] for position in range(start, min(start + max_entries, self.newest + 1))]
+        return [self._kept[position] for position in self._order.behind(after, max_entries)]
 
-    def at(self, position: int) -> Entry | None:
+    def at(self, position: int) -> Kept | None:
         """The entry at a position, if it is kept."""
-        return self._entries.get(position)
+        return self._kept.get(position)
 
-    def back(self, topic: str | None, *, until: int) -> Iterator[Entry]:
-        """The entries of a topic (None: of all) up to a position, as far as they are kept, the newest first. Of a topic
-        those that are indexed. Entries may come and go meanwhile."""
-        while until > self.oldest:
-            if topic is not None:
-                positions = self._topics.get(topic, ())
-                place = bisect_right(positions, until)
-                until = positions[place - 1] if place else 0
-            entry = self._entries.get(until)
-            if entry is None:
-                return
-            yield entry
-            until -= 1
+    def back(self, topic: str | None, *, until: int) -> Iterator[Kept]:
+        """The entries of a topic (None: of all) up to a position, the newest first. Of a topic those that are indexed.
+        Entries may come and go meanwhile."""
+        while until:
+            position = self._order.before(until) if topic is None else self._lines.before(topic, until)
+            if entry := self._kept.get(position):
+                yield entry
+            until = position - 1 if position else 0
 
-    def select(self, topics: Iterable[str], *, after: int, until: int, max_entries: int) -> tuple[list[Entry], int]:
-        """At most `max_entries` of the entries of these topics behind `after` (from `oldest` on) and up to `until`, in
-        order; and the position up to which there are no others.
+    def select(self, topics: Iterable[str], *, after: int, until: int, max_entries: int) -> tuple[list[Kept], int]:
+        """At most `max_entries` of the entries of these topics behind `after` and up to `until`, in order; and the
+        position up to which there are no others.
 
         It costs what is found, however much else there is: were all clients that come back at once to look through
         everything that was published meanwhile, they would fall behind faster than they catch up. So the entries are
         indexed by topic, but only once somebody asks, a bounded number in each call.
         """
         self.index()
-        until = min(until, self._indexed)
+        until, kept = min(until, self._indexed), self._kept
         runs = []
         for topic in topics:
-            if positions := self._topics.get(topic):
-                start = bisect_right(positions, after)
-                runs.append(positions[start : start + max_entries])
+            run: list[int] = []
+            for position in self._lines.positions(topic, after=after):
+                if position > until or len(run) == max_entries:
+                    break
+                if position in kept:
+                    run.append(position)
+            runs.append(run)
         found = runs[0] if len(runs) == 1 else sorted(set().union(*runs))[:max_entries]
         reached = found[-1] if len(found) == max_entries else until
-        found = found[: bisect_right(found, until)]
-        return [self._entries[position] for position in found], max(after, min(reached, until))
+        return [kept[position] for position in found], max(after, min(reached, until))
 
     @property
     def is_indexed(self) -> bool:
@@ -164,45 +364,55 @@ class Window:
 
     def index(self) -> None:
         """Look at the topics of the next entries, a bounded number of them."""
-        start = max(self._indexed, self.oldest)
-        self._indexed = min(self.newest, start + STEP_ENTRIES)
-        for place in range(start + 1, self._indexed + 1):
-            entry = self._entries[place]
-            position = entry.position  # `place` would be an object of its own
-            for topic in dict.fromkeys(entry.topics):  # an event may name a topic twice
-                if topic in self._topics:
-                    self._topics[topic].append(position)
-                else:
-                    self._topics[topic] = [position]
+        self._index(STEP_ENTRIES)
 
-    def _forget(self, entry: Entry) -> None:
-        """Take an entry that is dropped out of the index: its topics if they have no other, else half of a topic's
-        positions at a time, so that it costs little."""
-        for topic in entry.topics:
-            if positions := self._topics.get(topic):
-                if positions[-1] <= entry.position:
-                    del self._topics[topic]
-                elif positions[len(positions) // 2] <= entry.position:
-                    del positions[: len(positions) // 2 + 1]
+    def _index(self, most: float) -> None:
+        lines, kept = self._lines, self._kept
+        while self._indexed < self.newest and most > 0:
+            positions = self._order.behind(self._indexed, int(min(most, STEP_ENTRIES)))
+            for position in positions:
+                self._indexed = position
+                entry = kept.get(position)
+                if entry is None:  # another of these has been more than its topic may hold
+                    continue
+                if self.rules.is_bound:
+                    self._promised += self._is_promised(entry)
+                for gone in lines.add(entry):
+                    is_live_only = gone == position and self.rules.is_live_only(entry.topics)
+                    self._drop(kept[gone], is_missed=not is_live_only)
+                if self.rules.ages:
+                    self._age(entry)
+            most -= len(positions)
+            if len(positions) < STEP_ENTRIES and most > 0:
+                self._indexed = self.newest
+
+    def _age(self, entry: Kept) -> None:
+        at = self._order.time(entry.position)
+        for topic in dict.fromkeys(entry.topics or NO_TOPIC):
+            age = self.rules.of(topic).age
+            age = self._limits[2] if age is None else age
+            self._aging.setdefault(age, deque()).append((at, entry.position, topic))
+
+    # What is known of each.
+
+    def topics(self) -> Iterator[tuple[str, int, float]]:
+        """Each topic that is indexed, with the number of its events and their bytes of memory."""
+        return self._lines.holdings()
+
+    def cut(self, topic: str) -> Cut:
+        """How far a topic has been dropped."""
+        return self._lines.cut(topic)
+
+    def _is_promised(self, entry: Kept) -> bool:
+        return any(self.rules.of(topic).is_promise for topic in entry.topics)
 
     def _is_made(self, entry: Entry) -> bool:
-        return entry.id is not None and entry.id == self._prefix + str(entry.position)
+        id = entry.id
+        return id is not None and id[9:] == str(entry.position) and MADE_ID.fullmatch(id) is not None
 
-    def _drop(self) -> None:
-        entry = self._entries.pop(self.newest - len(self._entries) + 1)
-        self._times.popleft()
-        self._bytes -= entry.size
-        if entry.position <= self._indexed and self._topics:
-            self._forget(entry)
-        if self._names:
-            # The id of the one dropped last is still good to go on from: all that came after it is kept.
-            if self._dropped is not None:
-                self._names.discard(self._dropped)
-            self._dropped = None if self._is_made(entry) else msgspec.structs.replace(entry, chunk=b"")
-
-    def _entry(self, position: int) -> Entry | None:
-        dropped = self._dropped
-        return dropped if dropped is not None and dropped.position == position else self._entries.get(position)
+    def _named_entry(self, position: int) -> Entry | None:
+        entry = self._kept.get(position)
+        return entry if isinstance(entry, Entry) else self._gone.get(position)
 
     def __repr__(self) -> str:
-        return f"<Window {self.epoch} {self.oldest + 1} to {self.newest}>"
+        return f"<Window {self.epoch} {self.oldest + 1} to {self.newest}, {len(self._kept)} entries>"

@@ -309,7 +309,8 @@ class Engine:
     def expire(self, now: float) -> None:
         """Forget what is too old."""
         self.log.expire()
-        self.feeds.relieve(self.log.window.oldest)
+        window = self.log.window
+        self.feeds.relieve(window.newest - window.kept.events)  # where it would begin without holes
         self.bans.expire(now)
         self.revocations.expire(self.wall_clock())
 

@@ -218,9 +218,10 @@ async def test_a_client_that_asks_for_the_earliest_is_told_of_no_gap_when_that_h
 async def test_a_client_whose_history_is_lost_in_the_middle_gets_the_new_one_behind_a_gap() -> None:
     async with Following(9, window_bytes=1) as following:
         following.broker.answers.clear()
+        reads = following.broker.reads
         link = following.come_back("0000000a-2")
         await asyncio.sleep(0.1)
-        assert following.broker.reads == 1
+        assert following.broker.reads == reads + 1
         following.broker.forget("0000000b")
         following.broker.put(3)
         await asyncio.sleep(3 * CHECK_SECONDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from ssepool.config import HubConfig
@@ -19,8 +20,19 @@ NAME_PATTERN = re.compile(r"[\w.:-]{1,100}", re.ASCII)
 """A name that a history may have."""
 
 
-def address(config: HubConfig) -> tuple[str, str]:
-    """The URL for redis-py, and the name of the history. Raises `ConfigError` for a URL that the broker cannot use."""
+class Address(NamedTuple):
+    """Where a history is."""
+
+    url: str
+    """The URL for redis-py."""
+    name: str
+    """The name of the history."""
+    wait: int
+    """Replicas that have to have an event before it is acknowledged."""
+
+
+def address(config: HubConfig) -> Address:
+    """What the broker's URL says. Raises `ConfigError` for one that the broker cannot use."""
     parts = urlsplit(config.broker)
     try:
         port = parts.port
@@ -40,12 +52,15 @@ def address(config: HubConfig) -> tuple[str, str]:
     name = query.pop("name", "ssepool")
     if not NAME_PATTERN.fullmatch(name):
         raise ConfigError(f"HubConfig.broker has the name {name!r}; it takes 1 to 100 letters, digits and _ . : -")
+    wait = query.pop("wait", "0")
+    if not re.fullmatch("[0-9]{1,2}", wait, re.ASCII):
+        raise ConfigError(f"HubConfig.broker has wait={wait!r}; it takes a number of replicas, 0 to 99")
     for option in query:
         if option not in OPTIONS:
             raise ConfigError(
-                f"HubConfig.broker has the parameter {option!r}; there are name, {', '.join(sorted(OPTIONS))}"
+                f"HubConfig.broker has the parameter {option!r}; there are name, wait, {', '.join(sorted(OPTIONS))}"
             )
         if option.startswith("ssl_") and not secure:
             raise ConfigError(f"HubConfig.broker has the parameter {option!r}, which takes rediss:// or valkeys://")
     scheme = "rediss" if secure else "redis"
-    return urlunsplit((scheme, parts.netloc, parts.path, urlencode(query), "")), name
+    return Address(urlunsplit((scheme, parts.netloc, parts.path, urlencode(query), "")), name, int(wait))

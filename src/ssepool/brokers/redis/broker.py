@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import re
-import socket
-from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
 
-from redis import exceptions
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError
 
 from ssepool.brokers.base import (
+    PAGE_CUTS,
     PAGE_FACTS,
     PAGE_PLACES,
     Bounds,
@@ -34,16 +31,15 @@ from ssepool.brokers.base import (
 from ssepool.brokers.record import STORED_BYTES, UNREADABLE_ERRORS, Record, pack, topics_digest, unpack, unreadable
 from ssepool.brokers.redis import scripts
 from ssepool.brokers.redis.address import address
+from ssepool.brokers.redis.presence import Presence
+from ssepool.brokers.redis.server import UNSURE, Server
 from ssepool.config import HubConfig, MiB
+from ssepool.core.cut import Cut
 from ssepool.core.event import Entry
+from ssepool.core.timelines import MAX_TIMELINES, Timeline
 from ssepool.errors import BrokerError, ConfigError
 
-T = TypeVar("T")
-
 logger = logging.getLogger("ssepool")
-
-MIN_SERVER_VERSION = (6, 2)
-"""The oldest Redis, as major and minor version: the first with `XTRIM MINID` and exclusive ranges. Any Valkey works."""
 
 PAGE_ENTRIES = 1000
 """Entries of a page at most."""
@@ -51,34 +47,20 @@ PAGE_ENTRIES = 1000
 PAGE_BYTES = MiB
 """Bytes of records of a page, approximately."""
 
+MAX_POSITION = 2**53
+"""No history comes to this position; scripts count as far as this."""
+
+WAIT_SHARE = 0.9
+"""The part of `broker_timeout` that replicas have: then it can still be said how many they are."""
+
 BLOCK_SECONDS = 5
 """Seconds that the server lets a tail wait for a new entry before it answers that there is none."""
 
-GRACE_SECONDS = 1.0
-"""Seconds that every entry is kept, so that all tails get it even if the history is smaller than one burst."""
-
-SPARE_EVENTS = 10_000
-"""Events beyond the history that are kept for `GRACE_SECONDS`; more are dropped at once."""
-
-SPARE_BYTES = 16 * MiB
-"""Bytes beyond the history that are kept for `GRACE_SECONDS`; more are dropped at once."""
-
 SLICE_ENTRIES = 1000
-"""Entries that one script drops, in about two milliseconds in which the server does nothing else; an append drops twice
-its own number more."""
+"""Chosen ids of the layout before that are taken over in one step."""
 
-RIGHTS = "+@read +@write +@scripting +@pubsub +@connection +info +time"
-"""The rights that a user needs, as rules of the server's access control list."""
-
-NO_RIGHTS_TEXTS = ("script can't run this command", "ACL failure in script")
-"""Parts of the errors with which different versions refuse a script for a missing right."""
-
-UNSURE = "; the events may be published or not"
-"""The end of the error message when an append was not answered."""
-
-KEEPALIVE_OPTIONS = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-"""Options of the socket (tcp(7)), in seconds and probes, with which the kernel notices within 20 s that the server's
-machine is gone, even on a connection that only waits."""
+SLICE_BYTES = 8 * MiB
+"""Bytes of records that one script drops, in some milliseconds in which the server does nothing else."""
 
 MADE_ID_PATTERN = re.compile(r"([0-9a-f]{8})-([1-9][0-9]{0,18})")
 """An id that the broker made: the epoch and the position."""
@@ -97,114 +79,90 @@ class RedisBroker(Broker):
     *Cluster.* All keys have one hash tag, and so are on one node. The URL names that node; redirections are not
     followed.
 
-    *Bounds.* Entries younger than a second are kept in any case, so that all hubs get them, but no more than 10,000
-    events and 16 MiB beyond the history.
+    *Space.* An entry that is dropped from the middle of the stream is freed when all of its node are (100 entries, or
+    4 KiB at most): one that stays alone among many small ones takes up to 4 KiB.
     """
 
     def __init__(self, config: HubConfig) -> None:
         super().__init__(config)
-        self._address, self._name = address(config)
-        keys = ("state", "log", "claims", "places", "messages")
-        *self._keys, self._channel = (f"{{{self._name}}}:{key}" for key in keys)
-        self._log = self._keys[1]
-        self._facts = [f"{{{self._name}}}:{key}" for key in ("facts", "fact-ends", "fact-order")]
-        self._old_ids = f"{{{self._name}}}:ids"
+        self._address = address(config)
+        self._server = Server(self._address, self.url, config.broker_timeout)
+        self._ask = self._server.ask
+        keys = ("state", "log", "claims", "places", "cuts", "cut-names", "cut-order")
+        self._keys = [self._key(key) for key in keys]
+        self._state, self._log = self._keys[:2]
+        self._facts = [self._key(key) for key in ("facts", "fact-ends", "fact-order")]
+        self._old_ids = self._key("ids")
+        self._channel = self._key("messages")
+        self._presence = Presence(self._server, self._key("open"))
         self._epoch = ""
         """The epoch of the history that `bounds` named last: readers follow this one."""
         self._seen = ("", 0)
         """The epoch and the newest position that the server has ever answered or delivered."""
-        limits = (
-            config.history_events,
-            config.history_bytes,
-            1000 * GRACE_SECONDS,
-            SPARE_EVENTS,
-            SPARE_BYTES,
-            STORED_BYTES,
+        script = self._server.client.register_script
+        stateful = ("APPEND", "LOOK", "RENEW", "DROP", "FIND", "CLAIM")
+        self._append, self._look, self._renew, self._drop, self._find, self._claim = (
+            script(scripts.BEGIN + getattr(scripts, name)) for name in stateful
         )
-        self._limits = [_number(limit) for limit in limits]
-        try:
-            self._client = self._connect()
-        except ValueError as error:  # of an option; redis-py names it and does not show the URL
-            raise ConfigError(f"HubConfig.broker = {self.url!r}: {error}") from None
-        self._append = self._client.register_script(scripts.BEGIN + scripts.APPEND)
-        self._look = self._client.register_script(scripts.BEGIN + scripts.LOOK)
-        self._find = self._client.register_script(scripts.BEGIN + scripts.FIND)
-        self._claim = self._client.register_script(scripts.BEGIN + scripts.CLAIM)
-        self._keep = self._client.register_script(scripts.FACTS + scripts.KEEP)
-        self._kept = self._client.register_script(scripts.FACTS + scripts.KEPT)
-        self._page = self._client.register_script(scripts.PAGE)
+        self._keep, self._kept = script(scripts.FACTS + scripts.KEEP), script(scripts.FACTS + scripts.KEPT)
+        self._page, self._cuts = script(scripts.PAGE), script(scripts.CUTS)
 
-    def _connect(self) -> Redis:
-        """A client, which connects when it needs to. It retries nothing: the caller gets the error, and asks again.
-
-        `_ask` limits the time. With a `socket_timeout` redis-py would send through `asyncio.wait_for`, which in Python
-        3.11 sometimes takes a cancellation for a result, so that a tail would not end.
-        """
-        return Redis.from_url(
-            self._address,
-            protocol=2,
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=None,
-            socket_connect_timeout=self.config.broker_timeout,
-            socket_keepalive=True,
-            socket_keepalive_options={
-                getattr(socket, name): value for name, value in KEEPALIVE_OPTIONS.items() if hasattr(socket, name)
-            },
-        )
+    def _key(self, name: str) -> str:
+        return f"{{{self._address.name}}}:{name}"
 
     # Opening and closing.
 
     async def open(self) -> None:
+        is_open = False
         try:
             async with asyncio.timeout(self.config.broker_timeout):
-                self._check(await self._client.info())
-                await self._bounds()
+                await self._server.check()
                 await self._take_over()
+                await self._enter()
+            is_open = True
         except TimeoutError:
-            raise self._late(self.config.broker_timeout) from None
-        except exceptions.RedisError as error:
-            if reason := _refusal(error, self._name):
-                raise ConfigError(f"HubConfig.broker = {self.url!r}: {reason}") from None
-            raise self._failed(error) from error
+            raise self._server.late(self.config.broker_timeout) from None
+        except BrokerError as error:
+            raise self._server.refusal(error.__cause__) or error from None
+        finally:
+            if not is_open:
+                await self._presence.leave()
 
-    def _check(self, info: dict[str, Any]) -> None:
-        """Check that the server is fit for a history. Raises `ConfigError`, and warns if it may evict the history."""
-        version = str(info.get("redis_version", "0"))
-        if (
-            tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < MIN_SERVER_VERSION
-            and "valkey_version" not in info
-        ):
-            wanted = ".".join(map(str, MIN_SERVER_VERSION))
-            raise ConfigError(f"{self.url} is Redis {version}; it takes {wanted} or newer, or Valkey")
-        if info.get("role") == "slave":
-            raise ConfigError(f"{self.url} is a replica, which takes no events; name the primary")
-        policy = str(info.get("maxmemory_policy", ""))
-        if policy.startswith("allkeys") and info.get("maxmemory"):
-            logger.warning(
-                "%s has the maxmemory-policy %s: when memory runs short it may throw the history away; "
-                "noeviction is right for events",
-                self.url,
-                policy,
-            )
+    async def _enter(self) -> None:
+        """Begin a new timeline if nobody else has the history open: its end may have been cut off meanwhile."""
+        await self._presence.enter()
+        *answer, others = await self._ask(self._run(self._renew, "", self._presence.channel))
+        bounds = self._named(answer)
+        if others > 0:
+            await (self.bounds() if await self._presence.anybody(others) else self.renew(bounds.epoch))
+        await self._presence.opened(others)
 
     async def _take_over(self) -> None:
-        """Take over the chosen ids of the layout before, in which each had one place whatever its topics."""
-        left = await self._client.exists(self._old_ids)
+        """Refuse a layout of later versions, and take over the chosen ids of the one before claims, in which each had
+        one place whatever its topics. (The one before cuts is taken over by each script.)"""
+        client = self._server.client
+        version: Any = await self._ask(client.hget(self._state, "version"))
+        if int(version or 1) > scripts.VERSION:
+            raise ConfigError(
+                f"{self.url} has the layout {int(version)} of a later ssepool, and this one knows {scripts.VERSION}"
+            )
+        left = await self._ask(client.exists(self._old_ids))
         while left:
             some: Any
-            _, some = await self._client.hscan(self._old_ids, count=SLICE_ENTRIES)
+            _, some = await self._ask(client.hscan(self._old_ids, count=SLICE_ENTRIES))
             claims: list[str] = []
             for id, position in some.items():
-                entries: Any = await self._client.xrange(self._log, position, position, count=1)
+                entries: Any = await self._ask(client.xrange(self._log, position, position, count=1))
                 record = entries[0][1].get(b"record", b"") if entries else b""
                 try:
                     claims += (id.decode(), *_digests(unpack(record)), position.decode())
                 except UNREADABLE_ERRORS:
                     claims += (id.decode(), "", "", "0")  # its entry is gone, or says nothing
-            left = await self._run(self._claim, *claims, keys=[self._old_ids])
+            left = await self._ask(self._run(self._claim, *claims, keys=[self._old_ids]))
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await self._presence.leave()
+        await self._server.client.aclose()
 
     # Appending.
 
@@ -217,34 +175,57 @@ class RedisBroker(Broker):
         for record in given:
             batch += (record.id or "", *_digests(record), pack(record))
         mode = self.config.on_duplicate if is_clear else "look"
-        answer = await self._ask(self._run(self._append, mode, SLICE_ENTRIES, *batch), writes=True)
-        epoch, lost, after, had = answer[0].decode(), answer[1], answer[2], answer[3]
+        epoch, lost, after, had = await self._ask(
+            self._store(*self._seen, mode, self._address.wait, *batch), writes=True
+        )
+        if lost:
+            logger.error("%s has lost the newest %d events that it had acknowledged", self.url, lost)
         kept = {record.claim or "": _kept(one) for record, one in zip(given, had, strict=True) if one}
         places = assign(records, kept, after, refuse=refuse)
-        self._note(epoch, max(places), lost)
-        return [Stored(record.id or f"{epoch}-{place}", place) for record, place in zip(records, places, strict=True)]
+        name = epoch.decode()
+        self._note(name, max(places))
+        return [Stored(record.id or f"{name}-{place}", place) for record, place in zip(records, places, strict=True)]
+
+    async def _store(self, *args: Any) -> Any:
+        """What the script answers, when so many replicas as are wanted have what it wrote."""
+        wait = self._address.wait
+        if not wait:
+            return await self._run(self._append, *args)
+        client, script = self._server.client, self._append
+        while True:
+            pipe = client.pipeline(transaction=False)  # WAIT counts what its own connection wrote
+            pipe.evalsha(script.sha, len(self._keys), *self._keys, *self._head(), *args)
+            pipe.wait(wait, int(WAIT_SHARE * 1000 * self.config.broker_timeout))
+            answer, have = await pipe.execute(raise_on_error=False)
+            if isinstance(answer, NoScriptError):
+                await client.script_load(script.script)
+                continue
+            for one in (answer, have):
+                if isinstance(one, Exception):
+                    raise one
+            if have < wait:
+                raise BrokerError(f"{self.url}: {have} of {wait} replicas have what was written{UNSURE}")
+            return answer
 
     # Reading.
 
     async def tail(self, after: int) -> AsyncIterator[Sequence[Entry]]:
         epoch = self._epoch
-        client = self._connect()
+        client = self._server.connect()
         try:
             # Who may read and not wait for news would follow only as often as it fails.
-            await self._ask(client.xread({self._log: "$"}, count=1))
+            await self._ask(client.xread({self._log: "$"}, count=1), alone=True)
             is_behind, follows = True, False
             while True:
                 if is_behind:
-                    entries = await self._read(client, epoch, after, PAGE_ENTRIES)
+                    entries = await self._read(epoch, after + 1, MAX_POSITION, client=client)
                     is_behind = bool(entries)
                 else:  # wait for one entry, not for a page; a second one shows that there are more
                     behind: dict[Any, Any] = {self._log: f"{after}-{2**64 - 1}"}
                     news: Any = await self._ask(
-                        client.xread(behind, count=2, block=1000 * BLOCK_SECONDS), wait=BLOCK_SECONDS
+                        client.xread(behind, count=2, block=1000 * BLOCK_SECONDS), wait=BLOCK_SECONDS, alone=True
                     )
-                    entries = self._entries(
-                        epoch, [(id, fields.get(b"record", b"")) for _, new in news for id, fields in new]
-                    )
+                    entries = self._news(epoch, [entry for _, some in news for entry in some])
                     is_behind = len(entries) > 1
                 if entries:
                     after = entries[-1].position
@@ -256,31 +237,32 @@ class RedisBroker(Broker):
             await client.aclose()
 
     async def read(self, after: int, *, max_entries: int) -> Sequence[Entry]:
-        return await self._read(self._client, self._epoch, after, max_entries)
+        return await self._read(self._epoch, after + 1, MAX_POSITION, most=max_entries)
 
-    async def _read(self, client: Redis, epoch: str, after: int, max_entries: int) -> list[Entry]:
-        page = await self._ask(self._page(keys=[self._log], args=[after + 1, max_entries, PAGE_BYTES], client=client))
-        return self._entries(epoch, zip(page[::2], page[1::2], strict=True))
+    async def fetch(self, positions: Sequence[int]) -> Sequence[Entry]:
+        return await self._read(self._epoch, *_ranges(positions), most=max(1, len(positions)))
 
-    def _entries(self, epoch: str, items: Iterable[tuple[bytes, bytes]]) -> list[Entry]:
-        """The entries up to the first hole; those behind it come with the next page.
+    async def _read(
+        self, epoch: str, *ranges: int, most: int = PAGE_ENTRIES, client: Redis | None = None
+    ) -> list[Entry]:
+        """A page of the entries in ranges of positions, each the first and the last.
 
-        Raises `BrokerError` if they belong to another history than the reader follows.
+        Raises `BrokerError` if the history has another name than the reader follows.
         """
-        entries: list[Entry] = []
+        asked = self._page(keys=[self._state, self._log], args=[most, PAGE_BYTES, *ranges], client=client)
+        name, *page = await self._ask(asked, alone=client is not None)
+        if name.decode() != epoch:
+            raise self._other_history()
+        return [_entry(*one) for one in zip(page[::3], page[1::3], page[2::3], strict=True)]
+
+    def _news(self, epoch: str, items: Sequence[tuple[bytes, dict[bytes, bytes]]]) -> list[Entry]:
         wanted = b"%d" % int(epoch or "0", 16)
-        for id, record in items:
-            number, _, history = id.partition(b"-")
-            if history != wanted:
-                raise BrokerError(f"{self.url} has lost its history, and has begun another one")
-            position = int(number)
-            if entries and position != entries[-1].position + 1:
-                break
-            try:
-                entries.append(unpack(record).entry(epoch, position))
-            except UNREADABLE_ERRORS:
-                entries.append(unreadable(position))
-        return entries
+        if any(id.partition(b"-")[2] != wanted for id, _ in items):
+            raise self._other_history()
+        return [_entry(id, fields.get(b"record", b""), fields.get(b"time", b"")) for id, fields in items]
+
+    def _other_history(self) -> BrokerError:
+        return BrokerError(f"{self.url} has begun a new history or timeline")
 
     async def find(self, id: str, wants: Wants = anything) -> int | None:
         match = MADE_ID_PATTERN.fullmatch(id)
@@ -289,7 +271,7 @@ class RedisBroker(Broker):
         async def page(after: int) -> list[Place]:
             nonlocal made
             most = (PAGE_PLACES, PAGE_BYTES)
-            found, left = await self._ask(self._run(self._find, *self._age, SLICE_ENTRIES, id, after, *most, made))
+            found, left = await self._ask(self._run(self._find, id, after, *most, made))
             made = left.decode()
             return [_place(position, record) for position, record in zip(found[::2], found[1::2], strict=True)]
 
@@ -297,37 +279,54 @@ class RedisBroker(Broker):
         return int(made.partition("-")[0]) if chosen is None and made else chosen
 
     async def bounds(self) -> Bounds:
-        return await self._ask(self._bounds())
+        return self._named(await self._ask(self._run(self._look)))
 
-    async def _bounds(self) -> Bounds:
-        epoch, oldest, newest, size, lost, _ = await self._run(self._look, *self._age, SLICE_ENTRIES)
-        bounds = Bounds(epoch.decode(), oldest, newest, size)
+    async def renew(self, epoch: str) -> Bounds:
+        *answer, _ = await self._ask(self._run(self._renew, epoch, ""))
+        return self._named(answer)
+
+    def _named(self, answer: Sequence[Any]) -> Bounds:
+        epoch, oldest, newest, size, floor, before = answer
+        timelines = (one.split("-") for one in before.decode().split())
+        bounds = Bounds(
+            epoch.decode(), oldest, newest, size, tuple(Timeline(name, int(end)) for name, end in timelines), floor
+        )
         self._epoch = bounds.epoch
-        self._note(bounds.epoch, newest, lost)
+        self._note(bounds.epoch, newest)
         return bounds
 
+    # What is dropped.
+
     async def trim(self) -> None:
-        for _ in range(100):  # the next call drops the rest
-            *_, dropped = await self._ask(self._run(self._look, *self._age, SLICE_ENTRIES))
-            if dropped < SLICE_ENTRIES:
+        await self._ask(self._kept(keys=self._facts, args=["+inf", 0]))  # drops the facts whose time is over
+
+    async def drop(self, positions: Sequence[int], cuts: Mapping[str, Cut], floor: int) -> None:
+        """As the contract says; entries of many bytes in several steps, of which the first has all cuts."""
+        given: list[str | int] = [part for topic, cut in cuts.items() for part in (topic, *cut)]
+        left, epoch = positions, self._epoch
+        while True:
+            head = (epoch, SLICE_BYTES, floor, len(given) // 3)
+            name, last, forgotten = await self._ask(self._run(self._drop, *head, *given, *_ranges(left)))
+            if name.decode() != epoch:
+                raise self._other_history()
+            if not last and forgotten < PAGE_CUTS:
                 return
+            given, left = [], [position for position in left if last and position > last]
+
+    async def cuts(self, after: str = "") -> Sequence[tuple[str, Cut]]:
+        start = f"({after}" if after else "-"
+        names, cuts = await self._ask(self._cuts(keys=self._keys[4:6], args=[start, PAGE_CUTS]))
+        return [(name.decode(), Cut(*map(int, cut.split()))) for name, cut in zip(names, cuts, strict=True)]
 
     # The side channel.
 
     async def send(self, message: bytes) -> None:
-        await self._ask(self._client.publish(self._channel, message))
+        await self._ask(self._server.client.publish(self._channel, message))
 
     async def messages(self) -> AsyncIterator[bytes]:
-        client = self._connect()
-        listener = client.pubsub(ignore_subscribe_messages=True)
-        try:
-            await self._ask(listener.subscribe(self._channel))
-            while True:
-                heard = await self._ask(listener.get_message(timeout=None), wait=math.inf)
-                if heard is not None:
-                    yield heard["data"]
-        finally:
-            await client.aclose()
+        async with self._server.subscribed(self._channel) as messages:
+            async for message in messages:
+                yield message
 
     # Facts.
 
@@ -349,48 +348,18 @@ class RedisBroker(Broker):
                 return facts
             after = int(page[-2])
 
-    # Scripts and their errors.
-
-    @property
-    def _age(self) -> list[str]:
-        return [_number(1000 * self.config.history_age)]
+    # Scripts.
 
     async def _run(self, script: Any, *args: Any, keys: Sequence[str] = ()) -> Any:
-        return await script(keys=[*self._keys, *keys], args=[new_epoch(), *self._seen, *self._limits, *args])
+        return await script(keys=[*self._keys, *keys], args=[*self._head(), *args])
 
-    def _note(self, epoch: str, newest: int, lost: int = 0) -> None:
-        if lost:
-            logger.error("%s has lost the newest %d events that it had acknowledged", self.url, lost)
+    def _head(self) -> tuple[str | int, ...]:
+        """The first arguments of all scripts with `BEGIN`."""
+        return new_epoch(), STORED_BYTES, MAX_TIMELINES
+
+    def _note(self, epoch: str, newest: int) -> None:
         if epoch != self._seen[0] or newest > self._seen[1]:
             self._seen = (epoch, newest)
-
-    async def _ask(self, answer: Awaitable[T], *, wait: float = 0, writes: bool = False) -> T:
-        """The answer to a question, which may take `wait` seconds longer than `broker_timeout`.
-
-        `writes` says that the question is an append, so that a lost answer leaves open whether it was stored. Raises
-        `BrokerError`.
-        """
-        seconds = self.config.broker_timeout + wait
-        try:
-            async with asyncio.timeout(None if wait == math.inf else seconds):
-                return await answer
-        except TimeoutError:
-            raise self._late(seconds, writes=writes) from None
-        except exceptions.ReadOnlyError as error:
-            # The primary has become a replica: the next connection may find the one that took over.
-            await self._client.connection_pool.disconnect()
-            raise self._failed(error) from error
-        except (exceptions.RedisError, OSError) as error:
-            raise self._failed(error, writes=writes) from error
-
-    def _late(self, seconds: float, *, writes: bool = False) -> BrokerError:
-        return BrokerError(f"{self.url} did not answer in {seconds:g} s{UNSURE if writes else ''}")
-
-    def _failed(self, error: Exception, *, writes: bool = False) -> BrokerError:
-        away = isinstance(error, (exceptions.ConnectionError, exceptions.TimeoutError, OSError))
-        refused = isinstance(error, (exceptions.BusyLoadingError, exceptions.AuthenticationError))
-        never_sent = refused or isinstance(error.__context__, ConnectionRefusedError)
-        return BrokerError(f"{self.url}: {error}{UNSURE if writes and away and not never_sent else ''}")
 
 
 def _digests(record: Record) -> tuple[str, str]:
@@ -411,20 +380,26 @@ def _place(position: int, data: bytes) -> Place:
     return Place(position, record.topics, record.private)
 
 
-def _refusal(error: Exception, name: str) -> str | None:
-    """Why the server will always refuse us with these settings; None if it may accept us later."""
-    text = str(error)
-    if isinstance(error, (exceptions.AuthenticationError, exceptions.AuthenticationWrongNumberOfArgsError)):
-        return f"the server refuses the credentials: {text}"
-    if isinstance(error, exceptions.NoPermissionError) or any(words in text for words in NO_RIGHTS_TEXTS):
-        return f"{text}; its user needs the rights {RIGHTS} ~{{{name}}}:* &{{{name}}}:messages"
-    if isinstance(error, exceptions.MovedError) or text.startswith("MOVED "):  # plain text in redis-py before 6
-        return f"this history is on the node {text.split()[-1]} of the cluster; name that node"
-    if "DB index" in text:
-        return f"there is no such database: {text}"
-    return None
+def _entry(id: bytes, data: bytes, at: bytes) -> Entry:
+    """The entry of the stream with this id, which has the epoch of its time; `at` is in milliseconds since 1970."""
+    position, _, number = id.partition(b"-")
+    try:
+        return unpack(data).entry(f"{int(number):08x}", int(position), int(at or 0) / 1000)
+    except UNREADABLE_ERRORS:
+        return unreadable(int(position))
+
+
+def _ranges(positions: Sequence[int]) -> list[int]:
+    """The first and the last of each run of positions, one after the other."""
+    ranges: list[int] = []
+    for position in positions:
+        if ranges and position == ranges[-1] + 1:
+            ranges[-1] = position
+        else:
+            ranges += (position, position)
+    return ranges
 
 
 def _number(limit: float) -> str:
     """A limit in the form that the scripts read."""
-    return "inf" if math.isinf(limit) else f"{limit:.0f}"
+    return f"{limit:.0f}"

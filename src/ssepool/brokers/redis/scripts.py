@@ -1,27 +1,33 @@
 """The scripts that Redis runs, in Lua. Each reads and writes the keys of one history in one step.
 
-The id of an entry in the stream is `<position>-<epoch as a number>`, so a reader sees to which history it belongs.
+The id of an entry in the stream is `<position>-<epoch as a number>`, with the epoch of the timeline in which it was
+stored: so it keeps the id that it was given. The state has the epoch of now and, one after the other, those before,
+each as `<epoch>-<end>`.
 """
 
 from __future__ import annotations
 
+VERSION = 2
+"""The version of the layout: the first without one had no cuts and timelines. It is taken over by each script."""
+
 BEGIN = """
-local state_key, log, claims, places = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local new_epoch, seen_epoch, seen = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local most_events, most_bytes, grace = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local spare_events, spare_bytes, overhead = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local state = redis.call('HMGET', state_key, 'epoch', 'newest', 'oldest', 'events', 'bytes')
-local epoch, newest, oldest, events, bytes = state[1], tonumber(state[2]), tonumber(state[3]), tonumber(state[4]),
-    tonumber(state[5])
-local changed, lost = false, 0
+local state_key, log, claims, places, cuts, cut_names, cut_order = unpack(KEYS)
+local new_epoch, overhead, most_timelines = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local state = redis.call('HMGET', state_key, 'epoch', 'newest', 'oldest', 'events', 'bytes', 'floor', 'timelines')
+local epoch, newest, oldest, events, bytes, floor, timelines = state[1], tonumber(state[2]), tonumber(state[3]),
+    tonumber(state[4]), tonumber(state[5]), tonumber(state[6]), state[7] or ''
+local changed = false
+local length = redis.call('XLEN', log)
 
 local function text(number)
     return string.format('%.0f', number)
 end
 
-if events and redis.call('XLEN', log) > events then -- somebody else has written to the stream
+local function at(id) -- the position of an entry
+    return tonumber(string.match(id, '%d+'))
+end
+
+if events and length > events then -- somebody else has written to the stream
     local suffix = '-' .. text(tonumber(epoch, 16))
     local page = redis.call('XRANGE', log, text(newest + 1), '+', 'COUNT', 64)
     while #page > 0 do
@@ -35,15 +41,28 @@ if events and redis.call('XLEN', log) > events then -- somebody else has written
         page = redis.call('XRANGE', log, text(newest + 1), '+', 'COUNT', 64)
     end
     redis.call('XSETID', log, text(newest) .. suffix) -- else it would take no entry of ours any more
+    length = redis.call('XLEN', log)
 end
 
-if redis.call('XLEN', log) ~= (events or -1) then -- no history yet, or somebody has deleted a key of it
+if length ~= (events or -1) then -- no history yet, or somebody has deleted a key of it
     redis.call('HLEN', claims) -- fails for a key of another type, which we must not delete
     redis.call('ZCARD', places)
-    redis.call('UNLINK', log, claims, places)
-    epoch, newest, oldest, events, bytes, changed = new_epoch, 0, 0, 0, 0, true
-elseif epoch == seen_epoch and newest < seen then -- a crash took the newest entries: never use their positions again
-    lost, newest, changed = seen - newest, seen, true
+    redis.call('HLEN', cuts)
+    redis.call('ZCARD', cut_names)
+    redis.call('ZCARD', cut_order)
+    redis.call('UNLINK', log, claims, places, cuts, cut_names, cut_order)
+    epoch, newest, oldest, events, bytes, floor, timelines, changed = new_epoch, 0, 0, 0, 0, 0, '', true
+elseif not floor then -- the layout before, in which nothing told of what was dropped, and of holes in the order
+    floor, changed = (events == newest - oldest) and oldest or newest, true
+end
+
+local function renew() -- goes on under another name behind what is there
+    local _, many = string.gsub(timelines, '%S+', '')
+    if many >= most_timelines then
+        timelines = string.gsub(timelines, '^ %S+', '')
+    end
+    timelines = timelines .. ' ' .. epoch .. '-' .. text(newest)
+    epoch, changed = new_epoch, true
 end
 
 local function member(id, position) -- of the set of places: in the order of the positions for each id
@@ -64,93 +83,168 @@ local function disclaim(id, position)
     end
 end
 
-local function drop(most, age)
-    local page_size, last = 1, nil
-    while most > 0 and events > 0 and (events > most_events or bytes > most_bytes or age) do
-        local page = redis.call('XRANGE', log, last and '(' .. last or '-', '+', 'COUNT', math.min(page_size, most))
-        for _, entry in ipairs(page) do
-            local record, at, id = entry[2][2], tonumber(entry[2][4]) or 0, entry[2][6]
-            local due = events > most_events or bytes > most_bytes or (age and now - at >= age)
-            local spared = now - at < grace and events <= most_events + spare_events
-                and bytes <= most_bytes + spare_bytes
-            if not due or spared then
-                most = 0
-                break
-            end
-            if id then
-                disclaim(id, tonumber(string.match(entry[1], '%d+')))
-            end
-            last, most = entry[1], most - 1
-            events, bytes = events - 1, bytes - #record - overhead
-        end
-        page_size = math.min(2 * page_size, 64)
-    end
-    if last then
-        oldest = tonumber(string.match(last, '%d+'))
-        redis.call('XTRIM', log, 'MINID', string.format('%.0f', oldest + 1))
-        changed = true
-    end
-end
-
 local function save()
     if changed then
         redis.call('HSET', state_key, 'epoch', epoch, 'newest', text(newest), 'oldest', text(oldest),
-            'events', text(events), 'bytes', text(bytes))
+            'events', text(events), 'bytes', text(bytes), 'floor', text(floor), 'timelines', timelines,
+            'version', VERSION)
     end
 end
-"""
-"""The beginning of `APPEND`, `LOOK`, `FIND` and `CLAIM`: reads the state, drops what others have added to the stream,
-begins a history if there is none, and defines `save`, `claim` for the chosen id of an entry, and `drop` for the
-entries beyond the bounds.
+
+local function bounds()
+    return {epoch, oldest, newest, bytes, floor, timelines}
+end
+""".replace("VERSION", str(VERSION))
+"""The beginning of the scripts that need the state: reads it, drops what others have added to the stream, begins a
+history if there is none, and defines `save`, `renew` for a new timeline, `claim` for the chosen id of an entry,
+`disclaim` for one that is dropped, and `bounds` for an answer.
 
 The hash `claims` has, for each chosen id with the digest of its topics, the position and the digest of the content. The
 sorted set `places` has a member for each of them, with id, position and digest of the topics, in this order, so that
 all events of an id are found in order, and the claim of an entry that is dropped."""
 
 APPEND = """
-local mode, most, first = ARGV[10], tonumber(ARGV[11]), 12
-local kept, is_refused, after = {}, mode == 'look', newest
-for at = first, #ARGV, 4 do -- look at all ids before anything is written
-    local id, topics, content = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+local seen_epoch, seen, mode, first = ARGV[4], tonumber(ARGV[5]), ARGV[6], 8
+changed = changed or ARGV[7] ~= '0' -- replicas are waited for as far as this connection has written
+local kept, is_refused, after, lost = {}, mode == 'look', newest, 0
+if epoch == seen_epoch and newest < seen then -- what was published under this name behind the end is lost
+    lost = seen - newest
+    renew()
+end
+for place = first, #ARGV, 4 do -- look at all ids before anything is written
+    local id, topics, content = ARGV[place], ARGV[place + 1], ARGV[place + 2]
     local known = id ~= '' and redis.call('HGET', claims, id .. ' ' .. topics)
     kept[#kept + 1] = known or ''
     is_refused = is_refused or (known and (mode == 'refuse' or string.match(known, ' (.*)') ~= content))
 end
 if not is_refused then
+    local time = redis.call('TIME')
+    local now = time[1] * 1000 + math.floor(time[2] / 1000)
     local suffix = '-' .. text(tonumber(epoch, 16))
-    for at = first, #ARGV, 4 do
-        if kept[(at - first) / 4 + 1] == '' then
-            local id, record = ARGV[at], ARGV[at + 3]
+    for place = first, #ARGV, 4 do
+        if kept[(place - first) / 4 + 1] == '' then
+            local id, record = ARGV[place], ARGV[place + 3]
             newest, events, bytes, changed = newest + 1, events + 1, bytes + #record + overhead, true
             if id == '' then
                 redis.call('XADD', log, text(newest) .. suffix, 'record', record, 'time', now)
             else
                 redis.call('XADD', log, text(newest) .. suffix, 'record', record, 'time', now, 'id', id)
-                claim(id, ARGV[at + 1], ARGV[at + 2], newest)
+                claim(id, ARGV[place + 1], ARGV[place + 2], newest)
             end
         end
     end
 end
-drop(2 * #kept + most, nil)
 save()
 return {epoch, lost, after, kept}
 """
 """Appends the events in the arguments, all or nothing: id, digest of the topics, digest of the content, record; no two
 have the same id and topics. It stores nothing if the history has one with other content, in the mode `refuse` if it has
-one at all, in the mode `look` in any case. Returns the position before them, and what the history has had of each."""
+one at all, in the mode `look` in any case. Returns the position before them, and what the history has had of each. The
+arguments before say what the caller has ever seen, for a history that has less goes on under another name, and how many
+replicas it waits for."""
 
 LOOK = """
-local before = events
-drop(tonumber(ARGV[11]), tonumber(ARGV[10]))
 save()
-return {epoch, oldest, newest, bytes, lost, before - events}
+return bounds()
 """
-"""Drops entries that are too old. Returns what the history has, and how many entries it dropped."""
+"""Returns what the history has."""
+
+RENEW = """
+local named, channel = ARGV[4], ARGV[5]
+local others = 0
+if named == '' and newest > 0 then
+    others = redis.call('PUBSUB', 'NUMSUB', channel)[2] - 1
+end
+if named == epoch or (named == '' and newest > 0 and others <= 0) then
+    redis.call('HDEL', state_key, 'nothing') -- a script that has written may write on when memory has run out
+    renew()
+end
+save()
+local answer = bounds()
+answer[#answer + 1] = others
+return answer
+"""
+"""Begins a new timeline if the history has this name; without a name, if there is something in it and nobody but the
+caller listens on a channel. Returns what the history has, and how many others listen."""
+
+DROP = """
+local named, left, floor_asked, many = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+if named ~= epoch then -- the positions are another history's
+    save()
+    return {epoch, 0, 0}
+end
+redis.call('HDEL', state_key, 'nothing') -- a script that has written may write on when memory has run out
+if floor_asked > floor then
+    floor, changed = floor_asked, true
+end
+for place = 8, 7 + 3 * many, 3 do
+    local topic, public, private = ARGV[place], tonumber(ARGV[place + 1]), tonumber(ARGV[place + 2])
+    local known = redis.call('HGET', cuts, topic)
+    if known then
+        local public_known, private_known = string.match(known, '(%d+) (%d+)')
+        public, private = math.max(public, tonumber(public_known)), math.max(private, tonumber(private_known))
+    end
+    if math.max(public, private) > floor then
+        redis.call('HSET', cuts, topic, text(public) .. ' ' .. text(private))
+        redis.call('ZADD', cut_names, 0, topic)
+        redis.call('ZADD', cut_order, text(math.max(public, private)), topic)
+    end
+end
+local last = 0
+for place = 8 + 3 * many, #ARGV, 2 do
+    local start, stop, is_front = tonumber(ARGV[place]), tonumber(ARGV[place + 1]), tonumber(ARGV[place]) <= oldest + 1
+    while start <= stop and left > 0 do
+        local page, ids = redis.call('XRANGE', log, text(start), text(stop), 'COUNT', 64), {}
+        for _, entry in ipairs(page) do
+            local record, id = entry[2][2], entry[2][6]
+            if id then
+                disclaim(id, at(entry[1]))
+            end
+            ids[#ids + 1], left, changed = entry[1], left - #record - overhead, true
+            events, bytes = events - 1, bytes - #record - overhead
+        end
+        last = #ids < 64 and stop or at(ids[64])
+        if #ids > 0 and is_front then
+            redis.call('XTRIM', log, 'MINID', text(last + 1))
+        elseif #ids > 0 then
+            redis.call('XDEL', log, unpack(ids))
+        end
+        start = last + 1
+    end
+    if is_front then
+        local first = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
+        oldest = first and at(first[1]) - 1 or newest
+    end
+    if left <= 0 then
+        break
+    end
+end
+local forgotten = redis.call('ZRANGEBYSCORE', cut_order, '-inf', text(floor), 'LIMIT', 0, 1000)
+if #forgotten > 0 then
+    redis.call('HDEL', cuts, unpack(forgotten))
+    redis.call('ZREM', cut_names, unpack(forgotten))
+    redis.call('ZREM', cut_order, unpack(forgotten))
+end
+save()
+return {epoch, left > 0 and 0 or last, #forgotten}
+"""
+"""Remembers cuts (topic, position of the newest event dropped, and of the newest private one), and drops the entries in
+ranges of positions (the first and the last of each), until they have had so many bytes. Returns the last position as
+far as which it has dropped if there may be more, and how many cuts it has forgotten, 1,000 at most.
+
+The hash `cuts` has the two positions of each topic; two sorted sets have the topics: `cut-names` in the order of their
+bytes, and `cut-order` by the newer position. At the front of the stream entries are trimmed, which frees them node by
+node; elsewhere they are marked as deleted, and a node is freed when the last of its entries is."""
+
+CUTS = """
+local names = redis.call('ZRANGEBYLEX', KEYS[2], ARGV[1], '+', 'LIMIT', 0, tonumber(ARGV[2]))
+return {names, #names > 0 and redis.call('HMGET', KEYS[1], unpack(names)) or {}}
+"""
+"""Returns the next topics that have a cut, and the cuts. It runs without `BEGIN`."""
 
 FIND = """
-drop(tonumber(ARGV[11]), tonumber(ARGV[10]))
 save()
-local id, after, most, left, made = ARGV[12], tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15]), ARGV[16]
+local id, after, most, left, made = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
 local found = {}
 local members = redis.call('ZRANGEBYLEX', places, '[' .. member(id, after + 1), '(' .. id .. '!', 'LIMIT', 0, most)
 for _, one in ipairs(members) do
@@ -173,11 +267,11 @@ return {found, made}
 and of bytes, and the id of an entry if it is there."""
 
 CLAIM = """
-local old = KEYS[5]
-for at = 10, #ARGV, 4 do
-    local id, position = ARGV[at], tonumber(ARGV[at + 3])
-    if position > oldest and redis.call('HGET', old, id) == ARGV[at + 3] then
-        claim(id, ARGV[at + 1], ARGV[at + 2], position)
+local old = KEYS[8]
+for place = 4, #ARGV, 4 do
+    local id, position = ARGV[place], tonumber(ARGV[place + 3])
+    if position > oldest and redis.call('HGET', old, id) == ARGV[place + 3] then
+        claim(id, ARGV[place + 1], ARGV[place + 2], position)
     end
     redis.call('HDEL', old, id)
 end
@@ -188,27 +282,35 @@ return redis.call('HLEN', old)
 id, digest of the topics, digest of the content, position. Returns how many are left in the hash."""
 
 PAGE = """
-local start, most, left = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local page = {}
-while most > 0 and left > 0 do
-    local step = math.min(most, 16)
-    local entries = redis.call('XRANGE', KEYS[1], start, '+', 'COUNT', step)
-    for _, entry in ipairs(entries) do
-        if left <= 0 then
+local most, left = tonumber(ARGV[1]), tonumber(ARGV[2])
+local state = redis.call('HMGET', KEYS[1], 'epoch', 'newest')
+local newest, page = tonumber(state[2]) or 0, {state[1] or ''}
+for at = 3, #ARGV, 2 do
+    local start, stop = ARGV[at], string.format('%.0f', math.min(tonumber(ARGV[at + 1]), newest))
+    while most > 0 and left > 0 do
+        local step = math.min(most, 16)
+        local entries = redis.call('XRANGE', KEYS[2], start, stop, 'COUNT', step)
+        for _, entry in ipairs(entries) do
+            if left <= 0 then
+                break
+            end
+            page[#page + 1] = entry[1]
+            page[#page + 1] = entry[2][2]
+            page[#page + 1] = entry[2][4] or ''
+            left = left - #entry[2][2]
+        end
+        most = most - #entries
+        if #entries < step then
             break
         end
-        page[#page + 1] = entry[1]
-        page[#page + 1] = entry[2][2]
-        left = left - #entry[2][2]
+        start = '(' .. entries[#entries][1]
     end
-    if #entries < step then
-        break
-    end
-    start, most = '(' .. entries[#entries][1], most - step
 end
 return page
 """
-"""Returns the entries from an id on, up to a number of entries and of bytes. It runs without `BEGIN`."""
+"""Returns the name of the history, and id, record and time of the entries in ranges of positions (the first and the
+last of each), up to a number of entries and of bytes. What others have added behind the end does not count yet. It runs
+without `BEGIN`."""
 
 FACTS = """
 local facts, ends, order = KEYS[1], KEYS[2], KEYS[3]

@@ -47,10 +47,12 @@ class Feeds:
             text = data if isinstance(data, str) else msgspec.json.encode(data).decode()
             self._give(feeds, (topic,), encode(text, type=type))
 
-    def announce_loss(self) -> None:
-        """Tell every client that is live, behind all that came before, that the broker has lost events."""
+    def announce_loss(self, missed: Callable[[Subscription], object] | None = None) -> None:
+        """Tell every client that is live, behind all that came before, that the broker has lost events: those whose
+        subscription has `missed` some, if that is known."""
         for feed in list(self._feeds.values()):
-            self._give([feed], (), feed.dialect.gap(None, None, "broker_lost"))
+            if missed is None or missed(feed.subscription):
+                self._give([feed], (), feed.dialect.gap(None, None, "broker_lost"))
 
     def _give(self, feeds: Sequence[Feed], topics: tuple[str, ...], frame: bytes) -> None:
         entry, now = Entry(0, None, topics, chunk(frame)), self._now()

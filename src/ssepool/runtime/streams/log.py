@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
+from bisect import bisect_right
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
@@ -16,10 +17,13 @@ from ssepool.brokers.group import GroupCommit
 from ssepool.brokers.record import records
 from ssepool.core.beginning import Found
 from ssepool.core.event import EARLIEST, MADE_ID, Entry, Event
+from ssepool.core.rules import Rules
+from ssepool.core.timelines import Timelines
 from ssepool.core.topics import Subscription
 from ssepool.core.window import Window
 from ssepool.errors import BrokerError
 from ssepool.runtime.streams.delivery import SLICE_SECONDS
+from ssepool.runtime.streams.sweeper import Sweeper
 from ssepool.runtime.streams.trouble import Trouble
 
 logger = logging.getLogger("ssepool")
@@ -36,9 +40,6 @@ RETRY_SECONDS = (0.1, 2.0)
 MAX_BEHIND_SECONDS = 10.0
 """Seconds that what the broker has may take to come here; a hub that misses it for longer is not ready."""
 
-MAX_WINDOW_ENTRIES = 1_000_000
-"""Entries that are taken into the window at the start at most."""
-
 MAX_FETCHES = 16
 """Pages of the history that are fetched from the broker at a time."""
 
@@ -49,25 +50,39 @@ STEP_SECONDS = 0.0005
 """After a step that has taken longer, the next one is of a single entry: topics are new, or many feeds want them."""
 
 
+PAGE_ENTRIES = 1000
+"""Entries of a page that is read at the start."""
+
+UNKNOWN = Found(0, False)
+"""Where a client goes on whose id nobody knows: at the beginning."""
+
+Matches = Callable[[tuple[str, ...], bool], bool]
+"""Whether events of these topics, private or not, belong to a subscription."""
+
+Missed = Callable[[Subscription], object] | None
+"""Whether a subscription has missed something; None if all have."""
+
+
 class EventLog:
     """Follows the broker: every entry goes into the window, and to `deliver`, in order and once.
 
-    The window holds the newest of the history, so that replays after a reconnection storm do not ask the broker; what
-    is older is fetched from it. With the memory broker the window is the history. While the broker is away `failing`
-    says why, and the log catches up by itself afterwards. Where entries are gone that should have come, `lost` is
-    called in their place.
+    The window decides what is kept, and has the newest of it at hand, so that replays after a reconnection storm do not
+    ask the broker; what is older is fetched from it. With the memory broker the window is the history. While the broker
+    is away `failing` says why, and the log catches up by itself afterwards. Where entries are gone that should have
+    come, `lost` is called in their place.
     """
 
     def __init__(
         self,
         broker: Broker,
         deliver: Callable[[Sequence[Entry]], None],
-        lost: Callable[[], None],
+        lost: Callable[[Missed], None],
         room: Callable[[], Awaitable[None]],
         now: Callable[[], float],
     ) -> None:
-        """`deliver` gets the entries, and `lost` is called where entries are gone that should have come. `room` is
-        awaited before each page that the broker has for us, so that delivery is not swamped. `now` is the hub's clock,
+        """`deliver` gets the entries, and `lost` is called where entries are gone that should have come, with a
+        question that says who missed any of them. `room` is awaited
+        before each page that the broker has for us, so that delivery is not swamped. `now` is the hub's clock,
         in seconds."""
         self.broker = broker
         """Where events are kept."""
@@ -78,6 +93,7 @@ class EventLog:
         """What keeps this log from following the broker."""
         self.bounds = Bounds("", 0, 0, 0)
         """What the broker had when we last looked."""
+        self._looks = 0
         self._goal = (0, now())
         """A position that the broker has named, and when: this log is to come there soon."""
         self.fetching = asyncio.Semaphore(MAX_FETCHES)
@@ -87,6 +103,9 @@ class EventLog:
         self._room = room
         self._now = now
         self._group = GroupCommit(broker)
+        self._rules = Rules.from_config(broker.config)
+        self.sweeper = Sweeper(broker, now)
+        """Tells the broker what is kept no longer."""
         self._arrived = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._tail: asyncio.Task[None] | None = None
@@ -111,11 +130,13 @@ class EventLog:
         if self._instant is not None:
             self._take_over(self._instant)
             return
-        most = int(min(self.config.history_events, MAX_WINDOW_ENTRIES))
-        self._begin(self.bounds, max(self.bounds.oldest, self.bounds.newest - most))
+        self._begin(self.bounds, self.bounds.oldest)
+        await self._load_cuts()
+        with contextlib.suppress(BrokerError):  # what is not there in time comes with the tail
+            await self._load()
         self._tail = asyncio.create_task(self._follow())
         self._tasks = [self._tail, asyncio.create_task(self._watch())]
-        with contextlib.suppress(BrokerError):  # what is not there in time comes later
+        with contextlib.suppress(BrokerError):
             async with self._in_time():
                 await self.reached(self.bounds.newest)
 
@@ -180,7 +201,7 @@ class EventLog:
         of several the first, so that nothing is lost.
         """
         if id == EARLIEST:
-            return Found(self.window.oldest if self.complete else self.bounds.oldest, True)
+            return Found(0, True)
         named = self._named(id, subscription)
         if len(named) > PAGE_PLACES:
             return None
@@ -190,23 +211,18 @@ class EventLog:
         return self.window.named(id, None if subscription.patterns else subscription.topics)
 
     def _found(self, id: str, chosen: int | None, subscription: Subscription) -> Found | None:
-        """As `find`, when it is known which event in the window has the id as a chosen one."""
-        position = self.window.made(id) if chosen is None else chosen
-        if self._pending and position is not None and position > self.position:
+        """As `find`, when it is known which event at hand has the id as a chosen one."""
+        found = self.window.place(id) if chosen is None else Found(chosen, True)
+        if self._pending and found is not None and found.position > self.position:
             return None  # who joined the feeds now would get what it has had
         if chosen is not None and not self.complete and not self._is_first(subscription):
             return None
-        if position is not None and (position >= self.window.oldest or not self.complete):
-            return Found(position, True)
-        if self.complete or (MADE_ID.fullmatch(id) and not id.startswith(self.window.epoch)):
-            return self._unknown()
-        return None  # chosen, or made of an event that another node has had before us
+        return UNKNOWN if found is None and self.complete else found
 
     def _is_first(self, subscription: Subscription) -> bool:
         """Whether what the window has of a chosen id is the first that the client may have had, as far as that depends
         on publishers to other topics than all of the client's."""
-        is_whole = self.window.oldest <= self.bounds.oldest
-        return is_whole or (len(subscription.topics) == 1 and not subscription.patterns)
+        return self.window.is_whole or (len(subscription.topics) == 1 and not subscription.patterns)
 
     async def ask(self, id: str, subscription: Subscription) -> Found:
         """As `find`, by asking the broker; the log has come to that place then. Raises `BrokerError`."""
@@ -215,25 +231,39 @@ class EventLog:
             while (found := self._found(id, chosen, subscription)) is None:
                 await self._settled()
             return found
-        epoch = self.window.epoch
+        if MADE_ID.fullmatch(id) and not id.startswith(
+            self.window.epoch
+        ):  # a name that began a moment ago, or of nobody
+            await self._next_look()
+            return self.window.place(id) or UNKNOWN
+        window = self.window
         async with self.fetching, self._in_time():
             position = await self.broker.find(id, subscription.matches)
-        if position is None and (position := await self._place_ahead(id)) is None:
-            return self._unknown()
-        if self.window.epoch == epoch:  # who joined the feeds before they are there would get what it has had
+        found = Found(position, True) if position is not None else await self._place_ahead(id)
+        if found is None:
+            return UNKNOWN
+        if self.window is window:  # who joined the feeds before they are there would get what it has had
             async with self._in_time():
-                await self.reached(position)
-        return Found(position, True)
+                await self.reached(found.position)
+        return found
 
-    async def _place_ahead(self, id: str) -> int | None:
-        """The place of an id of the hub's making to which another node came before us, if we soon come there."""
-        is_made = id.startswith(self.window.epoch) and MADE_ID.fullmatch(id) is not None
+    async def _next_look(self) -> None:
+        """Wait for the next look at the broker, for a moment."""
+        looks = self._looks
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CHECK_SECONDS):
-                while is_made and self.window.made(id) is None:
+            async with asyncio.timeout(2 * CHECK_SECONDS):
+                while looks == self._looks:
                     self._arrived.clear()
                     await self._arrived.wait()
-        return self.window.made(id)
+
+    async def _place_ahead(self, id: str) -> Found | None:
+        """The place of an id of the hub's making to which another node came before us, if we soon come there."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CHECK_SECONDS):
+                while MADE_ID.fullmatch(id) and self.window.place(id) is None:
+                    self._arrived.clear()
+                    await self._arrived.wait()
+        return self.window.place(id)
 
     async def _first(self, places: Sequence[int], subscription: Subscription) -> int | None:
         """The first of many places that the client wants; other tasks get their turn meanwhile."""
@@ -244,20 +274,19 @@ class EventLog:
             await asyncio.sleep(0)
         return None
 
-    async def fetch(self, after: int, *, max_entries: int) -> Sequence[Entry]:
-        """Entries behind a position, from the broker, up to one that cannot be read. Raises `BrokerError`."""
+    async def fetch(self, positions: Sequence[int]) -> Sequence[Entry]:
+        """The first of the entries at these positions, from the broker, as far as it has them. Raises `BrokerError`."""
         async with self._in_time():
-            while entries := await self.broker.read(after, max_entries=max_entries):
-                for readable, group in groupby(entries, _is_readable):
-                    if readable:
-                        return list(group)
-                after = entries[-1].position
-            return ()
+            return await self.broker.fetch(positions)
+
+    def lost(self, subscription: Subscription, after: int, matches: Matches | None = None) -> int:
+        """As `Window.lost`."""
+        return self.window.lost(subscription, after, matches)
 
     async def reached(self, position: int) -> None:
         """Wait until the entry at a position has been delivered, or the history in which it was is lost."""
-        epoch = self.window.epoch
-        while self.position < position and self.window.epoch == epoch:
+        window = self.window
+        while self.position < position and self.window is window:
             self._arrived.clear()
             await self._arrived.wait()
 
@@ -265,17 +294,56 @@ class EventLog:
 
     def _begin(self, bounds: Bounds, after: int) -> None:
         config = self.config
-        self.window = Window(
-            bounds.epoch,
-            after=after,
-            events=config.history_events,
-            bytes=min(config.history_bytes, config.window_bytes),
-            age=config.history_age,
+        self._go_on_with(
+            Window(
+                Timelines(bounds.epoch, bounds.timelines),
+                after=after,
+                events=config.history_events,
+                bytes=config.history_bytes,
+                age=config.history_age,
+                rules=self._rules,
+                at_hand=config.window_bytes,
+            )
         )
-        self.position = after
+        self.window.cuts.raise_floor(bounds.untold)
+
+    def _go_on_with(self, window: Window) -> None:
+        self.window = window
+        self.position = after = window.newest
+        if self.bounds.drops:
+            self.sweeper.follow(window)
         if after < self._goal[0]:  # of a history that is lost
             self._goal = (after, self._now())
         self._arrived.set()
+
+    async def _load(self) -> None:
+        """Read what is kept into the window."""
+        newest = self.bounds.newest
+        while self.position < newest:
+            async with self._in_time():
+                page = await self.broker.read(self.position, max_entries=PAGE_ENTRIES)
+            if not page:
+                break
+            self._accept(page)
+            await asyncio.sleep(0)
+        self._come_to(newest)  # what was published last may be kept no longer
+
+    def _come_to(self, position: int) -> None:
+        if position > self.position:
+            self.position = self.window.newest = position
+            self._arrived.set()
+
+    async def _load_cuts(self) -> None:
+        """Read from the broker how far topics have been dropped."""
+        after, window = "", self.window
+        while self.bounds.drops:
+            async with self._in_time():
+                page = await self.broker.cuts(after)
+            if not page:
+                break
+            window.cuts.load(page, self._now())
+            after = page[-1][0]
+            await asyncio.sleep(0)
 
     def _take_over(self, memory: InstantBroker) -> None:
         self.window = memory.window
@@ -342,6 +410,10 @@ class EventLog:
         """Take a page in, in slices. Whoever restarts the tail between two of them finds the log in order."""
         start, step, began = 0, 1, self._now()
         deadline = began + SLICE_SECONDS
+        if page and page[-1].position - max(self.position, page[0].position - 1) > len(page) - _known(
+            page, self.position
+        ):
+            await self._load_cuts()  # something was dropped before it came here
         while start < len(page):
             end = start + step
             while end < len(page) and not (_is_readable(page[end - 1]) or _is_readable(page[end])):
@@ -362,14 +434,29 @@ class EventLog:
         for readable, group in groupby(entries, _is_readable):
             some = list(group)
             if not readable:
-                self._skip(some[-1].position, "has records that cannot be read, and are skipped, at the positions")
+                logger.error(
+                    "%s has records that cannot be read, and are skipped, at the positions %d to %d",
+                    self.broker.url,
+                    some[0].position,
+                    some[-1].position,
+                )
+                self._pass(some[-1].position, is_told=False)
                 continue
-            if some[0].position > self.position + 1:
-                self._skip(some[0].position - 1, "does not have any more the events at the positions")
+            self._pass(some[0].position - 1, is_told=self.bounds.drops)
             self.window.append(some, self._now())
             self._deliver(some)
             self.position = some[-1].position
             self._arrived.set()
+
+    def _pass(self, position: int, *, is_told: bool) -> None:
+        """Go on behind a position up to which nothing comes; `is_told` if the cuts say what has been dropped there."""
+        before = self.position
+        if position <= before:
+            return
+        if not is_told:
+            self.window.cuts.raise_floor(position)
+        self._come_to(position)
+        self._lost(lambda subscription: self.window.lost(subscription, before))
 
     async def _watch(self) -> None:
         """See that the broker is there, that it has what it had, and that the tail does not sleep."""
@@ -379,40 +466,73 @@ class EventLog:
             looks += 1
             before = self.position  # seen first: the broker may have more by the time it answers, but never less
             try:
-                async with self._in_time():
-                    if looks % TRIM_LOOKS == 0:
-                        await self.broker.trim()
-                    # Last, since nothing may come between an epoch that is new and what is done about it: brokers
-                    # take a tail that begins now for one of the history that they have just named.
-                    bounds = self.bounds = await self.broker.bounds()
+                bounds = self.bounds = await self._look(before, trims=looks % TRIM_LOOKS == 0)
             except Exception as error:  # a defect that one look meets must not end looking
                 self.trouble.meet("look", error)
                 continue
             self.trouble.end("look")
             if self.position >= self._goal[0]:
                 self._goal = (bounds.newest, self._now())
+            self._looks += 1
+            self._arrived.set()
             if bounds.epoch != self.window.epoch:
-                self._start_over(bounds, bounds.oldest)
+                self._turn(bounds)
             elif bounds.newest < before:
                 self._start_over(bounds, bounds.newest)
             elif bounds.newest > self.position == behind and not self._crowded:
-                logger.warning(
-                    "%s has had news for %g s that did not come; asking again", self.broker.url, CHECK_SECONDS
-                )
-                self._restart_tail()
+                await self._stir(bounds)
             behind = self.position if bounds.newest > self.position else -1
 
-    def _start_over(self, bounds: Bounds, after: int) -> None:
-        """The broker has lost events. What it has behind a position is delivered, behind a gap."""
+    async def _look(self, before: int, *, trims: bool) -> Bounds:
+        """What the broker has. If that is less than before, it goes on under another name."""
+        async with self._in_time():
+            if trims:
+                await self.broker.trim()
+            await self.sweeper.sweep()
+            # Last, since nothing may come between an epoch that is new and what is done about it: brokers take a tail
+            # that begins now for one of the history that they have just named.
+            bounds = await self.broker.bounds()
+            if bounds.drops and bounds.epoch == self.window.epoch and bounds.newest < before:
+                bounds = await self.broker.renew(bounds.epoch)
+        return bounds
+
+    def _turn(self, bounds: Bounds) -> None:
+        """The history has another name. Nobody need know if it has all that was delivered here; else what it has behind
+        the place where the one before ended is delivered, behind a gap."""
+        timelines = Timelines(bounds.epoch, bounds.timelines)
+        end = timelines.end_of(self.window.epoch)
+        if end is not None and end >= self.position:
+            self.window.timelines = timelines
+            self._restart_tail()
+        else:
+            self._start_over(bounds, end)
+
+    def _start_over(self, bounds: Bounds, end: int | None) -> None:
+        """The broker has lost events: all behind a place, or everything."""
         logger.error("%s has lost what it kept; subscribers are told", self.broker.url)
-        self._begin(bounds, after)
-        self._lost()
+        if end is None:
+            self._begin(bounds, bounds.oldest)
+        else:
+            self._go_on_with(self.window.branched(Timelines(bounds.epoch, bounds.timelines), end))
+        self._lost(None)
         self._restart_tail()
 
-    def _skip(self, position: int, why: str) -> None:
-        logger.error("%s %s %d to %d", self.broker.url, why, self.position + 1, position)
-        self._begin(self.bounds._replace(epoch=self.window.epoch), position)
-        self._lost()
+    async def _stir(self, bounds: Bounds) -> None:
+        """The broker has had news for a while that did not come: it is asked again, or what was to come is gone."""
+        with contextlib.suppress(BrokerError):
+            async with self._in_time():
+                if not await self.broker.read(self.position, max_entries=1):
+                    await self._load_cuts()
+                    logger.error(
+                        "%s does not have any more the events at the positions %d to %d",
+                        self.broker.url,
+                        self.position + 1,
+                        bounds.newest,
+                    )
+                    self._pass(bounds.newest, is_told=bounds.drops)
+                    return
+        logger.warning("%s has had news for %g s that did not come; asking again", self.broker.url, CHECK_SECONDS)
+        self._restart_tail()
 
     def _restart_tail(self) -> None:
         assert self._tail is not None
@@ -426,9 +546,6 @@ class EventLog:
         """Drop what is too old from the window."""
         self.window.expire(self._now())
 
-    def _unknown(self) -> Found:
-        return Found(self.window.oldest if self.complete else self.bounds.oldest, False)
-
     @contextlib.asynccontextmanager
     async def _in_time(self) -> AsyncIterator[None]:
         try:
@@ -441,6 +558,11 @@ class EventLog:
 def _next_step(step: int, seconds: float) -> int:
     """The number of entries to deliver before the next look at the clock, after `step` took so long."""
     return min(2 * step, STEP_ENTRIES) if seconds < STEP_SECONDS else 1
+
+
+def _known(page: Sequence[Entry], position: int) -> int:
+    """How many entries of a page do not come behind a position."""
+    return bisect_right(page, position, key=lambda entry: entry.position)
 
 
 def _is_readable(entry: Entry) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ssepool.core.beginning import Beginning
 from ssepool.core.event import Entry
 from ssepool.core.feed import JOIN_BYTES, joined
+from ssepool.core.kept import Kept
 from ssepool.core.matcher import Matcher
 from ssepool.core.topics import Subscription
 from ssepool.runtime.streams.feeds import Feeds
@@ -64,7 +65,7 @@ class Newest:
         is_lost = window.epoch != self._beginning.epoch
         while self._left and size < JOIN_BYTES and not is_lost:
             entry = window.at(self._left.pop())
-            if entry is not None:
+            if isinstance(entry, Entry):
                 page.append(entry)
                 size += len(entry.chunk)
         if is_lost or not self._left:
@@ -105,7 +106,7 @@ class Newest:
                     await step.pause()
         return found
 
-    def _ways_back(self) -> list[Iterator[Entry]]:
+    def _ways_back(self) -> list[Iterator[Kept]]:
         window, until = self._log.window, self._beginning.position
         topics = (None,) if self._subscription.patterns else sorted(self._subscription.topics)
         return [window.back(topic, until=until) for topic in topics]

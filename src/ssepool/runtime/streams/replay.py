@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Sequence
 
-from ssepool.config import KiB
+from ssepool.config import KiB, MiB
 from ssepool.core.beginning import Found
 from ssepool.core.event import EARLIEST, Entry
 from ssepool.core.feed import joined
+from ssepool.core.kept import Absent, Kept
 from ssepool.core.matcher import Matcher
 from ssepool.core.topics import Subscription
 from ssepool.errors import BrokerError
@@ -30,6 +32,9 @@ NEAR_ENTRIES = 100
 PAGE_BYTES = 256 * KiB
 """A page ends when it has this much, so that one step writes about what a socket buffer takes."""
 
+FETCH_BYTES = MiB
+"""Bytes of memory of the entries that the broker is asked for in one step."""
+
 RETRY_SECONDS = 1.0
 """Seconds until a page that the broker did not give is asked for again."""
 
@@ -38,18 +43,21 @@ class Replay:
     """Goes through the order from a position until it meets the last position handed to the feeds.
 
     At that moment the link joins its feed. No step awaits between the comparison and the joining, and feeds get entries
-    in the broker's order, so nothing is lost, doubled or out of order. What the log's window no longer has is fetched
-    from the broker, a page at a time; where something is gone for good the client gets `ssepool.gap`.
+    in the broker's order, so nothing is lost, doubled or out of order. The log's window knows what is kept, and of what
+    it does not have at hand a page at a time is fetched from the broker. If something has been dropped that the client
+    would have had, it gets `ssepool.gap` before what comes next.
     """
 
     __slots__ = (
         "_asking",
+        "_begins",
         "_epoch",
         "_feeds",
         "_log",
         "_matches",
         "_page",
         "_tasks",
+        "_told",
         "position",
         "subscription",
         "taken",
@@ -71,10 +79,14 @@ class Replay:
         self._feeds = feeds
         self._tasks = tasks
         self._epoch = log.window.epoch
-        self._page: Sequence[Entry] | None = None
-        """What has been fetched and not been looked through."""
+        self._page: deque[tuple[int, Entry | None]] = deque()
+        """What has been fetched and not been looked through; None where the broker has nothing any more."""
         self._asking = False
         self._matches = Matcher.of(subscription).matches if subscription.patterns else subscription.matches
+        self._begins = False
+        """Whether the client takes what is there, and has had none of it."""
+        self._told = 0
+        """Of what was dropped up to here the client has been told, or need not be."""
         self.subscription = subscription
         """What the client wants."""
         self.wanted = wanted
@@ -90,30 +102,15 @@ class Replay:
         return self._asking
 
     def next(self, link: Link) -> bytes:
-        """The next page; empty if this step found none, if the broker has to be asked, or if the link was joined to
-        its feed (`link.replay` is None then)."""
+        """The next page; empty if this step found none, if the client was told of a gap, if the broker has to be asked,
+        or if the link was joined to its feed (`link.replay` is None then)."""
         self.taken = 0
-        log = self._log
-        if self._asking:
+        if self._asking or self._is_cut_off(link) or self._joined(link) or self._has_missed(link):
             return b""
-        if self._epoch != log.window.epoch:  # what was to be replayed is lost; the new history is all there is
-            self._epoch, self._page = log.window.epoch, None
-            self.position = log.window.oldest if log.complete else log.bounds.oldest
-            self._tell(link, "broker_lost")
-            self.wanted = EARLIEST  # as in `_go_to`
-            return b""
-        assert self.position is not None
-        if self._joined(link):
-            return b""
-        subscription = self.subscription
         step = Slice(link.context.now)
-        if not self._page and not subscription.patterns and self.position >= log.window.oldest:
-            self.wanted = None
-            most = max(STEP_ENTRIES, SCAN_ENTRIES // len(subscription.topics))  # as many are looked up for each topic
-            found = log.window.select(subscription.topics, after=self.position, until=log.position, max_entries=most)
-            return self._matching(step, link.chunked, *found)
-        entries = self._entries(link, min(SCAN_ENTRIES, log.position - self.position))
-        return b"" if entries is None else self._matching(step, link.chunked, entries)
+        if self._page:
+            return self._turned(step, link)
+        return self._written(step, link, *self._following())
 
     def begin(self, link: Link) -> None:
         """Find the place where the client was. Where nothing has come since, the link is joined to its feed at once."""
@@ -126,74 +123,125 @@ class Replay:
 
     def _go_to(self, link: Link, found: Found) -> None:
         self.position = found.position
+        if self.wanted == EARLIEST or not found.complete:  # what is there is all there is
+            self._told, self._begins = self._log.window.cuts.newest, True
         if not found.complete:
-            self._tell(link, "unknown_id")
-            self.wanted = EARLIEST  # what is there; the place where that begins is as old as our last look
+            self._tell(link, "broker_lost" if found.is_lost else "unknown_id")
         self._joined(link)
 
     def _joined(self, link: Link) -> bool:
         log = self._log
-        if self.position is None or self.position < log.position or self._epoch != log.window.epoch:
+        if self.position is None or self.position < log.position or self._epoch != log.window.epoch or self._page:
             return False
         link.replay = None
         self._feeds.join(link, self.subscription)
         return True
 
-    def _entries(self, link: Link, max_entries: int) -> Sequence[Entry] | None:
-        """The entries to look through next; None if the broker has been asked, or the client told of a gap."""
-        window, position = self._log.window, self.position
-        assert position is not None
-        if self._page:
-            entries, self._page = self._page, None
-        elif position < window.oldest and not self._log.complete:
-            self._ask(link, self._fetch(link, position))
-            return None
-        else:
-            entries = window.read(position, max_entries=max_entries)
-            if entries and entries[-1].position > self._log.position:  # what the feeds have not is left for the feeds
-                entries = [entry for entry in entries if entry.position <= self._log.position]
-        first = entries[0].position if entries else self._log.position + 1
-        if first > position + 1:  # what was to come next is kept no longer
-            self.position = first - 1
-            if self.wanted != EARLIEST:
-                self._page = entries or None
-                self._tell(link, "expired")
-                return None
-        self.wanted = None
-        return entries
+    # What is gone.
 
-    def _matching(self, step: Slice, chunked: bool, entries: Sequence[Entry], reached: int | None = None) -> bytes:
-        """The frames of those that the client wants, until a page is full or the time of this step is over; else all
-        up to `reached` has been seen."""
-        matches = self._matches
-        page: list[Entry] = []
-        size = 0
-        for place, entry in enumerate(entries, 1):
-            self.position = entry.position
-            if matches(entry.topics, entry.private):
-                page.append(entry)
-                size += len(entry.chunk)
-            if size >= PAGE_BYTES or (place % STEP_ENTRIES == 0 and step.is_over):
-                self._page = entries[place:] if entry.position < self._log.window.oldest else None
-                break
-        else:
-            self.position = reached if reached is not None else self.position
-        self.taken = len(page)
-        return joined(page, chunked)
+    def _is_cut_off(self, link: Link) -> bool:
+        """Whether what was to be replayed is lost, and the client has been told: what is there is all there is."""
+        window = self._log.window
+        if window.epoch == self._epoch or self.position is None:
+            return False
+        end = window.timelines.end_of(self._epoch)
+        self._epoch = window.epoch
+        if end is not None and self.position <= end:
+            return False
+        self._page.clear()
+        self.position, self._told = end or 0, window.cuts.newest
+        self._tell(link, "broker_lost")
+        return True
+
+    def _has_missed(self, link: Link) -> bool:
+        """Whether something that the client would have had has been dropped, and it has been told."""
+        lost = self._log.lost(self.subscription, max(self.position or 0, self._told), self._matches)
+        if lost:
+            self._told = lost
+            self._tell(link, "expired")
+        return bool(lost)
 
     def _tell(self, link: Link, reason: str) -> None:
         """Send the client a gap. It says where delivery goes on, if that is known."""
-        link.push(link.dialect.gap(self.wanted, self._resumed(), reason))
+        wanted = None if self.wanted == EARLIEST else self.wanted
+        link.push(link.dialect.gap(wanted, self._resumed(), reason))
         self.wanted = None
 
     def _resumed(self) -> str | None:
         """The id of the next event for this client, if it is near: ids of other topics are none of its business."""
-        window, position = self._log.window, self.position or 0
-        following = self._page or ()
-        if not following and (self._log.complete or position >= window.oldest):
-            following = window.read(position, max_entries=NEAR_ENTRIES)
-        matches = self._matches
-        return next((entry.id for entry in following[:NEAR_ENTRIES] if matches(entry.topics, entry.private)), None)
+        if self._page:
+            return next((entry.id for _, entry in self._page if entry is not None), None)
+        entries, _ = self._following(NEAR_ENTRIES)
+        found = next((one for one in entries if self._matches(one.topics, one.private)), None)
+        return found.id if isinstance(found, Entry) else None
+
+    # What comes next.
+
+    def _following(self, most: int | None = None) -> tuple[Sequence[Kept], int]:
+        """Entries that are kept behind the position, all that the client wants among them; and how far that goes."""
+        log, position, topics = self._log, self.position or 0, self.subscription.topics
+        if self.subscription.patterns:
+            entries = log.window.read(position, max_entries=most or SCAN_ENTRIES)
+            if not entries or entries[-1].position > log.position:  # what the feeds have not is left for the feeds
+                return [entry for entry in entries if entry.position <= log.position], log.position
+            return entries, entries[-1].position
+        most = most or max(STEP_ENTRIES, SCAN_ENTRIES // len(topics))  # as many are looked up for each topic
+        return log.window.select(topics, after=position, until=log.position, max_entries=most)
+
+    def _written(self, step: Slice, link: Link, entries: Sequence[Kept], reached: int) -> bytes:
+        """The frames of those that the client wants, until a page is full, the time of this step is over or one is not
+        at hand; else all up to `reached` has been seen."""
+        matches, page, size = self._matches, list[Entry](), 0
+        for place, entry in enumerate(entries, 1):
+            if matches(entry.topics, entry.private):
+                if isinstance(entry, Absent):
+                    if page:
+                        break
+                    self._ask(link, self._fetch(link, self._absent(entries[place - 1 :])))
+                    return b""
+                page.append(entry)
+                size += len(entry.chunk)
+            self.position = entry.position
+            if size >= PAGE_BYTES or (place % STEP_ENTRIES == 0 and step.is_over):
+                break
+        else:
+            self.position = reached
+        return self._given(link, page)
+
+    def _turned(self, step: Slice, link: Link) -> bytes:
+        """The next of what has been fetched, as `_written`; or a gap where something has gone meanwhile."""
+        page, size, left = list[Entry](), 0, self._page
+        while left and left[0][1] is None and not page:
+            self.position = left.popleft()[0]
+            if not self._begins and (not left or left[0][1] is not None):
+                self._tell(link, "expired")
+                return b""
+        while left and size < PAGE_BYTES and not (len(page) % STEP_ENTRIES == STEP_ENTRIES - 1 and step.is_over):
+            position, entry = left[0]
+            if entry is None:
+                break
+            left.popleft()
+            self.position = position
+            page.append(entry)
+            size += len(entry.chunk)
+        return self._given(link, page)
+
+    def _given(self, link: Link, page: list[Entry]) -> bytes:
+        if page:
+            self.wanted, self._begins = None, False
+        self.taken = len(page)
+        return joined(page, link.chunked)
+
+    def _absent(self, entries: Sequence[Kept]) -> list[int]:
+        """The positions of the first of these that the client wants and that are not at hand, a page of them."""
+        positions, size = list[int](), 0
+        for entry in entries:
+            if self._matches(entry.topics, entry.private):
+                if not isinstance(entry, Absent) or (size and size + entry.size > FETCH_BYTES):
+                    break
+                positions.append(entry.position)
+                size += entry.size
+        return positions
 
     # What the broker is asked.
 
@@ -216,17 +264,16 @@ class Replay:
         if link.replay is self:
             self._go_to(link, found)
 
-    async def _fetch(self, link: Link, position: int) -> None:
-        log = self._log
-        epoch = self._epoch
+    async def _fetch(self, link: Link, positions: Sequence[int]) -> None:
+        log, epoch = self._log, self._epoch
         async with log.fetching:
             if link.replay is not self:
                 return
-            entries = await log.fetch(position, max_entries=SCAN_ENTRIES)
-            if epoch == self._epoch == log.window.epoch:
-                # Those that the broker has and our feeds have not are left for the feeds.
-                self._page = [entry for entry in entries if entry.position <= log.position] or None
-                if not self._page:  # all of it has gone meanwhile
-                    self.position = max(position, log.window.oldest)
-                    if self.wanted != EARLIEST:
-                        self._tell(link, "expired")
+            entries = await log.fetch(positions)
+        if epoch != log.window.epoch:
+            return
+        found = {entry.position: entry for entry in entries if entry.chunk}
+        last = entries[-1].position if entries else positions[-1]
+        for position in positions:
+            if position <= last and (position in found or log.window.at(position) is not None):
+                self._page.append((position, found.get(position)))
