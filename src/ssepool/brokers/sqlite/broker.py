@@ -4,11 +4,13 @@ The URL has SQLAlchemy's form: `sqlite:///relative/events.db` or `sqlite:////abs
 path `%3F` stands for `?` and `%23` for `#`. A file holds one history. The broker creates a missing file, which only its
 own user can read, but not a missing directory.
 
-Beside the file are SQLite's own `<file>-wal` and `<file>-shm`, and the directory `<file>-wake`, in which processes wake
-each other. The file must be on a local disk, because SQLite's locks do not work over a network. The file does not
-shrink when events are dropped; new events use their space again.
+Beside the file are SQLite's own `<file>-wal` and `<file>-shm`, the directory `<file>-wake`, in which processes wake
+each other, and `<file>-hubs`, by which they know whether others have the history open (`openers`). The file must be on
+a local disk, because locks do not work over a network. The file does not shrink when events are dropped; new events use
+their space again.
 
-When `append` returns, the events are on disk (`synchronous=FULL`): they survive `kill -9` and the loss of power.
+When `append` returns, the events are on disk (`synchronous=FULL`): they survive `kill -9` and the loss of power, but
+not that of the disk. There are no replicas, and nothing to choose.
 """
 
 from __future__ import annotations
