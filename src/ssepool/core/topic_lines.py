@@ -102,8 +102,11 @@ class TopicLines:
 
     def remove(self, entry: Kept, *, is_missed: bool) -> None:
         """Forget an event that is not kept any more; `is_missed` if a client that did not get it is to be told."""
-        self._holders.pop(entry.position, None)
-        for topic in entry.topics or NO_TOPIC:
+        topics = entry.topics or NO_TOPIC
+        if len(topics) > 1:
+            self._holders.pop(entry.position, None)
+            topics = tuple(dict.fromkeys(topics))
+        for topic in topics:
             known = self._lines.get(topic)
             if known.__class__ is int:
                 if known == entry.position:
