@@ -524,6 +524,62 @@ async def test_a_restored_backup_goes_on_under_another_name(path: Path, make: Op
     check(path)
 
 
+KILLED = """
+import asyncio, sqlite3, sys
+from contextlib import closing
+from ssepool.brokers import connect
+from ssepool.config import HubConfig
+from histories import batch
+
+async def main(url, path):
+    broker = connect(HubConfig(broker=url))
+    await broker.open()
+    await broker.append(batch(*["a" * 1000] * 20))
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(path + ".backup")) as target:
+        source.backup(target)
+        target.execute("PRAGMA journal_mode = DELETE")
+    for _ in range(10):
+        await broker.append(batch(*["b" * 1000] * 100))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    await broker.append(batch(*["c" * 1000] * 20))  # only the log has these, and lacks what they stand on in the backup
+    print((await broker.bounds()).epoch, flush=True)
+    while True:
+        await asyncio.sleep(0.1)
+        await broker.bounds()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("up", [True, False], ids=["up", "killed"])
+async def test_a_backup_is_not_spoilt_by_the_log_of_the_file_in_whose_place_it_is_put(
+    path: Path, url: str, make: Open, up: bool
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", KILLED, url, str(path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            epoch = (await asyncio.to_thread(process.stdout.readline)).strip()
+            if not up:
+                process.kill()
+                process.wait()
+            assert path.with_name("events.db-wal").stat().st_size > 20_000
+            path.with_name("events.db.backup").rename(path)
+            brokers = await asyncio.gather(*(make() for _ in range(3)))
+            for broker in brokers:
+                bounds = await broker.bounds()
+                assert bounds.timelines == ((epoch, 20),)
+                assert {text[0] for text in data(await read_all(broker))} <= {"a", "x"}
+                await broker.append(batch("x"))
+            assert [entry.position for entry in await read_all(broker, 20)] == [21, 22, 23]
+            check(path)
+        finally:
+            process.kill()
+    for broker in brokers:
+        await broker.close()
+    check(path)
+
+
 async def test_a_backup_of_a_timeline_long_ago_is_known_for_what_it_is(path: Path, make: Open) -> None:
     broker = await make()
     given = await broker.append(batch("a", "b"))

@@ -29,6 +29,7 @@ from urllib.parse import unquote, urlsplit
 from ssepool.brokers.base import Bounds, Broker, Fact, Stored, Wants, anything, first_wanted
 from ssepool.brokers.record import Record
 from ssepool.brokers.sqlite.file import others_may
+from ssepool.brokers.sqlite.files import delete, left_behind
 from ssepool.brokers.sqlite.history import PAGE_ENTRIES, History
 from ssepool.brokers.sqlite.notifier import Notifier
 from ssepool.brokers.sqlite.openers import Openers
@@ -63,8 +64,8 @@ class SqliteBroker(Broker):
         self._notifier = Notifier(path.with_name(path.name + "-wake"))
         self._openers = Openers(path)
         seen = Seen(self._openers)
-        self._writer = _Worker(path, config, self.url, seen, self._wrote)
-        self._reader = _Worker(path, config, self.url, seen, self._read)
+        self._writer = _Worker(path, config, self.url, self._openers, seen, then=self._notifier.notify)
+        self._reader = _Worker(path, config, self.url, self._openers, seen, then=lambda: None)
         self._news = asyncio.Event()
         self._epoch = ""
         """The epoch of the history that `bounds` named last: readers follow this one."""
@@ -180,13 +181,6 @@ class SqliteBroker(Broker):
                 raise BrokerError(f"{self.url}: another process is about to open the database, and does not get on")
             await asyncio.sleep(0.005)
 
-    def _read(self, history: History) -> None:
-        self._openers.mark(*history.noted)
-
-    def _wrote(self, history: History) -> None:
-        self._openers.mark(*history.noted)
-        self._notifier.notify()
-
     def _heard(self) -> None:
         self._news.set()
         self._news = asyncio.Event()  # a tail that is reading now has the old one, and so misses no notification
@@ -196,9 +190,12 @@ class _Worker:
     """A thread that does one call at a time, on its own connection to the file. It opens the connection when it needs
     one, and a new one after a failure."""
 
-    def __init__(self, path: Path, config: HubConfig, url: str, seen: Seen, then: Callable[[History], None]) -> None:
-        """The thread calls `then` after each call that succeeded. `seen` is of all workers of a file."""
+    def __init__(
+        self, path: Path, config: HubConfig, url: str, openers: Openers, seen: Seen, then: Callable[[], None]
+    ) -> None:
+        """The thread calls `then` after each call that succeeded. `openers` and `seen` are of all workers of a file."""
         self._path = path
+        self._openers = openers
         self._config = config
         self._url = url
         self._seen = seen
@@ -251,7 +248,8 @@ class _Worker:
                     raise BrokerError(
                         f"{self._url}: the file has been replaced; what was published just now may be stored or not"
                     )
-                self._then(history)
+                self._openers.mark(*history.mark)
+                self._then()
                 return done
 
     def _opened(self) -> History:
@@ -265,6 +263,10 @@ class _Worker:
             logger.error("somebody has replaced %s or its log while it was in use; opening it anew", self._path)
             self._drop()
         if self._history is None:
+            if left := left_behind(self._path, self._openers.files()):
+                # Who has it open has all of it, and saves that. One that was killed does not.
+                logger.error("%s has been replaced, and the log of the one before is deleted", self._path)
+                delete(self._path, left)
             self._history = History(self._path, self._config, self._seen)
         return self._history
 

@@ -28,7 +28,7 @@ from ssepool.brokers.base import (
 )
 from ssepool.brokers.record import AROUND_ID_BYTES, STORED_BYTES, UNREADABLE_ERRORS, Record, unreadable
 from ssepool.brokers.sqlite.file import connect, read_topics, transaction
-from ssepool.brokers.sqlite.files import Files, identity
+from ssepool.brokers.sqlite.files import Files, Identity, identity
 from ssepool.brokers.sqlite.seen import Seen
 from ssepool.clock import wall_clock
 from ssepool.config import HubConfig, MiB
@@ -71,8 +71,7 @@ class History:
         self._config = config
         self._seen = seen
         self._now = Timelines("")
-        self.noted = ("", 0)
-        """The name of the history, and how far we have seen it come."""
+        self._noted = ("", 0)
         before = identity(path)
         self._connection = connect(path)
         try:
@@ -88,6 +87,11 @@ class History:
         except BaseException:  # as above
             self.close()
             raise
+
+    @property
+    def mark(self) -> tuple[str, int, Sequence[Identity | None]]:
+        """The name of the history, how far we have seen it come, and in which files it is."""
+        return (*self._noted, self._files.identities)
 
     @property
     def is_lost(self) -> bool:
@@ -222,7 +226,7 @@ class History:
 
     def _note(self, newest: int) -> None:
         self._seen.note(self._now, newest)
-        self.noted = self._now.epoch, newest
+        self._noted = self._now.epoch, newest
 
     def _renew(self, newest: int) -> None:
         """Go on under another name behind `newest`."""
