@@ -100,8 +100,9 @@ class TopicLines:
             last = self.release(known) or 0
         return last
 
-    def remove(self, entry: Kept, *, is_missed: bool) -> None:
-        """Forget an event that is not kept any more; `is_missed` if a client that did not get it is to be told."""
+    def remove(self, entry: Kept, *, is_held: bool, is_missed: bool) -> None:
+        """Forget an event that is not kept any more; `is_held` if it was added, and `is_missed` if a client that did not
+        get it is to be told."""
         topics = entry.topics or NO_TOPIC
         if len(topics) > 1:
             self._holders.pop(entry.position, None)
@@ -117,10 +118,11 @@ class TopicLines:
                 if is_missed:
                     self._put(topic, entry)
             else:
-                self._leave(known, entry, is_missed)  # type: ignore[arg-type]
+                self._leave(known, entry, is_held, is_missed)  # type: ignore[arg-type]
 
-    def _leave(self, line: Line, entry: Kept, is_missed: bool) -> None:
-        line.discard(entry.position, entry.size)
+    def _leave(self, line: Line, entry: Kept, is_held: bool, is_missed: bool) -> None:
+        if is_held:
+            line.discard(entry.position, entry.size)
         if is_missed and entry.private:
             line.private = max(line.private, entry.position)
         elif is_missed:

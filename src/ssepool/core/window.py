@@ -252,9 +252,10 @@ class Window:
         self._bytes -= entry.size
         if entry.position > self._base:
             self._size -= entry.size
-        if self._promised and entry.position <= self._indexed and self._is_promised(entry):
+        is_held = entry.position <= self._indexed
+        if self._promised and is_held and self._is_promised(entry):
             self._promised -= 1
-        self._lines.remove(entry, is_missed=is_missed)
+        self._lines.remove(entry, is_held=is_held, is_missed=is_missed)
         if is_missed:
             self.cuts.drop(entry.position, entry.topics, entry.private)
         if entry.key is not None:
