@@ -13,7 +13,8 @@ from ssepool.config import HubConfig
 from ssepool.core.event import Entry
 from ssepool.core.topics import Subscription
 from ssepool.errors import BrokerError
-from ssepool.runtime.streams.log import EventLog, Missed
+from ssepool.runtime.streams.follower import Missed
+from ssepool.runtime.streams.log import EventLog
 
 DEADLINE = 10.0
 
@@ -56,7 +57,7 @@ class Scripted(Broker):
         self.news.set()
         self.news = asyncio.Event()
 
-    def drop(self, count: int) -> None:
+    def lose(self, count: int) -> None:
         del self.entries[:count]
         self.oldest += count
 

@@ -36,6 +36,8 @@ def other_value(item: Setting) -> Any:
         return ("events.example.com", "node-1")
     if item.name == "authorize_url":
         return "http://127.0.0.1:5000/sse-auth"
+    if item.name == "topic_rules":
+        return ("answers/* events=5000 age=86400", "pattern:orders/:id bytes=1000")
     if typing.get_origin(item.type) is tuple:
         return ("https://a.example", "https://b.example:8443")
     if item.type in (str, str | None):

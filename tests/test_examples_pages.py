@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, Route, expect
 
-from live import running, serve_app, wait_for
+from live import DEADLINE, running, serve_app, wait_for
 from service_fixtures import Get
 from tools import NODE_MODULES, require
 from windows import browser, browser_test, until
@@ -216,7 +216,8 @@ async def test_datastar_patches_its_element(visit: Visit) -> None:
         for user, page in pages.items():
             await page.fill("[name=user]", user)
             await page.fill("[name=password]", {"ann": "red", "ben": "blue"}[user])
-            await page.press("[name=password]", "Enter")
+            async with page.expect_response("**/notices?*", timeout=DEADLINE * 1000):  # what comes before, it has not
+                await page.press("[name=password]", "Enter")
             await expect(page.locator("h1")).to_have_text(f"Notices for {user}")
         ann, ben = pages.values()
         await ann.fill("[name=to]", "ben")

@@ -43,12 +43,10 @@ _PORT = r"[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][
 _ASKED = re.compile(rf"https?://(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::(?:{_PORT}))?(?:[/?][!-\"$-~]*)?")
 
 TOKEN_COOKIE = "__Secure-ssepool_token"
-"""The cookie that a token comes in, unless `cookie_name` says otherwise. Browsers take it over TLS alone (RFC 6265bis,
-4.1.3)."""
+"""The cookie that a token comes in by default. Browsers take it over TLS alone (RFC 6265bis, 4.1.3)."""
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 IGNORED_PARAMETERS = ("_", "datastar", "org.htmx.cache-buster", "evs_*", "utm_*", "fbclid", "gclid", "msclkid", "_gl")
-"""Query parameters that libraries and advertisements add to whatever URL a page has: jQuery, Datastar, htmx, a polyfill
-of EventSource, and those who count visitors."""
+"""Query parameters that libraries (jQuery, Datastar, htmx, a polyfill) and those who count visitors add to URLs."""
 OPEN = "Default: none on loopback"
 """Ends the help of a limit that `server/defaults.py` sets where others than this machine reach the hub."""
 
@@ -165,9 +163,7 @@ class HubConfig:
     topic_events: int | None = setting(None, "events of one topic that are kept at most; none = no bound of its own")
     topic_bytes: int | None = setting(None, "bytes of memory of one topic's events at most; none = no bound of its own")
     topic_age: float | None = setting(None, "seconds that events of a topic are kept; none = history_age")
-    topic_rules: tuple[str, ...] = setting(
-        (), "bounds for some topics, the first that fits: 'answers/* events=5000 age=86400', 'prices/* events=1'"
-    )
+    topic_rules: tuple[str, ...] = setting((), "bounds for some topics, as 'answers/* events=5000 age=86400'")
     window_bytes: int = setting(64 * MiB, "bytes of the history at most that are at hand in memory, for each process")
     lag_policy: LagPolicy = setting("skip", "for a client too far behind: skip, latest (per topic) or disconnect")
     lag_events: int = setting(10_000, "events that a client may be behind", min=1)

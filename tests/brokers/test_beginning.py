@@ -60,11 +60,6 @@ async def test_a_node_that_is_behind_comes_to_a_place_of_which_nothing_is_kept(u
         if isinstance(ahead.broker, InstantBroker):
             return
 
-        async def both_follow() -> bool:  # a tail that begins late leaves out what nobody keeps
-            await ahead.broker.append(batch("a"))
-            return min(ahead.position, behind.position) > 0
-
-        await until(both_follow)
         [*_, last] = await ahead.broker.append(batch("b", "c"))
         await until(lambda: _is_at(ahead, last.position))
         assert await find(behind, Beginning(ahead.window.epoch, last.position)) == Found(last.position, True)

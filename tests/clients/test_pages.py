@@ -174,7 +174,10 @@ class Client:
         return "".join((self._page.locator("#out").text_content() or "").split())
 
     def wait(self, text: str) -> None:
-        wait_for(lambda: self.text == text, what=f"{text} in {self.name}: {self.requests}")
+        try:
+            wait_for(lambda: self.text == text)
+        except AssertionError:
+            raise AssertionError(f"{self.name} shows {self.text!r}, not {text!r}; {self.requests}") from None
 
 
 @pytest.fixture

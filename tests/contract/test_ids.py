@@ -89,7 +89,7 @@ def test_an_id_whose_own_event_has_gone_is_a_gap_and_not_a_strangers_place(start
     for number in range(3):
         server.publish(f"stranger/{number}", "x", id="order-42")
     stream = resume(connect, server, "shop").wait_data("delivered")
-    assert stream.of_type("ssepool.gap") == [{"requested": "order-42", "resumed": delivered, "reason": "unknown_id"}]
+    assert stream.of_type("ssepool.gap") == [{"requested": "order-42", "resumed": delivered, "reason": "expired"}]
 
 
 def test_a_batch_may_be_published_again_and_never_says_something_else(hub: LiveServer, connect: Connect) -> None:

@@ -100,6 +100,7 @@ def test_a_drain_sends_everybody_away_over_its_time(start: Start, connect: Conne
     assert [data["reason"] for data in waiting.to_end().of_type("ssepool.close")] == ["pool_closed"]
     late = connect(server, "a").to_end()
     assert (late.status, [data["reason"] for data in late.of_type("ssepool.close")]) == (200, ["pool_closed"])
+    assert not waiting.whole and not late.whole  # fetch-event-source and Datastar would not come back
 
     left: list[int] = []
 

@@ -156,7 +156,7 @@ def test_what_is_no_longer_kept_is_told_as_a_gap(start: Start, connect: Connect)
     ids = publish(server, "short", *range(10))
     stream = connect(server, "short", last_event_id=ids[1])
     stream.wait_data("5", "6", "7", "8", "9")
-    assert stream.of_type("ssepool.gap") == [{"requested": ids[1], "resumed": ids[5], "reason": "unknown_id"}]
+    assert stream.of_type("ssepool.gap") == [{"requested": ids[1], "resumed": ids[5], "reason": "expired"}]
     # The event itself may be gone, as long as nothing behind it is.
     complete = connect(server, "short", last_event_id=ids[4])
     complete.wait_data("5", "6", "7", "8", "9")
@@ -170,7 +170,7 @@ def test_with_nothing_kept_a_gap_says_that_live_is_next(start: Start, connect: C
     stream = connect(server, "none", last_event_id=first).opened()
     publish(server, "none", 2)
     stream.wait_data("2")
-    assert stream.of_type("ssepool.gap") == [{"requested": first, "resumed": None, "reason": "unknown_id"}]
+    assert stream.of_type("ssepool.gap") == [{"requested": first, "resumed": None, "reason": "expired"}]
 
 
 def test_an_id_of_another_process_is_a_gap(start: Start, connect: Connect) -> None:

@@ -9,7 +9,9 @@ from ssepool.core.chunk import LAST_CHUNK, MAX_KNOWN_SIZE, chunk, chunk_text, un
 from ssepool.core.event import Entry, Event
 
 
-@pytest.mark.parametrize("data", [b"x", b"data: x\n\n", b"x" * 15, b"x" * 16, b"\r\n0\r\n", b"y" * 70_000])
+@pytest.mark.parametrize(
+    "data", [b"x", b"data: x\n\n", b"x" * 15, b"x" * 16, b"\r\n0\r\n", b"y" * 1023, b"y" * 1024, b"y" * 70_000]
+)
 def test_a_chunk_is_what_a_reader_of_chunks_takes_and_gives_back_its_bytes(data: bytes) -> None:
     body = read(chunk(data) + chunk(data) + LAST_CHUNK)
     assert (body.content, body.left, body.tail, body.ended) == (data + data, 0, b"", True)

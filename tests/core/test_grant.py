@@ -97,6 +97,18 @@ def test_everybody_with_the_right_to_a_room_has_an_equal_subscription() -> None:
     assert len(given) == 1
 
 
+def test_an_effect_that_was_seen_before_is_that_of_the_same_rights_alone() -> None:
+    own, room = to("ssepool/pool"), to("room")
+    for _ in range(2):  # the second time all of them are remembered
+        assert effect(own, Grant(admin=["metrics"]), NOTHING).private
+        with pytest.raises(Forbidden):
+            effect(own, Grant(subscribe=EVERYTHING, admin=["kick"]), EVERYTHING)
+        assert effect(room, Grant(subscribe=["room"]), NOTHING).private
+        assert not effect(room, Grant(subscribe=["other"]), EVERYTHING).private
+        with pytest.raises(Forbidden):
+            effect(room, Grant(subscribe=["other"]), NOTHING)
+
+
 def test_a_private_event_of_two_topics_is_for_whoever_may_read_one_of_them() -> None:
     wanted = to("news", "room", patterns=("public/:x",))
     mixed = effect(wanted, Grant(subscribe=["room"]), NEWS)

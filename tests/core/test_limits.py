@@ -22,8 +22,8 @@ def test_without_limits_nothing_is_counted() -> None:
 
 
 def test_there_are_limits_or_none() -> None:
-    assert not Limits(PoolConfig())
-    assert Limits(PoolConfig(max_per_user=1))
+    assert not Limits(PoolConfig()).any
+    assert Limits(PoolConfig(max_per_user=1)).any
 
 
 def test_only_kinds_that_have_a_limit_are_counted() -> None:
@@ -56,7 +56,7 @@ def test_who_waits_is_counted_beside_who_is_here() -> None:
 
 def test_zero_is_no_limit() -> None:
     limits = Limits(PoolConfig(max_per_ip=0, max_waiting_per_ip=0, max_per_user=0, max_per_topic=0))
-    assert not limits
+    assert not limits.any
     assert (limits.keys("192.0.2.7", "ann", ["news"]), limits.waiting_keys("192.0.2.7")) == ((), ())
 
 
@@ -118,7 +118,7 @@ def test_patterns_and_other_limits_are_counted_apart() -> None:
     limits.take(limits.keys(None, None, ["*"]))
     assert limits.exceeded(limits.keys(None, None, ["a"])) is None
     assert limits.exceeded(limits.keys(None, None, ["a"], ["a"])) == "max_patterns=0 does not allow 1 more than 0"
-    assert not Limits(PoolConfig(max_patterns=1))  # which nobody who has no pattern has to ask
+    assert not Limits(PoolConfig(max_patterns=1)).any  # which nobody who has no pattern has to ask
 
 
 def test_looking_takes_nothing() -> None:

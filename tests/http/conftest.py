@@ -40,14 +40,16 @@ async def http(hub: Hub) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 async def subscribe(hub: Hub) -> AsyncIterator[Subscribe]:
-    """Opens a stream: `await subscribe("topic=a", ip="10.0.0.1")`. All are left when the test ends."""
+    """Opens a stream: `await subscribe("topic=a", ip="10.0.0.1")`. With `opens=False` it is only asked for. All are
+    left when the test ends."""
     app = open_app(hub)
     async with AsyncExitStack() as streams:
 
-        async def subscribe(query: str, ip: str = "127.0.0.1") -> Stream:
+        async def subscribe(query: str, ip: str = "127.0.0.1", *, opens: bool = True) -> Stream:
             stream = Stream(app, query, ip)
             streams.push_async_callback(stream.leave)
-            await stream.opened()
+            if opens:
+                await stream.opened()
             return stream
 
         yield subscribe
@@ -106,5 +108,9 @@ class Stream:
     async def leave(self) -> None:
         """Disconnect, and wait until the hub has noticed."""
         self._left.set()
+        await self.ended()
+
+    async def ended(self) -> None:
+        """Wait until the request is over."""
         async with asyncio.timeout(5):
             await self._task

@@ -19,6 +19,7 @@ from live import LiveServer, Stream, serve, wait_for
 from parts import Applicant
 from ssepool.config import PoolConfig
 from ssepool.core.callers import MIN_SHARE, Callers, Place
+from ssepool.core.fields import FIELDS, fields_of
 from ssepool.core.pool import Pool
 from ssepool.core.states import SlotState
 from ssepool.runtime.handover import AVAILABLE, Handover
@@ -60,6 +61,8 @@ def test_a_plain_get_is_recognised() -> None:
     assert scope is not None
     assert (scope["path"], scope["query_string"], scope["client"]) == ("/events", b"topic=a", ("127.0.0.1", 5))
     assert (b"accept", b"text/event-stream") in scope["headers"]
+    assert fields_of(scope) is scope[FIELDS]
+    assert scope[FIELDS] == dict(scope["headers"])
 
 
 @pytest.mark.parametrize("data", NOT_RECOGNISED.values(), ids=NOT_RECOGNISED)

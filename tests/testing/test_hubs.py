@@ -121,7 +121,7 @@ async def test_who_resumes_from_what_is_gone_is_told(hub: Hub, way: Any) -> None
         await hub.publish("a", "two")
         await make_gap(hub)
         await s.resume()
-        await s.expect("ssepool.gap", {"requested": last, "resumed": ANY, "reason": "unknown_id"})
+        await s.expect("ssepool.gap", {"requested": last, "resumed": ANY, "reason": "expired"})
 
 
 async def test_slots_that_stay_taken_are_told(hub: Hub) -> None:

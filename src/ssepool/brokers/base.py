@@ -194,7 +194,8 @@ class Broker(ABC):
     def tail(self, after: int) -> AsyncIterator[Sequence[Entry]]:
         """All entries behind a position, and then new ones as any process appends them.
 
-        It never ends by itself. Where the next entries are gone, it goes on behind them. Pages are so small (1,000
+        It never ends by itself. Entries beyond the bounds come too for as long as they are there, since a tail may be a
+        moment behind. Where the next entries are gone, it goes on behind them. Pages are so small (1,000
         entries, about 1 MiB) that a slow reader holds no more than one or two. The first page comes as soon as the tail
         follows, and is empty if there is nothing yet: who waits for news knows then that they will come.
         """

@@ -42,7 +42,7 @@ class Bans:
 
     def contains(self, visit: Visit, now: float) -> bool:
         """Whether this client is to stay away."""
-        return self.seconds_left(visit, now) > 0
+        return bool(self._until) and self.seconds_left(visit, now) > 0
 
     def seconds_left(self, visit: Visit, now: float) -> float:
         """For how many seconds more this client is to stay away; 0 if it is not."""

@@ -10,11 +10,15 @@ MAX_KNOWN_SIZE = 1024
 """Bytes up to which the sizes of chunks are kept as they are written: those of nearly all frames."""
 
 _SIZES = [f"{size:x}\r\n" for size in range(MAX_KNOWN_SIZE)]
+_SIZES_IN_BYTES = [text.encode() for text in _SIZES]
 
 
 def chunk(data: bytes) -> bytes:
     """These bytes as a chunk; none for none, since a chunk of no bytes would be the last."""
-    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+    size = len(data)
+    if 0 < size < MAX_KNOWN_SIZE:
+        return b"".join((_SIZES_IN_BYTES[size], data, b"\r\n"))
+    return b"%x\r\n%b\r\n" % (size, data) if data else b""
 
 
 def chunk_text(text: str) -> bytes:

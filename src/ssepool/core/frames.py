@@ -85,7 +85,9 @@ class Dialect:
         """The first event of each stream. Its `retry` is what the client waits if the stream breaks without a goodbye:
         browsers of one kind would otherwise all come back in the same moment. Its `id` is the place at which the
         stream begins, so that a client that has had no event comes back to it."""
-        return self._own("open", {"connection": connection, "token": token, "node": node}, id=id, retry=retry)
+        # None of the three has a character that JSON escapes, and this is written for each client.
+        text = f'{{"connection":"{connection}","token":"{token}","node":"{node}"}}'
+        return self._written("open", text, id, retry)
 
     def queued(self, position: int, waiting: int) -> bytes:
         """The client's place in the waiting queue, from 1 on, and how many wait in all."""
@@ -113,7 +115,9 @@ class Dialect:
         return frame
 
     def _own(self, type: str, data: Any, *, id: str | None = None, retry: int | None = None) -> bytes:
-        text = msgspec.json.encode(data).decode()
+        return self._written(type, msgspec.json.encode(data).decode(), id, retry)
+
+    def _written(self, type: str, text: str, id: str | None, retry: int | None) -> bytes:
         if self.own_events:
             return encode(text, type=f"ssepool.{type}", id=id, retry=retry)
         # A `retry:` counts as soon as its line is read. With a blank line behind it, some clients take it for an event.

@@ -29,13 +29,11 @@ class Limits:
 
     def __init__(self, config: PoolConfig) -> None:
         self._bounds = {kind: bound for kind, name in SETTINGS.items() if (bound := getattr(config, name))}
+        self.any = bool(self._bounds)
+        """Whether anything is limited by address, user or topic."""
         self._taken: dict[tuple[str, str], int] = {}
         self._max_patterns = config.max_patterns
         self._patterns = 0
-
-    def __bool__(self) -> bool:
-        """Whether anything is limited by address, user or topic."""
-        return bool(self._bounds)
 
     def keys(self, ip: str | None, user: str | None, topics: Iterable[str], patterns: Iterable[str] = ()) -> Keys:
         """What a request counts under, each once; empty if there are no limits. `patterns` are the forms of those that

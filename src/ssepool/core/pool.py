@@ -156,7 +156,7 @@ class Pool:
         queue is full or `on_full` is not `wait`.
         """
         self._requests += 1
-        keys = self.limits.keys(ip, user, topics, patterns)
+        keys = self.limits.keys(ip, user, topics, patterns) if patterns or self.limits.any else ()
         waiting_keys = () if self._free else self.limits.waiting_keys(ip)
         if (refusal := self._refusal(keys + waiting_keys)) is not None:
             self._refused += 1
@@ -306,8 +306,7 @@ class Pool:
         circle = self.config.heartbeat_interval / 2
         passed = 0.0 if self._beat_at is None else min(now - self._beat_at, circle)
         self._beat_at = now
-        total = len(self.slots)
-        start = int(self._beat_index)
+        total, start = len(self.slots), int(self._beat_index)
         self._beat_index += total * passed / circle
         turn = [self.slots[index % total] for index in range(start, min(int(self._beat_index), start + total))]
         if self._beat_index >= total > 0:
@@ -372,7 +371,8 @@ class Pool:
             raise PoolClosed(f"a pool that is {self.state.value} cannot become {state.value} ({numbers})") from None
 
     def _move(self, slot: Slot, state: SlotState) -> None:
-        old, slot.state = slot.state, check_step(SLOT_STEPS, slot.state, state)
+        old = slot.state
+        slot.state = state if state in SLOT_STEPS[old] else check_step(SLOT_STEPS, old, state)
         self._count[old] -= 1
         self._count[state] += 1
 

@@ -59,7 +59,7 @@ class Right(msgspec.Struct, frozen=True):
 class Rights:
     """Rights together, unchangeable. They never cover the hub's own topics, which are a matter of administration."""
 
-    __slots__ = ("_beneath", "_forms", "_patterns", "everything", "names")
+    __slots__ = ("_beneath", "_forms", "_hash", "_patterns", "everything", "names")
 
     def __init__(self, *entries: Right | str | Mapping[str, Any]) -> None:
         """Of the written forms of `Right`. One entry that is not well formed refuses all: raises `InvalidGrant`."""
@@ -80,6 +80,7 @@ class Rights:
         """The exact names among them."""
         self._patterns = tuple(patterns)
         self._forms = frozenset(pattern.form for pattern in patterns)
+        self._hash = hash((names, self._forms))
         self._beneath = tuple(found[1] for pattern in patterns if (found := _BENEATH.fullmatch(pattern.text)))
 
     def cover(self, topic: str) -> bool:
@@ -104,7 +105,7 @@ class Rights:
         return isinstance(other, Rights) and (self.names, self._forms) == (other.names, other._forms)
 
     def __hash__(self) -> int:
-        return hash((self.names, self._forms))
+        return self._hash
 
     def __iter__(self) -> Iterator[Right]:
         """The entries: names first, each kind in order."""

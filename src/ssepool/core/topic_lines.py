@@ -101,8 +101,8 @@ class TopicLines:
         return last
 
     def remove(self, entry: Kept, *, is_held: bool, is_missed: bool) -> None:
-        """Forget an event that is not kept any more; `is_held` if it was added, and `is_missed` if a client that did not
-        get it is to be told."""
+        """Forget an event that is not kept any more; `is_held` if it was added, and `is_missed` if a client that did
+        not get it is to be told."""
         topics = entry.topics or NO_TOPIC
         if len(topics) > 1:
             self._holders.pop(entry.position, None)

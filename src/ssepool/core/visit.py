@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from ssepool.core.fields import fields_of
 from ssepool.core.frames import COMPLETED_ID, DIALECT, FAILED_ID, Dialect
 from ssepool.core.grant import Grant
 from ssepool.core.states import Reason
@@ -208,7 +209,7 @@ def requested_id(scope: Scope) -> str | None:
     date while the URL stays as it was; without one, or with an empty one, that of the query. None if there is none.
     Names of headers are in lower case."""
     headers: list[tuple[bytes, bytes]] = scope["headers"]
-    for name, value in headers:
+    for name, value in headers if b"last-event-id" in fields_of(scope) else ():
         if name == b"last-event-id" and value:
             return value.decode("utf-8", "replace")[:MAX_LAST_ID_CHARACTERS]
     return last_id(scope.get("query_string", b""))

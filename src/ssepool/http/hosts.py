@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ssepool.core.fields import only
 from ssepool.core.topics import shown
 from ssepool.http.errors import error_reply
 from ssepool.http.reply import JSONReply
@@ -54,17 +55,17 @@ class Hosts:
         """Whether this name, in lower case, is one of those of the configuration."""
         return name in self._listed
 
-    def admits(self, headers: Iterable[tuple[bytes, bytes]], forwarded: str | None = None) -> bool:
-        """Whether a request with these fields, their names in lower case, has one `Host`, which is allowed, and so is
-        the one that was `forwarded` by a trusted proxy."""
+    def admits(
+        self,
+        headers: Sequence[tuple[bytes, bytes]],
+        forwarded: str | None = None,
+        fields: Mapping[bytes, bytes] | None = None,
+    ) -> bool:
+        """Whether a request with these headers, their names in lower case, has one `Host`, which is allowed, and so is
+        the one that was `forwarded` by a trusted proxy. `fields` are the headers by name, where they are at hand."""
         if not self.enforced:
             return True
-        host: bytes | None = None
-        for name, value in headers:
-            if name == b"host":
-                if host is not None:
-                    return False
-                host = value
+        host = only(b"host", headers, dict(headers) if fields is None else fields)
         if host is None or len(host) > MAX_HOST_BYTES or not self._allows(host):
             return False
         return forwarded is None or (len(forwarded) <= MAX_HOST_BYTES and self._allows(forwarded.encode("latin-1")))

@@ -12,6 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ssepool.core.fields import fields_of
 from ssepool.core.topics import shown
 from ssepool.errors import Forbidden
 from ssepool.http.errors import error_reply
@@ -121,19 +122,12 @@ def _cors(app: ASGIApp, methods: Sequence[str], origins: tuple[str, ...]) -> ASG
     )
 
 
-def is_embedded(scope: Mapping[str, Any]) -> bool:
+def is_embedded(fields: Mapping[bytes, bytes]) -> bool:
     """Whether a page of another site asks for this without wanting to read it: as an image, say, in a frame, or with
-    `no-cors`. Such a request names no origin (Fetch Metadata Request Headers, 2)."""
-    site = mode = dest = b""
-    for name, value in scope["headers"]:
-        if name == b"sec-fetch-site":
-            site = value
-        elif name == b"sec-fetch-mode":
-            mode = value
-        elif name == b"sec-fetch-dest":
-            dest = value
-    if site not in OTHER_SITES:
+    `no-cors`. Such a request names no origin (Fetch Metadata Request Headers, 2). `fields` are its headers by name."""
+    if fields.get(b"sec-fetch-site") not in OTHER_SITES:
         return False
+    mode, dest = fields.get(b"sec-fetch-mode", b""), fields.get(b"sec-fetch-dest", b"")
     return mode not in (b"cors", b"navigate") or (mode == b"navigate" and dest != b"document")
 
 
@@ -218,7 +212,7 @@ class SameOrigin:
             return None
         use = use_of(scope)
         if scope["method"] in SAFE_METHODS:
-            if use is not Use.STREAM or scope["path"].endswith(".js") or not is_embedded(scope):
+            if use is not Use.STREAM or scope["path"].endswith(".js") or not is_embedded(fields_of(scope)):
                 return None
             message = "a page of another site may not embed a stream: it cannot read it; it takes EventSource or fetch"
             return error_reply(403, "forbidden_origin", message)

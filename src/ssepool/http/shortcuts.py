@@ -78,14 +78,15 @@ class Shortcuts:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if path != subscribe.PATH or len(scope["query_string"]) > MAX_QUERY_BYTES:
             return None
-        names = {name for name, _ in scope["headers"]}
-        if not self._hosts.admits(scope["headers"], forwarded_host(scope)):
+        asking = Asking(scope, "subscribe")
+        fields = asking.fields
+        if not self._hosts.admits(scope["headers"], forwarded_host(scope), fields):
             return None
-        if b"sec-fetch-site" in names and is_embedded(scope):
+        if b"sec-fetch-site" in fields and is_embedded(fields):
             return None
         if self._engine.pool.state is PoolState.NEW:
             return None
-        if self._engine.config.allow_origins and b"origin" in names:
+        if self._engine.config.allow_origins and b"origin" in fields:
             return None
         engine, door, query = self._engine, self._door, scope["query_string"]
         try:
@@ -93,7 +94,8 @@ class Shortcuts:
             if wish is None:
                 wish = read_wish(scope, allow_regexp=engine.config.allow_regexp, ignored=self._ignored)
                 self._wishes.add(query, wish)
-            grant = self._grant(Asking(scope, "subscribe", wish.subscription))
+            asking.wanted = wish.subscription
+            grant = self._grant(asking)
             return None if grant is None else subscribe.visit_of(engine, door, scope, wish, grant)
         except (HTTPException, SSEPoolError):
             return None

@@ -214,7 +214,7 @@ class Connections:
         self._pool = pool
         self._feeds = feeds
         self._hooks = hooks
-        self._secret = secret
+        self._keyed = hashlib.blake2b(key=secret, digest_size=16)
         self._encoder = encoder
         self._emptied = asyncio.Event()
         self._delivered = self._bytes = self._skipped = 0
@@ -248,7 +248,9 @@ class Connections:
 
     def token(self, id: str) -> str:
         """The token of a connection, from its id."""
-        return hashlib.blake2b(id.encode(errors="replace"), key=self._secret, digest_size=16).hexdigest()
+        keyed = self._keyed.copy()
+        keyed.update(id.encode(errors="replace"))
+        return keyed.hexdigest()
 
     def is_token(self, id: str, token: str) -> bool:
         """Whether this is the token of a connection; takes as long for a wrong one as for the right one."""

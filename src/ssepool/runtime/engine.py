@@ -34,7 +34,8 @@ from ssepool.runtime.hooks import Hooks
 from ssepool.runtime.streams.delivery import Delivery
 from ssepool.runtime.streams.feeds import Feeds
 from ssepool.runtime.streams.link import LinkContext
-from ssepool.runtime.streams.log import MAX_BEHIND_SECONDS, EventLog
+from ssepool.runtime.streams.log import EventLog
+from ssepool.runtime.streams.progress import MAX_BEHIND_SECONDS
 from ssepool.runtime.streams.slices import Slice, Wakes, in_slices
 from ssepool.runtime.streams.socket import Streamer
 from ssepool.runtime.tasks import Tasks

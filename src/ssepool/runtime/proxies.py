@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from ssepool.core.addresses import counted
+from ssepool.core.fields import fields_of
 from ssepool.runtime.handover import FORWARDED_HOST
 
 MAX_ENTRY_CHARACTERS = 64
@@ -28,6 +29,9 @@ MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 Peer = tuple[str, int]
 """Host and port of whoever has connected."""
+
+APPLIED = frozenset({b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"})
+"""The header fields of a proxy that say something here."""
 
 Headers = Iterable[tuple[bytes, bytes]]
 """Names, in lower case, and values."""
@@ -83,7 +87,7 @@ class TrustedProxies:
     def apply(self, scope: Any) -> None:
         """Put the client's address and what it asked for into the ASGI scope of a request, which has the peer's."""
         peer, headers = scope.get("client"), scope["headers"]
-        if not any([name.startswith(b"x-forwarded-") for name, _ in headers]) or not self.trusts(peer):
+        if fields_of(scope).keys().isdisjoint(APPLIED) or not self.trusts(peer):
             return  # nearly all end here, and each microsecond counts when all come at once
         scope["client"] = self.client(peer, headers)
         host = self.host(peer, headers)

@@ -20,6 +20,7 @@ from typing import Any
 import httptools
 
 from ssepool.core.callers import Callers, Place
+from ssepool.core.fields import FIELDS, only
 from ssepool.core.pool import Pool
 from ssepool.runtime.handover import Handover, Sink
 from ssepool.runtime.head import is_host
@@ -240,6 +241,8 @@ class Accepted:
 class _Head:
     """What httptools tells about a request."""
 
+    __slots__ = ("complete", "headers", "url")
+
     def __init__(self) -> None:
         self.url = b""
         self.headers: list[tuple[bytes, bytes]] = []
@@ -274,13 +277,9 @@ def subscription_scope(data: bytes, address: Any) -> dict[str, Any] | None:
         return None  # its authority counts in place of `Host`
     if not head.complete or parser.get_http_version() != "1.1" or data.count(b"\r\n\r\n") != 1:
         return None
-    hosts = 0
-    for name, value in head.headers:
-        if name in NOT_PLAIN:
-            return None
-        if name == b"host":
-            hosts += is_host(value) or 2
-    if hosts != 1:
+    fields = dict(head.headers)
+    host = only(b"host", head.headers, fields)
+    if host is None or not is_host(host) or not fields.keys().isdisjoint(NOT_PLAIN):
         return None
     return {
         "type": "http",
@@ -289,5 +288,6 @@ def subscription_scope(data: bytes, address: Any) -> dict[str, Any] | None:
         "path": url.path.decode("latin-1") if url.path else "",
         "query_string": url.query or b"",
         "headers": head.headers,
-        "client": _peer(address),
+        "client": address[:2] if isinstance(address, tuple) else None,
+        FIELDS: fields,
     }

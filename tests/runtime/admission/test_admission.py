@@ -358,9 +358,9 @@ async def test_who_has_everything_or_was_kicked_is_to_stay_away() -> None:
             (news(grant=Grant(subject="another")), False),
         ]
         for visit, expected in table:
-            assert (visit, is_to_stay_away(engine, visit)) == (visit, expected)
+            assert (visit, is_to_stay_away(engine, visit, engine.now())) == (visit, expected)
         await asyncio.sleep(30)
-        assert not is_to_stay_away(engine, kicked)
+        assert not is_to_stay_away(engine, kicked, engine.now())
 
 
 @pytest.mark.parametrize(
@@ -941,8 +941,8 @@ async def test_a_grant_that_is_taken_back_while_its_client_waits_opens_no_stream
         revoke(engine)
         with pytest.raises(Unauthorized, match="revoked"):
             check_grant(engine, visit)
-        assert is_to_stay_away(engine, visit)
-        assert not is_to_stay_away(engine, news(Grant(subject="u2")))
+        assert is_to_stay_away(engine, visit, engine.now())
+        assert not is_to_stay_away(engine, news(Grant(subject="u2")), engine.now())
 
 
 @in_virtual_time

@@ -49,7 +49,7 @@ class Site:
         return connection_of(link)
 
     def keeps_away(self, name: str) -> bool:
-        return is_to_stay_away(self.engine, visit_of(name))
+        return is_to_stay_away(self.engine, visit_of(name), self.engine.now())
 
 
 class Sites(list[Site]):

@@ -7,13 +7,15 @@ from collections.abc import AsyncIterator
 import pytest
 
 from scripted_broker import Heard
+from ssepool.runtime.streams import follower as follower_module
 from ssepool.runtime.streams import log as log_module
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_module, "CHECK_SECONDS", 0.01)
-    monkeypatch.setattr(log_module, "RETRY_SECONDS", (0.005, 0.02))
+    for module in follower_module, log_module:
+        monkeypatch.setattr(module, "CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(follower_module, "RETRY_SECONDS", (0.005, 0.02))
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ from scripted_broker import Heard
 from ssepool.brokers.memory import MemoryBroker
 from ssepool.config import HubConfig
 from ssepool.core.event import EARLIEST, Entry, Event
-from ssepool.runtime.streams import log as log_module
-from ssepool.runtime.streams.log import STEP_ENTRIES, EventLog
+from ssepool.runtime.streams import follower as follower_module
+from ssepool.runtime.streams.log import EventLog
 from ssepool.runtime.streams.replay import Replay
+from ssepool.runtime.streams.slices import STEP_ENTRIES
 from ssepool.runtime.tasks import Tasks
 
 COUNT = 10 * STEP_ENTRIES + 3
@@ -24,7 +25,7 @@ COUNT = 10 * STEP_ENTRIES + 3
 @pytest.fixture(autouse=True)
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first step takes as long as a slice may: an entry is a slice."""
-    monkeypatch.setattr(log_module, "SLICE_SECONDS", -1.0)
+    monkeypatch.setattr(follower_module, "SLICE_SECONDS", -1.0)
 
 
 def events(count: int, first: int = 0) -> list[Event]:
@@ -96,7 +97,7 @@ async def test_who_stores_a_batch_waits_for_it_too(following: Following) -> None
 
 
 async def test_a_small_batch_goes_out_at_once(following: Following, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_module, "SLICE_SECONDS", 10.0)
+    monkeypatch.setattr(follower_module, "SLICE_SECONDS", 10.0)
     following.log.publish_nowait(events(STEP_ENTRIES))
     assert (following.log.position, following.log.settled) == (STEP_ENTRIES, True)
 

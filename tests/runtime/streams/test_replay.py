@@ -18,7 +18,8 @@ from ssepool.core.frames import DIALECT
 from ssepool.core.states import LinkState, Reason
 from ssepool.core.topics import Subscription
 from ssepool.runtime.streams import replay as replay_module
-from ssepool.runtime.streams.log import CHECK_SECONDS, EventLog
+from ssepool.runtime.streams.follower import CHECK_SECONDS
+from ssepool.runtime.streams.log import EventLog
 from ssepool.runtime.streams.replay import RETRY_SECONDS, Replay
 from ssepool.runtime.tasks import Tasks
 from virtual import in_virtual_time, now
@@ -174,7 +175,7 @@ async def test_a_client_joins_its_feed_at_the_exact_place_while_publishing_goes_
 @in_virtual_time
 async def test_a_client_is_told_of_a_gap_where_what_it_missed_is_kept_no_longer(dropped: int, resumed: str) -> None:
     async with Following(9, window_bytes=1) as following:
-        following.broker.drop(dropped)
+        following.broker.lose(dropped)
         link = following.come_back("0000000a-2")
         await asyncio.sleep(AWHILE)
         following.broker.put(1)
@@ -208,7 +209,7 @@ async def test_a_client_is_told_of_a_gap_where_what_it_missed_cannot_be_read() -
 
 async def test_a_client_that_asks_for_the_earliest_is_told_of_no_gap_when_that_has_gone_meanwhile() -> None:
     async with Following(9, window_bytes=1) as following:
-        following.broker.drop(4)
+        following.broker.lose(4)
         link = following.come_back("earliest")
         await asyncio.sleep(AWHILE)
     assert link.events() == numbers(5, 9)
@@ -269,7 +270,7 @@ async def test_a_client_that_leaves_while_the_broker_is_asked_is_written_nothing
         link.close(Reason.KICKED)
         if ended:
             link.end(Reason.CLIENT_CLOSED)
-        following.broker.drop(9)
+        following.broker.lose(9)
         following.broker.answers.set()
         await asyncio.sleep(AWHILE)
         assert link.outbox is None
@@ -336,7 +337,7 @@ async def test_a_client_with_an_unknown_id_is_told_of_one_gap_though_more_has_go
     heard.broker.put(9)
     await heard.log.open()
     stale = heard.log.bounds
-    heard.broker.drop(9 - left)
+    heard.broker.lose(9 - left)
     client = Client(heard, "unknown")
     assert client.replay is not None
     client.replay.begin(client)  # type: ignore[arg-type]

@@ -240,7 +240,6 @@ class NatsBroker(Broker):
         js = await self._connection()
         async with js.asking():
             view = await self._view(js)
-            after = max(after, view.oldest) if after < view.state.newest else after
             start = await self._start(js, view, after)
         joiner = Joiner()
         async with js.messages(start) as pages:

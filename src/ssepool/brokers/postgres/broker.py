@@ -175,8 +175,6 @@ class PostgresBroker(Broker):
         try:
             with self._told():
                 await session.ask(self._tables.listen_for_news)
-                ((_, oldest, _, _),) = await self._rows(session, self._tables.bounds)
-            after = max(after, oldest)
             follows = False
             while True:
                 with self._told():

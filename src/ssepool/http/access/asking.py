@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from starlette.requests import HTTPConnection
 
+from ssepool.core.fields import fields_of
 from ssepool.core.topics import Subscription
 from ssepool.http.access.credentials import Presented
 
@@ -24,6 +25,8 @@ class Asking(HTTPConnection):
     def __init__(self, scope: Any, action: Action, wanted: Subscription | None = None) -> None:
         """`scope` is the request's ASGI scope, and `wanted` what it would subscribe to."""
         self.scope = scope  # all that Starlette's does, and each microsecond counts when all come at once
+        self.fields = fields_of(scope)
+        """The header fields by name, in lower case; of several with one name the last."""
         self.action = action
         """What it asks for."""
         self.wanted = wanted

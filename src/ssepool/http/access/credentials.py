@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 from ssepool.errors import BadCredentials
 
+PLACES = frozenset({b"authorization", b"cookie"})
+"""The header fields that may have a token."""
+
 
 class Presented(NamedTuple):
     """What a request presents."""

@@ -13,7 +13,7 @@ from ssepool.core.rights import NOTHING, Rights
 from ssepool.core.topics import Subscription
 from ssepool.errors import AccessDenied, Forbidden, TokenExpired, Unauthorized
 from ssepool.http.access.asking import Asking
-from ssepool.http.access.credentials import presented
+from ssepool.http.access.credentials import PLACES, presented
 
 
 class _Later(Enum):
@@ -72,7 +72,7 @@ class Door:
 
     def at_once(self, asking: Asking) -> Grant | None:
         """The grant of a request; None if it takes time to know. Raises `AccessDenied`, and what a source raises."""
-        asking.presented = presented(asking.scope["headers"], self._cookie_name)
+        self._look(asking)
         for source in self._sources:
             found = source.at_once(asking)
             if found is LATER:
@@ -86,7 +86,7 @@ class Door:
     async def grant(self, asking: Asking) -> Grant:
         """The grant of a request. Raises as `at_once`."""
         asked_at = self._wall_clock()  # who is logged out while a source thinks was logged in before
-        asking.presented = presented(asking.scope["headers"], self._cookie_name)
+        self._look(asking)
         for source in self._sources:
             found = source.at_once(asking)
             if found is LATER:
@@ -94,6 +94,11 @@ class Door:
             if found is not None:
                 return self._checked(found, asking, asked_at)
         return self._nobody(asking)
+
+    def _look(self, asking: Asking) -> None:
+        """Look what a request presents. Raises `BadCredentials`."""
+        if not asking.fields.keys().isdisjoint(PLACES):
+            asking.presented = presented(asking.scope["headers"], self._cookie_name)
 
     def _checked(self, grant: Grant, asking: Asking, asked_at: float) -> Grant:
         self._check_cookies(grant, asking)
@@ -110,13 +115,11 @@ class Door:
         token = asking.presented
         if self._check_page is None or (token is not None and token.token is not None and not token.by_cookie):
             return
-        for name, _ in asking.scope["headers"]:
-            if name == b"cookie":
-                try:
-                    self._check_page(asking.scope)
-                except Forbidden as error:
-                    raise _of(grant, error) from None
-                return
+        if b"cookie" in asking.fields:
+            try:
+                self._check_page(asking.scope)
+            except Forbidden as error:
+                raise _of(grant, error) from None
 
     def _nobody(self, asking: Asking) -> Grant:
         if asking.presented is not None:

@@ -195,14 +195,10 @@ NOBODY = Nobody()
 """The one applicant of all requests that do not wait."""
 
 
-def is_to_stay_away(engine: Engine, visit: Visit) -> bool:
-    """Whether this client has everything already, was kicked, or has a grant that was taken back: then it gets
-    `farewell`."""
-    return (
-        visit.has_everything
-        or engine.bans.contains(visit, engine.now())
-        or (len(engine.revocations) > 0 and engine.revocations.covers(visit.grant))
-    )
+def is_to_stay_away(engine: Engine, visit: Visit, now: float) -> bool:
+    """Whether this client has everything already, was kicked, or has a grant that was taken back, at this time by the
+    hub's clock: then it gets `farewell`."""
+    return visit.has_everything or engine.bans.contains(visit, now) or engine.revocations.covers(visit.grant)
 
 
 def farewell(engine: Engine, visit: Visit) -> Reply | None:
@@ -271,7 +267,7 @@ def compile_late(engine: Engine, visit: Visit) -> None:
 def is_refused(engine: Engine, visit: Visit) -> bool:
     """Whether this client would be turned away at once, so that nothing need be prepared for it."""
     return (
-        is_to_stay_away(engine, visit)
+        is_to_stay_away(engine, visit, engine.now())
         or engine.pool.refuses(visit.ip, visit.user, visit.limited, visit.bounded)
         or not engine.rates.allows("subscribe", visit.ip, engine.now(), user=visit.user)
     )
@@ -285,14 +281,15 @@ def admit_nowait(engine: Engine, visit: Visit, take: Callable[[], Handover], hea
     `head` gives the response's head, which says that the body is chunked.
     """
     pool, rates = engine.pool, engine.rates
-    limited = visit.limited if pool.limits else None  # most pools have none
+    limited = visit.limited if pool.limits.any else None  # most pools have none
     bounded = visit.bounded
+    now = engine.now()
     if (
         engine.streamer is None
         or pool.state is not PoolState.OPEN
         or not pool.count(SlotState.FREE)
-        or is_to_stay_away(engine, visit)
-        or visit.term.is_over(engine.now())
+        or is_to_stay_away(engine, visit, now)
+        or visit.term.ends_at <= now
         or ((limited is not None or bounded) and pool.exceeds(visit.ip, visit.user, limited or (), bounded))
         # What kept it out when its patterns were looked at may be over by now.
         or (bounded and visit.subscription is not None and not visit.subscription.is_compiled)
@@ -300,11 +297,11 @@ def admit_nowait(engine: Engine, visit: Visit, take: Callable[[], Handover], hea
         or (
             rates.subscribe is not None
             and visit.stranger
-            and not rates.allows("subscribe", visit.ip, engine.now(), user=visit.user, take=True)
+            and not rates.allows("subscribe", visit.ip, now, user=visit.user, take=True)
         )
     ):
         return False
-    slot = pool.acquire(engine.now(), NOBODY, ip=visit.ip, user=visit.user, topics=limited or (), patterns=bounded)
+    slot = pool.acquire(now, NOBODY, ip=visit.ip, user=visit.user, topics=limited or (), patterns=bounded)
     assert isinstance(slot, Slot)
     try:
         link = SocketLink(engine.links, engine.streamer, take(), visit.dialect)
@@ -344,7 +341,7 @@ def _begin(engine: Engine, connection: Connection, link: Link, visit: Visit) -> 
         reason = Reason.DRAINED if pool.state is PoolState.DRAINING else Reason.SHUTDOWN
         engine.connections.evict(link.slot, reason)
         return None
-    if len(engine.revocations) and engine.revocations.covers(visit.grant):  # likewise
+    if engine.revocations.covers(visit.grant):  # likewise
         engine.connections.evict(link.slot, Reason.REVOKED)
         return None
     id, wanted, position = connection.id, visit.last_event_id, engine.log.position

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from ssepool.core.states import Reason
 from ssepool.core.visit import Refused, Visit
-from ssepool.errors import RequestError, SSEPoolError
+from ssepool.errors import PoolClosed, RequestError, SSEPoolError
 from ssepool.runtime.admission.admission import (
     ClientGone,
     SlotRequest,
@@ -110,7 +110,7 @@ class EventStream(Response):
             compile_late(self._engine, self.visit)
             request = SlotRequest(self._engine.pool, self.visit, self._engine.now, self._engine.wakes)
         except SSEPoolError as error:
-            await self._turn_away(scope, send, no_slot_reply(self._engine, error, self.visit.dialect))
+            await self._refuse(scope, send, error)
             return False
         connection = None
         try:
@@ -149,7 +149,7 @@ class EventStream(Response):
             if link.started:
                 link.part(last_words(engine, error, visit.dialect), whole=is_final(error))
             else:
-                await self._turn_away(scope, send, no_slot_reply(engine, error, visit.dialect))
+                await self._refuse(scope, send, error)
                 _let_go(link)
         else:
             await self._first_event(request, link)
@@ -192,17 +192,25 @@ class EventStream(Response):
         if not await link.wait_started():
             raise Replaced
 
-    async def _turn_away(self, scope: Scope, send: Send, reply: Reply) -> None:
+    async def _refuse(self, scope: Scope, send: Send, error: SSEPoolError) -> None:
+        """Answer a client that gets no slot."""
+        reply = no_slot_reply(self._engine, error, self.visit.dialect)
+        # Who was cut off by the end of this process may be back before it listens no more, and is to come once again.
+        await self._turn_away(scope, send, reply, always_cut=isinstance(error, PoolClosed))
+
+    async def _turn_away(self, scope: Scope, send: Send, reply: Reply, *, always_cut: bool = False) -> None:
         status, headers, body = reply
         headers = head_of(self.raw_headers, headers, self.visit.dialect.headers) if status != 200 else self.raw_headers
         # A stream that says when to come back ends as all do whose clients are to, where the server offers that.
-        # Another would log a line for each, and there may be many.
+        # Another would log a line for each, and at a full pool there may be many.
         cut = scope.get("extensions", {}).get(CUT) if status == 200 else None
+        is_partial = always_cut and status == 200 and cut is None
         # An answer without a body ends by itself. HTTP/2 has no such header (RFC 9113, 8.2.2).
         if body and cut is None and scope.get("http_version", "1.1").startswith("1"):
             # Else the server holds the connection of a client that is to come back in seconds, and its descriptor.
             headers = [*headers, (b"connection", b"close")]
-        await _respond(send, status, headers, body, is_cut=cut is not None)
+        await _respond(send, status, headers, body, is_cut=cut is not None or is_partial)
+        self._is_partial = is_partial
         if cut is not None:
             await send(pause())
             cut()

@@ -24,7 +24,7 @@ class Feeds:
         self._delivery = delivery
         self._now = now
         self._index: TopicIndex[Feed] = TopicIndex()
-        self._feeds: dict[tuple[Subscription, Dialect], Feed] = {}
+        self._feeds: dict[tuple[Subscription, bool], Feed] = {}
         self._joins = Joins()
         self.dispatched = 0
         """Entries given out so far, whether anybody wanted them or not."""
@@ -65,23 +65,25 @@ class Feeds:
 
     def shared(self, subscription: Subscription, dialect: Dialect = DIALECT) -> Subscription:
         """An equal subscription, but the one object for all instead of one for each that was given with these words."""
-        feed = self._feeds.get((subscription, _common(dialect)))
+        feed = self._feeds.get((subscription, dialect.own_events))
         if feed is None or (subscription.patterns and subscription.keys != feed.subscription.keys):
             return subscription
         return feed.subscription
 
     def join(self, link: Link, subscription: Subscription) -> None:
         """Let a link follow its feed from here on."""
-        dialect = _common(link.dialect)
-        feed = self._feeds.get((subscription, dialect))
+        own_events = link.dialect.own_events
+        feed = self._feeds.get((subscription, own_events))
         if feed is None:
-            feed = self._feeds[subscription, dialect] = Feed(subscription, self._joins, dialect)
+            # What all of its connections are told has the one dialect or the other: only there it matters how.
+            feed = Feed(subscription, self._joins, DIALECT if own_events else COMMENTS)
+            self._feeds[subscription, own_events] = feed
             self._index.add(subscription, feed)
         link.follow(feed)
 
     def drop(self, feed: Feed) -> None:
         """A connection of this feed has gone: nobody needs it without any."""
-        key = (feed.subscription, feed.dialect)
+        key = (feed.subscription, feed.dialect.own_events)
         if not feed.members and self._feeds.get(key) is feed:
             del self._feeds[key]
             self._index.discard(feed.subscription, feed)
@@ -93,8 +95,3 @@ class Feeds:
 
     def __len__(self) -> int:
         return len(self._feeds)
-
-
-def _common(dialect: Dialect) -> Dialect:
-    """The dialect for what all connections of a feed are told: only there it matters how."""
-    return DIALECT if dialect.own_events else COMMENTS

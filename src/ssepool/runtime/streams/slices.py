@@ -11,6 +11,12 @@ from ssepool.runtime.streams.delivery import MAX_WAKES, SLICE_SECONDS
 WAKES_A_TURN = 8
 """Requests that go on in one turn of the event loop: each sends its answer, for some 250 us."""
 
+STEP_ENTRIES = 16
+"""Entries that are delivered between two looks at the clock at most."""
+
+STEP_SECONDS = 0.0005
+"""After a step that has taken longer, the next one is of a single entry: topics are new, or many feeds want them."""
+
 
 def in_slices(work: Iterator[int], now: Callable[[], float]) -> None:
     """Do some work, a slice of it now and one in each turn of the event loop to come.
@@ -25,6 +31,11 @@ def in_slices(work: Iterator[int], now: Callable[[], float]) -> None:
         if wakes >= MAX_WAKES or now() >= deadline:
             asyncio.get_running_loop().call_soon(in_slices, work, now)
             return
+
+
+def next_step(step: int, seconds: float) -> int:
+    """The number of entries to deliver before the next look at the clock, after `step` took so many seconds."""
+    return min(2 * step, STEP_ENTRIES) if seconds < STEP_SECONDS else 1
 
 
 class Slice:
