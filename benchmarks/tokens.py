@@ -2,6 +2,7 @@
 
 Many clients of one room, first without tokens and then with one each, signed with each algorithm: the server's CPU time
 for a subscription, when its clients come for the first time and when they all come back, and how many feeds they make.
+With `--against REVISION` an earlier hub, without tokens, takes its turns too, and the ratios are relative to that.
 Linux only; the time is that of the server's process, so that what else runs here counts little.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,14 +18,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from statistics import median
+from typing import IO
 
+from benchmarks.against import checkout
 from ssepool import AccessConfig, Hub, HubConfig, PoolConfig, ServerConfig
 
 ISSUER, AUDIENCE, ROOM = "bench", "hub", "room"
 ALGORITHMS = ("HS256", "ES256", "EdDSA", "RS256")
+EARLIER, NO_TOKEN = "earlier", "no token"
 DEADLINE_SECONDS = 30.0
 """Within which each client has its head."""
 
@@ -33,32 +38,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tokens", description=__doc__)
     parser.add_argument("--clients", type=int, default=8000, help="how many there are; default: 8000")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured; the median counts")
+    parser.add_argument("--against", metavar="REVISION", help="an earlier revision, whose hub takes its turns, too")
+    parser.add_argument("--only", action="append", choices=ALGORITHMS, help="only this algorithm; default: all")
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
         _serve(Path(arguments.serve[0]) if arguments.serve[0] else None, int(arguments.serve[1]))
         return
+    kinds = [NO_TOKEN, *(arguments.only or ALGORITHMS)]
+    with checkout(arguments.against) if arguments.against else nullcontext() as earlier:
+        if earlier is not None:
+            kinds.insert(0, EARLIER)
+        found: dict[str, list[tuple[float, float, int]]] = {kind: [] for kind in kinds}
+        for number in range(arguments.rounds):
+            for kind in kinds[:: -1 if number % 2 else 1]:  # in turn, so that what else runs here meets all alike
+                found[kind].append(_measure(kind, arguments.clients, earlier))
     print(f"{arguments.clients} clients of one room; CPU microseconds of the server for each subscription")
     print(f"{'':<10} {'at first':>9} {'ratio':>6} {'again':>9} {'ratio':>6} {'feeds':>6}")
-    kinds = (None, *ALGORITHMS)
-    found: dict[str | None, list[tuple[float, float, int]]] = {kind: [] for kind in kinds}
-    for _ in range(arguments.rounds):
-        for kind in kinds:  # in turn, so that what else runs here meets all alike
-            found[kind].append(_measure(kind, arguments.clients))
-    base = [median(figures) for figures in list(zip(*found[None], strict=True))[:2]]
+    base = [median(figures) for figures in list(zip(*found[kinds[0]], strict=True))[:2]]
     for kind, runs in found.items():
         first, again, feeds = (median(figures) for figures in zip(*runs, strict=True))
-        row = f"{first:9.0f} {first / base[0]:6.2f} {again:9.0f} {again / base[1]:6.2f} {feeds:6.0f}"
-        print(f"{kind or 'no token':<10} {row}")
+        print(f"{kind:<10} {first:9.0f} {first / base[0]:6.2f} {again:9.0f} {again / base[1]:6.2f} {feeds:6.0f}")
 
 
-def _measure(algorithm: str | None, clients: int) -> tuple[float, float, int]:
-    """Microseconds at first and again, and the number of feeds."""
+def _measure(kind: str, clients: int, earlier: Path | None) -> tuple[float, float, int]:
+    """Microseconds at first and again, and the number of feeds, which an earlier hub does not tell: 0."""
     with tempfile.TemporaryDirectory() as folder:
-        key = None if algorithm is None else _key(algorithm, Path(folder))
+        key = _key(kind, Path(folder)) if kind in ALGORITHMS else None
         heads = list(_heads(key, clients))
-        with _server(key, clients) as (process, port):
+        with _server(key, clients, earlier if kind == EARLIER else None) as (process, port):
             first = _come(process.pid, port, heads)
+            if kind == EARLIER:
+                return first, _come(process.pid, port, heads), 0
             again = _come(process.pid, port, heads, feeds_of=process)
             assert process.stdout is not None
             return first, again, int(process.stdout.readline())
@@ -122,17 +133,31 @@ def _heads(key: Path | None, clients: int) -> Iterator[bytes]:
 
 
 @contextmanager
-def _server(key: Path | None, clients: int) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def _server(key: Path | None, clients: int, earlier: Path | None) -> Iterator[tuple[subprocess.Popen[str], int]]:
     command = [sys.executable, "-m", "benchmarks.tokens", "--serve", str(key or ""), str(clients)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    environment = dict(os.environ)
+    if earlier is not None:
+        command = [sys.executable, "-m", "ssepool", "serve", "--port", "0", "--pool-size", str(clients + 10)]
+        command += ["--backlog", "16384"]
+        # Open to everybody, by the variable that revisions ignore which were so anyhow.
+        environment |= {"PYTHONPATH": str(earlier), "PYTHONUNBUFFERED": "1", "SSEPOOL_DEV": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     try:
         assert process.stdout is not None
-        yield process, int(process.stdout.readline())
+        yield process, _port(process.stdout)
     finally:
         process.terminate()
         process.wait(10)
         if process.stdout is not None:
             process.stdout.close()
+
+
+def _port(lines: IO[str]) -> int:
+    """The port that a server has printed."""
+    for line in lines:
+        if (found := re.fullmatch(r"(?:.*http://127\.0\.0\.1:)?([0-9]+)\b.*", line.strip())) is not None:
+            return int(found[1])
+    raise RuntimeError("the server has not come up")
 
 
 def _serve(key: Path | None, clients: int) -> None:

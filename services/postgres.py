@@ -62,6 +62,45 @@ class Postgres(Service):
             self.execute(f"CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'")
             self.execute(f"CREATE DATABASE {USER} OWNER {USER}")
 
+    def save(self) -> Path:
+        """A copy of all its files, while it is stopped."""
+        copy = self.cluster.with_name(f"{self.cluster.name}-saved")
+        shutil.rmtree(copy, ignore_errors=True)
+        subprocess.run(["cp", "-a", self.cluster, copy], check=True)
+        weakref.finalize(self, shutil.rmtree, copy, ignore_errors=True)
+        return copy
+
+    def restore(self, copy: Path) -> None:
+        """Go back to such a copy, while it is stopped."""
+        shutil.rmtree(self.cluster)
+        subprocess.run(["cp", "-a", copy, self.cluster], check=True)
+
+    def backup(self) -> Path:
+        """A copy of all its files, made while it runs."""
+        copy = Path(tempfile.mkdtemp(prefix="ssepool-postgres-"))
+        weakref.finalize(self, shutil.rmtree, copy, ignore_errors=True)
+        self._copy_to(copy)
+        return copy
+
+    def standby(self, directory: Path) -> Postgres:
+        """Another server, which follows this one. It is not started yet."""
+        other = Postgres(directory)
+        self._copy_to(other.cluster, "--write-recovery-conf")
+        return other
+
+    def _copy_to(self, directory: Path, *flags: str) -> None:
+        if self.user is not None:
+            shutil.chown(directory, self.user)
+        subprocess.run(
+            [
+                *(installed("pg_basebackup"), "-D", directory, "--checkpoint=fast", "--no-sync", *flags),
+                *("-d", f"host=127.0.0.1 port={self.port} user=postgres password={PASSWORD}"),
+            ],
+            user=self.user,
+            cwd=directory,
+            check=True,
+        )
+
     def lose_data(self) -> None:
         self.execute(f"DROP OWNED BY {USER}", database=USER)
 

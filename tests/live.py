@@ -37,8 +37,10 @@ from ssepool.core.decoder import Decoder, Message
 
 TESTS = Path(__file__).parent
 PATHS = ("detached", "plain", "hypercorn")
-DEADLINE = 15.0
+DEADLINE = 30.0
 """Seconds that a condition may take to come true, on a machine that does other things too."""
+LOG_SECONDS = 2.0
+"""Seconds until the log of a server that has ended counts as whole: a process of it may outlive it, and write on."""
 
 T = TypeVar("T")
 
@@ -65,7 +67,8 @@ class LiveServer:
         self.descriptors_at_rest = 0
         """How many it had open before its first client came, for tests that note it."""
         self.log: list[str] = []
-        threading.Thread(target=self._read_log, daemon=True).start()
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
+        self._reader.start()
 
     def _read_log(self) -> None:
         assert self.process.stdout is not None
@@ -151,10 +154,12 @@ class LiveServer:
         return found
 
     def stop(self, number: int = signal.SIGTERM, *, seconds: float = DEADLINE) -> int:
-        """Send a signal and wait for the end; returns the exit code."""
+        """Send a signal and wait for the end, and for the last lines of the log; returns the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(seconds)
+        code = self.process.wait(seconds)
+        self._reader.join(LOG_SECONDS)
+        return code
 
 
 def _unix_sockets() -> list[str]:

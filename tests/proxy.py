@@ -29,6 +29,10 @@ class Proxy:
     def mend(self) -> None:
         self._whole.set()
 
+    def lead_to(self, port: int) -> None:
+        """Lay connections that are made from now on to another port."""
+        self._target = port
+
     def close(self) -> None:
         self._closed = True
         self.mend()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from ssepool.brokers.base import Bounds, Broker, Fact, Stored, Wants, anything
 from ssepool.brokers.record import Record
 from ssepool.config import HubConfig
+from ssepool.core.cut import Cut
 from ssepool.core.event import Entry
+from ssepool.core.timelines import Timeline
 from ssepool.core.topics import Subscription
 from ssepool.errors import BrokerError
 from ssepool.runtime.streams.follower import Missed
@@ -29,6 +31,11 @@ class Scripted(Broker):
         self.epoch = "0000000a"
         self.entries: list[Entry] = []
         self.oldest = 0
+        self.timelines: tuple[Timeline, ...] = ()
+        self.floor: int | None = None
+        """0: it drops what it is told to, and has timelines."""
+        self.told: list[tuple[list[int], dict[str, Cut]]] = []
+        """What it was told to drop."""
         self.broken: str | None = None
         self.deaf: Exception | None = None
         """With this tails fail, while all else is answered."""
@@ -49,7 +56,7 @@ class Scripted(Broker):
 
     def put(self, count: int = 1, topic: str = "news") -> None:
         for _ in range(count):
-            position = self.oldest + len(self.entries) + 1
+            position = (self.entries[-1].position if self.entries else self.oldest) + 1
             self.entries.append(Record(b"data: %d\n\n" % position, (topic,)).entry(self.epoch, position))
         self.ring()
 
@@ -115,7 +122,26 @@ class Scripted(Broker):
         if self.blind is not None:
             raise self.blind
         self.check()
-        return Bounds(self.epoch, self.oldest, self.oldest + len(self.entries), 0)
+        newest = self.entries[-1].position if self.entries else self.oldest
+        return Bounds(self.epoch, self.oldest, newest, 0, self.timelines, self.floor)
+
+    async def renew(self, epoch: str) -> Bounds:
+        bounds = await self.bounds()
+        if epoch == self.epoch:
+            self.timelines = (*self.timelines, Timeline(epoch, bounds.newest))
+            self.epoch = f"{int(epoch, 16) + 256:08x}"
+        return await self.bounds()
+
+    async def drop(self, positions: Sequence[int], cuts: Mapping[str, Cut], floor: int) -> None:
+        self.check()
+        self.told.append((list(positions), dict(cuts)))
+        self.entries = [entry for entry in self.entries if entry.position not in positions]
+
+    async def cuts(self, after: str = "") -> Sequence[tuple[str, Cut]]:
+        told: dict[str, Cut] = {}
+        for _, cuts in self.told:
+            told |= cuts
+        return [(topic, cut) for topic, cut in sorted(told.items()) if topic > after]
 
     async def trim(self) -> None:
         self.check()

@@ -107,6 +107,8 @@ class Parts:
             broker_timeout=config.broker_timeout,
             now=engine.now,
         )
+        # One hub drops for all: of those that see each other the one with the smallest name.
+        engine.log.sweeper.sweeps = lambda: all(engine.node < other.node for other in cluster.others)
         nodes, hosts = Nodes(engine, cluster), hosts or Hosts(access.allowed_hosts)
         revoked = engine.revocations.covers
         pages = Pages(hosts, config.allow_origins, config.publish_origins)

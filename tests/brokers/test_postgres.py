@@ -21,6 +21,7 @@ from ssepool.brokers.group import GroupCommit
 from ssepool.brokers.postgres import broker as module
 from ssepool.brokers.record import records
 from ssepool.config import HubConfig, MiB
+from ssepool.core.cut import Cut
 from ssepool.core.event import Entry, Event
 from ssepool.errors import BrokerError, ConfigError, IdConflict
 from tools import require
@@ -113,6 +114,7 @@ async def test_a_killed_server_loses_nothing_that_was_acknowledged(server: Postg
         await asyncio.gather(*publishers)
     await asyncio.to_thread(server.start)
     ((last, _),) = await group.append(events("afterwards"))
+    await broker.bounds()  # which names the timeline that has begun with it
     kept = await read_all(broker)
     assert [entry.position for entry in kept] == list(range(1, len(kept) + 1))
     texts = {entry.id: text for entry, text in zip(kept, data(kept), strict=True)}
@@ -248,22 +250,34 @@ async def test_events_alone_that_are_lost_leave_the_history_going_on(server: Pos
     await broker.trim()
 
 
+def drop_functions(server: Postgres, name: str) -> None:
+    found = server.execute(
+        f"SELECT oid::regprocedure::text FROM pg_proc WHERE proname LIKE '{name}!_%%' ESCAPE '!'", database=USER
+    )
+    assert len(found) > 4
+    for (function,) in found:
+        server.execute(f"DROP FUNCTION {function}", database=USER)
+
+
 async def test_functions_and_messages_that_are_lost_are_made_anew(server: Postgres, make: Open, name: str) -> None:
     broker = await make()
     await broker.append(batch("a"))
-    server.execute(f"DROP FUNCTION {name}_append, {name}_trim", database=USER)
+    drop_functions(server, name)
     server.execute(f"DROP TABLE {name}_messages", database=USER)
     assert [one.position for one in await broker.append(batch("b"))] == [2]
     await broker.send(b"hello")
     await broker.trim()
-    assert data(await read_all(broker)) == ["a", "b"]
+    drop_functions(server, name)
+    await broker.drop([1], {"news": Cut(1)}, 0)
+    assert data(await read_all(broker)) == ["b"]
+    assert await broker.cuts() == [("news", Cut(1))]
 
 
 async def test_a_tail_whose_connection_is_ended_says_so(server: Postgres, make: Open) -> None:
     broker = await make()
     async with aclosing(broker.tail(0)) as tail:  # type: ignore[type-var]
         page = asyncio.create_task(page_of(tail))
-        pid = await until_backend(server, "query LIKE '%first%' AND state = 'idle'")
+        pid = await until_backend(server, "query LIKE '%these%' AND state = 'idle'")
         server.execute("SELECT pg_terminate_backend(%s)", pid)
         with pytest.raises(BrokerError, match=r"terminating connection|closed the connection"):
             await page
@@ -374,8 +388,8 @@ async def test_positions_follow_commits_also_behind_a_slow_transaction(server: P
         with transaction(server) as slow:
             slow.execute(
                 f"SELECT * FROM {name}_append(ARRAY['s1 n', 's2 n'], ARRAY['s1', 's2'], ARRAY['news', 'news'], "
-                "ARRAY[false, false], ARRAY['data: slow 1\n\n', 'data: slow 2\n\n']::bytea[], 'ignore', 1000, 1000000, "
-                "3600)"
+                "ARRAY[false, false], ARRAY['data: slow 1\n\n', 'data: slow 2\n\n']::bytea[], NULL, NULL, 'ignore', "
+                "'{}', '00000000')"
             )
             waiting = [asyncio.create_task(broker.append(batch("quick"))) for broker in (one, two)]
             page = asyncio.create_task(page_of(tail))
@@ -400,7 +414,7 @@ async def test_an_id_is_found_though_its_transaction_was_open_when_we_began(
     with transaction(server) as slow:
         slow.execute(
             f"SELECT * FROM {name}_append(ARRAY['{record.claim}'], ARRAY['mine'], ARRAY['news'], ARRAY[false], "
-            "ARRAY['data: again\n\n']::bytea[], 'ignore', 1000, 1000000, 3600)"
+            "ARRAY['data: again\n\n']::bytea[], NULL, NULL, 'ignore', '{}', '00000000')"
         )
         append = asyncio.create_task(broker.append(records([Event("again", ("news",), id="mine")], MiB)))
         await until_backend(server, "wait_event_type = 'Lock'")
@@ -408,20 +422,71 @@ async def test_an_id_is_found_though_its_transaction_was_open_when_we_began(
     assert len(await read_all(broker)) == 1
 
 
-async def test_trimming_beside_an_append_keeps_what_it_stored(server: Postgres, make: Open, name: str) -> None:
-    broker = await make(history_events=3)
+async def test_dropping_beside_an_append_keeps_what_it_stored(server: Postgres, make: Open, name: str) -> None:
+    broker = await make()
     await broker.append(batch(*"abc"))
     with transaction(server) as slow:
         slow.execute(
             f"SELECT * FROM {name}_append(array_fill(null::text, ARRAY[5]), array_fill(null::text, ARRAY[5]), "
             "array_fill('news'::text, ARRAY[5]), array_fill(false, ARRAY[5]), "
-            "array_fill('data: x'::bytea, ARRAY[5]), 'ignore', 1000, 1000000, 3600)"
+            "array_fill('data: x'::bytea, ARRAY[5]), NULL, NULL, 'ignore', '{}', '00000000')"
         )
-        trim = asyncio.create_task(broker.trim())
+        drop = asyncio.create_task(broker.drop([1, 2, 3], {"news": Cut(3)}, 0))
         await until_backend(server, "wait_event_type = 'Lock'")
-    await trim
-    assert (await broker.bounds())[1:3] == (5, 8)
-    assert [entry.position for entry in await read_all(broker)] == [6, 7, 8]
+    await drop
+    bounds = await broker.bounds()
+    assert (bounds.oldest, bounds.newest) == (3, 8)
+    assert bounds.bytes > 0  # of five
+    assert [entry.position for entry in await read_all(broker)] == [4, 5, 6, 7, 8]
+    await broker.drop([4, 5, 6, 7, 8], {"news": Cut(8)}, 0)
+    assert (await broker.bounds())[1:4] == (8, 8, 0)
+
+
+async def test_two_who_drop_at_once_do_not_hinder_each_other(server: Postgres, make: Open, name: str) -> None:
+    one, two = await make(), await make()
+    await one.append(batch(*"abc"))
+    topics = ["a", "b", "c"]
+    await one.drop([], {topic: Cut(1) for topic in topics}, 0)
+    with transaction(server) as slow:
+        slow.execute(f"SELECT * FROM {name}_cuts WHERE topic = 'b' FOR UPDATE".encode())
+        drops = [  # each may hold what the other needs next
+            asyncio.create_task(one.drop([1], {topic: Cut(3) for topic in topics}, 0)),
+            asyncio.create_task(two.drop([2, 3], {topic: Cut(2, 2) for topic in reversed(topics)}, 0)),
+        ]
+        async with asyncio.timeout(DEADLINE):
+            while len(backends(server, "wait_event_type = 'Lock'")) < 2:
+                await asyncio.sleep(0.02)
+    await asyncio.gather(*drops)
+    assert (await one.bounds())[1:4] == (3, 3, 0)
+    assert await one.cuts() == [(topic, Cut(3, 2)) for topic in topics]
+
+
+async def test_a_drop_of_a_lost_history_drops_nothing(server: Postgres, make: Open) -> None:
+    broker, other = await make(), await make()
+    await broker.append(batch(*"abc"))
+    server.lose_data()
+    await other.append(batch(*"def"))
+    with pytest.raises(BrokerError, match="nothing was dropped, for the history has another name by now"):
+        await broker.drop([1, 2], {"news": Cut(2)}, 2)
+    await broker.bounds()
+    assert data(await read_all(broker)) == ["d", "e", "f"]
+    assert (await broker.cuts(), (await broker.bounds()).floor) == ([], 0)
+
+
+async def test_a_drop_of_all_leaves_nothing_but_cuts_above_the_floor(server: Postgres, make: Open, name: str) -> None:
+    broker = await make()
+    await broker.append(batch(*map(str, range(900)), "x" * 100_000))
+    cuts = {f"topic {place}": Cut(place, place - 5) for place in range(1, 901)}
+    await broker.drop(range(1, 902), cuts, 890)
+    rows = {
+        table: server.execute(f"SELECT count(*) FROM {name}_{table}", database=USER)[0][0]
+        for table in ("events", "cuts", "timelines", "messages", "facts")
+    }
+    assert rows == {"events": 0, "cuts": 10, "timelines": 0, "messages": 0, "facts": 0}
+    await broker.drop([], {"topic 895": Cut(895), "topic 1": Cut(1)}, 10)  # by one who knows less
+    bounds = await broker.bounds()
+    assert (bounds.bytes, bounds.floor) == (0, 890)
+    assert sorted(cut for _, cut in await broker.cuts()) == [Cut(place, place - 5) for place in range(891, 901)]
 
 
 async def test_order_holds_whatever_the_role_takes_for_an_isolation_level(server: Postgres, url: str) -> None:
@@ -446,22 +511,6 @@ async def test_many_nodes_begin_a_history_at_once(make: Open) -> None:
     assert len(bounds) == 1
     await asyncio.gather(*(broker.append(batch("a")) for broker in brokers))
     assert (await brokers[0].bounds()).newest == 16
-
-
-async def test_rows_beyond_the_bounds_go_after_their_grace(server: Postgres, make: Open, name: str) -> None:
-    broker = await make(history_events=5)
-    await broker.append(batch(*(str(number) for number in range(25_005))))
-
-    def rows() -> int:
-        ((count,),) = server.execute(f"SELECT count(*) FROM {name}_events", database=USER)
-        return int(count)
-
-    await broker.trim()
-    assert rows() == 25_005
-    server.execute(f"UPDATE {name}_events SET at = at - interval '1 minute'", database=USER)
-    await broker.trim()
-    assert rows() == 5
-    assert data(await read_all(broker)) == ["25000", "25001", "25002", "25003", "25004"]
 
 
 async def test_what_an_append_costs_does_not_grow_with_the_history(server: Postgres, make: Open, name: str) -> None:
@@ -536,6 +585,7 @@ async def test_a_user_who_may_not_create_is_told_so(server: Postgres, make: Open
         await connect(HubConfig(broker=guest)).open()
     await make()
     server.execute(f"GRANT ALL ON {name}_log, {name}_events, {name}_messages, {name}_facts TO guest", database=USER)
+    server.execute(f"GRANT ALL ON {name}_cuts, {name}_timelines TO guest", database=USER)
     broker = await make(url=guest)
     assert [one.position for one in await broker.append(batch("a"))] == [1]
     await broker.keep("one", b"1", 60)
@@ -544,40 +594,99 @@ async def test_a_user_who_may_not_create_is_told_so(server: Postgres, make: Open
 
 async def test_tables_of_a_newer_version_are_left_alone(server: Postgres, make: Open, url: str, name: str) -> None:
     await make()
-    server.execute(f"UPDATE {name}_log SET version = 4", database=USER)
-    with pytest.raises(ConfigError, match=f"tables of '{name}' are of version 4, made by a newer ssepool"):
+    server.execute(f"UPDATE {name}_log SET version = 5", database=USER)
+    with pytest.raises(ConfigError, match=f"tables of '{name}' are of version 5, made by a newer ssepool"):
         await connect(HubConfig(broker=url)).open()
 
 
-OLD_APPEND = """
+OLD_TABLES = """
+CREATE TABLE {name}_log (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one), version integer NOT NULL, epoch text NOT NULL,
+    newest bigint NOT NULL DEFAULT 0, oldest bigint NOT NULL DEFAULT 0,
+    ends bigint NOT NULL DEFAULT 0, begins bigint NOT NULL DEFAULT 0
+);
+CREATE TABLE {name}_events (
+    position bigint PRIMARY KEY, id text, topics text[] NOT NULL, private boolean NOT NULL, frame bytea NOT NULL,
+    start bigint NOT NULL, at timestamptz NOT NULL
+);
+CREATE UNLOGGED TABLE {name}_messages (
+    id uuid PRIMARY KEY DEFAULT gen_random_uuid(), message bytea NOT NULL, at timestamptz NOT NULL DEFAULT now()
+);
+INSERT INTO {name}_log VALUES (true, 1, '01d01d01', 6, 2, 600, 200);
 CREATE FUNCTION {name}_append(text[], text[], boolean[], bytea[], boolean, bigint, bigint, double precision)
 RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint'
 """
+"""Of version 1: two of six events are beyond the bounds, but still there."""
+
+OLD_APPEND = """
+CREATE OR REPLACE FUNCTION {name}_append(
+    a text[], b text[], c text[], d boolean[], e bytea[], f text, g bigint, h bigint, i double precision
+) RETURNS TABLE (epoch text) LANGUAGE sql AS 'SELECT NULL::text'
+"""
+"""As versions 2 and 3 make it when it is missing."""
 
 
-async def test_tables_of_version_1_are_taken_over(server: Postgres, make: Open, name: str) -> None:
-    old = await make()
-    topics = ("zürich/köln", "a b", "東京", "Z", "a", "a", "\U0001f600", "\uffff")
-    await old.append([*batch("a", "b", ids=["mine"]), *batch("c", ids=["mine"], topics=topics)])
-    await old.close()
-    for statement in (
-        f"ALTER TABLE {name}_events DROP COLUMN claim",
-        f"DROP TABLE {name}_facts",
-        f"UPDATE {name}_log SET version = 1",
-        OLD_APPEND.format(name=name),
-    ):
-        server.execute(statement, database=USER)
+@pytest.mark.parametrize("version", [1, 3])
+async def test_tables_of_earlier_versions_are_taken_over(server: Postgres, make: Open, name: str, version: int) -> None:
+    topics = ["zürich/köln", "a b", "東京", "Z", "a", "a", "\U0001f600", "\uffff"]
+    rows = [("gone", ["x"]), (None, ["x"]), ("mine", ["news"]), (None, ["news"]), ("mine", topics), (None, [])]
+    with transaction(server) as old:
+        old.execute(OLD_TABLES.format(name=name).encode())
+        for place, (id, some) in enumerate(rows):
+            old.execute(
+                f"INSERT INTO {name}_events VALUES (%s, %s, %s, false, %s, %s, now())".encode(),
+                (place + 1, id, some, b"data: %d\n\n" % place, 100 * place),
+            )
+        if version == 3:
+            old.execute(f"ALTER TABLE {name}_events ADD COLUMN claim text".encode())
+            old.execute(
+                f"CREATE TABLE {name}_facts (name text PRIMARY KEY, number bigint NOT NULL UNIQUE, "
+                "until timestamptz NOT NULL, data bytea NOT NULL)".encode()
+            )
+            old.execute(f"UPDATE {name}_log SET version = 3".encode())
+            old.execute(OLD_APPEND.format(name=name).encode())
     broker = await make()
-    again = [*batch("a", ids=["mine"]), *batch("c", ids=["mine"], topics=sorted(topics))]
-    assert [one.position for one in await broker.append(again)] == [1, 3]
+    bounds = await broker.bounds()
+    assert (bounds.oldest, bounds.newest, bounds.bytes, bounds.floor) == (2, 6, 400, 2)
+    assert bounds.timelines == (("01d01d01", 6),)
+    assert [(entry.position, entry.id) for entry in await read_all(broker)] == [
+        (3, "mine"),
+        (4, "01d01d01-4"),
+        (5, "mine"),
+        (6, "01d01d01-6"),
+    ]
+    again = [*batch("2", ids=["mine"]), *batch("4", ids=["mine"], topics=sorted(topics))]
+    assert [one.position for one in await broker.append(again)] == [3, 5]
     with pytest.raises(IdConflict):
         await broker.append(batch("other", ids=["mine"]))
-    assert [one.position for one in await broker.append(batch("d", ids=["mine"], topics=["x"]))] == [4]
-    assert await broker.find("mine", lambda topics, private: "Z" in topics) == 3
-    left = server.execute(f"SELECT count(*) FROM pg_proc WHERE proname = '{name}_append'", database=USER)
-    assert left == [(1,)]
-    assert server.execute(f"SELECT version FROM {name}_log", database=USER) == [(3,)]
+    assert [one.position for one in await broker.append(batch("d", ids=["mine"], topics=["x"]))] == [7]
+    assert await broker.find("mine", lambda topics, private: "Z" in topics) == 5
+    assert server.execute(f"SELECT version FROM {name}_log", database=USER) == [(4,)]
     await broker.keep("one", b"1", 60)
+    # A hub of an earlier version that still runs is told, and does not make its own functions again.
+    calls = (
+        f"SELECT * FROM {name}_append('{{}}', '{{}}', '{{}}', '{{}}', '{{}}', 'ignore', 1, 1, 1)",
+        OLD_APPEND.format(name=name),
+    )
+    for call, told in zip(
+        calls, ("made by a newer ssepool: update this one", "cannot change return type"), strict=True
+    ):
+        with pytest.raises(psycopg.Error, match=told):
+            server.execute(call, database=USER)
+
+
+async def test_a_hub_that_still_runs_makes_no_tables_of_its_own_of_newer_ones(
+    server: Postgres, make: Open, name: str
+) -> None:
+    broker = await make()
+    await broker.append(batch("a"))
+    server.execute(f"UPDATE {name}_log SET version = 5", database=USER)
+    drop_functions(server, name)
+    with pytest.raises(
+        BrokerError, match=f"the tables of '{name}' are of version 5, made by a newer ssepool; this one"
+    ):
+        await broker.append(batch("b"))
+    assert server.execute(f"SELECT version FROM {name}_log", database=USER) == [(5,)]
 
 
 async def test_tables_of_somebody_else_are_left_alone(server: Postgres, url: str, name: str) -> None:

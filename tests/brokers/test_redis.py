@@ -8,14 +8,14 @@ import logging
 import re
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
-from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.crc import key_slot
 
-from histories import DEADLINE, Open, batch, data, opening, positions, read_all, take, until
+from histories import DEADLINE, Open, batch, data, positions, read_all, take, until
 from services.redis import Redis
 from ssepool.brokers import connect
 from ssepool.brokers.redis import broker as module
@@ -23,7 +23,6 @@ from ssepool.brokers.redis.server import RIGHTS
 from ssepool.config import HubConfig
 from ssepool.core.cut import Cut
 from ssepool.errors import BrokerError, ConfigError, IdConflict
-from tools import require
 
 
 @pytest.fixture
@@ -82,40 +81,30 @@ async def test_a_history_without_one_of_its_keys_is_lost(service: Redis, opened:
     assert (after.epoch != before.epoch, after.oldest, after.newest) == (True, 0, 1)
 
 
-@pytest.fixture
-def forgetful(tmp_path: Path) -> Iterator[Redis]:
-    """A server that has after a crash what the last `SAVE` wrote, and nothing else."""
-    require("redis-server")
-    service = Redis(tmp_path / "forgetful")
-    service.options = ("--appendonly", "no", "--save", "")
-    service.start()
-    yield service
-    service.kill()
-
-
-async def test_what_a_crash_took_is_the_end_of_a_timeline(forgetful: Redis, caplog: pytest.LogCaptureFixture) -> None:
-    async with opening(forgetful.url("test")) as opened:
-        one, two, late = await opened(), await opened(), await opened()
-        kept = await one.append(batch(*"abc"))
-        forgetful.ask("SAVE")
-        lost = await one.append(batch(*"de"))
-        epoch = lost[0].id[:8]
-        assert positions(await take(two, 0, 5)) == [1, 2, 3, 4, 5]
-        forgetful.restart()  # with what the snapshot has
-        with contextlib.suppress(BrokerError):  # its connection may break now, or have broken already
-            await two.find("anything")
-        assert (await late.bounds())[:3] == (epoch, 0, 3)  # who has seen no more notices nothing
-        [new] = await two.append(batch("f"))
-        assert "has lost the newest 2 events that it had acknowledged" in caplog.text
-        bounds = await one.bounds()
-        assert (bounds.newest, bounds.timelines) == (4, ((epoch, 3),))
-        assert new == (f"{bounds.epoch}-4", 4)
-        for broker in (one, two, late):
-            await broker.bounds()
-            assert [entry.id for entry in await read_all(broker)] == [*(one.id for one in kept), new.id]
-            assert [await broker.find(one.id) for one in lost] == [None, None]
-            assert [await broker.find(one.id) for one in (*kept, new)] == [1, 2, 3, 4]
-        assert (await one.append(batch("g")))[0].id == f"{bounds.epoch}-5"
+async def test_who_appends_sees_that_there_is_less_than_was_seen(
+    service: Redis, opened: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, two, late = await opened(), await opened(), await opened()
+    kept = await one.append(batch(*"abc"))
+    for key in ("state", "log"):  # a backup that needs no restart, by which connections would know
+        service.ask(f"COPY {{test}}:{key} saved:{key}")
+    lost = await one.append(batch(*"de"))
+    epoch = lost[0].id[:8]
+    assert positions(await take(two, 0, 5)) == [1, 2, 3, 4, 5]
+    for key in ("state", "log"):
+        service.ask(f"COPY saved:{key} {{test}}:{key} REPLACE")
+    assert (await late.bounds())[:3] == (epoch, 0, 3)  # who has seen no more notices nothing
+    [new] = await two.append(batch("f"))
+    assert "has lost the newest 2 events that it had acknowledged" in caplog.text
+    bounds = await one.bounds()
+    assert (bounds.newest, bounds.timelines) == (4, ((epoch, 3),))
+    assert new == (f"{bounds.epoch}-4", 4)
+    for broker in (one, two, late):
+        await broker.bounds()
+        assert [entry.id for entry in await read_all(broker)] == [*(one.id for one in kept), new.id]
+        assert [await broker.find(one.id) for one in lost] == [None, None]
+        assert [await broker.find(one.id) for one in (*kept, new)] == [1, 2, 3, 4]
+    assert (await one.append(batch("g")))[0].id == f"{bounds.epoch}-5"
 
 
 async def test_an_old_name_is_renewed_once(opened: Open) -> None:
@@ -357,7 +346,7 @@ def test_a_url_that_will_not_do_is_an_error_that_says_why(rest: str, said: str) 
 
 def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "redis", None)
-    for name in ("broker", "presence", "server"):
+    for name in ("broker", "openers", "server"):
         monkeypatch.delitem(sys.modules, f"ssepool.brokers.redis.{name}")
     with pytest.raises(ConfigError, match=r'install "ssepool\[redis\]"$'):
         connect(HubConfig(broker="redis://h"))
@@ -410,9 +399,10 @@ async def test_the_layout_before_cuts_is_taken_over(
 
 async def test_a_layout_of_a_later_version_is_refused(service: Redis, opened: Open) -> None:
     await (await opened()).append(batch("a"))
-    service.ask("HSET {test}:state version 3")
+    service.ask("HSET {test}:state version 3 server another")
     with pytest.raises(ConfigError, match=r"has the layout 3 of a later ssepool, and this one knows 2$"):
         await opened()
+    assert service.ask("HMGET {test}:state version server") == b"*2\r\n$1\r\n3\r\n$7\r\nanother\r\n"
 
 
 # Keys, processes, what is kept for the tails.
@@ -433,7 +423,7 @@ async def test_all_keys_are_in_one_slot_and_names_are_apart(service: Redis, open
 async def test_large_entries_are_dropped_in_steps(
     service: Redis, opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SLICE_BYTES", 5000)
+    monkeypatch.setattr(module, "SLICE_BYTES", 100_000)
     broker = await opened()
     await broker.append(batch(*["x" * 1000] * 100, ids=[f"id{number}" for number in range(100)]))
     service.ask("CONFIG RESETSTAT")
@@ -442,6 +432,31 @@ async def test_large_entries_are_dropped_in_steps(
     assert (await broker.bounds())[1:3] == (59, 100)
     assert service.ask("HLEN {test}:claims") == service.ask("ZCARD {test}:places") == b":1\r\n"
     assert 2 <= calls(service, "evalsha") <= 30
+
+
+async def test_a_server_that_dies_between_two_steps_has_the_cuts(
+    service: Redis, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SLICE_BYTES", 1)
+    broker = await opened()
+    await broker.append(batch(*"abcdef"))
+    steps, run = 0, broker._run  # type: ignore[attr-defined]
+
+    async def dying(*args: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == 3:
+            service.restart()
+        return await run(*args)
+
+    monkeypatch.setattr(broker, "_run", dying)
+    with pytest.raises(BrokerError):
+        await broker.drop([1, 3, 5], {"news": Cut(5), "other": Cut(4, 1)}, 0)
+    later = await opened()
+    assert positions(await read_all(later)) == [2, 4, 5, 6]
+    assert await later.cuts() == [("news", Cut(5)), ("other", Cut(4, 1))]
+    await later.drop([1, 3, 5], {"news": Cut(5), "other": Cut(4, 1)}, 0)
+    assert positions(await read_all(later)) == [2, 4, 6]
 
 
 async def test_thousands_of_cuts_are_forgotten_at_once(service: Redis, opened: Open) -> None:
@@ -568,14 +583,16 @@ async def test_who_does_not_answer_does_not_have_it_open(service: Redis, opened:
 async def test_they_are_known_again_when_the_server_has_been_away(service: Redis, opened: Open) -> None:
     one, two = await opened(), await opened()
     await one.append(batch("a"))
-    epoch = (await one.bounds()).epoch
+    before = (await one.bounds()).epoch
     service.restart()
 
     async def are_known() -> bool:
         return listeners(service) == b":2"
 
     await until(are_known)
-    assert (await (await opened()).bounds()).epoch == epoch
+    bounds = await (await opened()).bounds()
+    assert bounds.timelines == ((before, 1),)  # for nobody can tell what it has lost
+    assert (await one.bounds(), await two.bounds()) == (bounds, bounds)
     await one.close()
     await two.close()
 

@@ -118,6 +118,7 @@ async def test_nothing_acknowledged_is_lost_when_the_server_is_killed(service: S
         with pytest.raises(BrokerError):
             await task
         service.start()
+    await broker.bounds()  # nobody can tell what a server that has died has lost, so the history may have another name
     kept = {entry.position: entry.frame.decode() for entry in await read_all(broker)}
     assert list(kept) == list(range(1, len(kept) + 1))
     assert {position: kept.get(position) for position in acknowledged} == acknowledged

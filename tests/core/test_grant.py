@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
@@ -162,3 +163,22 @@ def test_publishing_takes_the_right_to_every_topic_and_to_what_is_decided(
 def test_nobody_has_nothing() -> None:
     assert (STRANGER.subscribe, STRANGER.publish, STRANGER.admin) == (NOTHING, NOTHING, frozenset())
     assert Grant() == STRANGER and ANYBODY.subscribe == EVERYTHING
+
+
+def test_the_rights_of_one_for_another_make_a_grant_like_any_other() -> None:
+    rights = Grant(subscribe=["room"], publish=["chat/1"], publish_parts=["id"], admin=["metrics"])
+    who: dict[str, Any] = {"data": {"n": 1}, "expires_at": 9.0, "issued_at": 1.0, "token_id": "t"}
+    made = rights.held_by("u1", "me", **who)
+    assert type(made) is Grant
+    assert made == Grant(
+        subject="u1",
+        issuer="me",
+        subscribe=["room"],
+        publish=["chat/1"],
+        publish_parts=["id"],
+        admin=["metrics"],
+        **who,
+    )
+    for change in (lambda: setattr(made, "subject", "u2"), lambda: delattr(made, "subject")):
+        with pytest.raises(FrozenInstanceError):
+            change()

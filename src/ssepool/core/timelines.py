@@ -61,6 +61,24 @@ class Timelines:
         end = self._found.get(epoch)
         return None if end is None else Found(min(number, end), number <= end, number > end)
 
+    def fork(self, other: Timelines) -> int | None:
+        """Up to where this history and what is known of it elsewhere are the same; None if they have nothing in common.
+        A restored backup does not know the names that came after it."""
+        end = self._found.get(other.epoch)
+        if end is not None:
+            return end
+        for epoch, theirs in reversed(other.before):
+            if epoch == self.epoch:
+                return theirs
+            if epoch in self._found:
+                return min(theirs, self._found[epoch])
+        return None
+
+    def knowing(self, epoch: str, end: int) -> Timelines:
+        """The same, which also knows where a name ended that the history has lost."""
+        before = [one for one in self.before if one.end <= end]
+        return Timelines(self.epoch, (*before, Timeline(epoch, end), *self.before[len(before) :]))
+
     def followed(self, epoch: str, newest: int) -> Timelines:
         """The same history, which goes on under another name behind `newest`."""
         return Timelines(epoch, (*self.before, Timeline(self.epoch, newest))[-MAX_TIMELINES:])

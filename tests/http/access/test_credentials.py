@@ -30,13 +30,13 @@ def look(*fields: tuple[str, str]) -> Presented | None:
     ],
 )
 def test_what_is_presented(fields: list[tuple[str, str]], found: tuple[str | None, bool]) -> None:
-    assert look(*fields) == found
+    assert look(*fields) == Presented(*found)
 
 
 @pytest.mark.parametrize("fields", [[], [("cookie", f"session=1; not{COOKIE}; {TOKEN_COOKIE}2=x; =; ;{TOKEN_COOKIE}")]])
 def test_nothing_is_presented(fields: list[tuple[str, str]]) -> None:
     found = look(*fields)
-    assert found is None or found == ("", True)
+    assert found is None or found == Presented("", True)
 
 
 @pytest.mark.parametrize(

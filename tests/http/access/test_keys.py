@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 from typing import Any
 
@@ -112,3 +113,15 @@ def test_a_weak_key_or_what_is_none_is_refused(text: Any, message: str) -> None:
         only(text)
     assert "the file" in str(raised.value)
     assert SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize("text", [b"", b"a.b", b"x" * 4096])
+def test_a_secret_signs_as_hmac_does_however_often(text: bytes) -> None:
+    key = only(SECRET)
+    for _ in range(2):
+        signature = key.sign(text)
+        assert signature == hmac.digest(SECRET.encode(), text, "sha256")
+        assert key.signs(text, signature)
+        for wrong in (b"", signature[:-1], signature + b"x", bytes(32)):
+            assert not key.signs(text, wrong)
+        assert not key.signs(text + b"x", signature)

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 import pytest
 
 from scripted_broker import DEADLINE, Heard
-from ssepool.brokers.record import unreadable
+from ssepool.brokers.record import Record, unreadable
 from ssepool.core.beginning import Found
+from ssepool.core.cut import Cut
 from ssepool.core.event import Entry
+from ssepool.core.timelines import Timeline
 from ssepool.core.topics import Subscription
 from ssepool.errors import BrokerError
 
@@ -231,3 +233,48 @@ async def test_opening_says_what_is_wrong() -> None:
     with pytest.raises(BrokerError, match="nobody there"):
         await heard.log.open()
     await heard.log.close()
+
+
+async def test_a_backup_that_is_restored_goes_on_under_another_name(heard: Heard) -> None:
+    heard.broker.floor = 0
+    heard.broker.put(5)
+    await heard.until(lambda: heard.log.position == 5)
+    first = heard.log.window.epoch
+    heard.broker.timelines = (Timeline(first, 5),)  # somebody has begun another one, and nothing is lost
+    heard.broker.epoch = "0000000b"
+    await heard.until(lambda: heard.log.window.epoch == "0000000b")
+    heard.broker.put(3)
+    await heard.until(lambda: heard.log.position == 8)
+    assert heard.all == [1, 2, 3, 4, 5, 6, 7, 8]
+    # A backup from before that name began, with less than the name before it had.
+    heard.broker.epoch, heard.broker.timelines = first, ()
+    del heard.broker.entries[4:]
+    await heard.until(lambda: heard.log.position == 4)
+    heard.broker.put(2)
+    await heard.until(lambda: heard.log.position == 6)
+    assert heard.all == [1, 2, 3, 4, 5, 6, 7, 8, "lost", 5, 6]
+    log = heard.log
+    third = log.window.epoch
+    assert len({first, "0000000b", third}) == 3
+    assert log.find(f"{first}-3", NEWS) == Found(3, True)
+    assert log.find(f"{first}-5", NEWS) == Found(4, False, True)
+    assert log.find("0000000b-4", NEWS) == Found(4, True)
+    assert log.find("0000000b-7", NEWS) == Found(4, False, True)
+    assert log.find(f"{third}-6", NEWS) == Found(6, True)
+    assert [entry.position for entry in log.window.read(0, max_entries=99)] == [1, 2, 3, 4, 5, 6]
+
+
+async def test_what_was_dropped_before_it_came_is_told_to_those_who_missed_it(heard: Heard) -> None:
+    heard.broker.floor = 0
+    await heard.until(lambda: heard.log.bounds.drops)
+    for topic, told in (("other", []), ("news", ["lost"])):
+        heard.broker.asleep = True
+        heard.broker.put(2, topic)
+        gone = heard.broker.entries[-1].position
+        heard.broker.entries.append(Record(b"data: x\n\n", ("quiet",)).entry(heard.broker.epoch, gone + 1))
+        await heard.broker.drop([gone - 1, gone], {topic: Cut(gone)}, 0)
+        heard.all.clear()
+        heard.broker.asleep = False
+        heard.broker.ring()
+        await heard.until(lambda gone=gone: heard.log.position == gone + 1)  # type: ignore[misc]
+        assert heard.all == [*told, gone + 1]

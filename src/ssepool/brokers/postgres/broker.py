@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import json
 import logging
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
 import psycopg
-from psycopg import conninfo, errors
+from psycopg import errors
 
 from ssepool.brokers.base import (
     Bounds,
@@ -27,11 +25,15 @@ from ssepool.brokers.base import (
     first_wanted,
     new_epoch,
 )
+from ssepool.brokers.postgres.address import address, message_of
+from ssepool.brokers.postgres.layout import TABLES, TABLES_VERSION
 from ssepool.brokers.postgres.session import MISSING, Row, Session, Values
-from ssepool.brokers.postgres.tables import NAME_PATTERN, SLICE_ENTRIES, TABLES_VERSION, Tables
+from ssepool.brokers.postgres.tables import Tables
 from ssepool.brokers.record import UNREADABLE_ERRORS, Record, unreadable
 from ssepool.config import HubConfig
+from ssepool.core.cut import Cut
 from ssepool.core.event import Entry
+from ssepool.core.timelines import MAX_TIMELINES, Timeline, Timelines
 from ssepool.errors import BrokerError, ConfigError
 
 MIN_SERVER_VERSION = 13
@@ -46,8 +48,11 @@ POLL_SECONDS = 1.0
 UNSURE = "the events may be published or not"
 """The end of the error message when an append was not answered."""
 
-SECRET_PARAMETERS = ("password", "sslpassword")
-"""Parameters that the URL's query must not have, because messages show the query."""
+_LOST, _RENAMED = (
+    "has lost its history, and has begun another one",
+    "goes on under another name, since its end may have been lost",
+)
+"""What readers are told whose history has another epoch by now."""
 
 logger = logging.getLogger("ssepool")
 
@@ -58,29 +63,30 @@ _OURS_TO_CHANGE_PATTERN = re.compile(
 """Errors of servers and of the library when the settings are wrong. The protocol has codes for these errors, but the
 library does not show them."""
 
-_CENTURY_SECONDS = 100 * 365.25 * 86400
-"""The largest `history_age` that is given to the server, which cannot go back from now by infinity."""
-
-_MAX_LIMIT = 2**62
-"""The largest bound of events or bytes that is given to the server, whose numbers have 64 bits."""
-
 
 class PostgresBroker(Broker):
     """Keeps events in tables: `postgresql://user:password@host/database?name=ssepool`, with all parameters of libpq.
     It needs PostgreSQL 13 or newer, with the encoding UTF8.
 
-    A history is four tables and three functions, named after `name` (see `tables`). They are created if they are
+    A history is six tables and some functions, named after `name` (see `layout`). They are created if they are
     missing, for which the user needs the right CREATE on the schema. Each hub holds four connections: one to append,
     one for questions, and two that listen. `NOTIFY` wakes hubs, so a PgBouncer in between must be in session mode: in
     transaction or statement mode no notification arrives.
 
-    - *Order.* An append locks one row until it commits, so positions follow the commits, without holes. All publishers
-      of a history together therefore make one commit at a time; a hub joins publishes to make each commit large.
+    - *Order.* An append locks one row until it commits, so positions follow the commits. All publishers of a history
+      together therefore make one commit at a time; a hub joins publishes to make each commit large.
     - *Durability* follows the server's `synchronous_commit`, which the broker does not change. With its default an
-      event is on disk when `append` returns. With `off` a crash of the server loses the newest events, and so does a
-      failover with asynchronous replication. Subscribers then receive a gap if the loss can be noticed.
-    - *Bounds* hold for all readers at the end of each `append`. `trim` deletes the rows themselves, 5 s later, for the
-      tails that have not read them yet; autovacuum frees their space on disk.
+      event is on disk when `append` returns. With `off` a crash of the server loses the newest events. With a replica
+      in `synchronous_standby_names` what is acknowledged is on its disk too, and a failover to it loses nothing
+      (`remote_apply`: its readers see it as well); while no such replica answers, an append fails after
+      `broker_timeout`, and says that its events may be published or not. Without, a failover loses what the replica did
+      not have yet.
+    - *Timelines.* An open hub holds a shared advisory lock on the log, which the server lets go with its connection; so
+      the server knows whether another one has the history open. The log says too which run of which server has named
+      its epoch: the first append behind a start (of a backup, of a replica that was promoted) or in a restored dump
+      begins a new timeline, whoever makes it and whatever it has seen.
+    - *Dropping* deletes the rows; autovacuum frees their space on disk. A drop that the history does not know the epoch
+      of drops nothing.
     - *Messages* are rows that stay for a minute, in an unlogged table.
 
     No question takes longer than `broker_timeout`, here or on the server. If a caller gives a question up, its
@@ -89,47 +95,28 @@ class PostgresBroker(Broker):
 
     def __init__(self, config: HubConfig) -> None:
         super().__init__(config)
-        parts = urlsplit(config.broker)
-        query = parse_qsl(parts.query, keep_blank_values=True)
-        keys = [key for key, _ in query]
-        if parts.netloc.count("@") > 1 or "@" in "".join([parts.path, parts.fragment, *keys]):
-            raise ConfigError(
-                "HubConfig.broker is not a URL: in a user's name or password, @ is written %40, / %2F, ? %3F and # %23"
-            )
-        if shown := [key for key in keys if key in SECRET_PARAMETERS]:
-            raise ConfigError(
-                f"HubConfig.broker must not have {shown[0]!r} in its query, which is shown: put a password in front of "
-                "the @, or use PGPASSWORD, a password file (PGPASSFILE) or a service file (PGSERVICEFILE)"
-            )
-        name = dict(query).get("name", "ssepool")
-        if not NAME_PATTERN.fullmatch(name):
-            raise ConfigError(
-                f"HubConfig.broker has the name {name!r}; a history in PostgreSQL has a name of 1 to 50 letters, "
-                "digits, _ and -"
-            )
-        rest = urlencode([(key, value) for key, value in query if key != "name"])
-        self._conninfo = self._complete(urlunsplit(parts._replace(query=rest)), parts.password or "")
+        self._conninfo, name = address(config)
         self._tables = Tables(name)
         self._appending = self._session()
         self._asking = self._session()
-        self._epoch = ""
-        """The epoch of the history that `bounds` named last: readers follow this one."""
-        self._limits = (
-            min(config.history_events, _MAX_LIMIT),
-            min(config.history_bytes, _MAX_LIMIT),
-            min(config.history_age, _CENTURY_SECONDS),
-        )
+        self._timelines = Timelines("")
+        """Those that `bounds`, `open` or `renew` named last: readers follow these."""
+        self._seen: dict[str, int] = {}
+        """The newest position that has been seen of each epoch, the epoch seen last at the end."""
 
     async def open(self) -> None:
         try:
             with self._told(opening=True):
                 await self._check()
+                await self._rows(self._asking, self._tables.enter, (new_epoch(),))
+            self._asking.greeting = self._tables.hold
             await self.bounds()
         except BaseException:  # cancelled too: the connections are to be given back
             await self.close()
             raise
 
     async def close(self) -> None:
+        self._asking.greeting = None
         await self._appending.close()
         await self._asking.close()
 
@@ -144,18 +131,22 @@ class PostgresBroker(Broker):
             ["\n".join(record.topics) for record in given],
             [record.private for record in given],
             [record.frame for record in given],
+            [record.key for record in given],
+            [record.removed for record in given],
             self.config.on_duplicate if is_clear else "look",
-            *self._limits,
+            json.dumps(self._seen),
+            new_epoch(),
         )
         with self._told():
             await self._appending.connect()
         with self._told(unsure=UNSURE):
             ((epoch, newest, *known),) = await self._append(values, len(given))
         kept = {
-            claim: Kept(position, Record(frame, (), private).content)
-            for claim, position, private, frame in zip(*known, strict=True)
+            claim: Kept(position, Record(frame, (), private, None, key, removed).content)
+            for claim, position, private, frame, key, removed in zip(*known, strict=True)
         }
         positions = assign(records, kept, newest, refuse=refuse)
+        self._see(epoch, max(newest, *positions))
         return [
             Stored(record.id or f"{epoch}-{position}", position)
             for record, position in zip(records, positions, strict=True)
@@ -171,33 +162,51 @@ class PostgresBroker(Broker):
             await self._appending.ask(self._tables.adopt, (count,), answers=False)
 
     async def tail(self, after: int) -> AsyncIterator[Sequence[Entry]]:
-        epoch, session = self._epoch, self._session()
+        timelines, session = self._timelines, self._session()
         try:
             with self._told():
                 await session.ask(self._tables.listen_for_news)
             follows = False
             while True:
-                with self._told():
-                    rows = await self._page(session, after, PAGE_ENTRIES, kept=False)
-                is_known = not rows or rows[0][0] == epoch  # positions of another history mean nothing to its reader
-                if is_known and (rows or not follows):
+                entries = await self._page(
+                    session, timelines, self._tables.page, {"after": after, "most": PAGE_ENTRIES}
+                )
+                if entries or not follows:
                     follows = True
-                    entries = [_entry(row) for row in rows]
                     after = entries[-1].position if entries else after
                     yield entries
-                if not (rows and is_known):
+                if not entries:
                     with self._told():
                         await session.hear(POLL_SECONDS)
         finally:
             await session.close()
 
     async def read(self, after: int, *, max_entries: int) -> Sequence[Entry]:
-        epoch = self._epoch
+        return await self._page(self._asking, self._timelines, self._tables.page, {"after": after, "most": max_entries})
+
+    async def fetch(self, positions: Sequence[int]) -> Sequence[Entry]:
+        return await self._page(
+            self._asking, self._timelines, self._tables.fetch, {"positions": list(positions), "most": len(positions)}
+        )
+
+    async def drop(self, positions: Sequence[int], cuts: Mapping[str, Cut], floor: int) -> None:
+        epoch = self._timelines.epoch
+        values = (
+            epoch,
+            self._seen.get(epoch, 0),
+            list(positions),
+            list(cuts),
+            [cut.public for cut in cuts.values()],
+            [cut.private for cut in cuts.values()],
+            floor,
+        )
         with self._told():
-            rows = await self._page(self._asking, after, max_entries, kept=True)
-        if rows and rows[0][0] != epoch:
-            raise BrokerError(f"{self.url} has lost its history, and has begun another one")
-        return [_entry(row) for row in rows]
+            await self._rows(self._asking, self._tables.drop, values)
+
+    async def cuts(self, after: str = "") -> Sequence[tuple[str, Cut]]:
+        with self._told():
+            rows = await self._rows(self._asking, self._tables.cuts, (after,), needed=False)
+        return [(topic, Cut(public, private)) for topic, public, private in rows]
 
     async def find(self, id: str, wants: Wants = anything) -> int | None:
         if not (id.isascii() and id.isprintable()):
@@ -211,24 +220,27 @@ class PostgresBroker(Broker):
         chosen = await first_wanted(page, wants)
         if chosen is not None:
             return chosen
+        bounds = await self._look()
+        place = Timelines(bounds.epoch, bounds.timelines).place(id, bounds.newest)
+        if place is None or not place.complete:
+            return None
         with self._told():
-            ((epoch, oldest, newest, _),) = await self._rows(self._asking, self._tables.bounds)
-        made = re.fullmatch(rf"{epoch}-([1-9][0-9]{{0,18}})", id)
-        return int(made[1]) if made and oldest < int(made[1]) <= newest else None
+            rows = await self._rows(self._asking, self._tables.there, (place.position,), needed=False)
+        return rows[0][0] if rows else None
 
     async def bounds(self) -> Bounds:
+        bounds = await self._look()
+        self._timelines = Timelines(bounds.epoch, bounds.timelines)
+        return bounds
+
+    async def renew(self, epoch: str) -> Bounds:
         with self._told():
-            ((epoch, oldest, newest, size),) = await self._rows(self._asking, self._tables.bounds)
-        self._epoch = epoch
-        return Bounds(epoch, oldest, newest, size)
+            await self._rows(self._asking, self._tables.renew, (epoch, new_epoch()))
+        return await self.bounds()
 
     async def trim(self) -> None:
-        until = asyncio.get_running_loop().time() + self.config.broker_timeout / 2
         with self._told():
-            await self._rows(self._asking, self._tables.trim, self._limits)
-            gone = SLICE_ENTRIES
-            while gone == SLICE_ENTRIES and asyncio.get_running_loop().time() < until:
-                ((gone,),) = await self._rows(self._asking, self._tables.delete)
+            await self._rows(self._asking, self._tables.trim)
 
     async def send(self, message: bytes) -> None:
         with self._told():
@@ -284,10 +296,31 @@ class PostgresBroker(Broker):
         if made < TABLES_VERSION:
             await self._asking.ask(self._tables.make(new_epoch()))
 
-    async def _page(self, session: Session, after: int, max_entries: int, *, kept: bool) -> list[Row]:
-        return await self._rows(
-            session, self._tables.page, {"after": after, "most": max_entries, "kept": kept}, needed=False
-        )
+    async def _look(self) -> Bounds:
+        with self._told():
+            ((epoch, oldest, newest, size, floor, *before),) = await self._rows(self._asking, self._tables.bounds)
+        self._see(epoch, newest)
+        return Bounds(epoch, oldest, newest, size, tuple(map(Timeline, *before)), floor)
+
+    async def _page(self, session: Session, timelines: Timelines, query: bytes, values: Values) -> list[Entry]:
+        """The entries of an answer, or none. Raises `BrokerError` if the history has another name by now."""
+        with self._told():
+            rows = await self._rows(session, query, values)
+        epoch, last = rows[0][0], rows[-1][1]
+        if epoch != timelines.epoch:
+            known = any(line.epoch == timelines.epoch for line in (await self._look()).timelines)
+            raise BrokerError(f"{self.url} {_RENAMED if known else _LOST}")
+        if last is None:
+            return []
+        self._see(epoch, last)
+        return [_entry(timelines, row) for row in rows]
+
+    def _see(self, epoch: str, position: int) -> None:
+        if position > self._seen.get(epoch, -1):
+            self._seen.pop(epoch, None)
+            self._seen[epoch] = position
+            if len(self._seen) > MAX_TIMELINES:
+                del self._seen[next(iter(self._seen))]
 
     async def _rows(self, session: Session, query: bytes, values: Values = (), *, needed: bool = True) -> list[Row]:
         """The rows of an answer. If our tables or a `needed` row are missing, they are created first."""
@@ -304,26 +337,6 @@ class PostgresBroker(Broker):
     def _session(self) -> Session:
         return Session(self._conninfo, self.config.broker_timeout)
 
-    def _complete(self, url: str, password: str) -> str:
-        """The connection string for the library: the URL, completed with our defaults."""
-        try:
-            given = conninfo.conninfo_to_dict(url)
-        except psycopg.Error as error:  # the only ones that quote the URL
-            said = _said(error).replace(password, "***") if password else _said(error)
-            raise ConfigError(f"HubConfig.broker = {self.url!r} will not do: {said}") from None
-        timeout, hosts = self.config.broker_timeout, str(given.get("host") or "").count(",") + 1
-        wanted: dict[str, Any] = {
-            "connect_timeout": max(2, round(timeout / hosts)),
-            "tcp_user_timeout": max(1, round(1000 * timeout)),
-            "keepalives_idle": 10,
-            "keepalives_interval": 5,
-            "keepalives_count": 3,
-            "target_session_attrs": "read-write",  # of several hosts the one that takes events
-            "fallback_application_name": "ssepool",
-            "client_encoding": "UTF8",
-        }
-        return conninfo.make_conninfo(**{**wanted, **given})
-
     # Errors.
 
     @contextlib.contextmanager
@@ -339,7 +352,7 @@ class PostgresBroker(Broker):
             said = f"no answer in {self.config.broker_timeout:g} s"
             raise BrokerError(self._with(unsure, f"{self.url}: {said}")) from None
         except psycopg.Error as error:
-            said = _said(error)
+            said = message_of(error)
             if opening and (advice := self._advice(error, said)):
                 raise ConfigError(f"{self.url}: {said}; {advice}") from None
             undone = error.diag.severity_nonlocalized == "ERROR"  # a fatal error may come after the commit
@@ -354,23 +367,18 @@ class PostgresBroker(Broker):
         if isinstance(error, errors.InsufficientPrivilege):
             return "grant the user CREATE on the schema, or let the tables' owner open a hub once and grant their use"
         if isinstance(error, (errors.UndefinedColumn, errors.WrongObjectType, errors.InvalidSchemaName)):
-            tables = ", ".join(f"{self._tables.name}_{part}" for part in ("log", "events", "messages", "facts"))
+            tables = ", ".join(f"{self._tables.name}_{part}" for part in TABLES)
             return f"the names {tables} have to be ours: choose another with ?name=, or another schema"
         if error.sqlstate is None and _OURS_TO_CHANGE_PATTERN.search(said):
             return "correct the URL in HubConfig.broker, or what the server allows"
         return None
 
 
-def _said(error: psycopg.Error) -> str:
-    """The error's message in one line."""
-    return " ".join((error.diag.message_primary or str(error)).split()) or type(error).__name__
-
-
-def _entry(row: Row) -> Entry:
-    epoch, position, id, topics, private, frame = row
+def _entry(timelines: Timelines, row: Row) -> Entry:
+    _, position, id, topics, private, frame, key, removed, at = row
     try:
         "".join(topics)  # an array may have NULL or arrays in it
-        return Record(frame, tuple(topics), private, id).entry(epoch, position)
+        return Record(frame, tuple(topics), private, id, key, removed).entry(timelines.epoch_at(position), position, at)
     except UNREADABLE_ERRORS:
         return unreadable(position)
 

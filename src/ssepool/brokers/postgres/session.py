@@ -51,6 +51,8 @@ class Session:
         self._timeout = timeout
         self._lock = asyncio.Lock()
         self._connection: _Connection | None = None
+        self.greeting: bytes | None = None
+        """A statement that each new connection begins with."""
 
     async def connect(self) -> None:
         """Connect, unless the connection is open."""
@@ -102,6 +104,8 @@ class Session:
         connection = await _Connection.connect(self._conninfo, autocommit=True)
         try:
             await connection.execute(_SESSION, [str(round(1000 * self._timeout))])
+            if self.greeting is not None:
+                await connection.execute(self.greeting)
         except BaseException:  # cancelled too: nobody else knows of this connection
             await connection.close()
             raise

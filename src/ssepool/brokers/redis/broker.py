@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
@@ -31,13 +32,16 @@ from ssepool.brokers.base import (
 from ssepool.brokers.record import STORED_BYTES, UNREADABLE_ERRORS, Record, pack, topics_digest, unpack, unreadable
 from ssepool.brokers.redis import scripts
 from ssepool.brokers.redis.address import address
-from ssepool.brokers.redis.presence import Presence
+from ssepool.brokers.redis.openers import Openers
 from ssepool.brokers.redis.server import UNSURE, Server
 from ssepool.config import HubConfig, MiB
 from ssepool.core.cut import Cut
 from ssepool.core.event import Entry
 from ssepool.core.timelines import MAX_TIMELINES, Timeline
-from ssepool.errors import BrokerError, ConfigError
+from ssepool.errors import BrokerError
+
+packed = msgspec.msgpack.Encoder().encode
+"""What scripts are told in one argument, as MessagePack."""
 
 logger = logging.getLogger("ssepool")
 
@@ -50,8 +54,9 @@ PAGE_BYTES = MiB
 MAX_POSITION = 2**53
 """No history comes to this position; scripts count as far as this."""
 
-WAIT_SHARE = 0.9
-"""The part of `broker_timeout` that replicas have: then it can still be said how many they are."""
+SAY_SECONDS = 0.5
+"""Seconds before `broker_timeout` at which replicas are waited for no longer, so that it can be said how many they are;
+the server looks ten times a second."""
 
 BLOCK_SECONDS = 5
 """Seconds that the server lets a tail wait for a new entry before it answers that there is none."""
@@ -60,7 +65,8 @@ SLICE_ENTRIES = 1000
 """Chosen ids of the layout before that are taken over in one step."""
 
 SLICE_BYTES = 8 * MiB
-"""Bytes of records that one script drops, in some milliseconds in which the server does nothing else."""
+"""Bytes of records that one script drops at most, where each entry counts for 16 KiB more: in some milliseconds, in
+which the server does nothing else."""
 
 MADE_ID_PATTERN = re.compile(r"([0-9a-f]{8})-([1-9][0-9]{0,18})")
 """An id that the broker made: the epoch and the position."""
@@ -72,9 +78,11 @@ class RedisBroker(Broker):
 
     *Durability* depends on the server's settings. With `appendonly yes` and `appendfsync always` nothing acknowledged
     is lost in a crash. With `appendfsync everysec` about a second of events may be lost, without the append-only file
-    all events since the last snapshot, and in a failover those that had not reached the new primary. Positions of lost
-    events that any hub has seen are not used again: clients with these events go on behind them, and clients without
-    them receive `ssepool.gap`. `maxmemory-policy` should be `noeviction`, because an evicted history is lost.
+    all events since the last snapshot, and in a failover those that had not reached the new primary. With `?wait=N` an
+    event is acknowledged when N replicas have it in their memory (`WAIT`); if they do not within `broker_timeout`, the
+    append fails, and its events may be published or not. A failover to one of these N loses nothing acknowledged; one
+    to another replica may, because nobody but who fails over decides which takes over. A history that has lost
+    something goes on under another name. `maxmemory-policy` should be `noeviction`, because an evicted history is lost.
 
     *Cluster.* All keys have one hash tag, and so are on one node. The URL names that node; redirections are not
     followed.
@@ -86,7 +94,7 @@ class RedisBroker(Broker):
     def __init__(self, config: HubConfig) -> None:
         super().__init__(config)
         self._address = address(config)
-        self._server = Server(self._address, self.url, config.broker_timeout)
+        self._server = Server(self._address, self.url, config.broker_timeout, self._greeting)
         self._ask = self._server.ask
         keys = ("state", "log", "claims", "places", "cuts", "cut-names", "cut-order")
         self._keys = [self._key(key) for key in keys]
@@ -94,7 +102,7 @@ class RedisBroker(Broker):
         self._facts = [self._key(key) for key in ("facts", "fact-ends", "fact-order")]
         self._old_ids = self._key("ids")
         self._channel = self._key("messages")
-        self._presence = Presence(self._server, self._key("open"))
+        self._openers = Openers(self._server, self._key("open"))
         self._epoch = ""
         """The epoch of the history that `bounds` named last: readers follow this one."""
         self._seen = ("", 0)
@@ -116,7 +124,7 @@ class RedisBroker(Broker):
         is_open = False
         try:
             async with asyncio.timeout(self.config.broker_timeout):
-                await self._server.check()
+                await self._server.check(self._state, scripts.VERSION)
                 await self._take_over()
                 await self._enter()
             is_open = True
@@ -126,26 +134,23 @@ class RedisBroker(Broker):
             raise self._server.refusal(error.__cause__) or error from None
         finally:
             if not is_open:
-                await self._presence.leave()
+                await self._openers.leave()
 
     async def _enter(self) -> None:
         """Begin a new timeline if nobody else has the history open: its end may have been cut off meanwhile."""
-        await self._presence.enter()
-        *answer, others = await self._ask(self._run(self._renew, "", self._presence.channel))
+        await self._openers.enter()
+        *answer, others = await self._ask(self._run(self._renew, "", self._openers.channel))
         bounds = self._named(answer)
         if others > 0:
-            await (self.bounds() if await self._presence.anybody(others) else self.renew(bounds.epoch))
-        await self._presence.opened(others)
+            await (self.bounds() if await self._openers.anybody(others) else self.renew(bounds.epoch))
+        await self._openers.opened(others)
 
     async def _take_over(self) -> None:
-        """Refuse a layout of later versions, and take over the chosen ids of the one before claims, in which each had
-        one place whatever its topics. (The one before cuts is taken over by each script.)"""
+        """Take over the chosen ids of the layout before claims, in which each had one place whatever its topics.
+
+        The one before cuts is taken over by each script.
+        """
         client = self._server.client
-        version: Any = await self._ask(client.hget(self._state, "version"))
-        if int(version or 1) > scripts.VERSION:
-            raise ConfigError(
-                f"{self.url} has the layout {int(version)} of a later ssepool, and this one knows {scripts.VERSION}"
-            )
         left = await self._ask(client.exists(self._old_ids))
         while left:
             some: Any
@@ -161,7 +166,7 @@ class RedisBroker(Broker):
             left = await self._ask(self._run(self._claim, *claims, keys=[self._old_ids]))
 
     async def close(self) -> None:
-        await self._presence.leave()
+        await self._openers.leave()
         await self._server.client.aclose()
 
     # Appending.
@@ -191,11 +196,11 @@ class RedisBroker(Broker):
         wait = self._address.wait
         if not wait:
             return await self._run(self._append, *args)
-        client, script = self._server.client, self._append
+        client, script, timeout = self._server.client, self._append, self.config.broker_timeout
         while True:
             pipe = client.pipeline(transaction=False)  # WAIT counts what its own connection wrote
             pipe.evalsha(script.sha, len(self._keys), *self._keys, *self._head(), *args)
-            pipe.wait(wait, int(WAIT_SHARE * 1000 * self.config.broker_timeout))
+            pipe.wait(wait, int(1000 * max(timeout - SAY_SECONDS, timeout / 2)))
             answer, have = await pipe.execute(raise_on_error=False)
             if isinstance(answer, NoScriptError):
                 await client.script_load(script.script)
@@ -249,7 +254,7 @@ class RedisBroker(Broker):
 
         Raises `BrokerError` if the history has another name than the reader follows.
         """
-        asked = self._page(keys=[self._state, self._log], args=[most, PAGE_BYTES, *ranges], client=client)
+        asked = self._page(keys=[self._state, self._log], args=[most, PAGE_BYTES, packed(ranges)], client=client)
         name, *page = await self._ask(asked, alone=client is not None)
         if name.decode() != epoch:
             raise self._other_history()
@@ -305,8 +310,8 @@ class RedisBroker(Broker):
         given: list[str | int] = [part for topic, cut in cuts.items() for part in (topic, *cut)]
         left, epoch = positions, self._epoch
         while True:
-            head = (epoch, SLICE_BYTES, floor, len(given) // 3)
-            name, last, forgotten = await self._ask(self._run(self._drop, *head, *given, *_ranges(left)))
+            told = packed((floor, given, _ranges(left)))
+            name, last, forgotten = await self._ask(self._run(self._drop, epoch, SLICE_BYTES, told))
             if name.decode() != epoch:
                 raise self._other_history()
             if not last and forgotten < PAGE_CUTS:
@@ -352,6 +357,9 @@ class RedisBroker(Broker):
 
     async def _run(self, script: Any, *args: Any, keys: Sequence[str] = ()) -> Any:
         return await script(keys=[*self._keys, *keys], args=[*self._head(), *args])
+
+    def _greeting(self) -> tuple[str | int, ...]:
+        return "EVAL", scripts.BEGIN + scripts.LOOK, len(self._keys), *self._keys, *self._head()
 
     def _head(self) -> tuple[str | int, ...]:
         """The first arguments of all scripts with `BEGIN`."""

@@ -144,10 +144,22 @@ arguments before say what the caller has ever seen, for a history that has less 
 replicas it waits for."""
 
 LOOK = """
+local server = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+    .. string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')
+local known = redis.call('HGET', state_key, 'server')
+if known ~= server then
+    redis.call('HDEL', state_key, 'nothing') -- a script that has written may write on when memory has run out
+    redis.call('HSET', state_key, 'server', server)
+    if known and newest > 0 then
+        renew()
+    end
+end
 save()
 return bounds()
 """
-"""Returns what the history has."""
+"""Returns what the history has. It goes on under another name if it was in another process when it was last looked at,
+or if this one was a replica meanwhile: then its end may have been cut off, whether the caller has seen it or not. So
+each connection begins with this."""
 
 RENEW = """
 local named, channel = ARGV[4], ARGV[5]
@@ -168,7 +180,8 @@ return answer
 caller listens on a channel. Returns what the history has, and how many others listen."""
 
 DROP = """
-local named, left, floor_asked, many = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local named, left = ARGV[4], tonumber(ARGV[5])
+local floor_asked, given, ranges = unpack(cmsgpack.unpack(ARGV[6]))
 if named ~= epoch then -- the positions are another history's
     save()
     return {epoch, 0, 0}
@@ -177,8 +190,8 @@ redis.call('HDEL', state_key, 'nothing') -- a script that has written may write 
 if floor_asked > floor then
     floor, changed = floor_asked, true
 end
-for place = 8, 7 + 3 * many, 3 do
-    local topic, public, private = ARGV[place], tonumber(ARGV[place + 1]), tonumber(ARGV[place + 2])
+for place = 1, #given, 3 do
+    local topic, public, private = given[place], given[place + 1], given[place + 2]
     local known = redis.call('HGET', cuts, topic)
     if known then
         local public_known, private_known = string.match(known, '(%d+) (%d+)')
@@ -190,26 +203,35 @@ for place = 8, 7 + 3 * many, 3 do
         redis.call('ZADD', cut_order, text(math.max(public, private)), topic)
     end
 end
+local ids = {}
+local function delete(most)
+    if #ids > most then
+        redis.call('XDEL', log, unpack(ids))
+        ids = {}
+    end
+end
 local last = 0
-for place = 8 + 3 * many, #ARGV, 2 do
-    local start, stop, is_front = tonumber(ARGV[place]), tonumber(ARGV[place + 1]), tonumber(ARGV[place]) <= oldest + 1
+for place = 1, #ranges, 2 do
+    local start, stop, is_front = ranges[place], ranges[place + 1], ranges[place] <= oldest + 1
     while start <= stop and left > 0 do
-        local page, ids = redis.call('XRANGE', log, text(start), text(stop), 'COUNT', 64), {}
+        local page = redis.call('XRANGE', log, text(start), text(stop), 'COUNT', math.min(stop - start + 1, 64))
         for _, entry in ipairs(page) do
             local record, id = entry[2][2], entry[2][6]
             if id then
                 disclaim(id, at(entry[1]))
             end
-            ids[#ids + 1], left, changed = entry[1], left - #record - overhead, true
-            events, bytes = events - 1, bytes - #record - overhead
+            if not is_front then
+                ids[#ids + 1] = entry[1]
+            end
+            changed, events, bytes = true, events - 1, bytes - #record - overhead
+            left = left - #record - 16384 -- what it costs to find one is as much as to read so many bytes
         end
-        last = #ids < 64 and stop or at(ids[64])
-        if #ids > 0 and is_front then
+        last = #page < 64 and stop or at(page[64][1])
+        if is_front and #page > 0 then
             redis.call('XTRIM', log, 'MINID', text(last + 1))
-        elseif #ids > 0 then
-            redis.call('XDEL', log, unpack(ids))
         end
         start = last + 1
+        delete(64)
     end
     if is_front then
         local first = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
@@ -219,6 +241,7 @@ for place = 8 + 3 * many, #ARGV, 2 do
         break
     end
 end
+delete(0)
 local forgotten = redis.call('ZRANGEBYSCORE', cut_order, '-inf', text(floor), 'LIMIT', 0, 1000)
 if #forgotten > 0 then
     redis.call('HDEL', cuts, unpack(forgotten))
@@ -229,7 +252,8 @@ save()
 return {epoch, left > 0 and 0 or last, #forgotten}
 """
 """Remembers cuts (topic, position of the newest event dropped, and of the newest private one), and drops the entries in
-ranges of positions (the first and the last of each), until they have had so many bytes. Returns the last position as
+ranges of positions (the first and the last of each), until they have had so many bytes. These come as one MessagePack:
+thousands of arguments would take longer than what is done. Returns the last position as
 far as which it has dropped if there may be more, and how many cuts it has forgotten, 1,000 at most.
 
 The hash `cuts` has the two positions of each topic; two sorted sets have the topics: `cut-names` in the order of their
@@ -282,11 +306,12 @@ return redis.call('HLEN', old)
 id, digest of the topics, digest of the content, position. Returns how many are left in the hash."""
 
 PAGE = """
-local most, left = tonumber(ARGV[1]), tonumber(ARGV[2])
+local most, left, ranges = tonumber(ARGV[1]), tonumber(ARGV[2]), cmsgpack.unpack(ARGV[3])
 local state = redis.call('HMGET', KEYS[1], 'epoch', 'newest')
 local newest, page = tonumber(state[2]) or 0, {state[1] or ''}
-for at = 3, #ARGV, 2 do
-    local start, stop = ARGV[at], string.format('%.0f', math.min(tonumber(ARGV[at + 1]), newest))
+for place = 1, #ranges, 2 do
+    local start = string.format('%.0f', ranges[place])
+    local stop = string.format('%.0f', math.min(ranges[place + 1], newest))
     while most > 0 and left > 0 do
         local step = math.min(most, 16)
         local entries = redis.call('XRANGE', KEYS[2], start, stop, 'COUNT', step)

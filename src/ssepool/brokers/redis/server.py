@@ -7,7 +7,7 @@ import logging
 import math
 import re
 import socket
-from collections.abc import AsyncIterator, Awaitable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any, TypeVar
 
@@ -47,22 +47,24 @@ machine is gone, even on a connection that only waits."""
 class Server:
     """Asks the server, each question in bounded time, and makes a `BrokerError` of whatever goes wrong."""
 
-    def __init__(self, address: Address, url: str, timeout: float) -> None:
-        """`url` names it in messages; an answer may take `timeout` seconds. Raises `ConfigError` for an option in the
-        URL that has a wrong value."""
+    def __init__(self, address: Address, url: str, timeout: float, greeting: Callable[[], Sequence[Any]]) -> None:
+        """`url` names it in messages; an answer may take `timeout` seconds. Each connection of `client` begins with the
+        command `greeting`. Raises `ConfigError` for an option in the URL that has a wrong value."""
         self.url = url
         """The URL for messages, without its password."""
         self.timeout = timeout
         """Seconds that an answer may take."""
         self._address = address
+        self._greeting = greeting
         self._turns = asyncio.Semaphore(QUESTIONS)
         try:
-            self.client = self.connect()
+            self.client = self.connect(redis_connect_func=self._greet)
         except ValueError as error:  # redis-py names the option and does not show the URL
             raise ConfigError(f"HubConfig.broker = {url!r}: {error}") from None
 
-    def connect(self) -> Redis:
-        """A client, which connects when it needs to. It retries nothing: the caller gets the error, and asks again.
+    def connect(self, **options: Any) -> Redis:
+        """A client with these options beside ours, which connects when it needs to. It retries nothing: the caller gets
+        the error, and asks again.
 
         `ask` limits the time. With a `socket_timeout` redis-py would send through `asyncio.wait_for`, which in Python
         3.11 sometimes takes a cancellation for a result, so that a tail would not end.
@@ -77,7 +79,18 @@ class Server:
             socket_keepalive_options={
                 getattr(socket, name): value for name, value in KEEPALIVE_OPTIONS.items() if hasattr(socket, name)
             },
+            **options,
         )
+
+    async def _greet(self, connection: Any) -> None:
+        """Begin a connection. One that is given up on the way is closed: the next would take its answer for theirs."""
+        try:
+            await connection.on_connect()
+            await connection.send_command(*self._greeting())
+            await connection.read_response()
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
 
     @asynccontextmanager
     async def subscribed(self, channel: str) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -126,9 +139,22 @@ class Server:
         reason = _reason(error, self._address.name) if isinstance(error, Exception) else None
         return None if reason is None else ConfigError(f"HubConfig.broker = {self.url!r}: {reason}")
 
-    async def check(self) -> None:
-        """Check that the server is fit for a history. Raises `ConfigError`, and warns if it may evict the history."""
-        info: dict[str, Any] = await self.ask(self.client.info())
+    async def check(self, state: str, version: int) -> None:
+        """Check that the server is fit for a history, and that the one whose state has this key has a layout of this
+        version at most. Raises `ConfigError`, and warns if it may evict the history."""
+        client = self.connect()  # without a greeting, which may write
+        try:
+            info: dict[str, Any] = await self.ask(client.info(), alone=True)
+            self._check_server(info)
+            layout: Any = await self.ask(client.hget(state, "version"), alone=True)
+        finally:
+            await client.aclose()
+        if int(layout or 1) > version:
+            raise ConfigError(
+                f"{self.url} has the layout {int(layout)} of a later ssepool, and this one knows {version}"
+            )
+
+    def _check_server(self, info: dict[str, Any]) -> None:
         version = str(info.get("redis_version", "0"))
         if (
             tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < MIN_SERVER_VERSION

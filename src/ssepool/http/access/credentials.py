@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+
+import msgspec
 
 from ssepool.errors import BadCredentials
 
@@ -11,7 +12,7 @@ PLACES = frozenset({b"authorization", b"cookie"})
 """The header fields that may have a token."""
 
 
-class Presented(NamedTuple):
+class Presented(msgspec.Struct, frozen=True, gc=False):
     """What a request presents."""
 
     token: str | None
@@ -40,7 +41,7 @@ def presented(headers: Iterable[tuple[bytes, bytes]], cookie_name: str) -> Prese
         return None
     if len(cookies) > 1:
         raise BadCredentials("a request takes one cookie with a token")
-    scheme, _, token = field.decode("latin-1").partition(" ") if field is not None else ("", "", "")
+    scheme, _, token = ("", "", "") if field is None else field.decode("latin-1").partition(" ")
     is_bearer = scheme.lower() == "bearer"
     if cookies:
         if is_bearer:

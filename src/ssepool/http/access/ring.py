@@ -134,6 +134,8 @@ class KeyRing:
         named = self._by_id.get((issuer, id))
         if named is None:
             return self._unnamed.get((issuer, algorithm), ())
+        if len(named) == 1 and named[0].algorithm == algorithm:  # as nearly always
+            return named
         return [key for key in named if key.algorithm == algorithm]
 
     def signing(self, issuer: str) -> Key:

@@ -333,7 +333,9 @@ class Follower:
         # for one of the history that they have just named.
         async with self._in_time():
             bounds = await self.broker.bounds()
-            if bounds.drops and bounds.epoch == self.window.epoch and bounds.newest < before:
+            known = self.window.timelines
+            is_less = bounds.epoch == known.epoch and bounds.newest < before
+            if bounds.drops and (is_less or known.end_of(bounds.epoch) is not None):  # an earlier state of it is back
                 bounds = await self.broker.renew(bounds.epoch)
             self.bounds = bounds
         nothing_comes = self._progress.look(self.position, bounds.newest, self._now(), is_crowded=self._crowded)
@@ -342,7 +344,7 @@ class Follower:
         if bounds.epoch != self.window.epoch:
             self._turn(bounds)
         elif bounds.newest < before:
-            self._start_over(bounds, bounds.newest)
+            self._start_over(bounds, Timelines(bounds.epoch), bounds.newest)
         elif nothing_comes and not await self._passed(bounds.newest):
             logger.warning("%s has had news for %g s that did not come; asking again", self.broker.url, CHECK_SECONDS)
             self._restart_tail()
@@ -363,22 +365,24 @@ class Follower:
 
     def _turn(self, bounds: Bounds) -> None:
         """The history has another name. Nobody need know if it has all that was delivered here; else what it has behind
-        the place where the one before ended is delivered, behind a gap."""
-        timelines = Timelines(bounds.epoch, bounds.timelines)
-        end = timelines.end_of(self.window.epoch)
+        the place where the two part is delivered, behind a gap."""
+        timelines, known = Timelines(bounds.epoch, bounds.timelines), self.window.timelines
+        end = timelines.fork(known)
+        if end is not None and timelines.end_of(known.epoch) is None:
+            timelines = timelines.knowing(known.epoch, end)
         if end is not None and end >= self.position:
             self.window.timelines = timelines
             self._restart_tail()
         else:
-            self._start_over(bounds, end)
+            self._start_over(bounds, timelines, end)
 
-    def _start_over(self, bounds: Bounds, end: int | None) -> None:
+    def _start_over(self, bounds: Bounds, timelines: Timelines, end: int | None) -> None:
         """The broker has lost events: all behind a place, or everything."""
         logger.error("%s has lost what it kept; subscribers are told", self.broker.url)
         if end is None:
             self._begin(bounds, bounds.oldest)
         else:
-            self._go_on_with(self.window.branched(Timelines(bounds.epoch, bounds.timelines), end))
+            self._go_on_with(self.window.branched(timelines, min(end, self.position)))
         self._lost(None)
         self._restart_tail()
 

@@ -1,4 +1,4 @@
-"""Presence: how brokers that have a history open know of each other."""
+"""Openers: who has a history open, and how they know of each other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUESTION, ANSWER = b"?", b"!"
 """What is said on the channel: "has anybody the history open?" and "I have"."""
 
 
-class Presence:
+class Openers:
     """Listens on a channel for as long as a broker is open, and answers there whoever opens the same history.
 
     The server knows at once when the connection of a process that was killed is closed. Only while it still counts
