@@ -265,9 +265,7 @@ class Follower:
         """Take a page in, in slices. Whoever restarts the tail between two of them finds the log in order."""
         start, step, began = 0, 1, self._now()
         deadline = began + SLICE_SECONDS
-        if page and page[-1].position - max(self.position, page[0].position - 1) > len(page) - _known(
-            page, self.position
-        ):
+        if page and page[-1].position - self.position > len(page) - _known(page, self.position):
             await self._load_cuts()  # something was dropped before it came here
         while start < len(page):
             end = start + step
