@@ -62,6 +62,7 @@ class AsyncPublisher:
                 f"a publisher cannot use {url!r}, which is kept in one process; publish through its hub "
                 "(Hub.publish, POST /events), or give both a broker that they share, such as sqlite:///events.db"
             )
+        self._broker.follows = False
         self._group = GroupCommit(self._broker)
         self._opening: asyncio.Task[None] | None = None
         self._is_open = False

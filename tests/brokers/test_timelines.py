@@ -13,6 +13,8 @@ from contextlib import aclosing, asynccontextmanager
 import pytest
 
 from histories import DEADLINE, DROPPING, Open, batch, data, page_of, positions, read_all, take
+from ssepool import AsyncPublisher, HubConfig
+from ssepool.brokers import connect
 from ssepool.brokers.base import Broker
 from ssepool.core.cut import Cut
 from ssepool.core.timelines import MAX_TIMELINES, Timeline
@@ -88,6 +90,23 @@ async def test_who_opens_a_history_alone_goes_on_under_another_name(make: Open) 
     assert await ids(later) == [one.id for one in first + second]
     assert [entry.id for entry in await take(later, 0, 5)] == [one.id for one in first + second]
     assert [entry.id for entry in await later.fetch([3, 4])] == [first[2].id, second[0].id]
+
+
+async def test_what_only_publishes_begins_no_timeline(make: Open, url: str) -> None:
+    hub = await make()
+    await hub.append(batch("a"))
+    before = await hub.bounds()
+    await hub.close()
+    for number in range(3):
+        async with AsyncPublisher(url) as publisher:
+            await publisher.publish("news", str(number))
+    publisher_broker = connect(HubConfig(broker=url))
+    publisher_broker.follows = False
+    await publisher_broker.open()
+    after = await publisher_broker.bounds()
+    await publisher_broker.close()
+    assert (after.epoch, after.timelines, after.newest) == (before.epoch, before.timelines, 4)
+    assert (await (await make()).bounds()).timelines == (*before.timelines, Timeline(before.epoch, 4))
 
 
 @shared

@@ -159,6 +159,9 @@ class Broker(ABC):
     takes to connect again, and all may be cancelled at any time. No message of an error shows a password.
     """
 
+    follows = True
+    """Whether this is a hub's, which has clients. What only publishes begins no timeline in `open`: each run would be
+    one, and only so many are remembered."""
     max_facts = MAX_FACTS
     """Facts that are kept at a time at most."""
 

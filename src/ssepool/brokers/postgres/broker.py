@@ -108,8 +108,10 @@ class PostgresBroker(Broker):
         try:
             with self._told(opening=True):
                 await self._check()
-                await self._rows(self._asking, self._tables.enter, (new_epoch(),))
-            self._asking.greeting = self._tables.hold
+                if self.follows:
+                    await self._rows(self._asking, self._tables.enter, (new_epoch(),))
+            if self.follows:
+                self._asking.greeting = self._tables.hold
             await self.bounds()
         except BaseException:  # cancelled too: the connections are to be given back
             await self.close()

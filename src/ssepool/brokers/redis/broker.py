@@ -126,7 +126,7 @@ class RedisBroker(Broker):
             async with asyncio.timeout(self.config.broker_timeout):
                 await self._server.check(self._state, scripts.VERSION)
                 await self._take_over()
-                await self._enter()
+                await (self._enter() if self.follows else self.bounds())
             is_open = True
         except TimeoutError:
             raise self._server.late(self.config.broker_timeout) from None

@@ -72,11 +72,12 @@ class SqliteBroker(Broker):
 
     async def open(self) -> None:
         await self._writer.open()
-        try:
-            if await self._enter():
-                await self._writer.run(History.begin)
-        finally:
-            self._openers.settle()
+        if self.follows:
+            try:
+                if await self._enter():
+                    await self._writer.run(History.begin)
+            finally:
+                self._openers.settle()
         await self._reader.open()
         await self.bounds()
         if others_may(self._path):
