@@ -63,7 +63,7 @@ async def followed(url: str, heard: list[int | str]) -> EventLog:
 
     async def room() -> None: ...
 
-    log = EventLog(connect(HubConfig(broker=url)), deliver, lambda: heard.append("lost"), room, time.monotonic)
+    log = EventLog(connect(HubConfig(broker=url)), deliver, lambda missed: heard.append("lost"), room, time.monotonic)
     await log.open()
     return log
 

@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator
 
 from ssepool.core.cut import Cut
 from ssepool.core.cuts import Cuts
-from ssepool.core.kept import Kept
+from ssepool.core.kept import Held, Kept
 from ssepool.core.lines import Biggest, Line, Weight
 from ssepool.core.rules import Rules
 
 NO_TOPIC = ("",)
 """Where an event without topics belongs."""
+
+NOTHING = Held(0, 0)
+"""What a topic without events holds."""
 
 
 class TopicLines:
@@ -186,13 +189,24 @@ class TopicLines:
         place = bisect_right(known.positions, until) if known is not None else 0
         return known.positions[place - 1] if known is not None and place else 0
 
-    def holdings(self) -> Iterator[tuple[str, int, float]]:
-        """Each topic with the number of its events and their bytes of memory."""
-        for topic, known in list(self._lines.items()):
-            if isinstance(known, Line):
-                yield topic, known.events, known.bytes
-            elif (entry := self._at(known)) is not None:
-                yield topic, 1, entry.size
+    def holding(self, topic: str) -> Held:
+        """How much a topic holds."""
+        known = self._lines.get(topic)
+        if isinstance(known, Line):
+            return Held(known.events, known.bytes)
+        entry = None if known is None else self._at(known)
+        return NOTHING if entry is None else Held(1, entry.size)
+
+    def ends(self, topic: str) -> tuple[int, int] | None:
+        """The positions of the oldest and the newest event that a topic holds."""
+        known = self._lines.get(topic)
+        if isinstance(known, int):
+            return known, known
+        if known is None:
+            return None
+        known.skip(self._is_kept)
+        newest = next(filter(self._is_kept, reversed(known.positions)), 0)
+        return (known.oldest, newest) if known.events else None
 
     def _several(self) -> Iterator[Line]:
         return (line for line in self._lines.values() if isinstance(line, Line) and line.events > 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 import msgspec
 
@@ -13,7 +12,7 @@ from ssepool.core.beginning import Found
 from ssepool.core.cut import Cut
 from ssepool.core.cuts import CUT_BYTES, MAX_CUTS, Cuts
 from ssepool.core.event import MADE_ID, Entry, topic_set
-from ssepool.core.kept import Absent, Kept
+from ssepool.core.kept import Absent, Held, Kept
 from ssepool.core.lines import Line
 from ssepool.core.names import Names
 from ssepool.core.order import Order
@@ -36,15 +35,6 @@ MIN_CUTS = 100
 
 REMOVED_SECONDS = 86_400.0
 """Seconds at most that an event is kept which says that nothing is there any more."""
-
-
-class Held(NamedTuple):
-    """How much is kept."""
-
-    events: int
-    """Entries."""
-    bytes: int
-    """Bytes of memory that they take: `Entry.size`."""
 
 
 class Window:
@@ -396,9 +386,21 @@ class Window:
 
     # What is known of each.
 
-    def topics(self) -> Iterator[tuple[str, int, float]]:
-        """Each topic that is indexed, with the number of its events and their bytes of memory."""
-        return self._lines.holdings()
+    def names(self, after: int) -> tuple[set[str], int]:
+        """The topics of the next entries behind a position, a bounded number of them, and the position of the last; 0
+        if there are none."""
+        positions = self._order.behind(after, STEP_ENTRIES)
+        kept = self._kept
+        return {topic for position in positions for topic in kept[position].topics}, positions[-1] if positions else 0
+
+    def holding(self, topic: str) -> Held:
+        """How much a topic holds, of what is indexed."""
+        return self._lines.holding(topic)
+
+    def ages(self, topic: str, now: float) -> tuple[float, float] | None:
+        """Seconds since the oldest and the newest came that a topic holds, of what is indexed."""
+        ends = self._lines.ends(topic)
+        return None if ends is None else (now - self._order.time(ends[0]), now - self._order.time(ends[1]))
 
     def cut(self, topic: str) -> Cut:
         """How far a topic has been dropped."""
