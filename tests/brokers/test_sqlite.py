@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from histories import DEADLINE, Open, batch, data, page_of, positions, read_all, until
+from ssepool import AsyncPublisher
 from ssepool.brokers import connect
 from ssepool.brokers.base import Broker
 from ssepool.brokers.record import topics_digest
@@ -522,6 +523,23 @@ async def test_a_restored_backup_goes_on_under_another_name(path: Path, make: Op
         await broker.close()
     assert descriptors() - opened == Counter()
     check(path)
+
+
+async def test_who_only_publishes_gives_no_position_of_a_restored_backup_again(
+    path: Path, url: str, make: Open
+) -> None:
+    hub = await make()
+    given = await hub.append(batch("a", "b"))
+    before = (await hub.bounds()).epoch
+    backup = save(path)
+    await hub.close()
+    async with AsyncPublisher(url) as publisher:  # which no hub has seen
+        given_ids = [one.id for one in given] + [await publisher.publish("news", text) for text in "cd"]
+    restore(path, backup, "moved")
+    async with AsyncPublisher(url) as publisher:
+        given_ids += [await publisher.publish("news", text) for text in "xy"]
+    assert len(set(given_ids)) == 6
+    assert (await (await make()).bounds()).timelines[0] == (before, 2)
 
 
 KILLED = """

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
+from ssepool.config import MiB
 from ssepool.core.beginning import Found
 from ssepool.core.cut import Cut
 from ssepool.core.cuts import CUT_BYTES, MAX_CUTS, Cuts
@@ -32,6 +33,12 @@ CUTS_SHARE = 16
 
 MIN_CUTS = 100
 """Cuts that are remembered in any case."""
+
+SLACK = 1.01
+"""By how much large histories are beyond their bound of events, or below that of bytes, at times."""
+
+LARGE_EVENTS, LARGE_BYTES = 1000, MiB
+"""From when on a history is large."""
 
 REMOVED_SECONDS = 86_400.0
 """Seconds at most that an event is kept which says that nothing is there any more."""
@@ -68,6 +75,7 @@ class Window:
         self.cuts = Cuts(min(MAX_CUTS, max(MIN_CUTS, bytes / CUTS_SHARE / CUT_BYTES)))
         """How far topics have been dropped that have nothing any more."""
         self._limits = (events, bytes, age)
+        self._most_events = events * SLACK if events >= LARGE_EVENTS else events
         self._at_hand = at_hand
         self._kept: dict[int, Kept] = {}
         self._order = Order(self._kept)
@@ -77,7 +85,7 @@ class Window:
         self._gone: dict[int, Entry] = {}
         """Entries with chosen ids that were dropped last, without their frames: still good to go on from."""
         self._keys: dict[tuple[tuple[str, ...], str], int] = {}
-        self._lines = TopicLines(self.rules, self.cuts, self._kept.get)
+        self._lines = TopicLines(self.rules, self.cuts, self._kept)
         self._indexed = after
         self._aging: dict[float, deque[tuple[float, int, str]]] = {}
         """If topics have ages of their own: when what came, by age."""
@@ -118,22 +126,22 @@ class Window:
         if not entries:
             return
         self._lines.now = now
-        kept, add, size = self._kept, self._order.add, self._bytes
-        for entry in entries:
-            kept[entry.position] = entry
-            add(entry.position, now)
-            size += entry.size
-        self.newest = entry.position
-        self._size += size - self._bytes
-        self._bytes = size
         for entry in chosen:
             self._names.add(entry)
-        for entry in entries:
+        kept, add, most_bytes, most = self._kept, self._order.add, self._limits[1], self._most_events
+        is_ruled = self.rules.is_bound or self.rules.ages
+        for entry in entries:  # one by one: pages begin elsewhere for others, who are to come to the same
+            position = self.newest = entry.position
+            kept[position] = entry
+            add(position, now)
+            self._size += entry.size
+            self._bytes += entry.size
             if entry.key is not None:
                 self._replace(entry, now)
-        if self.rules.is_bound or self.rules.ages:
-            self._index(len(entries) + STEP_ENTRIES)
-        self._bound()
+            if is_ruled:
+                self._index(math.inf)
+            if self._bytes > most_bytes or len(kept) - self._promised > most:
+                self._bound()
         while self._size > self._at_hand:
             self._put_away()
 
@@ -148,18 +156,21 @@ class Window:
             self._drop(known, is_missed=False)
 
     def _bound(self) -> None:
-        """Drop what is beyond the bounds of all."""
+        """Drop what is beyond the bounds of all. Of large histories a hundredth at a time, which costs less than one by
+        one."""
         most_events, most_bytes, _ = self._limits
-        if len(self._kept) - self._promised > most_events:
+        lines, kept = self._lines, self._kept
+        if len(kept) - self._promised > self._most_events:
             self._index(math.inf)
-            while len(self._kept) - self._promised > most_events and self._give_way(self._lines.by_events.find()):
+            while len(kept) - self._promised > most_events and self._give_way(lines.by_events.find()):
                 pass
         if self._bytes > most_bytes:
-            newest = self._kept.get(self.newest)
+            newest = kept.get(self.newest)
             if newest is not None and newest.size > most_bytes:
                 self._drop(newest)
             self._index(math.inf)
-            while self._bytes > most_bytes and self._give_way(self._lines.by_bytes.find(), of_all=True):
+            left = most_bytes / SLACK if most_bytes >= LARGE_BYTES else most_bytes
+            while self._bytes > left and self._give_way(lines.by_bytes.find(), of_all=True):
                 pass
 
     def _give_way(self, line: Line | None, *, of_all: bool = False) -> bool:
@@ -211,7 +222,7 @@ class Window:
         left.cuts = self.cuts.until(end)
         for topic, cut in self._lines.cuts():
             left.cuts.put(topic, cut.until(end), self._lines.now)
-        left._lines = TopicLines(left.rules, left.cuts, left._kept.get)
+        left._lines = TopicLines(left.rules, left.cuts, left._kept)
         left.drops = None if self.drops is None else deque()
         left._index(math.inf)
         return left

@@ -78,6 +78,9 @@ class SqliteBroker(Broker):
                     await self._writer.run(History.begin)
             finally:
                 self._openers.settle()
+        else:
+            with contextlib.suppress(OSError):
+                self._openers.look()
         await self._reader.open()
         await self.bounds()
         if others_may(self._path):

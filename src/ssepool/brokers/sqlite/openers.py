@@ -39,6 +39,12 @@ class Openers:
         self._files = ""
         _all.add(self)
 
+    def look(self) -> None:
+        """Share what stands in the file, without being among those who have the database open, which is there. Raises
+        `OSError`."""
+        if sys.platform != "win32" and self._descriptor < 0:
+            self._descriptor = self._opened()
+
     def enter(self) -> bool | None:
         """Be among those who have the database open, which is there. Returns whether nobody else is.
 
@@ -47,8 +53,7 @@ class Openers:
         """
         if sys.platform == "win32":
             return True
-        if self._descriptor < 0:
-            self._descriptor = self._opened()
+        self.look()
         for lock, is_alone in ((fcntl.LOCK_EX, True), (fcntl.LOCK_SH, False)):
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(self._descriptor, lock | fcntl.LOCK_NB)
