@@ -19,7 +19,7 @@ from ssepool.core.event import Entry, Event
 DEADLINE = 20.0
 """Seconds until a test gives up waiting for what has to come."""
 
-DROPPING = ("sqlite", "redis", "postgres")
+DROPPING = ("sqlite", "redis", "postgres", "nats")
 """Kinds of brokers that drop what they are told to, and have timelines."""
 
 TRIMMING = tuple(kind for kind in ("memory", "sqlite", *SERVICES) if kind not in DROPPING)

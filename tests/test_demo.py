@@ -307,6 +307,33 @@ async def test_the_browser_client_alone(server: LiveServer, windows: Windows) ->
     }
 
 
+@browser_test
+async def test_the_browser_client_begins_with_the_newest_and_comes_back_behind_them(
+    server: LiveServer, windows: Windows
+) -> None:
+    ids = [server.publish("news", str(number)) for number in (1, 2, 3)]
+    page = await windows.open(server.url)
+    await page.evaluate(
+        """async () => {
+          const { SSEPool } = await import("./ssepool.js");
+          globalThis.seen = [];
+          globalThis.feed = new SSEPool().subscribe({ topics: ["news"], lastEventId: "last=2" });
+          feed.on("message", (data) => seen.push(data));
+          feed.on("ssepool.gap", (data) => seen.push(data));
+          const id = await new Promise((done) => feed.on("ssepool.open", (data) => done(data.connection)));
+          globalThis.connection = id;
+        }"""
+    )
+    await until(page, "() => seen.length === 2")
+    assert await page.evaluate("() => feed.lastEventId") == ids[-1]
+    connection = await page.evaluate("() => connection")
+    assert server.request("DELETE", f"/connections/{connection}?seconds=0")[0] == 204
+    for number in (4, 5):
+        server.publish("news", str(number))
+    await until(page, "() => seen.length >= 4")
+    assert await page.evaluate("() => seen") == [2, 3, 4, 5]
+
+
 MOUNTED = """
 import uvicorn
 from starlette.applications import Starlette

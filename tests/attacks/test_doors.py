@@ -130,6 +130,7 @@ EXPECTED: dict[str, dict[tuple[str, str], list[Try]]] = {
                 "/pool",
                 "/cluster",
                 "/connections",
+                "/topics",
                 "/audit",
             )
             for method in ("GET", "HEAD")
@@ -156,7 +157,11 @@ NEEDS = {
     ("POST", "/tickets"): "subscribe",
     ("POST", "/connections/{id}/messages"): "connection",
     **{(method, path): "metrics" for path in ("/metrics", "/pool", "/cluster") for method in ("GET", "HEAD")},
-    **{(method, path): "connections" for path in ("/connections", "/connections/{id}") for method in ("GET", "HEAD")},
+    **{
+        (method, path): "connections"
+        for path in ("/connections", "/connections/{id}", "/topics")
+        for method in ("GET", "HEAD")
+    },
     ("DELETE", "/connections/{id}"): "kick",
     ("DELETE", "/connections"): "kick",
     **{(method, "/revocations"): "kick" for method in ("GET", "HEAD", "POST")},

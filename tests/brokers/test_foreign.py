@@ -63,7 +63,7 @@ async def followed(url: str, heard: list[int | str]) -> EventLog:
 
     async def room() -> None: ...
 
-    log = EventLog(connect(HubConfig(broker=url)), deliver, lambda: heard.append("lost"), room, time.monotonic)
+    log = EventLog(connect(HubConfig(broker=url)), deliver, lambda missed: heard.append("lost"), room, time.monotonic)
     await log.open()
     return log
 
@@ -103,7 +103,7 @@ async def test_what_is_published_behind_a_foreign_record_reaches_everybody(
 def copies(first: bytes) -> dict[str, tuple[bytes, dict[str, str]]]:
     """Messages that somebody makes of the first of two, by what is wrong with them: content and headers."""
     part, change = decode(first), msgspec.structs.replace
-    own = {"Nats-Expected-Last-Sequence": "2"}
+    own = {"Nats-Expected-Last-Sequence": "3"}  # behind the name of the history, and two events
     return {
         "a copy": (first, {}),
         "another history": (pack(change(part, epoch="00000000", after=2)), {}),
@@ -129,7 +129,7 @@ async def test_a_foreign_message_stops_nobody_and_gives_no_position_a_second_tim
             await client.connect(url.partition("?")[0])
             js: Any = client.jetstream()
             [subjects] = (await js.stream_info(name)).config.subjects
-            data, headers = copies((await js.get_msg(name, 1)).data)[wrong]
+            data, headers = copies((await js.get_msg(name, 2)).data)[wrong]
             await js.publish(subjects.replace(">", "log"), data, headers=headers)
         for one in (broker, await make()):
             stored += await one.append(batch("b", "c"))

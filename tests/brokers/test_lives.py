@@ -31,5 +31,5 @@ async def test_a_hub_opens_anew_and_publishes_until_it_has_closed(kind: str, url
         else:
             assert place == "7"
             assert len({id.partition("-")[0] for id in [*ids, last]}) == (3 if kind in DROPPING else 1)
-            kept = b"".join([entry.frame for entry in await log.fetch(0, max_entries=10)])
+            kept = b"".join([entry.frame for entry in await log.broker.read(0, max_entries=10)])
             assert kept.count(b"a client has left") == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -13,6 +14,7 @@ import msgspec
 import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
+from nats.js.errors import NotFoundError
 
 from histories import DEADLINE, Open, batch, page_of, positions, read_all, take
 from services.nats import Nats
@@ -22,6 +24,7 @@ from ssepool.brokers.nats.batch import State, decode, subject_of
 from ssepool.brokers.nats.batch import batch as messages_of
 from ssepool.brokers.record import pack
 from ssepool.config import HubConfig, MiB
+from ssepool.core.cut import Cut
 from ssepool.errors import BrokerError, ConfigError, IdConflict
 
 
@@ -134,7 +137,7 @@ async def test_a_stream_that_was_emptied_begins_a_new_history_for_all(service: N
     async with operator(service) as js:
         await js.purge_stream("test")
     after = await two.bounds()
-    assert after == await one.bounds() == (after.epoch, 0, 0, 0)
+    assert after == await one.bounds() == (after.epoch, 0, 0, 0, (), 0)
     assert after.epoch != before.epoch
     assert await two.append(batch("d")) == [(f"{after.epoch}-1", 1)]
     assert await one.append(batch("e")) == [(f"{after.epoch}-2", 2)]
@@ -146,13 +149,13 @@ async def test_what_a_dead_publisher_left_is_passed_over(service: Nats, opened: 
     async with operator(service) as js:
         prefix = (await js.stream_info("test")).config.subjects[0][:-1]  # type: ignore[index]
         epoch = (await broker.bounds()).epoch
-        state = State(1, epoch, 1, 100)
+        state = State(2, epoch, 1, 100)
         messages, _ = messages_of(state, batch("x", "y", "z", ids=("p", "q", "r")), MiB)
-        for place, (subject, data) in enumerate(messages[:2], 1):
+        for place, (subject, data) in enumerate(messages[:2], 2):
             await js.publish(prefix + subject, data, headers=behind(place))
         assert await broker.find("p") is None
         assert (await broker.bounds())[1:3] == (0, 1)
-        await js.publish(prefix + messages[0][0], messages[0][1], headers=behind(3))
+        await js.publish(prefix + messages[0][0], messages[0][1], headers=behind(4))
     assert positions(await broker.append(batch("b", "c", ids=("p", "s")))) == [2, 3]
     assert [await broker.find(id) for id in "pqrs"] == [2, None, None, 3]
     assert positions(await broker.append(batch("q", "b", ids=("q", "p")))) == [4, 2]
@@ -160,24 +163,37 @@ async def test_what_a_dead_publisher_left_is_passed_over(service: Nats, opened: 
         assert [entry.frame.split(b"data: ")[1] for entry in entries] == [b"a\n\n", b"b\n\n", b"c\n\n", b"q\n\n"]
 
 
-async def test_ids_of_earlier_versions_are_known(service: Nats, opened: Open) -> None:
-    await (await opened()).close()
+async def test_a_stream_of_an_earlier_version_is_taken_over(service: Nats, opened: Open) -> None:
     old = [*batch("a", "b", ids=("mine", "other")), *batch("c")]
     async with operator(service) as js:
-        prefix = (await js.stream_info("test")).config.subjects[0][:-1]  # type: ignore[index]
-        messages, _ = messages_of(State(0, prefix.split(".")[1], 0, 0), old, MiB)
-        for place, (subject, data) in enumerate(messages):
-            older = prefix + subject.rpartition(".")[0], pack(msgspec.msgpack.decode(data)[:9])
+        await js.add_stream(name="test", subjects=["test.00c0ffee.>"])
+        messages, _ = messages_of(State(2, "00c0ffee", 40, 999), old, MiB)
+        await js.publish("test.00c0ffee.log", b"dropped")
+        await js.publish("test.00c0ffee.log", b"dropped")
+        for place, (subject, data) in enumerate(messages, 2):
+            older = "test.00c0ffee." + subject.rpartition(".")[0], pack(msgspec.msgpack.decode(data)[:9])
             await js.publish(*older, headers=behind(place))
-    for _ in range(2):
+        await js.purge_stream("test", seq=3)
+        await js.publish("test.00c0ffee.log", *_message_of("d", State(4, "00c0ffee", 43, 1099)))
+    for turn in range(2):
         broker = await opened()
-        assert await broker.find("mine", lambda topics, private: topics == ("news",)) == 1
-        assert await broker.find("other") == 2
-        assert await broker.find("mine", lambda topics, private: topics == ("x",)) in (None, 4)
-        assert positions(await broker.append(batch("b", "a", ids=("other", "mine")))) == [2, 1]
+        bounds = await broker.bounds()
+        assert (bounds.oldest, bounds.timelines, bounds.floor) == (40, (("00c0ffee", 44),), 40)
+        assert [entry.id for entry in await read_all(broker)][:3] == ["mine", "other", "00c0ffee-43"]
+        assert await broker.find("00c0ffee-43") == 43
+        assert await broker.find("mine", lambda topics, private: topics == ("news",)) == 41
+        assert await broker.find("other") == 42
+        assert await broker.find("mine", lambda topics, private: topics == ("x",)) == (45 if turn else None)
+        assert positions(await broker.append(batch("b", "a", ids=("other", "mine")))) == [42, 41]
         with pytest.raises(IdConflict):
             await broker.append(batch("d", "other", ids=(None, "mine")))
-        assert positions(await broker.append(batch("d", ids=("mine",), topics=["x"]))) == [4]
+        assert positions(await broker.append(batch("d", ids=("mine",), topics=["x"]))) == [45]
+
+
+def _message_of(text: str, state: State) -> tuple[bytes, float | None, str | None, dict[str, str]]:
+    """What `publish` takes of a message behind this end."""
+    [(_, data)], _ = messages_of(state, batch(text), MiB)
+    return data, None, None, behind(state.seq)
 
 
 async def test_topics_that_a_message_has_no_room_for_are_read_from_the_event(service: Nats, opened: Open) -> None:
@@ -194,8 +210,10 @@ async def test_a_history_whose_beginning_was_cut_inside_a_batch(service: Nats, o
     await broker.append(batch(*"abc", ids=("a", "b", "c")))
     await broker.append(batch("d"))
     async with operator(service) as js:
-        await js.purge_stream("test", seq=2)
+        await js.purge_stream("test", seq=3)  # with the message that says how the history is called
     assert positions(await read_all(broker)) == positions(await take(broker, 0, 1)) == [4]
+    bounds = await (await opened()).bounds()
+    assert (bounds.oldest, bounds.timelines) == (3, ())
 
 
 # Processes, turns, and what the server keeps.
@@ -246,36 +264,44 @@ async def test_a_near_publisher_that_appends_without_a_break_leaves_turns_to_oth
     assert len(kept) == 20
 
 
-async def test_what_the_history_has_no_room_for_is_dropped(service: Nats, opened: Open) -> None:
-    broker = await opened(history_events=10)
+async def places(service: Nats, stream: str = "test") -> list[int]:
+    """The places of the messages that a stream has."""
     async with operator(service) as js:
-        for turn in range(40):
-            await broker.append(batch(*map(str, range(100))))
-            oldest, newest = (await broker.bounds())[1:3]
-            assert (oldest, newest) == (max(0, 100 * turn + 90), 100 * turn + 100)
-            assert (await js.stream_info("test")).state.messages <= 31
-        await broker.trim()
-        state = (await js.stream_info("test")).state
-        assert (state.messages, state.last_seq) == (11, 40)
-    assert positions(await broker.read(0, max_entries=100)) == list(range(3991, 4001))
+        state = (await js.stream_info(stream)).state
+        found = []
+        for seq in range(state.first_seq, state.last_seq + 1):
+            with contextlib.suppress(NotFoundError):
+                await js.get_msg(stream, seq)
+                found.append(seq)
+        return found
 
 
-async def test_a_tail_gets_a_burst_that_is_larger_than_the_history(opened: Open) -> None:
-    broker, other = await opened(history_events=10), await opened(history_events=10)
-    tail = asyncio.create_task(take(broker, 0, 901))
-    await broker.append(batch("first"))
-    async with asyncio.timeout(DEADLINE):
-        while not tail.done():
-            await other.append(batch(*map(str, range(900))))
-            await other.trim()
-            await asyncio.wait([tail], timeout=0.05)
-    assert positions(tail.result())[:901] == list(range(1, 902))
+async def test_what_is_dropped_leaves_the_server(service: Nats, opened: Open) -> None:
+    broker = await opened()  # the history's name is at the first place
+    for text in "abcde":
+        await broker.append(batch(text))
+    await broker.append(batch(*"fgh", ids=("f", "g", None)))  # two messages
+    await broker.drop([3], {}, 0)
+    assert await places(service) == [1, 2, 3, 5, 6, 7, 8]
+    await broker.drop([1, 2], {}, 0)
+    assert await places(service) == [5, 6, 7, 8, 9]  # the name stands behind all
+    await broker.drop([6, 8], {}, 0)
+    assert await places(service) == [5, 6, 7, 8, 9]
+    assert len(await places(service, "test_cuts")) == 2  # the floor is one
+    await broker.drop([7], {}, 0)
+    assert (await places(service), len(await places(service, "test_cuts"))) == ([5, 6, 9], 1)
+    await broker.drop([4, 5], {}, 0)
+    assert await places(service) == [9]
+    await broker.append(batch("i"))
+    await broker.drop([9], {}, 0)
+    assert await places(service) == [11]
+    assert (await broker.bounds())[1:4] == (9, 9, 0)
 
 
 async def test_names_are_apart(service: Nats, opened: Open) -> None:
     one, two = await opened(service.url("one")), await opened(service.url("one-2"))
     await one.append(batch("a", ids=("mine",)))
-    assert (await two.bounds())[1:] == (0, 0, 0)
+    assert (await two.bounds())[1:4] == (0, 0, 0)
     assert await two.find("mine") is None
 
 
@@ -304,9 +330,13 @@ accounts { app {
                 "$JS.API.CONSUMER.MSG.NEXT.test.*", "test.>"
                 "$JS.API.STREAM.INFO.test_facts", "$JS.API.STREAM.CREATE.test_facts", "$JS.API.STREAM.PURGE.test_facts"
                 "$JS.API.STREAM.MSG.GET.test_facts", "$JS.API.CONSUMER.CREATE.test_facts"
+                "$JS.API.STREAM.INFO.test_cuts", "$JS.API.STREAM.CREATE.test_cuts", "$JS.API.STREAM.PURGE.test_cuts"
+                "$JS.API.STREAM.MSG.GET.test_cuts", "$JS.API.CONSUMER.CREATE.test_cuts"
+                "$JS.API.CONSUMER.DELETE.test_cuts.*", "$JS.API.CONSUMER.MSG.NEXT.test_cuts.*"
+                "$JS.API.STREAM.MSG.DELETE.test", "$JS.API.STREAM.MSG.DELETE.test_cuts", "_INBOX.>"
                 "$JS.API.CONSUMER.DELETE.test_facts.*", "$JS.API.CONSUMER.MSG.NEXT.test_facts.*"
             ]
-            subscribe: ["_INBOX.>", "test.messages", "test.turns"]
+            subscribe: ["_INBOX.>", "test.messages", "test.turns", "test.hubs"]
         }}
     ]
 } }
@@ -340,9 +370,12 @@ async def test_a_user_without_a_permission_is_an_error_that_names_it(service: Na
 
 async def test_few_permissions_are_enough(service: Nats, opened: Open) -> None:
     configure(service, LOGINS)
-    broker = await opened(f"nats://cid:s3cret@127.0.0.1:{service.port}?name=test", history_events=1)
+    broker = await opened(f"nats://cid:s3cret@127.0.0.1:{service.port}?name=test")
     await broker.append(batch("a", "b", ids=("mine",)))
-    assert (positions(await take(broker, 0, 2)), positions(await broker.read(0, max_entries=5))) == ([1, 2], [2])
+    await broker.drop([1], {"news": Cut(1)}, 0)
+    assert list(await broker.cuts()) == [("news", Cut(1))]
+    await opened(f"nats://cid:s3cret@127.0.0.1:{service.port}?name=test")
+    assert positions(await take(broker, 0, 1)) == positions(await broker.read(0, max_entries=5)) == [2]
     await broker.keep("one", b"1", 0.01)
     await broker.keep("two", b"2", 60)
     assert [fact.name for fact in await broker.kept() if fact.name == "two"] == ["two"]

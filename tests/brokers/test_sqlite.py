@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import random
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -18,7 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from histories import DEADLINE, Open, batch, data, page_of, read_all, until
+from histories import DEADLINE, Open, batch, data, page_of, positions, read_all, until
+from ssepool import AsyncPublisher
 from ssepool.brokers import connect
 from ssepool.brokers.base import Broker
 from ssepool.brokers.record import topics_digest
@@ -26,8 +29,11 @@ from ssepool.brokers.sqlite import broker as module
 from ssepool.brokers.sqlite import files, history
 from ssepool.brokers.sqlite.broker import SqliteBroker, path_of
 from ssepool.brokers.sqlite.notifier import Notifier
+from ssepool.brokers.sqlite.openers import Openers
+from ssepool.brokers.sqlite.seen import MAX_SEEN, Seen
 from ssepool.config import HubConfig, KiB, MiB
 from ssepool.core.cut import Cut
+from ssepool.core.timelines import Timeline, Timelines
 from ssepool.errors import BrokerError, ConfigError, IdConflict
 
 APPENDING = Path(__file__).with_name("appending.py")
@@ -435,36 +441,331 @@ async def test_when_the_log_is_deleted_nothing_of_it_is_lost(path: Path, make: O
 
 
 @pytest.mark.parametrize("how", ["moved", "copied"])
-async def test_no_id_names_two_events_when_an_older_state_takes_the_place_of_the_file(
+async def test_a_tail_is_told_that_an_older_state_has_taken_the_place_of_the_file(
     path: Path, make: Open, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     one, two = await make(), await make()
-    ids = {stored.id: text for text in "ab" for stored in await one.append(batch(text))}
-    backup = path.with_name("backup.db")
-    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(backup)) as target:
-        source.backup(target)
-        target.execute("PRAGMA journal_mode = DELETE")
-    ids |= {stored.id: text for text in "cde" for stored in await one.append(batch(text))}
+    await one.append(batch("a", "b"))
+    backup = save(path)
+    await one.append(batch("c"))
     async with aclosing(two.tail(0)) as tail:  # type: ignore[type-var]
         await page_of(tail)
-        if how == "moved":
-            backup.rename(path)
-        else:
-            with closing(sqlite3.connect(path)) as connection:
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            shutil.copy(backup, path)
-        new = await two.append(batch("x"))
+        restore(path, backup, how)
+        await two.append(batch("x"))
         with pytest.raises(BrokerError, match="another timeline of the history has begun"):
             async with asyncio.timeout(DEADLINE):
                 while True:
                     await anext(tail)
-    new += [stored for broker in (one, two) for stored in await broker.append(batch("y"))]
-    assert [stored.position for stored in new] == [3, 4, 5]
-    assert not ids.keys() & {stored.id for stored in new}
-    for broker in (one, two, await make()):
+    await one.append(batch("y"))
+    for broker in (one, two):
         await broker.bounds()
-        assert data(await read_all(broker)) == ["a", "b", "x", "y", "y"]
+        assert data(await read_all(broker)) == ["a", "b", "x", "y"]
     assert sum("older state" in line for line in caplog.messages) == 1
+
+
+# Backups that are restored.
+
+
+def save(path: Path) -> Path:
+    """A backup of a database, as the command `.backup` of SQLite's shell makes it."""
+    backup = path.with_name("backup.db")
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(backup)) as target:
+        source.backup(target)
+        target.execute("PRAGMA journal_mode = DELETE")
+    return backup
+
+
+def restore(path: Path, backup: Path, how: str) -> None:
+    """Put a backup in the place of the database, open or not; with `beside`, beside the log of the one before."""
+    if how != "beside":
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    if how == "copied":
+        shutil.copy(backup, path)
+    else:
+        backup.rename(path)
+
+
+def descriptors() -> Counter[str]:
+    """What this process has open."""
+    names: Counter[str] = Counter()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            names[os.readlink(f"/proc/self/fd/{name}")] += 1
+    return names
+
+
+@pytest.mark.parametrize("how", ["moved", "beside", "copied"])
+@pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
+async def test_a_restored_backup_goes_on_under_another_name(path: Path, make: Open, how: str, up: bool) -> None:
+    opened = descriptors()
+    brokers = [await make(), await make()]
+    given = await brokers[0].append(batch("a", "b", ids=[None, "mine"]))
+    before = await brokers[0].bounds()
+    backup = save(path)
+    given += await brokers[0].append(batch("c", "d")) + await brokers[1].append(batch("e"))
+    if not up:
+        for broker in brokers:
+            await broker.close()
+    restore(path, backup, how)
+    if not up:
+        brokers = [await make(), await make()]
+    stored = [one for broker in brokers for one in await broker.append(batch("x", "y"))]
+    assert positions(stored) == [3, 4, 5, 6]
+    assert not {one.id for one in given} & {one.id for one in stored}
+    for broker in [*brokers, late := await make()]:
+        bounds = await broker.bounds()
+        assert bounds.timelines == ((before.epoch, 2),)
+        assert {one.id for one in stored} == {f"{bounds.epoch}-{position}" for position in (3, 4, 5, 6)}
+        assert data(await read_all(broker)) == ["a", "b", "x", "y", "x", "y"]
+        assert [await broker.find(one.id) for one in given] == [1, 2, None, None, None]
+    for broker in [*brokers, late]:
+        await broker.close()
+    assert descriptors() - opened == Counter()
+    check(path)
+
+
+async def test_who_only_publishes_gives_no_position_of_a_restored_backup_again(
+    path: Path, url: str, make: Open
+) -> None:
+    hub = await make()
+    given = await hub.append(batch("a", "b"))
+    before = (await hub.bounds()).epoch
+    backup = save(path)
+    await hub.close()
+    async with AsyncPublisher(url) as publisher:  # which no hub has seen
+        given_ids = [one.id for one in given] + [await publisher.publish("news", text) for text in "cd"]
+    restore(path, backup, "moved")
+    async with AsyncPublisher(url) as publisher:
+        given_ids += [await publisher.publish("news", text) for text in "xy"]
+    assert len(set(given_ids)) == 6
+    assert (await (await make()).bounds()).timelines[0] == (before, 2)
+
+
+KILLED = """
+import asyncio, sqlite3, sys
+from contextlib import closing
+from ssepool.brokers import connect
+from ssepool.config import HubConfig
+from histories import batch
+
+async def main(url, path):
+    broker = connect(HubConfig(broker=url))
+    await broker.open()
+    await broker.append(batch(*["a" * 1000] * 20))
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(path + ".backup")) as target:
+        source.backup(target)
+        target.execute("PRAGMA journal_mode = DELETE")
+    for _ in range(10):
+        await broker.append(batch(*["b" * 1000] * 100))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    await broker.append(batch(*["c" * 1000] * 20))  # only the log has these, and lacks what they stand on in the backup
+    print((await broker.bounds()).epoch, flush=True)
+    while True:
+        await asyncio.sleep(0.1)
+        await broker.bounds()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("up", [True, False], ids=["up", "killed"])
+async def test_a_backup_is_not_spoilt_by_the_log_of_the_file_in_whose_place_it_is_put(
+    path: Path, url: str, make: Open, up: bool
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", KILLED, url, str(path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            epoch = (await asyncio.to_thread(process.stdout.readline)).strip()
+            if not up:
+                process.kill()
+                process.wait()
+            assert path.with_name("events.db-wal").stat().st_size > 20_000
+            path.with_name("events.db.backup").rename(path)
+            brokers = await asyncio.gather(*(make() for _ in range(3)))
+            for broker in brokers:
+                bounds = await broker.bounds()
+                assert bounds.timelines == ((epoch, 20),)
+                assert {text[0] for text in data(await read_all(broker))} <= {"a", "x"}
+                await broker.append(batch("x"))
+            assert [entry.position for entry in await read_all(broker, 20)] == [21, 22, 23]
+            check(path)
+        finally:
+            process.kill()
+    for broker in brokers:
+        await broker.close()
+    check(path)
+
+
+async def test_a_backup_of_a_timeline_long_ago_is_known_for_what_it_is(path: Path, make: Open) -> None:
+    broker = await make()
+    given = await broker.append(batch("a", "b"))
+    epochs = [(await broker.bounds()).epoch]
+    backup = save(path)
+    for text in "cde":
+        given += await broker.append(batch(text))
+        epochs.append((await broker.renew(epochs[-1])).epoch)
+    await broker.close()
+    broker = await make()  # which has seen nothing of the first timeline but its name
+    given += await broker.append(batch("f"))
+    restore(path, backup, "moved")
+    stored = await broker.append(batch("x", "y", "z"))
+    assert not {one.id for one in given} & {one.id for one in stored}
+    assert (await broker.bounds()).timelines == ((epochs[0], 2),)
+
+
+async def test_who_opens_a_restored_backup_before_others_notice_gives_no_position_again(path: Path, make: Open) -> None:
+    seldom, often = await make(), await make()
+    given = await often.append(batch("a", "b"))
+    await seldom.append(batch("c"))
+    given += await often.append(batch("d"))
+    backup = save(path)
+    given += await often.append(batch("e", "f"))
+    restore(path, backup, "moved")
+    new = await make()  # it is not alone, and has not seen anything
+    given += await new.append(batch("x"))
+    restore(path, save(path), "moved")
+    given += await seldom.append(batch("y"))  # which has seen less than is in the backup
+    given += await often.append(batch("z"))
+    assert len({one.id for one in given}) == len(given)
+    assert len({(await broker.bounds()).timelines for broker in (seldom, often, new)}) == 1
+
+
+async def test_who_has_seen_less_than_the_backup_has_gives_no_position_again(path: Path, make: Open) -> None:
+    seldom, often = await make(), await make()
+    given = await seldom.append(batch("a")) + await often.append(batch("b", "c"))
+    backup = save(path)
+    given += await often.append(batch("d", "e"))
+    restore(path, backup, "moved")
+    given += await seldom.append(batch("x", "y"))
+    assert len({one.id for one in given}) == 7
+
+
+# Who has the file open.
+
+FORKING = """
+import asyncio, os, sys, time
+from ssepool.brokers import connect
+from ssepool.config import HubConfig
+from histories import batch
+
+async def main(url):
+    broker = connect(HubConfig(broker=url))
+    await broker.open()
+    await broker.append(batch("a"))
+    child = os.fork()
+    if not child:
+        time.sleep(3600)
+    print((await broker.bounds()).epoch, child, flush=True)
+    await asyncio.sleep(3600)
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+async def test_a_child_that_was_forked_does_not_have_it_open(url: str, make: Open) -> None:
+    with subprocess.Popen([sys.executable, "-c", FORKING, url], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        epoch, child = (await asyncio.to_thread(process.stdout.readline)).split()
+        try:
+            broker = await make()
+            assert (await broker.bounds()).epoch == epoch
+            await broker.close()
+            process.kill()
+            await asyncio.to_thread(process.wait)
+            os.kill(int(child), 0)  # it lives
+            assert (await (await make()).bounds()).timelines == ((epoch, 1),)
+        finally:
+            process.kill()
+            os.kill(int(child), signal.SIGKILL)
+
+
+async def test_where_the_file_of_openers_is_gone_or_no_good_a_timeline_more_is_all(
+    path: Path, make: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    beside = path.with_name("events.db-hubs")
+    one = await make()
+    await one.append(batch("a"))
+    before = (await one.bounds()).epoch
+    beside.unlink()
+    two = await make()
+    beside.unlink()
+    beside.mkdir()
+    assert caplog.messages == []
+    three = await make()
+    assert caplog.messages == [f"cannot tell whether others have {path} open: Is a directory"]
+    epochs = [(await three.bounds()).epoch for _ in range(3)]
+    for text, broker in zip("bcd", (one, two, three), strict=True):
+        await broker.append(batch(text))
+        assert (await broker.bounds()).epoch == epochs[0]
+    timelines = (await one.bounds()).timelines
+    assert (len(timelines), timelines[0].epoch) == (2, before)
+    assert data(await read_all(one)) == ["a", "b", "c", "d"]
+
+
+async def test_who_opens_it_and_does_not_get_on_holds_up_others_no_longer_than_they_wait(
+    path: Path, make: Open
+) -> None:
+    await (await make()).append(batch("a"))
+    other = Openers(path)
+    assert other.enter() is False
+    other.leave()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Openers, "enter", lambda self: None)
+        with pytest.raises(BrokerError, match="another process is about to open the database, and does not get on"):
+            await make(broker_timeout=0.2)
+    assert (await (await make()).bounds()).timelines == ()
+
+
+def test_one_at_a_time_finds_itself_alone(path: Path) -> None:
+    path.touch()
+    one, two, three = Openers(path), Openers(path), Openers(path)
+    assert one.enter() is True
+    assert two.enter() is None  # until the first has looked at the history
+    one.settle()
+    assert two.enter() is False
+    one.leave()
+    assert three.enter() is False
+    for openers in (two, three, three):
+        openers.leave()
+    assert one.enter() is True
+    one.leave()
+
+
+def test_a_broker_knows_by_itself_what_it_has_seen(path: Path) -> None:
+    seen = Seen(Openers(path))
+    first, second = Timelines("aaaaaaaa"), Timelines("bbbbbbbb", [Timeline("aaaaaaaa", 4)])
+    seen.note(second, 6)
+    seen.note(second, 5)  # somebody is slow
+    assert not seen.is_behind(second, 6)
+    assert seen.is_behind(second, 5)
+    assert seen.is_behind(first, 1000)  # it has ended
+    assert not seen.is_behind(Timelines("cccccccc"), 1)
+    assert not seen.is_behind(first, 0)
+    for number in range(MAX_SEEN):
+        seen.note(Timelines(f"{number:08x}"), 1)
+    assert seen.is_behind(Timelines(f"{MAX_SEEN - 1:08x}"), 0) is seen.is_behind(second, 1) is False
+
+
+def test_openers_of_another_name_of_the_file_are_the_same(path: Path) -> None:
+    path.touch(0o640)
+    path.chmod(0o640)
+    path.with_name("other.db").symlink_to(path)
+    one, other = Openers(path), Openers(path.with_name("other.db"))
+    assert one.enter() is True
+    one.settle()
+    assert other.enter() is False
+    assert modes(path)["events.db-hubs"] == 0o640  # as the files that SQLite puts beside it
+    one.mark("00c0ffee", 10**19)
+    assert other.marked() == ("00c0ffee", 10**19)
+    other.mark("00c0ffee", 5)
+    assert one.marked() == ("00c0ffee", 10**19)
+    other.mark("11c0ffee", 5)
+    assert one.marked() == ("11c0ffee", 5)
+    one.leave()
+    other.leave()
+    assert one.marked() is None
 
 
 async def test_what_is_moved_away_is_whole_and_nothing_of_it_gets_into_the_next(path: Path, make: Open) -> None:

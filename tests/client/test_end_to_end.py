@@ -227,6 +227,20 @@ def test_the_newest_come_first(url: str, topic: str) -> None:
     with Client(url) as client, contextlib.closing(client.subscribe(topic, last_event_id="latest")) as messages:
         assert next(message.data for message in messages if message.type == "message") == "3"
 
+    async def newest(count: int) -> list[str]:
+        found: list[str] = []
+        async with (
+            AsyncClient(url) as client,
+            contextlib.aclosing(client.subscribe(topic, last_event_id=f"last={count}")) as messages,
+        ):
+            async for message in messages:
+                found += [message.data] if message.type == "message" else []
+                if len(found) == count:
+                    break
+        return found
+
+    assert asyncio.run(newest(2)) == ["2", "3"]
+
 
 def test_a_pattern_and_topics_are_followed_at_once(url: str, topic: str) -> None:
     for name in ("a", "b/1", "c"):

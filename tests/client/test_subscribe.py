@@ -228,6 +228,12 @@ def test_an_empty_id_takes_the_header_away(server: ScriptedServer, read: Read) -
     assert [request.headers.get(b"last-event-id") for request in server.requests] == [b"9", None]
 
 
+def test_who_begins_with_the_newest_asks_for_them_until_the_first_has_come(server: ScriptedServer, read: Read) -> None:
+    server.play(HEAD + RETRY_LINE + b"event: ssepool.open\ndata: {}\n\n", HEAD + b"id: 5\ndata: a\n\n", GONE)
+    assert data(read(server.url, last_event_id="last=2"))[-1] == "a"
+    assert [request.headers.get(b"last-event-id") for request in server.requests] == [b"last=2", b"last=2", b"5"]
+
+
 def test_the_wait_before_the_next_attempt_is_told(server: ScriptedServer, read: Read) -> None:
     server.play(HEAD + b"retry: 200\n\n", GONE)
     told: list[Any] = []

@@ -19,7 +19,7 @@ from source import END, Source
 from tools import CHROMIUM_FLAGS, require
 
 SCRIPT = Path(__file__).with_name("eventsource.mjs")
-TYPES = ("update", "token", "ssepool.open", "ssepool.gap", "ssepool.close")
+TYPES = ("update", "token", "ssepool.open", "ssepool.gap", "ssepool.empty", "ssepool.close")
 
 
 class EventSource(ABC):
@@ -169,6 +169,34 @@ def test_it_reconnects_with_its_last_event_id_and_gets_what_it_missed(server: Li
     assert source.states == ["open", "connecting", "open"]
     assert json.loads(source.of_type("ssepool.close")[0]["data"]) == {"reason": "kicked"}
     assert source.of_type("ssepool.gap") == []
+
+
+@pytest.mark.parametrize(("begin", "newest"), [("last=2", ["2", "3"]), ("latest", ["3"])])
+def test_it_begins_with_the_newest_and_comes_back_behind_what_it_had(
+    server: LiveServer, listen: Listen, begin: str, newest: list[str]
+) -> None:
+    for number in (1, 2, 3):
+        server.publish("news", str(number))
+    source = listen(server, f"/events?topic=news&last_event_id={begin}")
+    source.wait(lambda s: s.data == newest)
+    assert server.request("DELETE", f"/connections/{source.opened()}?seconds=0")[0] == 204
+    for number in (4, 5, 6):
+        server.publish("news", str(number))
+    source.opened(2)
+    server.publish("news", "7")
+    source.wait(lambda s: s.data[-1:] == ["7"])
+    assert source.data == [*newest, "4", "5", "6", "7"]
+    assert source.of_type("ssepool.gap") == []
+
+
+def test_where_the_newest_are_none_it_comes_back_to_the_place(server: LiveServer, listen: Listen) -> None:
+    source = listen(server, "/events?topic=quiet&last_event_id=latest")
+    source.wait(lambda s: s.of_type("ssepool.empty"))
+    assert server.request("DELETE", f"/connections/{source.opened()}?seconds=0")[0] == 204
+    for number in (1, 2, 3):
+        server.publish("quiet", str(number))
+    source.wait(lambda s: s.data[-1:] == ["3"])
+    assert source.data == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

@@ -48,27 +48,17 @@ class Model:
         self.kept: dict[int, Held] = {}
         self.missed: list[Entry] = []
 
-    def append(self, entries: list[Entry], now: float) -> None:
-        for entry in entries:
-            self.kept[entry.position] = Held(entry, now, set(entry.topics or ("",)))
-        for entry in entries:
-            same = [
-                other
-                for other in self.kept.values()
-                if entry.key is not None
-                and other.entry.position < entry.position
-                and (other.entry.key, topic_set(other.entry.topics)) == (entry.key, topic_set(entry.topics))
-            ]
-            for other in same:
+    def append(self, entry: Entry, now: float) -> None:
+        self.kept[entry.position] = Held(entry, now, set(entry.topics or ("",)))
+        for other in list(self.kept.values()):
+            same = (other.entry.key, topic_set(other.entry.topics)) == (entry.key, topic_set(entry.topics))
+            if same and entry.key is not None and other.entry is not entry:
                 del self.kept[other.entry.position]
-        for position in [entry.position for entry in entries]:
-            if (held := self.kept.get(position)) is not None:
-                self._keep_rules(held)
+        self._keep_rules(self.kept[entry.position])
         while len([one for one in self.kept.values() if not self._is_promised(one)]) > self.bounds.events:
             self._give_way(lambda held: [1.0 for _ in held], counted=True)
-        newest = self.kept.get(entries[-1].position)
-        if newest is not None and newest.entry.size > self.bounds.bytes:
-            self._drop(newest)
+        if entry.position in self.kept and entry.size > self.bounds.bytes:
+            self._drop(self.kept[entry.position])
         while self._bytes() > self.bounds.bytes:
             self._give_way(lambda held: [float(one.entry.size) for one in held], counted=False)
 
@@ -196,7 +186,8 @@ def test_the_window_keeps_what_the_rules_say(at_hand: float, bounds: Bounds, ste
         if step == "append":
             entries = [entry_of(window.newest + 1 + place, one) for place, one in enumerate(what)]
             window.append(entries, now)
-            model.append(entries, now)
+            for entry in entries:
+                model.append(entry, now)
         elif step == "pass":
             now += what
             window.expire(now)

@@ -18,7 +18,10 @@ CUT_SECONDS = 86_400.0
 """Seconds for which they are remembered."""
 
 MAX_RECENT = 1000
-"""Dropped events that are remembered one by one, for patterns, and topics of these."""
+"""Dropped events that are remembered one by one, for patterns."""
+
+MAX_RECENT_TOPICS = 10
+"""Topics that one of these has at most: others take too much memory."""
 
 NO_CUT = Cut()
 """Of a topic of which nothing has been dropped, as far as is known."""
@@ -32,7 +35,7 @@ class Cuts:
     topics were.
     """
 
-    __slots__ = ("_cuts", "_most", "_names", "_recent", "_unseen", "floor", "newest")
+    __slots__ = ("_cuts", "_most", "_recent", "_unseen", "floor", "newest")
 
     def __init__(self, most: float = MAX_CUTS) -> None:
         """`most` cuts are remembered."""
@@ -40,8 +43,6 @@ class Cuts:
         self._cuts: dict[str, tuple[Cut, float]] = {}
         """By topic, with the time when it was put, in the order of these times."""
         self._recent: deque[tuple[int, tuple[str, ...], bool]] = deque()
-        self._names = 0
-        """Topics of these, all together."""
         self._unseen = 0
         """The position of the newest event that was dropped and is not among the recent ones."""
         self.floor = 0
@@ -77,11 +78,12 @@ class Cuts:
         if position > self.newest:
             self.newest = position
         recent = self._recent
+        if len(topics) > MAX_RECENT_TOPICS:
+            self._unseen = max(self._unseen, position)
+            return
         recent.append((position, topics, private))
-        self._names += len(topics)
-        while len(recent) > MAX_RECENT or self._names > MAX_RECENT:
-            gone, names, _ = recent.popleft()
-            self._names -= len(names)
+        if len(recent) > MAX_RECENT:
+            gone = recent.popleft()[0]
             if gone > self._unseen:
                 self._unseen = gone
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -33,3 +33,12 @@ class Absent(msgspec.Struct, frozen=True, gc=False):
 
 Kept: TypeAlias = Entry | Absent
 """An event that is kept."""
+
+
+class Held(NamedTuple):
+    """How much is kept."""
+
+    events: int
+    """Entries."""
+    bytes: int
+    """Bytes of memory that they take: `Entry.size`."""

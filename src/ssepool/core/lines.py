@@ -110,6 +110,11 @@ class Biggest:
         self._top: Line | None = None
         """The line that was found last; it is not in the heap."""
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether anybody has asked, so that it must be told."""
+        return self._heap is not None
+
     def note(self, line: Line, amount: float) -> None:
         """A line has grown to so much."""
         if self._heap is None or line is self._top or line.events < 2:
@@ -126,6 +131,8 @@ class Biggest:
                 self._push(line, self._weight(line))
         heap, top = self._heap, self._top
         if top is not None:
+            if not heap and top.events > 1:
+                return top
             weight = self._weight(top)
             if top.events > 1 and self._is_most(weight):
                 return top

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ssepool.core.cut import Cut
 from ssepool.core.cuts import Cuts
-from ssepool.core.kept import Kept
+from ssepool.core.kept import Held, Kept
 from ssepool.core.lines import Biggest, Line, Weight
 from ssepool.core.rules import Rules
 
 NO_TOPIC = ("",)
 """Where an event without topics belongs."""
+
+NOTHING = Held(0, 0)
+"""What a topic without events holds."""
 
 
 class TopicLines:
@@ -22,12 +25,14 @@ class TopicLines:
     A topic with one event has no line of its own, only a position: there may be hundreds of thousands of them.
     """
 
-    def __init__(self, rules: Rules, cuts: Cuts, at: Callable[[int], Kept | None]) -> None:
-        """`at` is the event that is kept at a position."""
+    def __init__(self, rules: Rules, cuts: Cuts, kept: Mapping[int, Kept]) -> None:
+        """`kept` has the events that are there, by position."""
         self.rules = rules
         """How much each topic may hold."""
         self._cuts = cuts
-        self._at = at
+        self._kept = kept
+        self._at = kept.get
+        self._is_kept = kept.__contains__
         self._lines: dict[str, int | Line] = {}
         self._holders: dict[int, int] = {}
         """By position, how many topics hold an event, where that is not one."""
@@ -41,9 +46,12 @@ class TopicLines:
 
     # Coming and going.
 
-    def add(self, entry: Kept) -> list[int]:
+    def add(self, entry: Kept) -> Sequence[int]:
         """Hold a new event. Returns the positions of events that are held no longer, it among them perhaps."""
         topics = entry.topics or NO_TOPIC
+        if len(topics) == 1 and not self.rules.is_bound:  # as nearly all are
+            self._hold(topics[0], entry)
+            return ()
         if len(topics) > 1:
             topics = tuple(dict.fromkeys(topics))
             if len(topics) > 1:
@@ -51,9 +59,6 @@ class TopicLines:
         gone: list[int] = []
         for topic in topics:
             known = self._lines.get(topic)
-            if known is None and not self.rules.is_bound:
-                self._lines[topic] = entry.position
-                continue
             if known is None:
                 rule = self.rules.of(topic)
                 if rule.events >= 1 and entry.size <= rule.bytes:
@@ -65,22 +70,35 @@ class TopicLines:
             while line.is_over and (position := self.release(line)) is not None:
                 if position:
                     gone.append(position)
-            if not line.rule.is_promise:
-                self.by_events.note(line, line.events)
-            self.by_bytes.note(line, line.bytes)
+            self._note(line)
         return gone
+
+    def _hold(self, topic: str, entry: Kept) -> None:
+        known = self._lines.get(topic)
+        if known is None:
+            self._lines[topic] = entry.position
+            return
+        line = known if isinstance(known, Line) else self._line(topic, known)
+        line.add(entry.position, entry.size)
+        if len(line.positions) > line.limit:
+            line.compact(self._is_kept)
+        self._note(line)
+
+    def _note(self, line: Line) -> None:
+        if self.by_events.is_asked and not line.rule.is_promise:
+            self.by_events.note(line, line.events)
+        if self.by_bytes.is_asked:
+            self.by_bytes.note(line, line.bytes)
 
     def release(self, line: Line) -> int | None:
         """Let a topic hold its oldest no longer. Returns the event's position if nobody holds it any more, 0 if another
         topic does, and None if the topic holds nothing."""
-        line.skip(self._is_kept)
-        if line.released >= len(line.positions):
+        if not line.events:
             return None
+        line.skip(self._is_kept)
         position = line.oldest
-        entry = self._at(position)
-        assert entry is not None
-        line.release(entry.size)
-        return position if self._is_last_holder(position) else 0
+        line.release(self._kept[position].size)
+        return position if position not in self._holders or self._is_last_holder(position) else 0
 
     def release_until(self, topic: str, position: int) -> int:
         """Let a topic hold nothing up to a position. Returns that position if nobody holds the event there any more,
@@ -103,10 +121,10 @@ class TopicLines:
     def remove(self, entry: Kept, *, is_held: bool, is_missed: bool) -> None:
         """Forget an event that is not kept any more; `is_held` if it was added, and `is_missed` if a client that did
         not get it is to be told."""
-        topics = entry.topics or NO_TOPIC
-        if len(topics) > 1:
+        topics: Iterable[str] = entry.topics or NO_TOPIC
+        if len(entry.topics) > 1:
             self._holders.pop(entry.position, None)
-            topics = tuple(dict.fromkeys(topics))
+            topics = dict.fromkeys(entry.topics)
         for topic in topics:
             known = self._lines.get(topic)
             if known.__class__ is int:
@@ -121,12 +139,13 @@ class TopicLines:
                 self._leave(known, entry, is_held, is_missed)  # type: ignore[arg-type]
 
     def _leave(self, line: Line, entry: Kept, is_held: bool, is_missed: bool) -> None:
+        position = entry.position
         if is_held:
-            line.discard(entry.position, entry.size)
+            line.discard(position, entry.size)
         if is_missed and entry.private:
-            line.private = max(line.private, entry.position)
-        elif is_missed:
-            line.public = max(line.public, entry.position)
+            line.private = max(line.private, position)
+        elif is_missed and position > line.public:
+            line.public = position
         if not line.events and not any(self._at(position) for position in line.positions):
             del self._lines[line.topic]
             self.by_events.forget(line)
@@ -142,9 +161,7 @@ class TopicLines:
     """The time, for what becomes of cuts (seconds)."""
 
     def _is_last_holder(self, position: int) -> bool:
-        holders = self._holders.get(position)
-        if holders is None:
-            return True
+        holders = self._holders[position]
         self._holders[position] = holders - 1
         return holders == 1
 
@@ -186,13 +203,24 @@ class TopicLines:
         place = bisect_right(known.positions, until) if known is not None else 0
         return known.positions[place - 1] if known is not None and place else 0
 
-    def holdings(self) -> Iterator[tuple[str, int, float]]:
-        """Each topic with the number of its events and their bytes of memory."""
-        for topic, known in list(self._lines.items()):
-            if isinstance(known, Line):
-                yield topic, known.events, known.bytes
-            elif (entry := self._at(known)) is not None:
-                yield topic, 1, entry.size
+    def holding(self, topic: str) -> Held:
+        """How much a topic holds."""
+        known = self._lines.get(topic)
+        if isinstance(known, Line):
+            return Held(known.events, known.bytes)
+        entry = None if known is None else self._at(known)
+        return NOTHING if entry is None else Held(1, entry.size)
+
+    def ends(self, topic: str) -> tuple[int, int] | None:
+        """The positions of the oldest and the newest event that a topic holds."""
+        known = self._lines.get(topic)
+        if isinstance(known, int):
+            return known, known
+        if known is None:
+            return None
+        known.skip(self._is_kept)
+        newest = next(filter(self._is_kept, reversed(known.positions)), 0)
+        return (known.oldest, newest) if known.events else None
 
     def _several(self) -> Iterator[Line]:
         return (line for line in self._lines.values() if isinstance(line, Line) and line.events > 1)
@@ -207,6 +235,3 @@ class TopicLines:
     def _bytes(self, line: Line) -> Weight:
         line.skip(self._is_kept)
         return line.bytes, -(line.oldest if line.events else 0)
-
-    def _is_kept(self, position: int) -> bool:
-        return self._at(position) is not None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import count
 from operator import attrgetter
 from typing import ClassVar, Generic, TypeVar
@@ -372,6 +372,10 @@ class TopicIndex(Generic[F]):
                 for group in self._matching(topic):
                     found.update(_seeing(group.feeds) if private else group.feeds)
         return list(found)
+
+    def naming(self, topic: str) -> Collection[F]:
+        """The feeds of subscriptions that name a topic."""
+        return self._exact.get(topic, ())
 
     def _matching(self, topic: str) -> Iterable[_Group[F]]:
         matches = self._matches.pop(topic, None) or _Matches[F]()

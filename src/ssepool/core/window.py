@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 import msgspec
 
+from ssepool.config import MiB
 from ssepool.core.beginning import Found
 from ssepool.core.cut import Cut
 from ssepool.core.cuts import CUT_BYTES, MAX_CUTS, Cuts
 from ssepool.core.event import MADE_ID, Entry, topic_set
-from ssepool.core.kept import Absent, Kept
+from ssepool.core.kept import Absent, Held, Kept
 from ssepool.core.lines import Line
 from ssepool.core.names import Names
 from ssepool.core.order import Order
@@ -34,17 +34,14 @@ CUTS_SHARE = 16
 MIN_CUTS = 100
 """Cuts that are remembered in any case."""
 
+SLACK = 1.01
+"""By how much large histories are beyond their bound of events, or below that of bytes, at times."""
+
+LARGE_EVENTS, LARGE_BYTES = 1000, MiB
+"""From when on a history is large."""
+
 REMOVED_SECONDS = 86_400.0
 """Seconds at most that an event is kept which says that nothing is there any more."""
-
-
-class Held(NamedTuple):
-    """How much is kept."""
-
-    events: int
-    """Entries."""
-    bytes: int
-    """Bytes of memory that they take: `Entry.size`."""
 
 
 class Window:
@@ -78,6 +75,7 @@ class Window:
         self.cuts = Cuts(min(MAX_CUTS, max(MIN_CUTS, bytes / CUTS_SHARE / CUT_BYTES)))
         """How far topics have been dropped that have nothing any more."""
         self._limits = (events, bytes, age)
+        self._most_events = events * SLACK if events >= LARGE_EVENTS else events
         self._at_hand = at_hand
         self._kept: dict[int, Kept] = {}
         self._order = Order(self._kept)
@@ -87,7 +85,7 @@ class Window:
         self._gone: dict[int, Entry] = {}
         """Entries with chosen ids that were dropped last, without their frames: still good to go on from."""
         self._keys: dict[tuple[tuple[str, ...], str], int] = {}
-        self._lines = TopicLines(self.rules, self.cuts, self._kept.get)
+        self._lines = TopicLines(self.rules, self.cuts, self._kept)
         self._indexed = after
         self._aging: dict[float, deque[tuple[float, int, str]]] = {}
         """If topics have ages of their own: when what came, by age."""
@@ -128,22 +126,22 @@ class Window:
         if not entries:
             return
         self._lines.now = now
-        kept, add, size = self._kept, self._order.add, self._bytes
-        for entry in entries:
-            kept[entry.position] = entry
-            add(entry.position, now)
-            size += entry.size
-        self.newest = entry.position
-        self._size += size - self._bytes
-        self._bytes = size
         for entry in chosen:
             self._names.add(entry)
-        for entry in entries:
+        kept, add, most_bytes, most = self._kept, self._order.add, self._limits[1], self._most_events
+        is_ruled = self.rules.is_bound or self.rules.ages
+        for entry in entries:  # one by one: pages begin elsewhere for others, who are to come to the same
+            position = self.newest = entry.position
+            kept[position] = entry
+            add(position, now)
+            self._size += entry.size
+            self._bytes += entry.size
             if entry.key is not None:
                 self._replace(entry, now)
-        if self.rules.is_bound or self.rules.ages:
-            self._index(len(entries) + STEP_ENTRIES)
-        self._bound()
+            if is_ruled:
+                self._index(math.inf)
+            if self._bytes > most_bytes or len(kept) - self._promised > most:
+                self._bound()
         while self._size > self._at_hand:
             self._put_away()
 
@@ -158,18 +156,21 @@ class Window:
             self._drop(known, is_missed=False)
 
     def _bound(self) -> None:
-        """Drop what is beyond the bounds of all."""
+        """Drop what is beyond the bounds of all. Of large histories a hundredth at a time, which costs less than one by
+        one."""
         most_events, most_bytes, _ = self._limits
-        if len(self._kept) - self._promised > most_events:
+        lines, kept = self._lines, self._kept
+        if len(kept) - self._promised > self._most_events:
             self._index(math.inf)
-            while len(self._kept) - self._promised > most_events and self._give_way(self._lines.by_events.find()):
+            while len(kept) - self._promised > most_events and self._give_way(lines.by_events.find()):
                 pass
         if self._bytes > most_bytes:
-            newest = self._kept.get(self.newest)
+            newest = kept.get(self.newest)
             if newest is not None and newest.size > most_bytes:
                 self._drop(newest)
             self._index(math.inf)
-            while self._bytes > most_bytes and self._give_way(self._lines.by_bytes.find(), of_all=True):
+            left = most_bytes / SLACK if most_bytes >= LARGE_BYTES else most_bytes
+            while self._bytes > left and self._give_way(lines.by_bytes.find(), of_all=True):
                 pass
 
     def _give_way(self, line: Line | None, *, of_all: bool = False) -> bool:
@@ -221,7 +222,7 @@ class Window:
         left.cuts = self.cuts.until(end)
         for topic, cut in self._lines.cuts():
             left.cuts.put(topic, cut.until(end), self._lines.now)
-        left._lines = TopicLines(left.rules, left.cuts, left._kept.get)
+        left._lines = TopicLines(left.rules, left.cuts, left._kept)
         left.drops = None if self.drops is None else deque()
         left._index(math.inf)
         return left
@@ -396,9 +397,21 @@ class Window:
 
     # What is known of each.
 
-    def topics(self) -> Iterator[tuple[str, int, float]]:
-        """Each topic that is indexed, with the number of its events and their bytes of memory."""
-        return self._lines.holdings()
+    def names(self, after: int) -> tuple[set[str], int]:
+        """The topics of the next entries behind a position, a bounded number of them, and the position of the last; 0
+        if there are none."""
+        positions = self._order.behind(after, STEP_ENTRIES)
+        kept = self._kept
+        return {topic for position in positions for topic in kept[position].topics}, positions[-1] if positions else 0
+
+    def holding(self, topic: str) -> Held:
+        """How much a topic holds, of what is indexed."""
+        return self._lines.holding(topic)
+
+    def ages(self, topic: str, now: float) -> tuple[float, float] | None:
+        """Seconds since the oldest and the newest came that a topic holds, of what is indexed."""
+        ends = self._lines.ends(topic)
+        return None if ends is None else (now - self._order.time(ends[0]), now - self._order.time(ends[1]))
 
     def cut(self, topic: str) -> Cut:
         """How far a topic has been dropped."""

@@ -27,6 +27,7 @@ from ssepool.http import (
     revocations,
     subscribe,
     tickets,
+    topics,
 )
 from ssepool.http import pool as pool_routes
 from ssepool.http.access.audit import Audit
@@ -136,6 +137,7 @@ def _routes(
     if surface is not Surface.WORLD:
         found += [
             *connections.routes(nodes, door),
+            *topics.routes(nodes, door),
             *revocations.routes(engine, revoking, budget, door),
             *pool_routes.routes(nodes, budget, door),
             *metrics.routes(nodes, door),

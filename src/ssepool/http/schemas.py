@@ -21,8 +21,10 @@ from ssepool.http.pool import Drain, Resize
 from ssepool.http.publish import Incoming
 from ssepool.http.revocations import RevocationList, Revoke
 from ssepool.http.tickets import NewTicket, TicketWish
+from ssepool.http.topics import TopicList
 from ssepool.http.wish import StreamWish
 from ssepool.runtime.cluster.messages import ConnectionInfo
+from ssepool.runtime.cluster.topics import TopicInfo
 
 Schema = dict[str, Any]
 """A schema, or another part of the document."""
@@ -33,6 +35,8 @@ NAMES = {
     ConnectionInfo: "Connection",
     ConnectionList: "Connections",
     Kicked: "Kicked",
+    TopicInfo: "Topic",
+    TopicList: "Topics",
     AuditLog: "Audit",
     Entry: "AuditEntry",
     PoolReport: "Pool",

@@ -11,15 +11,20 @@ import msgspec
 from ssepool.brokers.record import STORED_BYTES, UNREADABLE_ERRORS, Record, pack, topics_digest, unpack, unreadable
 from ssepool.config import KiB
 from ssepool.core.event import Entry
+from ssepool.core.timelines import Timeline, Timelines
 
 LOG_SUBJECT = "log"
 """The subject, behind the stream's, of messages without a chosen id."""
+
+EPOCH_SUBJECT = "epoch"
+"""The subject, behind the stream's, of messages that name the history."""
 
 MAX_TOPICS_BYTES = 64 * KiB
 """Bytes of topics that a message repeats beside its data; if there are more, they are in the event alone."""
 
 _unpack = msgspec.msgpack.Decoder(list[Record]).decode
 _split = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
+_unpack_timelines = msgspec.msgpack.Decoder(list[Timeline]).decode
 
 
 class State(NamedTuple):
@@ -35,8 +40,37 @@ class State(NamedTuple):
     """Bytes of all entries so far, kept or not."""
 
 
+class Batch(NamedTuple):
+    """Where the messages of a batch are, and which events it has."""
+
+    epoch: str
+    """The name under which it was stored."""
+    after: int
+    """The position before its first event."""
+    events: int
+    """How many events it has; none in a message that names the history."""
+    first: int
+    """The place of its first message."""
+    of: int
+    """How many messages it has."""
+    size: int
+    """Bytes of its entries."""
+
+    @property
+    def last(self) -> int:
+        """The place of its last message."""
+        return self.first + self.of - 1
+
+    def has(self, position: int) -> bool:
+        """Whether the event at a position is one of it."""
+        return self.after < position <= self.after + self.events
+
+
 class Part(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A message of a batch. The last message of a batch makes it valid."""
+    """A message of a batch. The last message of a batch makes it valid.
+
+    One without events names the history from its place on: its data are the timelines before (see `names`).
+    """
 
     epoch: str
     """The name of the history."""
@@ -57,7 +91,8 @@ class Part(msgspec.Struct, array_like=True, frozen=True, gc=False):
     data: bytes
     """A piece of the packed records. The pieces of all messages, joined, are the batch's records."""
     content: str = ""
-    """The digest of the content of the event with that id; empty in messages of earlier versions."""
+    """The digest of the content of the event with that id; empty in messages of earlier versions. Where the history is
+    named: by what its cuts are known."""
     topics: tuple[str, ...] | None = None
     """The topics of that event; None if they are too large, and in messages of earlier versions."""
     private: bool = False
@@ -78,11 +113,17 @@ class Part(msgspec.Struct, array_like=True, frozen=True, gc=False):
         """Bytes of all entries once this message is stored."""
         return self.total + self.size if self.is_last else self.total
 
+    @property
+    def timelines(self) -> Timelines:
+        """The names of the history, of a message without events. Raises one of `UNREADABLE_ERRORS`."""
+        return Timelines(self.epoch, _unpack_timelines(self.data))
+
 
 def decode(data: bytes) -> Part:
     """The part in the data of a message. Raises one of `UNREADABLE_ERRORS` for what cannot be one."""
     part = _decode(data)
-    if part.events < 1 or not 0 <= part.number < part.of or part.after < 0:
+    is_naming = part.events == 0 and part.of == 1 and part.content != ""
+    if not 0 <= part.number < part.of or part.after < 0 or (part.events < 1 and not is_naming):
         raise ValueError(f"a batch of {part.events} events behind {part.after}, part {part.number} of {part.of}")
     return part
 
@@ -104,6 +145,12 @@ class Mark(NamedTuple):
     def start(self) -> int:
         """The place of the first message of its batch."""
         return self.seq - self.part.number
+
+    @property
+    def batch(self) -> Batch:
+        """Its batch."""
+        part = self.part
+        return Batch(part.epoch, part.after, part.events, self.start, part.of, part.size)
 
     @property
     def state(self) -> State:
@@ -148,14 +195,21 @@ def batch(state: State, records: Sequence[Record], max_bytes: int) -> tuple[list
     return messages, State(state.seq + of, state.epoch, state.newest + len(records), state.total + size)
 
 
+def naming(state: State, timelines: Timelines, root: str) -> tuple[str, bytes]:
+    """The message that names the history from the end of the stream on; `root` is what its cuts are known by."""
+    head = (timelines.epoch, state.newest, state.total, 0, 0, 0, 1, 0)
+    return EPOCH_SUBJECT, pack(Part(*head, pack(timelines.before), root))
+
+
 class Joiner:
     """Makes entries of the stream's messages, in order. It passes over batches without a valid end."""
 
     def __init__(self) -> None:
         self._parts: list[Part] = []
 
-    def join(self, data: bytes) -> tuple[str, list[Entry]] | None:
-        """The epoch and the entries of the batch that this message completes; None if it completes none."""
+    def join(self, seq: int, time: float, data: bytes) -> tuple[Batch, list[Entry]] | None:
+        """The batch that the message at this place, stored at this time, completes, with its entries; None if it
+        completes none."""
         try:
             part = decode(data)
         except UNREADABLE_ERRORS:  # the next batch says whether there were events in it
@@ -169,15 +223,18 @@ class Joiner:
         parts, self._parts = self._parts, []
         if len(parts) != part.of:  # the beginning of the batch has been dropped
             return None
+        batch = Batch(part.epoch, part.after, part.events, seq - part.number, part.of, part.size)
+        if not part.events:
+            return batch, []
         whole, first = b"".join([part.data for part in parts]), part.after + 1
         try:
-            entries = [one.entry(part.epoch, place) for place, one in enumerate(_unpack(whole), first)]
+            entries = [one.entry(part.epoch, place, time) for place, one in enumerate(_unpack(whole), first)]
         except UNREADABLE_ERRORS:
-            entries = _one_by_one(whole, part)
-        return part.epoch, entries if len(entries) == part.events else _one_by_one(whole, part)
+            entries = _one_by_one(whole, part, time)
+        return batch, entries if len(entries) == part.events else _one_by_one(whole, part, time)
 
 
-def _one_by_one(data: bytes, part: Part) -> list[Entry]:
+def _one_by_one(data: bytes, part: Part, time: float) -> list[Entry]:
     """The entries of a batch in which at least one cannot be read."""
     try:
         pieces = _split(data)
@@ -187,7 +244,7 @@ def _one_by_one(data: bytes, part: Part) -> list[Entry]:
     entries = []
     for place, piece in enumerate(pieces, part.after + 1):
         try:
-            entries.append(unpack(piece).entry(part.epoch, place))
+            entries.append(unpack(piece).entry(part.epoch, place, time))
         except UNREADABLE_ERRORS:
             entries.append(unreadable(place))
     return entries

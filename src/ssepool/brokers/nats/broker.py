@@ -1,43 +1,44 @@
 """Events in NATS JetStream: one stream, and for each append one message.
 
 JetStream stores messages, gives each a number (the *place* of the message), and can store a message on the condition
-that a certain place is the newest. The contract asks for more: positions of events without holes, and batches that are
-there whole or not at all. So a message has a batch of events, and says at which position they begin. A publisher sends
-it for the place behind the newest message that it knows. If another message has that place already, the server stores
-nothing, and the publisher makes its message again. If it was too late several times, it asks the others to pause.
+that a certain place is the newest. The contract asks for more: positions of events, batches that are there whole or not
+at all, and events that are dropped one by one. So a message has a batch of events, and says at which position they
+begin. A publisher sends it for the place behind the newest message that it knows. If another message has that place
+already, the server stores nothing, and the publisher makes its message again. If it was too late several times, it asks
+the others to pause.
 
     <name>.<token>.log                the stream's messages: each is a `Part` of a batch, or all of it
     <name>.<token>.id.<id>.<topics>   the same, for an event with a chosen id; a digest of its topics
-    <name>.facts.<fact>               in a stream beside, <name>_facts; see `facts`
-    <name>.messages, <name>.turns     outside the stream: the side channel, and requests for a pause
+    <name>.<token>.epoch              the names of the history; see `names`
+    <name>.cuts.>                     in a stream beside, <name>_cuts: what has been dropped; see `cuts` and `holes`
+    <name>.facts.<fact>               in another, <name>_facts; see `facts`
+    <name>.messages, <name>.turns     outside the streams: the side channel, and requests for a pause
+    <name>.hubs                       the question who else has the history open
 
-The newest message has all that the next one needs, so nothing is kept beside the stream. The server finds chosen ids by
-their subjects, and refuses an id that it has for the same topics. A batch is in several messages if it has several
-chosen ids, or is larger than a message may be. These messages follow each other without a gap. The last is published
-when the others are stored, and makes them valid; readers pass over messages whose publisher died before it sent the
-last.
+The newest message has all that the next one needs. The server finds chosen ids by their subjects, and refuses an id
+that it has for the same topics. A batch is in several messages if it has several chosen ids, or is larger than a
+message may be. These messages follow each other without a gap. The last is published when the others are stored, and
+makes them valid; readers pass over messages whose publisher died before it sent the last.
 
-The token is made with the stream, and is the epoch. So a publisher that remembers a deleted stream has no subject to
-publish to. If an operator empties the stream, the next epoch is derived from the token.
+The token is made with the stream. So a publisher that remembers a deleted stream has no subject to publish to. If an
+operator empties the stream, the first who sees it names a new history.
 
-Weaker than with other brokers:
+What has been dropped at the front is purged, other messages are deleted one by one (`drops`). What an event takes is
+free when all events of its batch are dropped. The stream has no limits of its own: hubs alone decide what goes.
 
-- The history is cut exactly by count, but by bytes and age only between two appends. The server keeps a little more
-  (1,000 events, 4 MiB), so that tails still find what the history has no room for, and it always keeps the newest
-  append, which has the newest position. That is why the stream has no limits of its own: `max_age` would drop that
-  append. Only the hubs trim it.
-- Ages are measured with the clocks of the server and of the hub, which should agree.
-- JetStream writes at once, but makes the disk sync only every two minutes. That matters if a single server loses its
-  power. The remedy is `sync_interval: always` in its configuration, or `?replicas=3` in the URL.
+Durability: an append returns when the server has the message, with `?replicas=3` when two of three servers have it.
+JetStream writes at once, but makes the disk sync only every two minutes. That matters if a single server loses its
+power, or all replicas lose theirs together. The remedy is `sync_interval: always` in its configuration.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
+
+import msgspec
 
 from ssepool.brokers.base import (
     Bounds,
@@ -52,34 +53,28 @@ from ssepool.brokers.base import (
     new_epoch,
 )
 from ssepool.brokers.nats.address import Address
-from ssepool.brokers.nats.batch import Joiner, Mark, State, batch
+from ssepool.brokers.nats.batch import State, batch
 from ssepool.brokers.nats.connection import Refused
 from ssepool.brokers.nats.facts import Facts
+from ssepool.brokers.nats.history import History
 from ssepool.brokers.nats.ids import Ids
-from ssepool.brokers.nats.marks import ALL_SUBJECTS, Marks, View
-from ssepool.brokers.nats.stream import JetStream, Message, NoStream, Overtaken, Rejected
-from ssepool.brokers.record import Record
-from ssepool.config import HubConfig, MiB
+from ssepool.brokers.nats.marks import ALL_SUBJECTS
+from ssepool.brokers.nats.reader import Reader
+from ssepool.brokers.nats.stream import JetStream, NoStream, Overtaken, Rejected
+from ssepool.brokers.record import UNREADABLE_ERRORS, Record, pack
+from ssepool.config import HubConfig
+from ssepool.core.cut import Cut
 from ssepool.core.event import Entry
 from ssepool.errors import BrokerError, ConfigError
-
-PAGE_ENTRIES = 1000
-"""Entries of a page at most."""
-
-PAGE_BYTES = MiB
-"""Bytes of memory (`Entry.size`) of a page, approximately."""
-
-SPARE_EVENTS = 1000
-"""Events that the server keeps beyond the history, for tails that are a moment behind."""
-
-SPARE_BYTES = 4 * MiB
-"""Bytes of events that the server keeps beyond the history, for tails that are a moment behind."""
 
 ATTEMPTS_BEFORE_TURN = 3
 """Attempts in which another publisher is quicker before we ask the others to pause."""
 
 MAX_PAUSE_SECONDS = 0.5
 """The longest pause that a publisher may ask for."""
+
+ANSWER_SECONDS = 1.0
+"""Seconds in which a hub that has the history open says so; one that does not may be dead."""
 
 UNFINISHED_SECONDS = 0.01
 """Seconds that another publisher has to complete a batch before its messages count as abandoned."""
@@ -94,25 +89,42 @@ class NatsBroker(Broker):
         self.url = self._address.shown
         self._js: JetStream | None = None
         self._connecting = asyncio.Lock()
-        self._marks = Marks(self._address.name)
+        self._history = History(self._address, config.broker_timeout)
+        self._reader = Reader(self._history)
+        self._marks = self._history.marks
         self._state: State | None = None
         """The end of the stream, as the last append left it; None if the next append has to ask the server."""
-        self._epoch = ""
-        """The epoch that `bounds` named last: readers follow this history."""
-        self._ids = Ids(self._marks, self._event)
-        self._facts = Facts()
+        self._ids = Ids(self._marks, self._history.drops.holes, self._event)
+        self._facts = Facts(self._address.name)
+        self._answering: JetStream | None = None
+        """The connection on which we say that we have the history open."""
+        self._server = ""
+        """Which server we were connected to last."""
+        self._before = ""
+        """The epoch that we knew before we were: a server that was started anew may have an older state of it."""
         self._me = new_epoch().encode()
-        self._turns = f"{self._address.name}.turns"
+        self._turns, self._hubs = f"{self._address.name}.turns", f"{self._address.name}.hubs"
         self._pause_until = 0.0
 
     # Opening and closing.
 
     async def open(self) -> None:
         try:
+            js = await self._connection()
+            if self.follows:
+                await self._enter(js)
             await self.bounds()
             await self.trim()
         except Refused as error:
             raise ConfigError(str(error)) from None
+
+    async def _enter(self, js: JetStream) -> None:
+        """Begin a new timeline, unless another hub has the history open or has done so meanwhile."""
+        before = (await self._history.look(js)).state
+        heard = await js.ask(self._hubs, min(ANSWER_SECONDS, self.config.broker_timeout / 2))
+        now = (await self._history.look(js)).state
+        if now.newest and now.epoch == before.epoch and _may_be_cut(heard, now):
+            await self._history.renew(js, now.epoch)
 
     async def close(self) -> None:
         js, self._js = self._js, None
@@ -126,7 +138,10 @@ class NatsBroker(Broker):
                 js = JetStream(self._address, self.config.broker_timeout)
                 await js.open()
                 await js.hear(self._turns, self._hear_of_a_turn)
-                self._js = js
+                self._js, self._state = js, None
+                self._marks.forget()
+                if js.server != self._server:
+                    self._server, self._before = js.server, self._history.names.timelines.epoch
             return self._js
 
     # Appending.
@@ -143,10 +158,11 @@ class NatsBroker(Broker):
         while time.monotonic() < deadline:
             await asyncio.sleep(self._pause_until - time.monotonic())
             started = time.monotonic()
-            async with js.asking():
-                state = state or await self._newest(js)
-                if overtaken or not is_clear:  # or the server has one of the ids already
-                    kept = {**old, **await self._ids.kept(js, await self._view(js), new)}
+            state = state or await self._asked(js)
+            if overtaken or not is_clear:  # or the server has one of the ids already
+                await self._history.look(js)
+                async with js.asking():
+                    kept = {**old, **await self._ids.kept(js, new)}
             positions = assign(records, kept, state.newest, refuse=refuse)
             stored = [
                 Stored(record.id or f"{state.epoch}-{position}", position)
@@ -167,6 +183,7 @@ class NatsBroker(Broker):
                     await self._ask_for_a_turn(js, time.monotonic() - started)
             else:
                 self._state = behind
+                self._history.seen.note(behind.epoch, behind.newest)
                 return stored
         raise BrokerError(f"{self.url}: others append all the time; nothing was published")
 
@@ -198,9 +215,20 @@ class NatsBroker(Broker):
         """What the history has of these events that an earlier version has stored."""
         if not self._ids.has_old or all(record.id is None for record in records):
             return {}
-        async with js.asking():
-            view = await self._view(js)
-        return await self._ids.old_kept(js, view, records)
+        await self._history.look(js)
+        return await self._ids.old_kept(js, records)
+
+    async def _asked(self, js: JetStream) -> State:
+        """The end of the stream as the server says. A new timeline begins if that is less than has been seen, or if the
+        server may have lost what others have seen."""
+        while True:
+            seen = self._history.seen.now()
+            async with js.asking():
+                state = await self._newest(js)
+            before, self._before = self._before, ""
+            if not seen.has_lost(state.epoch, state.newest) and (state.epoch != before or not state.newest):
+                return state
+            await self._history.renew(js, state.epoch)
 
     async def _newest(self, js: JetStream) -> State:
         """The end of the stream. It waits a moment for a batch that another publisher has not completed."""
@@ -208,7 +236,7 @@ class NatsBroker(Broker):
         while True:
             mark = await self._marks.last(js, ALL_SUBJECTS) if self._marks.token else None
             if mark is None:
-                return (await self._view(js)).state
+                return (await self._history.look(js)).state
             if mark.part.is_last or mark.seq == left:
                 return mark.state
             left = mark.seq
@@ -218,144 +246,74 @@ class NatsBroker(Broker):
 
     async def find(self, id: str, wants: Wants = anything) -> int | None:
         js = await self._connection()
-        async with js.asking():
-            view = await self._view(js)
+        view = await self._history.look(js)
         chosen = await self._ids.find(js, view, id, wants) if id else None
-        number = id.removeprefix(view.state.epoch + "-")
-        if chosen is None and number != id and number.isascii() and number.isdigit() and len(number) < 20:
-            return int(number) if view.oldest < int(number) <= view.state.newest else None
-        return chosen
+        made = self._history.names.timelines.place(id, view.state.newest) if chosen is None else None
+        if made is None or not made.complete:
+            return chosen
+        return made.position if await self._history.is_there(js, view, made.position) else None
 
     async def _event(self, position: int) -> Record | None:
         """The event at a position, or None if it cannot be read."""
-        entries = await self.read(position - 1, max_entries=1)
-        if not entries or entries[0].position != position or not entries[0].chunk:
+        entries = await self.fetch([position])
+        if not entries or not entries[0].chunk:
             return None
         [entry] = entries
-        return Record(entry.frame.partition(b"\n")[2], entry.topics, entry.private, entry.id)
+        frame = entry.frame.partition(b"\n")[2]
+        return Record(frame, entry.topics, entry.private, entry.id, entry.key, entry.removed)
 
     # Reading.
 
     async def tail(self, after: int) -> AsyncIterator[Sequence[Entry]]:
         js = await self._connection()
-        async with js.asking():
-            view = await self._view(js)
-            start = await self._start(js, view, after)
-        joiner = Joiner()
-        async with js.messages(start) as pages:
-            if after >= view.state.newest:
-                yield ()
-            async for messages in pages:
-                for page in _pages(self._entries(joiner, messages, after, self._epoch)):
-                    after = page[-1].position
-                    yield page
+        async with aclosing(self._reader.tail(js, after)) as pages:
+            async for page in pages:
+                yield page
 
     async def read(self, after: int, *, max_entries: int) -> Sequence[Entry]:
-        js = await self._connection()
-        async with js.asking():
-            view = await self._view(js)
-            after = max(after, view.oldest)
-            if after >= view.state.newest:
-                return []
-            start = await self._start(js, view, after)
-        joiner, entries, epoch = Joiner(), list[Entry](), self._epoch
-        async with js.messages(start) as pages:
-            async for messages in pages:
-                entries += self._entries(joiner, messages, after, epoch)
-                if len(entries) >= max_entries or _size(entries) >= PAGE_BYTES or not messages[-1].pending:
-                    break
-        return entries[:max_entries]
+        return await self._reader.read(await self._connection(), after, max_entries)
 
-    def _entries(self, joiner: Joiner, messages: Sequence[Message], after: int, epoch: str) -> list[Entry]:
-        """The entries behind a position in these messages. Raises `BrokerError` where another history begins."""
-        entries: list[Entry] = []
-        for message in messages:
-            joined = joiner.join(message.data)
-            if joined is None:
-                continue
-            if joined[0] != epoch:
-                raise BrokerError(f"{self.url} has begun a new history")
-            entries += [entry for entry in joined[1] if entry.position > after]
-        return entries
-
-    async def _start(self, js: JetStream, view: View, after: int) -> int:
-        """The place of the batch with the first entry behind a position."""
-        if view.ends is None:
-            return view.state.seq + 1
-        first, last = view.ends
-        mark = await self._marks.search(js, first, last, lambda mark: mark.part.after <= after)
-        return first.seq if mark is None else mark.start
+    async def fetch(self, positions: Sequence[int]) -> Sequence[Entry]:
+        return await self._reader.fetch(await self._connection(), positions)
 
     # Bounds.
 
     async def bounds(self) -> Bounds:
         js = await self._connection()
-        async with js.asking():
-            view = await self._view(js)
-            if view.ends is not None and self._is_large(*view.ends):
-                await self._trim(js, *view.ends)
-        self._epoch = view.state.epoch
-        return Bounds(view.state.epoch, view.oldest, view.state.newest, view.size)
+        bounds = await self._history.bounds(js)
+        if self.follows and not self._history.has_lost:
+            await self._answer(js)
+        return bounds
+
+    async def renew(self, epoch: str) -> Bounds:
+        await self._history.renew(await self._connection(), epoch)
+        return await self.bounds()
+
+    async def _answer(self, js: JetStream) -> None:
+        """Say from now on that we have the history open, if we do not yet. Who has just connected again may have seen
+        more than there is now, so this waits until we have looked."""
+        if self._answering is not js:
+            self._answering = js
+            await js.answer(self._hubs, lambda: pack(self._history.seen.at(self._history.epoch)))
 
     async def trim(self) -> None:
         js = await self._connection()
+        view = await self._history.look(js)
+        await self._history.drops.sweep(js, view)
         async with js.asking():
-            view = await self._view(js)
-            if view.ends is not None:
-                await self._trim(js, *view.ends)
             await self._ids.look_for_old(js)
         await self._facts.trim(js)
 
-    def _is_large(self, first: Mark, last: Mark) -> bool:
-        """Whether the stream has so much beyond the history that it has to be trimmed now."""
-        events, size = last.part.newest - first.part.after, last.part.all_bytes - first.part.total
-        return (
-            events > self.config.history_events + 2 * SPARE_EVENTS or size > self.config.history_bytes + 2 * SPARE_BYTES
-        )
+    # Dropping.
 
-    async def _trim(self, js: JetStream, first: Mark, last: Mark) -> None:
-        oldest = await self._oldest(js, first, last, SPARE_EVENTS, SPARE_BYTES)
-        mark = await self._marks.search(js, first, last, lambda mark: mark.part.after <= oldest)
-        if mark is not None and mark.start > first.seq:
-            await js.purge(mark.start)
+    async def drop(self, positions: Sequence[int], cuts: Mapping[str, Cut], floor: int) -> None:
+        js = await self._connection()
+        await self._history.drops.drop(js, await self._history.followed(js), positions, cuts, floor)
 
-    async def _view(self, js: JetStream) -> View:
-        """What the server has. If the stream is missing, it is created."""
-        try:
-            info = await js.info()
-        except NoStream:
-            await js.create(f"{self._address.name}.{new_epoch()}.{ALL_SUBJECTS}")
-            info = await js.info()
-        self._marks.follow(info)
-        first = await self._marks.at(js, info.first) if info.messages else None
-        last = await self._marks.before(js, info.last, info.first) if info.messages else None
-        if first is None or last is None:
-            return View(State(info.last, _epoch(info.token, info.last), 0, 0), 0, 0, None)
-        oldest = await self._oldest(js, first, last)
-        size = last.part.all_bytes - await self._bytes(js, first, last, oldest)
-        return View(last.state._replace(seq=info.last), oldest, size, (first, last))
-
-    async def _oldest(self, js: JetStream, first: Mark, last: Mark, events: int = 0, size: int = 0) -> int:
-        """The position before the oldest entry of a history with `events` and `size` bytes more than configured."""
-        oldest = max(first.part.after, last.part.newest - self.config.history_events - events)
-        least = last.part.all_bytes - self.config.history_bytes - size
-        latest = time.time() - self.config.history_age
-        dropped: Sequence[Callable[[Mark], bool]] = (
-            lambda mark: mark.part.total < least,
-            lambda mark: mark.time <= latest,
-        )
-        for is_dropped in dropped:
-            if mark := await self._marks.search(js, first, last, is_dropped):
-                oldest = max(oldest, mark.part.newest)
-        return oldest
-
-    async def _bytes(self, js: JetStream, first: Mark, last: Mark, position: int) -> int:
-        """Bytes of all entries up to a position. The entries of one batch count as equally large."""
-        mark = await self._marks.search(js, first, last, lambda mark: mark.part.after <= position)
-        if mark is None:
-            return first.part.total
-        part = mark.part
-        return part.total + part.size * min(position - part.after, part.events) // part.events
+    async def cuts(self, after: str = "") -> Sequence[tuple[str, Cut]]:
+        js = await self._connection()
+        await self._history.look(js)
+        return await self._history.drops.cuts.page(js, self._history.names.root, after)
 
     # Facts.
 
@@ -380,22 +338,13 @@ class NatsBroker(Broker):
                 yield message
 
 
-def _epoch(token: str, seq: int) -> str:
-    """The name of the history that begins behind this place. Every hub derives the same name."""
-    return hashlib.sha256(f"{token} {seq}".encode()).hexdigest()[:8] if seq else token
+def _may_be_cut(heard: bytes | None, state: State) -> bool:
+    """Whether the end of the history may be lost, as far as another hub that has it open tells; None: there is none."""
+    try:
+        epoch, newest = _unpack_seen(heard or b"")
+    except UNREADABLE_ERRORS:
+        return True
+    return epoch == state.epoch and newest > state.newest
 
 
-def _size(entries: Sequence[Entry]) -> int:
-    return sum([entry.size for entry in entries])
-
-
-def _pages(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
-    """Entries in pages of at most `PAGE_ENTRIES` entries and about `PAGE_BYTES`."""
-    start = size = 0
-    for place, entry in enumerate(entries):
-        if place > start and (place - start == PAGE_ENTRIES or size + entry.size > PAGE_BYTES):
-            yield entries[start:place]
-            start, size = place, 0
-        size += entry.size
-    if entries:
-        yield entries[start:]
+_unpack_seen = msgspec.msgpack.Decoder(tuple[str, float]).decode

@@ -89,6 +89,11 @@ class Connection:
                 raise self._translated(error) from None
             raise
 
+    @property
+    def server(self) -> str:
+        """Which process answers: another one after each start of a server."""
+        return str(self._client._server_info.get("server_id", ""))
+
     async def close(self) -> None:
         """End the connection. Every call that waits on it raises `BrokerError`."""
         self._lose(BrokerError(f"{self._address.shown}: the connection is closed"))
@@ -192,6 +197,26 @@ class Connection:
 
         async with self.asking():
             await self._client.subscribe(subject, cb=take)
+
+    async def answer(self, subject: str, answer: Callable[[], bytes]) -> None:
+        """Answer each question that is asked under a subject, for as long as the connection lasts."""
+
+        async def take(message: Msg) -> None:
+            if message.reply:
+                await self._client.publish(message.reply, answer())
+
+        async with self.asking():
+            await self._client.subscribe(subject, cb=take)
+
+    async def ask(self, subject: str, seconds: float) -> bytes | None:
+        """The first answer to a question; None if there is nobody to answer, or if none comes in time."""
+        async with self.asking():
+            try:
+                return (await self._client.request(subject, timeout=seconds)).data
+            except (nats.errors.NoRespondersError, nats.errors.TimeoutError):
+                if self.lost is not None:
+                    raise
+                return None
 
     async def listen(self, subject: str) -> AsyncGenerator[bytes, None]:
         """All messages of a subject from now on. Raises `BrokerError` when the connection is lost."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import struct
 import time
+from contextlib import aclosing
 
 from ssepool.brokers.base import PAGE_FACTS, Fact
+from ssepool.brokers.nats.beside import Beside
 from ssepool.brokers.nats.stream import JetStream, Message
 
 _UNTIL = struct.Struct(">d")
@@ -19,16 +21,24 @@ _UNTIL = struct.Struct(">d")
 class Facts:
     """The facts of one history."""
 
+    def __init__(self, name: str) -> None:
+        """`name` is that of the history."""
+        self._beside = Beside(name, "facts", "what the hubs of ssepool have to know")
+
     async def keep(self, js: JetStream, name: str, data: bytes, seconds: float, most: int) -> bool:
         """Keep a fact; false, and nothing has been done, if there are so many others."""
         async with js.asking():
-            count, _ = await js.look_beside()
+            count = (await self._beside.look(js)).messages
         if count >= most:
             await self.trim(js)
         async with js.asking():
-            if count >= most and (await js.look_beside())[0] >= most and not await js.is_beside(name):
+            if (
+                count >= most
+                and (await self._beside.look(js)).messages >= most
+                and await self._beside.get(js, name) is None
+            ):
                 return False
-            await js.put_beside(name, _UNTIL.pack(time.time() + seconds) + data)
+            await self._beside.put(js, name, _UNTIL.pack(time.time() + seconds) + data)
         return True
 
     async def read(self, js: JetStream, after: int) -> list[Fact]:
@@ -47,23 +57,23 @@ class Facts:
             live = next((message.seq for message in page if _fact(message) is not None), page[-1].seq + 1)
             if live > page[0].seq:
                 async with js.asking():
-                    await js.purge_beside(live)
+                    await self._beside.purge(js, before=live)
             if live <= page[-1].seq:
                 return
             page = await self._page(js, 0)
 
     async def _page(self, js: JetStream, after: int) -> list[Message]:
         async with js.asking():
-            count, newest = await js.look_beside()
-        if newest < after:  # it was deleted, and has begun anew
+            info = await self._beside.look(js)
+        if info.last < after:  # it was deleted, and has begun anew
             after = 0
-        if not count or newest <= after:
+        if not info.messages or info.last <= after:
             return []
         page: list[Message] = []
-        async with js.messages(after + 1, stream=js.beside) as pages:
+        async with aclosing(self._beside.pages(js, after)) as pages:
             async for messages in pages:
                 page += messages
-                if len(page) >= PAGE_FACTS or not messages[-1].pending:
+                if len(page) >= PAGE_FACTS:
                     break
         return page[:PAGE_FACTS]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ssepool.brokers.nats.batch import Mark, State
+from ssepool.brokers.nats.batch import Batch, Mark, State
+from ssepool.brokers.nats.places import Places
 from ssepool.brokers.nats.stream import Info, JetStream, Message
 
 MAX_MARKS = 4096
@@ -18,14 +19,14 @@ ALL_SUBJECTS = ">"
 class View(NamedTuple):
     """What the stream has at one moment."""
 
+    info: Info
+    """What the server says of it."""
     state: State
     """The end of the stream."""
-    oldest: int
-    """The position before the oldest entry of the history. The stream may have older entries."""
-    size: int
-    """Bytes of the entries of the history."""
-    ends: tuple[Mark, Mark] | None
-    """The stream's first and last message; None if it is empty."""
+    first: Mark
+    """Its oldest message."""
+    last: Mark
+    """Its newest message."""
 
 
 class Marks:
@@ -37,12 +38,26 @@ class Marks:
         """The token in the subjects of the stream that was followed last; empty before the first."""
         self._name = name
         self._known: dict[int, Mark] = {}
+        self.places = Places()
+        """Where the batches are that have been read."""
 
-    def follow(self, info: Info) -> None:
-        """Read the stream that the server has now; forget the marks of another one with the same name."""
+    async def view(self, js: JetStream) -> View | None:
+        """What the server has; None if nothing of it is ours. Raises `NoStream`."""
+        info = await js.info()
         if info.token != self.token or (self._known and max(self._known) > info.last):
-            self._known.clear()
+            self.forget()  # another stream with the same name, or an older state of it
         self.token = info.token
+        if not info.messages:
+            return None
+        last = await self.last(js, ALL_SUBJECTS) or await self.before(js, info.last, info.first)
+        if last is None or (first := await self.at(js, info.first)) is None:
+            return None
+        return View(info, last.state._replace(seq=max(info.last, last.seq)), first, last)
+
+    def forget(self) -> None:
+        """Forget all marks, because places may have been given out a second time."""
+        self._known.clear()
+        self.places.forget()
 
     def subject(self, rest: str) -> str:
         """A subject of the stream."""
@@ -67,6 +82,21 @@ class Marks:
             if mark is not None and mark.seq <= seq:
                 return mark
         return None
+
+    async def next(self, js: JetStream, seq: int) -> Mark | None:
+        """As `at`, of what the server has now: some may have been dropped that we remember."""
+        while (message := await js.get(self.subject(ALL_SUBJECTS), seq)) is not None:
+            if (mark := self._remember(message)) is not None:
+                return mark
+            seq = message.seq + 1
+        return None
+
+    async def batch_of(self, js: JetStream, view: View, position: int) -> Batch | None:
+        """The batch that has the event at a position, or had it; None if there is none."""
+        mark = await self.search(js, view.first, view.last, lambda mark: mark.part.after < position)
+        if mark is None or not mark.part.is_last or not mark.batch.has(position):
+            return None
+        return mark.batch
 
     async def last(self, js: JetStream, subject: str) -> Mark | None:
         """The newest message of a subject; None if there is none, or if it cannot be read."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -35,6 +35,9 @@ PULL_SECONDS = 5.0
 PULL_ENDS = ("404", "408", "409 Message Size", "409 Batch Completed")
 """How the status begins with which the server ends a pull. Any other status ends the consumer."""
 
+NO_MORE = ("404", "408")
+"""How the status begins that ends a pull which does not wait, if there are no more messages."""
+
 RETRY_SECONDS = 0.02
 """Seconds until we repeat a pull that no server of a cluster took, since not all know a new consumer at once."""
 
@@ -49,6 +52,9 @@ WRONG_SEQUENCE_CODES = (10071, 10164)
 
 NO_JETSTREAM_CODES = (None, 10039, 10076)
 """The server's error codes if JetStream is not enabled; None stands for no answer from it."""
+
+GONE_CODES = (10037, 10043, 10057)
+"""The server's error codes for a message that was to be deleted and is not there."""
 
 NAME_IN_USE_CODE = 10058
 """The server's error code if another hub has created the stream meanwhile."""
@@ -92,6 +98,8 @@ class Info(NamedTuple):
     """The place of the oldest message; if there is none, the place behind `last`."""
     last: int
     """The place of the newest message, even if it is no longer there; 0 before the first."""
+    bytes: int = 0
+    """What its messages take."""
 
 
 class JetStream(Connection):
@@ -116,7 +124,8 @@ class JetStream(Connection):
             raise BrokerError(f"{self._address.shown}: {said}")
         match [subject.split(".") for subject in info.config.subjects or []]:
             case [[first, token, ">"]] if first == name:
-                return Info(token, info.state.messages, info.state.first_seq, info.state.last_seq)
+                state = info.state
+                return Info(token, state.messages, state.first_seq, state.last_seq, state.bytes)
         raise self._refused(f"there is a stream {name!r} already that is not ssepool's; choose another ?name=")
 
     async def create(self, subjects: str) -> None:
@@ -146,26 +155,27 @@ class JetStream(Connection):
             "configuration"
         )
 
-    @property
-    def beside(self) -> str:
-        """The stream beside that of the history, in which each subject keeps its newest message alone."""
-        return f"{self._address.name}_facts"
-
-    async def look_beside(self) -> tuple[int, int]:
-        """How many messages the stream beside has, and the place of its newest. It is created if it is missing."""
+    async def look_beside(self, kind: str, description: str) -> Info:
+        """The stream beside the history's with this kind of messages, in which each subject keeps its newest message
+        alone. It is created if it is missing."""
+        name = self.beside(kind)
         try:
-            state = (await self._js.stream_info(self.beside)).state
+            state = (await self._js.stream_info(name)).state
         except nats.js.errors.NotFoundError:
-            await self._create_beside()
-            return 0, 0
-        return state.messages, state.last_seq
+            await self._create_beside(name, kind, description)
+            return Info(kind, 0, 1, 0)
+        return Info(kind, state.messages, state.first_seq, state.last_seq)
 
-    async def _create_beside(self) -> None:
+    def beside(self, kind: str) -> str:
+        """The name of a stream beside the history's."""
+        return f"{self._address.name}_{kind}"
+
+    async def _create_beside(self, name: str, kind: str, description: str) -> None:
         try:
             await self._js.add_stream(
-                name=self.beside,
-                subjects=[f"{self._address.name}.facts.>"],
-                description="what the hubs of ssepool have to know",
+                name=name,
+                subjects=[f"{self._address.name}.{kind}.>"],
+                description=description,
                 storage=StorageType.FILE,
                 num_replicas=self._address.replicas,
                 max_msgs_per_subject=1,
@@ -173,26 +183,47 @@ class JetStream(Connection):
             )
         except nats.js.errors.APIError as error:
             if error.err_code != NAME_IN_USE_CODE:
-                raise self._refused(f"the stream {self.beside!r} cannot be made: {error.description}") from None
+                raise self._refused(f"the stream {name!r} cannot be made: {error.description}") from None
 
-    async def put_beside(self, subject: str, data: bytes) -> None:
-        """Store a message in the stream beside, in the place of the one of this subject."""
+    async def put(self, subject: str, data: bytes, last: int | None = None) -> int:
+        """Store a message in the stream that has this subject, and return its place. `last` is the place of the newest
+        one of the subject, or 0: raises `Overtaken` if it is another."""
+        headers: dict[str, Any] = {} if last is None else {Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value: str(last)}
         try:
-            await self._js.publish(f"{self._address.name}.facts.{subject}", data)
+            return (await self._js.publish(subject, data, headers=headers)).seq
+        except nats.js.errors.NoStreamResponseError:
+            raise NoStream from None
         except nats.js.errors.APIError as error:
+            if error.err_code in WRONG_SEQUENCE_CODES:
+                raise Overtaken from None
             raise Rejected(f"{self._address.shown}: {error.description}") from None
 
-    async def is_beside(self, subject: str) -> bool:
-        """Whether the stream beside has a message of this subject."""
+    async def newest(self, stream: str, subject: str) -> Message | None:
+        """The newest message of a subject in another stream than the history's; None if there is none."""
         try:
-            await self._js.get_msg(self.beside, subject=f"{self._address.name}.facts.{subject}")
+            return _as_it_is(await self._js.get_msg(stream, subject=subject))
         except nats.js.errors.NotFoundError:
-            return False
-        return True
+            return None
 
-    async def purge_beside(self, before: int) -> None:
-        """Drop all messages before a place from the stream beside."""
-        await self._js.purge_stream(self.beside, seq=before)
+    async def after(self, stream: str, subjects: str, seq: int) -> Message | None:
+        """The first message behind a place of these subjects in another stream; None if there is none."""
+        try:
+            return _as_it_is(await self._js.get_msg(stream, seq + 1, subjects, next=True))
+        except nats.js.errors.NotFoundError:
+            return None
+
+    async def purge(self, before: int | None = None, *, stream: str | None = None, subjects: str | None = None) -> None:
+        """Drop all messages before a place, or those of some subjects."""
+        await self._js.purge_stream(stream or self._address.name, seq=before, subject=subjects)
+
+    async def delete(self, seq: int, *, stream: str | None = None) -> None:
+        """Drop the message at a place, if it is there."""
+        wish = msgspec.json.encode({"seq": seq, "no_erase": True})
+        subject = f"$JS.API.STREAM.MSG.DELETE.{stream or self._address.name}"
+        answer = await self._client.request(subject, wish, timeout=2 * self._timeout)
+        error = msgspec.json.decode(answer.data).get("error")
+        if error is not None and error.get("err_code") not in GONE_CODES:
+            raise Rejected(f"{self._address.shown}: {error.get('description')}")
 
     async def get(self, subjects: str, seq: int) -> Message | None:
         """The first message of these subjects from a place on; None if there is none."""
@@ -207,10 +238,6 @@ class JetStream(Connection):
             return _stored(await self._js.get_msg(self._address.name, subject=subjects))
         except nats.js.errors.NotFoundError:
             return None
-
-    async def purge(self, before: int) -> None:
-        """Drop all messages before a place."""
-        await self._js.purge_stream(self._address.name, seq=before)
 
     @property
     def most_data(self) -> int:
@@ -252,11 +279,11 @@ class JetStream(Connection):
 
     @asynccontextmanager
     async def messages(
-        self, start: int, subjects: str | None = None, *, stream: str | None = None
+        self, start: int, subjects: str | None = None, *, stream: str | None = None, only_now: bool = False
     ) -> AsyncIterator[AsyncIterator[list[Message]]]:
         """All messages (of some subjects) from a place on, and then new ones as they come, in pages. The next page is
-        requested when the reader has taken the one before. `stream` is another stream than the history's. Raises
-        `BrokerError` when messages are lost."""
+        requested when the reader has taken the one before. `stream` is another stream than the history's. With
+        `only_now` it ends behind those that are there now. Raises `BrokerError` when messages are lost."""
         name, client = stream or self._address.name, self._client
         arrived: deque[Msg] = deque()
         news = asyncio.Event()
@@ -278,20 +305,32 @@ class JetStream(Connection):
                 mem_storage=True,
                 num_replicas=1,
             )
+
+        async def is_end(seq: int) -> bool:
+            async with self.asking():
+                return await self.after(name, subjects or ">", seq) is None
+
         try:
-            pull = f"$JS.API.CONSUMER.MSG.NEXT.{name}.{consumer.name}"
-            yield self._pages(pull, inbox, arrived, news, of_history=stream is None)
+            pull, end = f"$JS.API.CONSUMER.MSG.NEXT.{name}.{consumer.name}", is_end if only_now else None
+            yield self._pages(pull, inbox, arrived, news, start - 1, of_history=stream is None, is_end=end)
         finally:
             with suppress(*LIBRARY_ERRORS):
                 await subscription.unsubscribe()
                 await client.publish(f"$JS.API.CONSUMER.DELETE.{name}.{consumer.name}", reply=inbox)
 
     async def _pages(
-        self, subject: str, inbox: str, arrived: deque[Msg], news: asyncio.Event, *, of_history: bool
+        self,
+        subject: str,
+        inbox: str,
+        arrived: deque[Msg],
+        news: asyncio.Event,
+        last: int,
+        *,
+        of_history: bool,
+        is_end: Callable[[int], Awaitable[bool]] | None,
     ) -> AsyncIterator[list[Message]]:
-        pull = msgspec.json.encode(
-            {"batch": PULL_MESSAGES, "max_bytes": PULL_BYTES, "expires": int(PULL_SECONDS * 1e9)}
-        )
+        wait = {"no_wait": True} if is_end else {"expires": int(PULL_SECONDS * 1e9)}
+        pull = msgspec.json.encode({"batch": PULL_MESSAGES, "max_bytes": PULL_BYTES, **wait})
         place = wanted = 0
         deadline = time.monotonic() + self._timeout
         while True:
@@ -301,7 +340,7 @@ class JetStream(Connection):
                     wanted = PULL_MESSAGES
                 await news.wait()
             news.clear()
-            page: list[Message] = []
+            page, is_behind = list[Message](), False
             while arrived:
                 message = arrived.popleft()
                 if status := _status(message):
@@ -309,17 +348,21 @@ class JetStream(Connection):
                         await asyncio.sleep(RETRY_SECONDS)
                     elif not status.startswith(PULL_ENDS):
                         raise BrokerError(f"{self._address.shown}: following the stream ended: {status}")
-                    wanted = 0
+                    wanted, is_behind = 0, status.startswith(NO_MORE)
                     continue
                 metadata = message.metadata
                 place, wanted = place + 1, wanted - 1
                 if metadata.sequence.consumer != place:
                     raise BrokerError(f"{self._address.shown}: a message was lost on its way")
-                at, seq = metadata.timestamp.timestamp(), metadata.sequence.stream
-                data = _ours(seq, message.headers, message.data) if of_history else message.data
-                page.append(Message(seq, at, data, metadata.num_pending, message.subject))
+                at, last = _stored_at(message.reply), metadata.sequence.stream
+                data = _ours(last, message.headers, message.data) if of_history else message.data
+                page.append(Message(last, at, data, metadata.num_pending, message.subject))
             if page:
                 yield page
+            if is_behind and is_end is not None:
+                if await is_end(last):
+                    return
+                await asyncio.sleep(RETRY_SECONDS)  # the server that reads for us has not got it yet
 
 
 def _without_majority(info: StreamInfo) -> str | None:
@@ -339,9 +382,13 @@ def _without_majority(info: StreamInfo) -> str | None:
 
 
 def _stored(message: RawStreamMsg) -> Message:
+    whole = _as_it_is(message)
+    return whole._replace(data=_ours(whole.seq, message.headers, whole.data))
+
+
+def _as_it_is(message: RawStreamMsg) -> Message:
     assert message.seq is not None and message.time is not None
-    data = _ours(message.seq, message.headers, message.data or b"")
-    return Message(message.seq, message.time.timestamp(), data)
+    return Message(message.seq, message.time.timestamp(), message.data or b"", 0, message.subject or "")
 
 
 def _ours(seq: int, headers: Mapping[str, str] | None, data: bytes) -> bytes:
@@ -352,6 +399,13 @@ def _ours(seq: int, headers: Mapping[str, str] | None, data: bytes) -> bytes:
     """
     expected = (headers or {}).get(Header.EXPECTED_LAST_SEQUENCE.value, "")
     return data if expected == str(seq - 1) else b""
+
+
+def _stored_at(reply: str) -> float:
+    """When the server stored a message that it has delivered, to the microsecond: as it says it elsewhere, where the
+    library's own time is rounded."""
+    tokens = reply.split(".")
+    return int(tokens[7 if len(tokens) == 9 else 9]) // 1000 / 1e6  # newer servers have a domain in front
 
 
 def _status(message: Msg) -> str | None:

@@ -4,11 +4,13 @@ The URL has SQLAlchemy's form: `sqlite:///relative/events.db` or `sqlite:////abs
 path `%3F` stands for `?` and `%23` for `#`. A file holds one history. The broker creates a missing file, which only its
 own user can read, but not a missing directory.
 
-Beside the file are SQLite's own `<file>-wal` and `<file>-shm`, and the directory `<file>-wake`, in which processes wake
-each other. The file must be on a local disk, because SQLite's locks do not work over a network. The file does not
-shrink when events are dropped; new events use their space again.
+Beside the file are SQLite's own `<file>-wal` and `<file>-shm`, the directory `<file>-wake`, in which processes wake
+each other, and `<file>-hubs`, by which they know whether others have the history open (`openers`). The file must be on
+a local disk, because locks do not work over a network. The file does not shrink when events are dropped; new events use
+their space again.
 
-When `append` returns, the events are on disk (`synchronous=FULL`): they survive `kill -9` and the loss of power.
+When `append` returns, the events are on disk (`synchronous=FULL`): they survive `kill -9` and the loss of power, but
+not that of the disk. There are no replicas, and nothing to choose.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from urllib.parse import unquote, urlsplit
 from ssepool.brokers.base import Bounds, Broker, Fact, Stored, Wants, anything, first_wanted
 from ssepool.brokers.record import Record
 from ssepool.brokers.sqlite.file import others_may
+from ssepool.brokers.sqlite.files import delete, left_behind
 from ssepool.brokers.sqlite.history import PAGE_ENTRIES, History
 from ssepool.brokers.sqlite.notifier import Notifier
 from ssepool.brokers.sqlite.openers import Openers
@@ -61,8 +64,8 @@ class SqliteBroker(Broker):
         self._notifier = Notifier(path.with_name(path.name + "-wake"))
         self._openers = Openers(path)
         seen = Seen(self._openers)
-        self._writer = _Worker(path, config, self.url, seen, then=self._notifier.notify)
-        self._reader = _Worker(path, config, self.url, seen)
+        self._writer = _Worker(path, config, self.url, self._openers, seen, then=self._notifier.notify)
+        self._reader = _Worker(path, config, self.url, self._openers, seen, then=lambda: None)
         self._news = asyncio.Event()
         self._epoch = ""
         """The epoch of the history that `bounds` named last: readers follow this one."""
@@ -75,6 +78,9 @@ class SqliteBroker(Broker):
                     await self._writer.run(History.begin)
             finally:
                 self._openers.settle()
+        else:
+            with contextlib.suppress(OSError):
+                self._openers.look()
         await self._reader.open()
         await self.bounds()
         if others_may(self._path):
@@ -189,10 +195,11 @@ class _Worker:
     one, and a new one after a failure."""
 
     def __init__(
-        self, path: Path, config: HubConfig, url: str, seen: Seen, then: Callable[[], None] = lambda: None
+        self, path: Path, config: HubConfig, url: str, openers: Openers, seen: Seen, then: Callable[[], None]
     ) -> None:
-        """The thread calls `then` after each call that succeeded. `seen` is of all workers of a file."""
+        """The thread calls `then` after each call that succeeded. `openers` and `seen` are of all workers of a file."""
         self._path = path
+        self._openers = openers
         self._config = config
         self._url = url
         self._seen = seen
@@ -245,6 +252,7 @@ class _Worker:
                     raise BrokerError(
                         f"{self._url}: the file has been replaced; what was published just now may be stored or not"
                     )
+                self._openers.mark(*history.mark)
                 self._then()
                 return done
 
@@ -259,6 +267,10 @@ class _Worker:
             logger.error("somebody has replaced %s or its log while it was in use; opening it anew", self._path)
             self._drop()
         if self._history is None:
+            if left := left_behind(self._path, self._openers.files()):
+                # Who has it open has all of it, and saves that. One that was killed does not.
+                logger.error("%s has been replaced, and the log of the one before is deleted", self._path)
+                delete(self._path, left)
             self._history = History(self._path, self._config, self._seen)
         return self._history
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 from ssepool.brokers.base import new_epoch
@@ -28,6 +29,11 @@ class Files:
         self._path = path
         self._real = os.path.realpath(path)
         self._open = self._there()
+
+    @property
+    def identities(self) -> tuple[Identity | None, ...]:
+        """Which files they are, in the order of `SUFFIXES`."""
+        return self._open
 
     @property
     def are_gone(self) -> bool:
@@ -68,12 +74,35 @@ class Files:
         self._unlink([suffix for suffix, now, was in zip(SUFFIXES, there, self._open, strict=True) if now == was])
 
     def _there(self) -> tuple[Identity | None, ...]:
-        return (identity(self._path), *(identity(Path(self._real + suffix)) for suffix in SUFFIXES[1:]))
+        return _identities(self._path)
 
-    def _unlink(self, suffixes: list[str] | tuple[str, ...]) -> None:
-        for suffix in suffixes:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._real + suffix)
+    def _unlink(self, suffixes: Sequence[str]) -> None:
+        _unlink(self._real, suffixes)
+
+
+def left_behind(path: Path, before: Sequence[Identity | None]) -> list[str]:
+    """The suffixes of the files beside a database that belong to one that had its name `before`. SQLite would take the
+    log of that one for this one's, and spoil it."""
+    now = _identities(path)
+    if len(before) != len(now) or now[0] == before[0]:
+        return []
+    return [suffix for suffix, one, was in zip(SUFFIXES, now, before, strict=True) if suffix and one and one == was]
+
+
+def delete(path: Path, suffixes: Sequence[str]) -> None:
+    """Delete files beside a database."""
+    _unlink(os.path.realpath(path), suffixes)
+
+
+def _identities(path: Path) -> tuple[Identity | None, ...]:
+    real = os.path.realpath(path)
+    return (identity(path), *(identity(Path(real + suffix)) for suffix in SUFFIXES[1:]))
+
+
+def _unlink(real: str, suffixes: Sequence[str]) -> None:
+    for suffix in suffixes:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(real + suffix)
 
 
 def identity(path: Path) -> Identity | None:

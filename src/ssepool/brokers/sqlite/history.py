@@ -28,7 +28,7 @@ from ssepool.brokers.base import (
 )
 from ssepool.brokers.record import AROUND_ID_BYTES, STORED_BYTES, UNREADABLE_ERRORS, Record, unreadable
 from ssepool.brokers.sqlite.file import connect, read_topics, transaction
-from ssepool.brokers.sqlite.files import Files, identity
+from ssepool.brokers.sqlite.files import Files, Identity, identity
 from ssepool.brokers.sqlite.seen import Seen
 from ssepool.clock import wall_clock
 from ssepool.config import HubConfig, MiB
@@ -71,6 +71,7 @@ class History:
         self._config = config
         self._seen = seen
         self._now = Timelines("")
+        self._noted = ("", 0)
         before = identity(path)
         self._connection = connect(path)
         try:
@@ -86,6 +87,11 @@ class History:
         except BaseException:  # as above
             self.close()
             raise
+
+    @property
+    def mark(self) -> tuple[str, int, Sequence[Identity | None]]:
+        """The name of the history, how far we have seen it come, and in which files it is."""
+        return (*self._noted, self._files.identities)
 
     @property
     def is_lost(self) -> bool:
@@ -118,7 +124,7 @@ class History:
             newest, _, _ = self._state()
             if newest:
                 self._renew(newest)
-        self._seen.note(self._now, newest)
+        self._note(newest)
 
     def renew(self, epoch: str) -> Bounds:
         """Begin a new timeline, if the history still has this name."""
@@ -142,16 +148,15 @@ class History:
             rows: list[tuple[Any, ...]] = []
             now = wall_clock()
             for record, position in zip(records, positions, strict=True):
-                new = position > newest
-                id = record.id or f"{self._now.epoch if new else self._now.epoch_at(position)}-{position}"
+                id = record.id or f"{self._now.epoch}-{position}"
                 stored.append(Stored(id, position))
-                if new:
+                if position > newest:  # else it is there already
                     rows.append(_row(record, position, now, len(id)))
                     newest, size = position, size + rows[-1][3]
             if rows:
                 self._connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
                 self._connection.execute("UPDATE history SET newest = ?, bytes = ?", (newest, size))
-        self._seen.note(self._now, newest)
+        self._note(newest)
         return stored
 
     def drop(self, epoch: str, positions: Sequence[int], cuts: Mapping[str, Cut], floor: int) -> bool:
@@ -219,11 +224,16 @@ class History:
             self._now = Timelines(epoch, _read_timelines(timelines))
         return newest, size, floor
 
+    def _note(self, newest: int) -> None:
+        self._seen.note(self._now, newest)
+        self._noted = self._now.epoch, newest
+
     def _renew(self, newest: int) -> None:
         """Go on under another name behind `newest`."""
         now = self._now.followed(new_epoch(), newest)
         self._connection.execute("UPDATE history SET epoch = ?, timelines = ?", (now.epoch, _json(now.before).decode()))
         self._now = now
+        self._seen.begun(now, newest)
 
     def _renew_behind(self, newest: int) -> None:
         before = self._now.epoch
@@ -284,7 +294,7 @@ class History:
                 if self._seen.is_behind(self._now, newest):  # else another process has been quicker
                     self._renew_behind(newest)
             bounds = self._bounds()
-        self._seen.note(self._now, bounds.newest)
+        self._note(bounds.newest)
         return bounds
 
     def _bounds(self) -> Bounds:
@@ -366,7 +376,7 @@ class History:
             entries = self._entries(rows)
             rows.close()
         if entries:
-            self._seen.note(self._now, entries[-1].position)
+            self._note(entries[-1].position)
         return entries
 
     def _entries(self, rows: Iterable[tuple[Any, ...]]) -> list[Entry]:

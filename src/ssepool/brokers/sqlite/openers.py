@@ -7,7 +7,10 @@ import os
 import stat
 import sys
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
+
+from ssepool.brokers.sqlite.files import Identity
 
 if sys.platform != "win32":
     import fcntl
@@ -16,6 +19,7 @@ SUFFIX = "-hubs"
 """What the name of the file beside the database ends in."""
 
 _MARK_BYTES = 30
+_FILES_AT, _FILES_BYTES = 64, 256
 
 
 class Openers:
@@ -23,7 +27,8 @@ class Openers:
     kernel takes it back when a process dies, however it dies: who can have the lock for itself is alone.
 
     The file also says how far any of them has seen the history come, so that one that has just opened an older state of
-    the database knows it for what it is. Where such locks do not work, and when somebody has removed the file, a broker
+    the database knows it for what it is; and which files the database was, so that nobody takes the log of one before
+    for its own. Where such locks do not work, and when somebody has removed the file, a broker
     thinks that it is alone. That is the safe side: the history goes on under another name.
     """
 
@@ -31,7 +36,14 @@ class Openers:
         """Open nothing yet. `path` is the database."""
         self._database = os.path.realpath(path)
         self._descriptor = -1
+        self._files = ""
         _all.add(self)
+
+    def look(self) -> None:
+        """Share what stands in the file, without being among those who have the database open, which is there. Raises
+        `OSError`."""
+        if sys.platform != "win32" and self._descriptor < 0:
+            self._descriptor = self._opened()
 
     def enter(self) -> bool | None:
         """Be among those who have the database open, which is there. Returns whether nobody else is.
@@ -41,8 +53,7 @@ class Openers:
         """
         if sys.platform == "win32":
             return True
-        if self._descriptor < 0:
-            self._descriptor = self._opened()
+        self.look()
         for lock, is_alone in ((fcntl.LOCK_EX, True), (fcntl.LOCK_SH, False)):
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(self._descriptor, lock | fcntl.LOCK_NB)
@@ -61,8 +72,13 @@ class Openers:
         if descriptor >= 0:
             os.close(descriptor)
 
-    def mark(self, epoch: str, newest: int) -> None:
-        """Write down how far the history has come."""
+    def mark(self, epoch: str, newest: int, files: Sequence[Identity | None] = ()) -> None:
+        """Write down how far the history has come, and in which files it is."""
+        names = " ".join("0:0" if one is None else f"{one[0]}:{one[1]}" for one in files)
+        if names and names != self._files and self._descriptor >= 0:
+            self._files = names
+            with contextlib.suppress(OSError):
+                os.pwrite(self._descriptor, f"{names}\n".ljust(_FILES_BYTES).encode(), _FILES_AT)
         said = self.marked()
         if self._descriptor >= 0 and (said is None or said[0] != epoch or said[1] < newest):
             with contextlib.suppress(OSError):
@@ -77,6 +93,17 @@ class Openers:
             return epoch.decode(), int(newest)
         except (OSError, ValueError):
             return None
+
+    def files(self) -> list[Identity | None]:
+        """The files in which the history was when somebody wrote them down; empty if nobody has."""
+        try:
+            with open(self._database + SUFFIX, "rb") as file:
+                file.seek(_FILES_AT)
+                names = file.read(_FILES_BYTES).decode().split()
+            pairs = [tuple(map(int, name.split(":"))) for name in names]
+            return [(device, inode) if inode else None for device, inode in pairs]
+        except (OSError, ValueError):
+            return []
 
     def _opened(self) -> int:
         # It may be opened by whoever may open the database, as SQLite's own files beside that.

@@ -27,9 +27,12 @@ class Seen:
             seen.update((timeline.epoch, inf) for timeline in now.before)  # who has one of these is behind
             for epoch in list(seen)[: max(0, len(seen) + 1 - MAX_SEEN)]:
                 seen.pop(epoch, None)
-        if newest >= seen.get(now.epoch, 0):
-            seen[now.epoch] = newest
-            self._openers.mark(now.epoch, newest)
+        seen[now.epoch] = max(newest, seen.get(now.epoch, 0))
+
+    def begun(self, now: Timelines, newest: int) -> None:
+        """A timeline begins there: whoever asks meanwhile knows that it is none of another history."""
+        self.note(now, newest)
+        self._openers.mark(now.epoch, newest)
 
     def is_behind(self, now: Timelines, newest: int) -> bool:
         """Whether a history that ends there is an older state of one that was seen, or another one in its place."""

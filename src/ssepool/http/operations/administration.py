@@ -21,6 +21,7 @@ from ssepool.http.operations.words import (
 )
 from ssepool.http.revocations import MAX_PAGE_REVOCATIONS, PAGE_REVOCATIONS
 from ssepool.http.schemas import NUMBER, TEXT, Schema, obj
+from ssepool.http.topics import MAX_PAGE_TOPICS, ORDERS, PAGE_TOPICS
 
 ADMINISTRATION: Schema = {
     "/connections": {
@@ -86,6 +87,33 @@ ADMINISTRATION: Schema = {
                 _503=UNREACHABLE,
             ),
         },
+    },
+    "/topics": {
+        "get": {
+            "operationId": "listTopics",
+            "summary": "What is kept of each topic, who listens on any node, and how often is published to it",
+            "parameters": [
+                param("prefix", TEXT, "Only those whose names begin so."),
+                param(
+                    "sort",
+                    {"enum": list(ORDERS), "default": "name"},
+                    "In which order: by name, or those that have most first, and then only these.",
+                ),
+                param(
+                    "limit",
+                    {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_TOPICS, "default": PAGE_TOPICS},
+                    "At most so many.",
+                ),
+                param("after", TEXT, "Only names behind this one: `next` of the page before. With `sort=name` alone."),
+            ],
+            "responses": answers(
+                200,
+                "A page. `next` is null on the last one.",
+                json("Topics"),
+                _400="A parameter is unknown or has a value that is not allowed.",
+                _503=UNREACHABLE,
+            ),
+        }
     },
     "/revocations": {
         "get": {

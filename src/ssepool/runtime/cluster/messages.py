@@ -112,6 +112,45 @@ class DescribeConnection(Question[ConnectionInfo | None], frozen=True):
     """The connection's id."""
 
 
+TopicOrder = Literal["name", "subscribers", "events", "bytes", "rate"]
+"""By what topics are listed."""
+
+
+class TopicNames(msgspec.Struct, frozen=True):
+    """Names of topics of one node, in order."""
+
+    names: list[str]
+    """In order, as many as fit."""
+    more: bool = False
+    """Whether there are others behind them."""
+
+
+class FindTopics(Question[TopicNames], frozen=True):
+    """Which topics are subscribed to by name, and how many are to be listed at the most."""
+
+    kind = "topics"
+    answer = TopicNames
+
+    limit: int
+    """How many at the most."""
+    sort: TopicOrder = "name"
+    """In which order."""
+    prefix: str = ""
+    """What the names begin with."""
+    after: str = ""
+    """The name that comes before those to be listed."""
+
+
+class CountSubscribers(Question[list[tuple[int, int]]], frozen=True):
+    """How many connections of a node name each of these topics, and how many others have a pattern that matches it."""
+
+    kind = "subscribers"
+    answer = list[tuple[int, int]]
+
+    topics: list[str]
+    """The names."""
+
+
 class Kick(Question[bool], frozen=True):
     """Send a client away and keep it away. False if it is not there."""
 

@@ -40,6 +40,7 @@ from ssepool.runtime.cluster.messages import (
     UseTicket,
 )
 from ssepool.runtime.cluster.presence import MAX_PAGE_BYTES, all_of, describe, merge, page_of
+from ssepool.runtime.cluster.topics import Topics
 from ssepool.runtime.connections import Connection
 from ssepool.runtime.engine import Engine
 from ssepool.runtime.streams.slices import Slice
@@ -64,6 +65,8 @@ class Nodes:
         self._tickets = Tickets()
         self.trail = Trail()
         """The last that operators did in this process, and that was refused."""
+        self.topics = Topics(engine, cluster)
+        """What there is to know of topics."""
         cluster.on(FindConnections, self._list_here)
         cluster.on(DescribeConnection, self._describe_here)
         cluster.on(Kick, self._kick_here)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -11,6 +11,7 @@ from ssepool.core.chunk import chunk
 from ssepool.core.event import Entry, encode
 from ssepool.core.feed import Feed, Joins
 from ssepool.core.frames import COMMENTS, DIALECT, Dialect
+from ssepool.core.tally import Tally
 from ssepool.core.topics import Subscription, TopicIndex, check_topic
 from ssepool.runtime.streams.delivery import Delivery
 from ssepool.runtime.streams.link import Link
@@ -28,12 +29,17 @@ class Feeds:
         self._joins = Joins()
         self.dispatched = 0
         """Entries given out so far, whether anybody wanted them or not."""
+        self._tally = Tally(now())
 
     def dispatch(self, entries: Sequence[Entry]) -> None:
         """Give entries to the feeds that want them."""
         now = self._now()
         match, append = self._index.match, self._delivery.append
+        if now >= self._tally.due:
+            self._tally.mark(now, self.dispatched)
+        note = self._tally.recent.append
         for entry in entries:
+            note(entry.topics)
             for feed in match(entry.topics, entry.private):
                 append(feed, entry, now)
         self.dispatched += len(entries)
@@ -62,6 +68,23 @@ class Feeds:
     def listeners(self, topic: str) -> list[Feed]:
         """The feeds that get what is published to a topic; empty if nobody listens."""
         return self._index.match((topic,), False)
+
+    def __iter__(self) -> Iterator[Feed]:
+        """All that are live now."""
+        return iter(list(self._feeds.values()))
+
+    def rates(self) -> dict[str, float]:
+        """Events a second that are published to each topic, over the last minute."""
+        return self._tally.rates(self._now(), self.dispatched)
+
+    def named(self, topic: str) -> int:
+        """Connections that have subscribed to a topic by its name."""
+        return sum([len(feed.members) for feed in self._index.naming(topic)])
+
+    def by_pattern(self, topic: str) -> int:
+        """Connections that have not, and have a pattern that matches it."""
+        naming = set(self._index.naming(topic))
+        return sum([len(feed.members) for feed in self._index.match((topic,), False) if feed not in naming])
 
     def shared(self, subscription: Subscription, dialect: Dialect = DIALECT) -> Subscription:
         """An equal subscription, but the one object for all instead of one for each that was given with these words."""
