@@ -244,7 +244,7 @@ def test_an_id_can_be_used_again_when_its_event_is_kept_no_longer() -> None:
 def test_chosen_ids_are_forgotten_with_their_events() -> None:
     broker = broker_of(history_events=10)
     broker.append_nowait([Event("x", ("news",), id=f"c{number}") for number in range(1000)])
-    assert len(broker.window._names) <= 2 * 11
+    assert len(broker.window._chosen) <= 2 * 11
 
 
 def test_looking_an_id_up_takes_no_longer_in_a_long_history() -> None:

@@ -16,7 +16,19 @@ class Line:
     already, because another event has taken its place: `discard` has counted it off then.
     """
 
-    __slots__ = ("bounds", "bytes", "events", "limit", "positions", "private", "public", "released", "rule", "topic")
+    __slots__ = (
+        "bounds",
+        "bytes",
+        "events",
+        "is_plain",
+        "limit",
+        "positions",
+        "private",
+        "public",
+        "released",
+        "rule",
+        "topic",
+    )
 
     def __init__(self, topic: str, rule: Rule) -> None:
         self.topic = topic
@@ -35,6 +47,8 @@ class Line:
         """The position of its newest event that was dropped and not private."""
         self.private = 0
         """The position of its newest private event that was dropped."""
+        self.is_plain = True
+        """Whether its events are of no other topic and replace nothing, all of them."""
         self.limit = 16
         """Positions from which on a look at those that are gone is worth it."""
         self.bounds: dict[Biggest, Weight] = {}

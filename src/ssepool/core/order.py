@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 
 SPARE = 1000
 """Positions that are gone and still stand here, at least, until they are taken out."""
@@ -33,11 +33,11 @@ class Order:
         self._positions.append(position)
         self._times.append(now)
 
-    def forget(self, position: int) -> None:
-        """One is gone."""
-        self._gone += 1
+    def forget(self, gone: Sequence[int]) -> None:
+        """These are gone, in their order."""
+        self._gone += len(gone)
         positions, place, kept = self._positions, self._first, self._kept
-        if position == positions[place]:
+        if gone[0] == positions[place]:
             while place < len(positions) and positions[place] not in kept:
                 place += 1
             self._first = place

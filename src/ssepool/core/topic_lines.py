@@ -66,6 +66,7 @@ class TopicLines:
                     continue
             line = known if isinstance(known, Line) else self._line(topic, known)
             line.add(entry.position, entry.size)
+            line.is_plain = line.is_plain and len(topics) == 1 and entry.key is None
             line.compact(self._is_kept)
             while line.is_over and (position := self.release(line)) is not None:
                 if position:
@@ -80,6 +81,8 @@ class TopicLines:
             return
         line = known if isinstance(known, Line) else self._line(topic, known)
         line.add(entry.position, entry.size)
+        if entry.key is not None:
+            line.is_plain = False
         if len(line.positions) > line.limit:
             line.compact(self._is_kept)
         self._note(line)
@@ -169,6 +172,7 @@ class TopicLines:
         line = Line(topic, self.rules.of(topic))
         if position is not None and (entry := self._at(position)) is not None:
             line.add(position, entry.size)
+            line.is_plain = len(entry.topics) == 1 and entry.key is None
         self._lines[topic] = line
         return line
 

@@ -6,16 +6,14 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-import msgspec
-
 from ssepool.config import MiB
 from ssepool.core.beginning import Found
+from ssepool.core.chosen import Chosen, is_made
 from ssepool.core.cut import Cut
 from ssepool.core.cuts import CUT_BYTES, MAX_CUTS, Cuts
-from ssepool.core.event import MADE_ID, Entry, topic_set
+from ssepool.core.event import Entry, topic_set
 from ssepool.core.kept import Absent, Held, Kept
 from ssepool.core.lines import Line
-from ssepool.core.names import Names
 from ssepool.core.order import Order
 from ssepool.core.rules import Rules
 from ssepool.core.timelines import Timelines
@@ -25,14 +23,14 @@ from ssepool.core.topics import Subscription
 STEP_ENTRIES = 2000
 """Entries that are indexed in one call: about a millisecond."""
 
-MAX_GONE = 1000
-"""Dropped events with chosen ids whose places are remembered."""
-
 CUTS_SHARE = 16
 """The part of `bytes` beyond it that cuts of topics may take that have nothing any more."""
 
 MIN_CUTS = 100
 """Cuts that are remembered in any case."""
+
+SHARE = 16
+"""The part of a line's events that a large history takes at a time."""
 
 SLACK = 1.01
 """By how much large histories are beyond their bound of events, or below that of bytes, at times."""
@@ -81,9 +79,7 @@ class Window:
         self._order = Order(self._kept)
         self._base = after
         """Kept entries up to here are not at hand."""
-        self._names = Names(self._named_entry)
-        self._gone: dict[int, Entry] = {}
-        """Entries with chosen ids that were dropped last, without their frames: still good to go on from."""
+        self._chosen = Chosen(self._kept)
         self._keys: dict[tuple[tuple[str, ...], str], int] = {}
         self._lines = TopicLines(self.rules, self.cuts, self._kept)
         self._indexed = after
@@ -119,7 +115,7 @@ class Window:
 
     def append(self, entries: Sequence[Entry], now: float) -> None:
         """Take the next entries in, in their order; positions behind `newest` that are left out were dropped."""
-        self.keep(entries, [entry for entry in entries if not self._is_made(entry)], now)
+        self.keep(entries, [entry for entry in entries if not is_made(entry)], now)
 
     def keep(self, entries: Sequence[Entry], chosen: Iterable[Entry], now: float) -> None:
         """As `append`, when it is known which of the entries have ids that a publisher chose."""
@@ -127,7 +123,7 @@ class Window:
             return
         self._lines.now = now
         for entry in chosen:
-            self._names.add(entry)
+            self._chosen.add(entry)
         kept, add, most_bytes, most = self._kept, self._order.add, self._limits[1], self._most_events
         is_ruled = self.rules.is_bound or self.rules.ages
         for entry in entries:  # one by one: pages begin elsewhere for others, who are to come to the same
@@ -162,8 +158,14 @@ class Window:
         lines, kept = self._lines, self._kept
         if len(kept) - self._promised > self._most_events:
             self._index(math.inf)
-            while len(kept) - self._promised > most_events and self._give_way(lines.by_events.find()):
-                pass
+            while (excess := len(kept) - self._promised - most_events) > 0:
+                if (line := lines.by_events.find()) is None:
+                    self._give_way(None)
+                    continue
+                if most_events >= LARGE_EVENTS and line.is_plain and line.events >= SHARE:
+                    self._drop_first(line, min(int(excess), line.events // SHARE))
+                else:
+                    self._give_way(line)
         if self._bytes > most_bytes:
             newest = kept.get(self.newest)
             if newest is not None and newest.size > most_bytes:
@@ -182,10 +184,37 @@ class Window:
             return position is not None
         for position in self._order:
             entry = self._kept[position]
-            if of_all or not self._is_promised(entry):
+            if of_all or not (self._promised and self._is_promised(entry)):
                 self._drop(entry)
                 return True
         return False
+
+    def _drop_first(self, line: Line, count: int) -> None:
+        """As to give way so many times, of a line that holds more, for less."""
+        kept, positions, place = self._kept, line.positions, line.released
+        dropped: list[Kept] = []
+        while len(dropped) < count:
+            entry = kept.pop(positions[place], None)
+            place += 1
+            if entry is not None:
+                dropped.append(entry)
+                if entry.private:
+                    line.private = entry.position
+                else:
+                    line.public = entry.position
+        size = sum([entry.size for entry in dropped])
+        line.released = place
+        line.events -= count
+        line.bytes -= size
+        self._bytes -= size
+        self._size -= size if self._base < dropped[0].position else self._at_hand_of(dropped)
+        self._order.forget([entry.position for entry in dropped])
+        for entry in dropped:
+            self.cuts.drop(entry.position, entry.topics, entry.private)
+            self._left(entry, is_missed=True)
+
+    def _at_hand_of(self, entries: Iterable[Kept]) -> int:
+        return sum([entry.size for entry in entries if entry.position > self._base])
 
     # Going.
 
@@ -237,8 +266,8 @@ class Window:
             self._keys[topic_set(entry.topics), entry.key] = entry.position
             if entry.removed:
                 self._removed.append((at, entry.position))
-        if isinstance(entry, Entry) and not self._is_made(entry):
-            self._names.add(entry)
+        if isinstance(entry, Entry) and not is_made(entry):
+            self._chosen.add(entry)
 
     def _expire_topics(self, now: float) -> None:
         for age, waiting in self._aging.items():
@@ -249,7 +278,7 @@ class Window:
 
     def _drop(self, entry: Kept, *, is_missed: bool = True) -> None:
         del self._kept[entry.position]
-        self._order.forget(entry.position)
+        self._order.forget((entry.position,))
         self._bytes -= entry.size
         if entry.position > self._base:
             self._size -= entry.size
@@ -263,16 +292,12 @@ class Window:
             key = topic_set(entry.topics), entry.key
             if self._keys.get(key) == entry.position:
                 del self._keys[key]
-        if self._names and isinstance(entry, Entry) and not self._is_made(entry):
-            self._leave(entry)
+        self._left(entry, is_missed)
+
+    def _left(self, entry: Kept, is_missed: bool) -> None:
+        self._chosen.drop(entry)
         if self.drops is not None:
             self.drops.append((entry, is_missed))
-
-    def _leave(self, entry: Entry) -> None:
-        """Remember where an entry was that has a chosen id: who comes with it goes on from there."""
-        self._gone[entry.position] = msgspec.structs.replace(entry, chunk=b"")
-        while len(self._gone) > MAX_GONE or (self._gone and len(self._gone) > len(self._kept) + 1):
-            self._names.discard(self._gone.pop(next(iter(self._gone))))
 
     def _put_away(self) -> None:
         """Keep of the oldest entry at hand only what must be known of it."""
@@ -283,8 +308,7 @@ class Window:
         self._size -= entry.size
         if isinstance(entry, Entry):
             self._kept[position] = Absent.of(entry)
-            if self._names and not self._is_made(entry):
-                self._names.discard(entry)
+            self._chosen.put_away(entry)
 
     # Places.
 
@@ -295,20 +319,15 @@ class Window:
     def named(self, id: str, topics: Iterable[str] | None = None) -> Sequence[int]:
         """The places, in order, of the events for which publishers chose this id, as far as they are remembered: those
         at hand, and those dropped last. With `topics` those of no other topics may be left out."""
-        return self._names.positions(id, topics)
+        return self._chosen.positions(id, topics)
 
     def chosen(self, id: str, topics: tuple[str, ...]) -> Entry | None:
         """The entry that is at hand of this chosen id and these topics."""
-        entry = self._kept.get(self._names.position(id, topics) or 0)
-        return entry if isinstance(entry, Entry) else None
+        return self._chosen.entry(id, topics)
 
     def first(self, places: Iterable[int], wants: Callable[[tuple[str, ...], bool], bool]) -> int | None:
         """The first of these places of which `wants` takes the entry's topics and privacy."""
-        for place in places:
-            entry = self._named_entry(place)
-            if entry is not None and wants(entry.topics, entry.private):
-                return place
-        return None
+        return self._chosen.first(places, wants)
 
     def lost(
         self, subscription: Subscription, after: int, matches: Callable[[tuple[str, ...], bool], bool] | None = None
@@ -419,14 +438,6 @@ class Window:
 
     def _is_promised(self, entry: Kept) -> bool:
         return any(self.rules.of(topic).is_promise for topic in entry.topics)
-
-    def _is_made(self, entry: Entry) -> bool:
-        id = entry.id
-        return id is not None and id[9:] == str(entry.position) and MADE_ID.fullmatch(id) is not None
-
-    def _named_entry(self, position: int) -> Entry | None:
-        entry = self._kept.get(position)
-        return entry if isinstance(entry, Entry) else self._gone.get(position)
 
     def __repr__(self) -> str:
         return f"<Window {self.epoch} {self.oldest + 1} to {self.newest}, {len(self._kept)} entries>"
