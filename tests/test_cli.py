@@ -154,6 +154,8 @@ def value_for(item: Setting) -> Any:
         return ("events.example.com", "node-1")
     if item.key == "authorize_url":
         return "http://127.0.0.1:5000/sse-auth"
+    if item.key == "topic_rules":
+        return ("answers/* events=5000 age=86400", "prices/* events=1")
     if typing.get_origin(kind) is tuple:
         return ("https://a.example", "https://b.example")
     return {bool: not item.default, int: 4321, float: 43.25, str: "127.0.0.2"}[kind]

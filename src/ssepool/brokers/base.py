@@ -145,8 +145,8 @@ class Broker(ABC):
     - *Facts* are as safe as events, and outlive every hub (but for memory). What `keep` has returned from is in the
       next `kept` of each hub, until its time is over.
     - *Bounds.* A broker drops what it is told to `drop`, and nothing else: which entries are kept is one decision, made
-      in one place (`core.window`), the same for all brokers. (Those that do not have `drop` yet drop the oldest:
-      `history_events` and `history_bytes` hold soon after each `append`, `history_age` after `trim`.) What has been
+      in one place (`core.window`), the same for all brokers. (An `InstantBroker` has that window, and is
+      told nothing.) What has been
       appended stays until then for all tails, also where the history keeps nothing, and for publishers that repeat it.
     - *Timelines.* A history whose end may have been cut off (a backup restored, a failover to a replica that lacks the
       newest) goes on under another name: its epoch. Positions go on behind what is there, and so are given out a second
