@@ -232,7 +232,7 @@ class NatsBroker(Broker):
         if not entries or entries[0].position != position or not entries[0].chunk:
             return None
         [entry] = entries
-        return Record(entry.frame.partition(b"\n")[2], entry.topics, entry.private, entry.id)
+        return Record(entry.frame.partition(b"\n")[2], entry.topics, entry.private, entry.id, entry.key, entry.removed)
 
     # Reading.
 
