@@ -413,6 +413,32 @@ def test_an_event_is_published_with_all_its_fields(scripted: ScriptedServer) -> 
 
 
 @pytest.mark.parametrize(
+    ("args", "fields"),
+    [
+        (("x", "--key", "7"), {"data": "x", "key": "7"}),
+        (("--key", "7", "--remove", "--json"), {"data": "7", "type": "removed", "key": "7", "removed": True}),
+        (("--key", "-", "--remove"), {"data": "-", "type": "removed", "key": "-", "removed": True}),
+        (
+            ("{}", "--key", "7", "--remove", "--type", "left"),
+            {"data": "{}", "type": "left", "key": "7", "removed": True},
+        ),
+    ],
+)
+def test_an_event_replaces_and_removes(scripted: ScriptedServer, args: tuple[str, ...], fields: dict[str, Any]) -> None:
+    assert published(scripted, "t", *args) == [{"topics": ["t"], **fields}]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [(("--remove",), "it needs --key"), (("--remove", "--key", "7", "--lines"), "one key is removed")],
+)
+def test_what_is_removed_has_one_key(args: tuple[str, ...], message: str) -> None:
+    result = run("publish", "t", *args)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+@pytest.mark.parametrize(
     ("input", "text"),
     [
         ("a\nb\n", "a\nb"),

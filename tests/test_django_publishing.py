@@ -31,11 +31,14 @@ def test_a_command_and_a_job_of_another_process_publish_over_the_broker(
         assert (done.stdout, done.stderr) == ("own\n", "")
         stream.wait_data('{"a":1}')
         assert (stream.events[-1].type, stream.last_event_id, stream.retry) == ("note", "own", 1500)
+        for flags in (("1", "--key", "7"), ("--key", "7", "--remove", "--type", "note")):
+            assert not run("manage", "ssepool_publish", "sync", *flags, env=env).stderr
+        stream.wait_data('{"a":1}', "1", "7")
         done = run("job", env=env)
         assert done.returncode == 0, done.stderr
         expected = ["at once", "outer 1", "outer 2", "signal", *(f"many {number}" for number in range(20)), "end"]
         stream.until(lambda s: "end" in s.data)
-        assert stream.data[1:] == expected
+        assert stream.data[3:] == expected
 
 
 def test_where_nobody_would_hear_an_event_that_is_said(database: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import re
 from pathlib import Path
@@ -80,3 +81,20 @@ async def test_a_hub_that_closes_does_not_wait_for_others_to_tell(tmp_path: Path
     assert not hub._learning.done()  # there is nobody else
     await hub.close()
     assert hub._learning.cancelled()
+
+
+async def test_an_event_replaces_and_removes() -> None:
+    async with Hub() as hub:
+        window = hub.parts.engine.log.window
+
+        def kept() -> list[tuple[str | None, bool]]:
+            return [(entry.key, entry.removed) for entry in window.read(0, max_entries=9)]
+
+        await hub.publish("t", 1, key="7")
+        hub.publish_nowait("t", 2, key="7")
+        await asyncio.to_thread(hub.publish_sync, "t", 3, key="8")
+        await hub.publish_many([hub.event("t", 4, key="7")])
+        assert kept() == [("8", False), ("7", False)]
+        await hub.remove("t", "7")
+        await asyncio.to_thread(hub.publish_sync, "t", "8", key="8", removed=True)
+        assert kept() == [("7", True), ("8", True)]

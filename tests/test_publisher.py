@@ -50,6 +50,15 @@ async def kept(url: str) -> list[bytes]:
         await broker.close()
 
 
+def test_an_event_replaces_and_removes(url: str, publisher: Publisher) -> None:
+    publisher.publish("t", 1, key="7")
+    publisher.publish("t", 2, key="7")
+    publisher.publish("t", 3, key="8")
+    publisher.remove("t", "8")
+    with serve_command("--broker", url) as server, Stream(server, "t", last_event_id="earliest") as stream:
+        stream.wait_data("2")
+
+
 def test_a_hub_gets_what_a_program_without_one_publishes(url: str, publisher: Publisher) -> None:
     first = publisher.publish("news", "before the hub")  # the broker keeps it
     with serve_command("--broker", url) as server, Stream(server, "news", last_event_id="earliest") as stream:

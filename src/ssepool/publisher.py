@@ -14,7 +14,7 @@ from ssepool.brokers.base import InstantBroker
 from ssepool.brokers.group import GroupCommit
 from ssepool.config import HubConfig, MiB, OnDuplicate
 from ssepool.core.data import DataEncoder, JSONEncoder
-from ssepool.core.event import Event, EventFields
+from ssepool.core.event import Event, EventFields, TombstoneFields
 from ssepool.errors import BrokerError, ConfigError, InvalidTopic
 
 T = TypeVar("T")
@@ -70,12 +70,19 @@ class AsyncPublisher:
     async def publish(self, topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> str:
         """Publish an event to one topic or several, and return its id when the broker has stored it.
 
-        The fields are those of `Event`: `type`, `id`, `retry` in milliseconds, and `private`. Give an `id` of your own
-        if you want to publish again after a `BrokerError`: the broker does not store the same id twice.
+        The fields are those of `Event`: `type`, `id`, `retry` in milliseconds, `private`, `key` and `removed`. Give
+        an `id` of your own if you want to publish again after a `BrokerError`: the broker does not store the same id
+        twice.
 
         Raises `InvalidEvent`, `InvalidTopic`, `BrokerError`, and with the first publish `ConfigError`.
         """
         return (await self.publish_many([Event.of(topic, data, encoder=self._encoder, **fields)]))[0]
+
+    async def remove(
+        self, topic: str | Sequence[str], key: str, data: Any = None, **fields: Unpack[TombstoneFields]
+    ) -> str:
+        """Publish that nothing is there under the key any more, as `Hub.remove`. Raises as `publish` does."""
+        return (await self.publish_many([Event.tombstone(topic, key, data, encoder=self._encoder, **fields)]))[0]
 
     async def publish_many(self, events: Iterable[Event]) -> list[str]:
         """Publish events in order, all of them or none, and return their ids. Raises as `publish` does."""
@@ -155,10 +162,14 @@ class Publisher:
     def publish(self, topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> str:
         """Publish an event to one topic or several, and return its id when the broker has stored it.
 
-        The fields and the errors are those of `AsyncPublisher.publish`: `type`, `id`, `retry` in milliseconds, and
-        `private`. Blocks until then, at most a second longer than twice `broker_timeout`.
+        The fields and the errors are those of `AsyncPublisher.publish`: `type`, `id`, `retry` in milliseconds,
+        `private`, `key` and `removed`. Blocks until then, at most a second longer than twice `broker_timeout`.
         """
         return self.publish_many([Event.of(topic, data, encoder=self._encoder, **fields)])[0]
+
+    def remove(self, topic: str | Sequence[str], key: str, data: Any = None, **fields: Unpack[TombstoneFields]) -> str:
+        """Publish that nothing is there under the key any more, as `Hub.remove`. Raises as `publish` does."""
+        return self.publish_many([Event.tombstone(topic, key, data, encoder=self._encoder, **fields)])[0]
 
     def publish_many(self, events: Iterable[Event]) -> list[str]:
         """Publish events in order, all of them or none, and return their ids. Raises as `publish` does."""

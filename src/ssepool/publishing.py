@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any, Unpack
 
-from ssepool.core.event import Event, EventFields
+from ssepool.core.event import Event, EventFields, TombstoneFields
 from ssepool.runtime.engine import Engine
 from ssepool.runtime.threads import Threads
 
@@ -20,10 +20,20 @@ class Publishing:
     async def publish(self, topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> str:
         """Publish an event to a topic or several, and return its id. Waits while delivery is far behind.
 
-        `fields` are `type`, `id`, `retry` (milliseconds) and `private`, as `Event` has them. Raises `InvalidEvent`,
-        `InvalidTopic`, `BrokerError` or `PoolClosed`.
+        `fields` are `type`, `id`, `retry` (milliseconds), `private`, `key` and `removed`, as `Event` has them. Raises
+        `InvalidEvent`, `InvalidTopic`, `BrokerError` or `PoolClosed`.
         """
         return (await self.publish_many([Event.of(topic, data, encoder=self._engine.encoder, **fields)]))[0]
+
+    async def remove(
+        self, topic: str | Sequence[str], key: str, data: Any = None, **fields: Unpack[TombstoneFields]
+    ) -> str:
+        """Publish that nothing is there under the key any more, and return the event's id. Without `data` the event
+        carries the key, and its type is `removed` unless `fields` have another. Raises as `publish` does.
+
+        The other ways to publish take `removed=True`: `publish_sync(topic, key, key=key, removed=True)`.
+        """
+        return (await self.publish_many([Event.tombstone(topic, key, data, encoder=self._engine.encoder, **fields)]))[0]
 
     async def publish_many(self, events: Iterable[Event]) -> list[str]:
         """Publish a batch in order, all of it or nothing, and return the ids. Raises as `publish` does."""

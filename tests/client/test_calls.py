@@ -57,6 +57,17 @@ def test_an_event_is_published_with_all_its_fields(server: ScriptedServer, ask: 
     assert json.loads(request.body) == {"topics": ["a", "b"], "data": '{"n":1}', **given}
 
 
+def test_an_event_replaces_and_removes(server: ScriptedServer, ask: Callable[[str, Call], Any]) -> None:
+    published = answer("201 Created", b'{"ids": ["x-1"]}')
+    server.play(published, published)
+    ask(server.url, lambda client: client.publish("a", 1, key="7"))
+    ask(server.url, lambda client: client.remove("a", "7", type="left"))
+    assert [json.loads(request.body) for request in server.requests] == [
+        {"topics": ["a"], "data": "1", "key": "7"},
+        {"topics": ["a"], "data": "7", "type": "left", "key": "7", "removed": True},
+    ]
+
+
 def test_a_token_goes_with_each_request(server: ScriptedServer) -> None:
     made = iter(["a", "b"])
     published = answer("201 Created", b'{"ids": ["1"]}')

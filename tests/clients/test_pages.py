@@ -8,13 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, sync_playwright
 
 from live import LiveServer, running, wait_for
+from ssepool import Event, Publisher
 from tools import CHROMIUM_FLAGS, NODE_MODULES, require
 
 PAGES = {
@@ -73,7 +74,8 @@ class Site:
     def __init__(self, kind: str, folder: Path) -> None:
         self.is_application = kind.startswith("application")
         self._command = [sys.executable, "-m", *SERVERS[kind]]
-        self._env = {"SSEPOOL_BROKER": f"sqlite:///{folder}/events.db", "SSEPOOL_RETRY": "0.05"}
+        self.broker = f"sqlite:///{folder}/events.db"
+        self._env = {"SSEPOOL_BROKER": self.broker, "SSEPOOL_RETRY": "0.05"}
         self._port = 0
         self._running = contextlib.ExitStack()
         self.server = self._start()
@@ -84,9 +86,10 @@ class Site:
         self._port = server.port
         return server
 
-    def restart(self, number: int) -> None:
+    def restart(self, number: int, meanwhile: Callable[[], object] = lambda: None) -> None:
         self.server.stop(number)
         self._running.close()
+        meanwhile()
         self.server = self._start()
 
     def close(self) -> None:
@@ -220,3 +223,39 @@ def test_pages_get_everything_once_over_a_restart_and_ask_for_nothing_after_the_
         # Turbo cannot be told the end: it comes back, and stays away when it is told 204. Who else would, has by then.
         wait_for(lambda: all(client.text and client.requests[-1] == client.last_answer for client in clients))
         assert [client.text for client in clients] == ["123"] * len(clients)
+
+
+ROWS = """<!doctype html><div id="out"></div><script>
+  const rows = {}, gone = [];
+  const show = () => document.getElementById("out").textContent =
+    Object.keys(rows).sort().map((id) => id + rows[id]).join(" ") + " gone " + gone;
+  const stream = new EventSource("STREAM");
+  stream.onmessage = ({ data }) => { const row = JSON.parse(data); rows[row.id] = row.text; show(); };
+  stream.addEventListener("removed", ({ data }) => { delete rows[data]; gone.push(data); show(); });
+</script>"""
+
+
+def row(id: int, text: str) -> Event:
+    return Event(f'{{"id": {id}, "text": "{text}"}}', ("rows",), key=str(id))
+
+
+def test_a_table_of_rows_is_right_over_a_restart(site: Site, browser: Browser) -> None:
+    with Publisher(site.broker) as publisher, browser.new_context() as context:
+        publisher.publish_many([row(1, "a"), row(2, "b"), row(3, "c"), Event.tombstone("rows", "3"), row(2, "B")])
+        stream = site.stream("rows") + "&last_event_id=earliest"
+        context.route("**/pages/**", lambda route: route.fulfill(content_type="text/html", body=page_of(stream)))
+        page = context.new_page()
+        page.goto(f"{site.server.url}/pages/rows.html")
+
+        def shows(text: str) -> None:
+            wait_for(lambda: page.locator("#out").text_content() == text, what=text)
+
+        shows("1a 2B gone ")
+        site.restart(signal.SIGTERM, lambda: publisher.publish_many([Event.tombstone("rows", "1"), row(4, "d")]))
+        shows("2B 4d gone 1")
+        publisher.remove("rows", "4")
+        shows("2B gone 1,4")
+
+
+def page_of(stream: str) -> str:
+    return ROWS.replace("STREAM", stream)

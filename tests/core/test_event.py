@@ -280,3 +280,55 @@ def test_event_survives_msgspec() -> None:
 )
 def test_the_size_of_an_entry_counts_all_that_it_holds(frame: bytes, topics: tuple[str, ...], size: int) -> None:
     assert Entry(1, "1", topics, frame).size == memory_of(frame, topics) == size
+
+
+# Keys.
+
+
+@pytest.mark.parametrize("key", ["1", "a b", "\u00e4\U0001f600", "x" * 256])
+def test_a_key_is_text(key: str) -> None:
+    entry = Event("x", ("rows",), key=key).entry("0" * 8, 1)
+    assert (entry.key, entry.removed) == (key, False)
+    assert entry.size > Event("x", ("rows",)).entry("0" * 8, 1).size + len(key)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("", "key '' is empty; it takes 1 to 256"),
+        ("x" * 257, "has 257 characters; it takes 1 to 256"),
+        ("a\nb", "U+000A at position 1; it takes no control characters or lone surrogates"),
+        ("\x7f", "U+007F"),
+        ("\x85", "U+0085"),
+        ("\ud800", "U+D800"),
+        (7, "it takes a string, not int"),
+    ],
+)
+def test_a_bad_key_is_refused(key: Any, message: str) -> None:
+    for make in (lambda: Event("x", ("rows",), key=key), lambda: Event.tombstone("rows", key)):
+        with pytest.raises(InvalidEvent, match=re.escape(message)):
+            make()
+
+
+def test_a_key_needs_a_topic_and_what_removes_a_key() -> None:
+    with pytest.raises(InvalidEvent, match="key '7' needs a topic"):
+        Event("x", key="7")
+    with pytest.raises(InvalidEvent, match="removed needs a key"):
+        Event("x", ("rows",), removed=True)
+    with pytest.raises(InvalidEvent, match="removed 1 is not allowed: it takes true or false"):
+        Event("x", ("rows",), key="7", removed=1)  # type: ignore[arg-type]
+
+
+def test_a_tombstone_says_what_goes() -> None:
+    assert Event.tombstone("rows", "7") == Event("7", ("rows",), type="removed", key="7", removed=True)
+    assert Event.tombstone("rows", "7").encode() == b"event: removed\ndata: 7\n\n"
+    own = Event.tombstone(("a", "b"), "7", {"id": 7}, type="left", id="x")
+    assert own.encode() == b'id: x\nevent: left\ndata: {"id":7}\n\n'
+
+
+def test_an_event_keeps_its_key_when_it_is_made_anew() -> None:
+    event = Event("x", ("rows",), key="7")
+    assert Event.of("others", event) == Event("x", ("others",), key="7")
+    assert Event.of("rows", event, key="8").key == "8"
+    made = Event.of("rows", Event.from_frame("data: x\n\n"), key="7", removed=True)
+    assert made.encode() == b"event: removed\ndata: x\n\n"

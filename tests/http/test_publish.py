@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 import msgspec
@@ -315,3 +316,52 @@ async def test_a_publisher_that_leaves_half_way_publishes_nothing(hub: Hub) -> N
     scope = {"type": "http", "method": "POST", "path": "/events", "query_string": b"", "http_version": "1.1"}
     await hub.dev_app({**scope, "headers": [(b"content-type", NDJSON.encode())]}, receive, send)
     assert hub.stats().events_published == 0
+
+
+# Keys.
+
+
+def form(**fields: str) -> str:
+    return urlencode(fields)
+
+
+@pytest.mark.parametrize(
+    ("bodies", "kind"),
+    [
+        (('{"topic": "t", "key": "7", "data": 1}', '{"topic": "t", "key": "7", "removed": true}'), JSON),
+        (('[{"topic": "t", "key": "7", "data": 1}, {"topics": ["t"], "key": "7", "removed": true}]',), JSON),
+        (('{"topic": "t", "key": "7", "data": 1}\n{"topic": "t", "key": "7", "removed": true}\n',), NDJSON),
+        ((form(topic="t", key="7", data="1", removed=""), form(topic="t", key="7", removed="on")), FORM),
+    ],
+)
+async def test_an_event_replaces_and_removes(
+    http: httpx.AsyncClient, hub: Hub, subscribe: Subscribe, bodies: tuple[str, ...], kind: str
+) -> None:
+    stream = await subscribe("topic=t")
+    for body in bodies:
+        answer = await post(http, body, kind)
+        assert answer.status_code == 201, answer.text
+    assert (await stream.next("message")).data == "1"
+    assert (await stream.next("removed")).data == "7"
+    [left] = hub.parts.engine.log.window.read(0, max_entries=9)
+    assert (left.key, left.removed) == ("7", True)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "message"),
+    [
+        ({"topic": "t", "key": "", "data": 1}, JSON, "event.key '' is empty; it takes 1 to 256"),
+        ([{"topic": "t", "key": "a\n", "data": 1}], JSON, "events[0].key 'a\\n' is not allowed: U+000A"),
+        ({"topic": "t", "key": 7, "data": 1}, JSON, "event.key"),
+        ({"topic": "t", "removed": True}, JSON, "event.removed needs a key"),
+        ({"topic": "t", "key": "7", "removed": 1}, JSON, "event.removed"),
+        ({"topic": "t", "key": "7"}, JSON, "event.data is missing"),
+        (form(topic="t", key="7"), FORM, "event.data is missing"),
+        (form(topic="t", key="7", removed="maybe"), FORM, "event.removed is 'maybe'; it takes true or false"),
+        (form(topic="t", removed="on"), FORM, "event.removed needs a key"),
+    ],
+)
+async def test_a_bad_key_is_refused(http: httpx.AsyncClient, hub: Hub, body: Any, kind: str, message: str) -> None:
+    status, code, found = await refused(http, hub, body, kind)
+    assert (status, code) == (400, "invalid_event")
+    assert found.startswith(message)

@@ -135,7 +135,7 @@ class Broker(ABC):
       every node, for as long as the event is kept. A chosen id is one for each set of topics: the same id under other
       topics is another event. One that is kept already for the same topics is not stored again: with
       `on_duplicate="ignore"` `append` returns where it is, with `"refuse"` it raises `DuplicateEvent`. If its content
-      (data, type, retry, private) differs, `append` raises `IdConflict` in any case.
+      (data, type, retry, private, key, removed) differs, `append` raises `IdConflict` in any case.
     - *Reading.* `tail` and `read` return the entries behind a position in order. They may return an entry twice; a
       subscriber still receives it once, because its position says what the subscriber has. Both read the history that
       `open` or `bounds` named last. If another history has begun, they raise `BrokerError` until `bounds` has named
@@ -315,8 +315,8 @@ def duplicate(id: str) -> DuplicateEvent:
 def conflict(id: str) -> IdConflict:
     """The error that `append` raises for another event under an id and topics that one has already."""
     return IdConflict(
-        f"an event with the id {id!r} is in the history already, for the same topics and with other data, type, retry "
-        "or private; it takes an id of its own"
+        f"an event with the id {id!r} is in the history already, for the same topics and with other data, type, retry, "
+        "private, key or removed; it takes an id of its own"
     )
 
 

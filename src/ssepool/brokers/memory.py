@@ -94,7 +94,13 @@ class MemoryBroker(InstantBroker):
     def _check_repeated(self, event: Event | Record, known: Entry) -> None:
         """Raise `DuplicateEvent` unless an event may be left out for one that has its id and topics."""
         id = event.id or ""
-        if event.private != known.private or event.entry("", known.position).chunk != known.chunk:
+        again = event.entry("", known.position)
+        if (again.private, again.key, again.removed, again.chunk) != (
+            known.private,
+            known.key,
+            known.removed,
+            known.chunk,
+        ):
             raise conflict(id)
         if self.config.on_duplicate == "refuse":
             raise duplicate(id)

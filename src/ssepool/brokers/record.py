@@ -68,7 +68,7 @@ def records(events: Sequence[Event], max_event_size: int) -> list[Record]:
         size = len(frame) + AROUND_ID_BYTES + len(event.id or "")
         if size > max_event_size:
             raise EventTooLarge(f"an event of {size} bytes on the wire exceeds max_event_size={max_event_size}")
-        made.append(Record(frame, event.topics, event.private, event.id))
+        made.append(Record(frame, event.topics, event.private, event.id, event.key, event.removed))
     return made
 
 

@@ -32,8 +32,12 @@ MAX_INPUT_BYTES = 16 * MiB
 def command(
     topic: Annotated[str, typer.Argument(help="The topic.", metavar="TOPIC")],
     data: Annotated[
-        str, typer.Argument(help="The event's data; - reads it from standard input.", metavar="DATA")
-    ] = "-",
+        str | None,
+        typer.Argument(
+            help="The event's data; - or none reads it from standard input. With --remove none is the key.",
+            metavar="DATA",
+        ),
+    ] = None,
     url: Url = LOCAL,
     token_file: TokenFile = None,
     type: Annotated[str | None, typer.Option("--type", help="The event's type.")] = None,
@@ -42,6 +46,10 @@ def command(
         int | None, typer.Option("--retry", help="Milliseconds until clients reconnect after a break.")
     ] = None,
     private: Annotated[bool, typer.Option("--private", help="Only for those who may see private events.")] = False,
+    key: Annotated[
+        str | None, typer.Option("--key", help="It takes the place of the event with this key in the topic.")
+    ] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Nothing is there under the key any more.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The data is JSON: check it and send it as such.")] = False,
     lines: Annotated[bool, typer.Option("--lines", help="Each line of standard input is an event.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not print the ids.")] = False,
@@ -50,23 +58,36 @@ def command(
 
     Of data from standard input the last line end is left out. Bytes that are not UTF-8 become U+FFFD.
     """
-    if lines and data != "-":
-        raise typer.BadParameter("it reads standard input, so the data must be - or left out", param_hint="--lines")
-    if lines and id is not None:
-        raise typer.BadParameter("several events cannot have one id", param_hint="--id")
+    _check_together(data, id, key, remove=remove, lines=lines)
+    is_key = remove and data is None
+    reads = data in (None, "-") and not is_key
 
     from ssepool.client import Event
 
     def event(text: str, name: str = "the data") -> Event:
-        return Event(_from_json(text, name) if as_json else text, (topic,), type, id, retry, private)
+        data = _from_json(text, name) if as_json and not is_key else text
+        return Event(data, (topic,), type, id, retry, private, key, remove)
 
-    if token_file == data == "-":
+    if token_file == "-" and reads:
         raise typer.BadParameter("standard input has the data already", param_hint="--token-file")
     with hub(url, token_of(token_file)) as client:
         if lines:
             _publish_lines(client, sys.stdin.buffer, event, skip_blank=as_json, quiet=quiet)
         else:
-            _print_ids(client.publish_many([event(_read_all(sys.stdin.buffer) if data == "-" else data)]), quiet)
+            text = _read_all(sys.stdin.buffer) if reads else key if is_key else data
+            _print_ids(client.publish_many([event(text or "")]), quiet)
+
+
+def _check_together(data: str | None, id: str | None, key: str | None, *, remove: bool, lines: bool) -> None:
+    """Raise `BadParameter` for what does not go together."""
+    if remove and key is None:
+        raise typer.BadParameter("it needs --key, which says what is gone", param_hint="--remove")
+    if lines and remove:
+        raise typer.BadParameter("one key is removed, not one a line", param_hint="--remove")
+    if lines and data not in (None, "-"):
+        raise typer.BadParameter("it reads standard input, so the data must be - or left out", param_hint="--lines")
+    if lines and id is not None:
+        raise typer.BadParameter("several events cannot have one id", param_hint="--id")
 
 
 def _publish_lines(

@@ -25,11 +25,12 @@ MAX_BATCH_BYTES = 256 * 1024
 def encode(event: Event) -> bytes:
     """The event as a line of NDJSON, without the fields that have their defaults."""
     fields: dict[str, Any] = {"topics": event.topics, "data": event.data}
-    for name in ("type", "id", "retry"):
+    for name in ("type", "id", "retry", "key"):
         if (value := getattr(event, name)) is not None:
             fields[name] = value
-    if event.private:
-        fields["private"] = True
+    for name in ("private", "removed"):
+        if getattr(event, name):
+            fields[name] = True
     return msgspec.json.encode(fields) + b"\n"
 
 

@@ -15,7 +15,7 @@ from ssepool.client.reader import Reader
 from ssepool.core.bans import KICK_SECONDS
 from ssepool.core.data import DataEncoder, JSONEncoder
 from ssepool.core.decoder import Message
-from ssepool.core.event import Event, EventFields
+from ssepool.core.event import Event, EventFields, TombstoneFields
 from ssepool.core.pool import DRAIN_SECONDS
 
 if TYPE_CHECKING:
@@ -149,12 +149,16 @@ class Client(_Base):
     def publish(self, topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> str:
         """Publish an event to one topic or several, and return its id.
 
-        The fields are those of `Event`: `type`, `id`, `retry` in milliseconds, and `private`.
+        The fields are those of `Event`: `type`, `id`, `retry` in milliseconds, `private`, `key` and `removed`.
 
         Raises `InvalidEvent` or `InvalidTopic` before anything is sent, else `ClientError`. After `Unreachable` the
         event may have been published nevertheless.
         """
         return self.publish_many([Event.of(topic, data, encoder=self._encoder, **fields)])[0]
+
+    def remove(self, topic: str | Sequence[str], key: str, data: Any = None, **fields: Unpack[TombstoneFields]) -> str:
+        """Publish that nothing is there under the key any more, as `Hub.remove`. Raises as `publish` does."""
+        return self.publish_many([Event.tombstone(topic, key, data, encoder=self._encoder, **fields)])[0]
 
     def publish_many(self, events: Iterable[Event]) -> list[str]:
         """Publish events in order, all of them or none, in one request, and return their ids. Raises `ClientError`."""
@@ -311,9 +315,16 @@ class AsyncClient(_Base):
     async def publish(self, topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> str:
         """Publish an event to one topic or several, and return its id.
 
-        The fields and the errors are those of `Client.publish`: `type`, `id`, `retry` in milliseconds, and `private`.
+        The fields and the errors are those of `Client.publish`: `type`, `id`, `retry` in milliseconds, `private`,
+        `key` and `removed`.
         """
         return (await self.publish_many([Event.of(topic, data, encoder=self._encoder, **fields)]))[0]
+
+    async def remove(
+        self, topic: str | Sequence[str], key: str, data: Any = None, **fields: Unpack[TombstoneFields]
+    ) -> str:
+        """Publish that nothing is there under the key any more, as `Hub.remove`. Raises as `publish` does."""
+        return (await self.publish_many([Event.tombstone(topic, key, data, encoder=self._encoder, **fields)]))[0]
 
     async def publish_many(self, events: Iterable[Event]) -> list[str]:
         """As `Client.publish_many`."""

@@ -21,6 +21,12 @@ MAX_ID_BYTES = 128
 MAX_TYPE_CHARACTERS = 256
 """Characters of an event's type at most."""
 
+MAX_KEY_CHARACTERS = 256
+"""Characters of an event's key at most."""
+
+REMOVED_TYPE = "removed"
+"""The type of an event that says that nothing is there under its key any more, unless its publisher chose one."""
+
 MIN_RETRY_MILLISECONDS, MAX_RETRY_MILLISECONDS = 500, 300_000
 """What `retry` may be: a publisher sets it for other people's connections, which are neither to come back again and
 again at once, nor to stay away for days."""
@@ -47,7 +53,11 @@ tables of a `Window`. So an empty event costs as much as 400 characters."""
 TOPIC_BYTES = 160
 """Memory that a topic of an entry takes beside its characters, its place in the index of a `Window` among it."""
 
+KEY_BYTES = 240
+"""Memory that a key takes beside its characters, its place in the table of a `Window` among it."""
+
 _ID = re.compile(rf"[\x21-\x7e]{{1,{MAX_ID_BYTES}}}")
+_BAD_IN_KEY = re.compile(r"[\0-\x1f\x7f-\x9f\ud800-\udfff]")
 _BAD_IN_TYPE = re.compile(r"[\0\r\n\ud800-\udfff]")
 
 
@@ -75,7 +85,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     `len(chunk)`."""
 
     def __post_init__(self) -> None:
-        force_setattr(self, "size", memory_of(self.chunk, self.topics))
+        force_setattr(self, "size", memory_of(self.chunk, self.topics, self.key))
 
     @property
     def frame(self) -> bytes:
@@ -83,8 +93,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         return unchunk(self.chunk)
 
 
-class EventFields(TypedDict, total=False):
-    """What a publisher may say of an event beside its topics and data; see `Event`."""
+class TombstoneFields(TypedDict, total=False):
+    """What a publisher may say of an event that removes, beside its topics, key and data; see `Event`."""
 
     type: str | None
     """The event's type, for `addEventListener`."""
@@ -96,6 +106,15 @@ class EventFields(TypedDict, total=False):
     """Whether only subscriptions with the right to private events get it."""
 
 
+class EventFields(TombstoneFields, total=False):
+    """What a publisher may say of an event beside its topics and data; see `Event`."""
+
+    key: str | None
+    """What it replaces: the event of this key in the same topics that came before."""
+    removed: bool
+    """Whether it says that nothing is there under its key any more."""
+
+
 class Event(msgspec.Struct, frozen=True, gc=False):
     """What is published: checked when it is made, immutable, hashable.
 
@@ -103,6 +122,10 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     models of Pydantic, dataclasses, times, generators too; the event keeps it as text. `id` is 1 to 128 visible ASCII
     characters: others break the reconnection of real clients. `retry` is in milliseconds. A `private` event reaches
     only subscriptions with the right to private events.
+
+    An event with a `key` takes the place of the one before it with the same key in the same topics: of these only the
+    newest is kept. One that is `removed` is the last: nothing is there under the key any more. Its type is `removed`
+    unless it has another.
 
     Raises `InvalidEvent` or `InvalidTopic`, with a message that names the field, its value and what is allowed.
     """
@@ -119,6 +142,10 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     """The reconnection time that clients take over, in milliseconds; None to leave it."""
     private: bool = False
     """Whether only subscriptions with the right to private events get it."""
+    key: str | None = None
+    """What it replaces in its topics: the event of this key that came before; None for an event that is added."""
+    removed: bool = False
+    """Whether it says that nothing is there under its key any more."""
     lines: str | None = None
     """All of its frame but the id, where others have made it: of `from_frame`, which checks it. None for all others."""
 
@@ -132,6 +159,8 @@ class Event(msgspec.Struct, frozen=True, gc=False):
             id: str | None = None,
             retry: int | None = None,
             private: bool = False,
+            key: str | None = None,
+            removed: bool = False,
             lines: str | None = None,
         ) -> None: ...
 
@@ -161,6 +190,21 @@ class Event(msgspec.Struct, frozen=True, gc=False):
         return cls(encoder.text(data), topics, **fields)
 
     @classmethod
+    def tombstone(
+        cls,
+        topic: str | Sequence[str],
+        key: str,
+        data: Any = None,
+        *,
+        encoder: DataEncoder = DATA,
+        **fields: Unpack[TombstoneFields],
+    ) -> Self:
+        """An event that says that nothing is there under the key any more. Without `data` it carries the key, so that
+        clients know what goes. Raises `InvalidEvent` or `InvalidTopic`."""
+        check_key(key)
+        return cls.of(topic, key if data is None else data, encoder=encoder, key=key, removed=True, **fields)
+
+    @classmethod
     def from_frame(cls, frame: str | bytes, topics: str | Sequence[str] = (), *, private: bool = False) -> Self:
         """An event of a frame that others have made: datastar-py, an encoder of AG-UI, an adapter of pydantic-ai.
 
@@ -172,13 +216,20 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def _from(cls, block: Block, topics: tuple[str, ...] = (), private: bool = False) -> Self:
-        return cls(block.data, topics, block.type, block.id, block.retry, private, block.lines)
+        return cls(block.data, topics, block.type, block.id, block.retry, private, lines=block.lines)
 
     @classmethod
     def _remade(cls, event: Event, topics: tuple[str, ...], fields: EventFields) -> Self:
         # Lines that others have made say the type and the retry that they say.
         lines = None if fields.keys() & {"type", "retry"} else event.lines
-        said: EventFields = {"type": event.type, "id": event.id, "retry": event.retry, "private": event.private}
+        said: EventFields = {
+            "type": event.type,
+            "id": event.id,
+            "retry": event.retry,
+            "private": event.private,
+            "key": event.key,
+            "removed": event.removed,
+        }
         said.update(fields)
         return cls(event.data, topics, lines=lines, **said)
 
@@ -198,11 +249,28 @@ class Event(msgspec.Struct, frozen=True, gc=False):
             check_retry(self.retry)
         if self.private.__class__ is not bool:
             raise InvalidEvent(f"private {shown(self.private)} is not allowed: it takes true or false")
+        if self.key is not None or self.removed is not False:
+            self._check_state()
+
+    def _check_state(self) -> None:
+        """Check what makes it the state of something, and give what removes its type."""
+        if self.removed.__class__ is not bool:
+            raise InvalidEvent(f"removed {shown(self.removed)} is not allowed: it takes true or false")
+        if self.key is None:
+            raise InvalidEvent("removed needs a key: without one it does not say what is gone")
+        force_setattr(self, "key", check_key(self.key))
+        if not self.topics:
+            raise InvalidEvent(
+                f"key {shown(self.key)} needs a topic: it takes the place of an event of the same topics"
+            )
+        if self.removed and self.type is None:
+            force_setattr(self, "type", REMOVED_TYPE)
+            force_setattr(self, "lines", None)  # which have no type, or another hand would have said it
 
     def entry(self, epoch: str, position: int) -> Entry:
         """This event at its place in the order, under its own id or the one that brokers make."""
         id = f"{epoch}-{position}" if self.id is None else self.id
-        return Entry(position, id, self.topics, chunk_text(self._frame(id)), self.private)
+        return Entry(position, id, self.topics, chunk_text(self._frame(id)), self.private, self.key, self.removed)
 
     def encode(self, id: str | None = None) -> bytes:
         """The frame of this event, with `id` (trusted, not checked) in place of its own if one is given."""
@@ -249,13 +317,14 @@ def _written(data: str, type: str | None, id: str | None, retry: int | None) -> 
     return f"{fields}data: {data}\n\n"
 
 
-def memory_of(data: bytes, topics: Sequence[str]) -> int:
-    """Bytes of memory that an event takes with this frame or chunk, in which its id stands, and these topics: what
-    every bound counts."""
+def memory_of(data: bytes, topics: Sequence[str], key: str | None = None) -> int:
+    """Bytes of memory that an event takes with this frame or chunk, in which its id stands, these topics and this key:
+    what every bound counts."""
     text = "".join(topics)
     # An ASCII character takes one byte, others one, two or four, and as many again once they have been encoded.
     characters = len(text) if text.isascii() else 4 * len(text)
-    return ENTRY_BYTES + len(data) + TOPIC_BYTES * len(topics) + characters
+    size = ENTRY_BYTES + len(data) + TOPIC_BYTES * len(topics) + characters
+    return size if key is None else size + KEY_BYTES + (len(key) if key.isascii() else 4 * len(key))
 
 
 def comment(text: str) -> bytes:
@@ -290,6 +359,21 @@ def check_type(type: str) -> str:
     if type.startswith(OWN_TYPES):
         raise InvalidEvent(f"type {shown(type)} is not allowed: types under {OWN_TYPES!r} are the hub's own")
     return str.__str__(type)
+
+
+def check_key(key: str) -> str:
+    """Return `key` if an event may have it, or raise `InvalidEvent`."""
+    if not isinstance(key, str):
+        raise InvalidEvent(f"key {shown(key)} is not allowed: it takes a string, not {key.__class__.__name__}")
+    if not 0 < len(key) <= MAX_KEY_CHARACTERS:
+        size = f"has {len(key)} characters" if key else "is empty"
+        raise InvalidEvent(f"key {shown(key)} {size}; it takes 1 to {MAX_KEY_CHARACTERS}")
+    if bad := _BAD_IN_KEY.search(key):
+        raise InvalidEvent(
+            f"key {shown(key)} is not allowed: U+{ord(bad[0]):04X} at position {bad.start()}; "
+            "it takes no control characters or lone surrogates"
+        )
+    return str.__str__(key)
 
 
 def check_id(id: str) -> str:

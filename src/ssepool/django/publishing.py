@@ -26,9 +26,10 @@ LOOK_SECONDS = 1.0
 def publish(topic: str | Sequence[str], data: Any, **fields: Unpack[EventFields]) -> str:
     """Publish an event to a topic or several, and return its id. For sync code; blocks until the broker has it.
 
-    `fields` are `type`, `id`, `retry` (milliseconds) and `private`. Where the hub is open the event goes to it, in any
-    other process (a command, a task queue, WSGI) straight to the broker. Raises `InvalidEvent`, `InvalidTopic`,
-    `BrokerError`, `ConfigError` if that process cannot reach the broker, and `SynchronousOnlyOperation` in async code.
+    `fields` are `type`, `id`, `retry` (milliseconds), `private`, `key` and `removed`. Where the hub is open the event
+    goes to it, in any other process (a command, a task queue, WSGI) straight to the broker. Raises `InvalidEvent`,
+    `InvalidTopic`, `BrokerError`, `ConfigError` if that process cannot reach the broker, and
+    `SynchronousOnlyOperation` in async code.
     """
     if _in_async_code():
         raise SynchronousOnlyOperation("publish() blocks the event loop; write await apublish() in async code")

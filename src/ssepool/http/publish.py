@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute
 from ssepool.config import KiB
 from ssepool.core.event import (
     MAX_ID_BYTES,
+    MAX_KEY_CHARACTERS,
     MAX_RETRY_MILLISECONDS,
     MAX_TOPICS,
     MAX_TYPE_CHARACTERS,
@@ -72,9 +73,9 @@ NOT_PLAIN_HEADERS = frozenset({b"origin", b"sec-fetch-site", b"x-forwarded-host"
 """Names of header fields that only the route and its middleware can judge; `Content-Type` only if it comes twice."""
 
 TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
-"""The values of `private` in a form that stand for true."""
+"""The values of `private` and `removed` in a form that stand for true."""
 FALSE_WORDS = frozenset({"0", "false", "no", "off", ""})
-"""The values of `private` in a form that stand for false."""
+"""The values of `private` and `removed` in a form that stand for false."""
 
 
 # msgspec checks the types of an incoming event, and `Event` checks its values: the messages of `Event` show them. So
@@ -83,6 +84,7 @@ _Topic = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX
 _Topics = Annotated[tuple[_Topic, ...], Meta(extra_json_schema={"minItems": 1})]
 _Type = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_TYPE_CHARACTERS})]
 _Id = Annotated[str, Meta(extra_json_schema={"pattern": f"^[!-~]{{1,{MAX_ID_BYTES}}}$"})]
+_Key = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_KEY_CHARACTERS})]
 _Retry = Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": MAX_RETRY_MILLISECONDS})]
 
 
@@ -92,8 +94,12 @@ class Incoming(msgspec.Struct, forbid_unknown_fields=True, gc=False, kw_only=Tru
     topic: Annotated[_Topic | None, Meta(description="The event's topic.")] = None
     topics: Annotated[_Topics | None, Meta(description="The event's topics, instead of `topic`.")] = None
     data: Annotated[
-        msgspec.Raw, Meta(description="A string is sent as it is, anything else as the JSON that it is, byte for byte.")
-    ]
+        msgspec.Raw,
+        Meta(
+            description="A string is sent as it is, anything else as the JSON that it is, byte for byte. "
+            "Only an event that is `removed` may do without: it carries its key."
+        ),
+    ] = msgspec.field(default_factory=msgspec.Raw)
     type: Annotated[_Type | None, Meta(description="Not `ssepool.*`.")] = None
     id: Annotated[
         _Id | None,
@@ -104,6 +110,13 @@ class Incoming(msgspec.Struct, forbid_unknown_fields=True, gc=False, kw_only=Tru
         bool | None,
         Meta(description="Only for clients with that right; true unless the publisher may publish to everybody."),
     ] = None
+    key: Annotated[
+        _Key | None,
+        Meta(description="It takes the place of the event with the same key in the same topics."),
+    ] = None
+    removed: Annotated[
+        bool, Meta(description="Nothing is there under the key any more. The type is `removed` if none is given.")
+    ] = False
 
 
 EVENT_FIELDS = Incoming.__struct_fields__
@@ -145,7 +158,7 @@ def routes(engine: Engine, budget: Budget, door: Door) -> list[BaseRoute]:
 def _check_room(request: Request, share: Share, events: Sequence[Event]) -> None:
     """Count what events take beside their data, which counts already as the body: 20 bytes of a body make an event,
     and 5 make a topic. Raises `APIError` (413 or 503)."""
-    size = sum([memory_of(b"", event.topics) for event in events])
+    size = sum([memory_of(b"", event.topics, event.key) for event in events])
     if not share.can_have(size):
         message = "the batch takes too much memory with all its topics; it takes fewer events at a time"
         raise APIError(413, "batch_too_large", message)
@@ -304,14 +317,17 @@ def _make(new: Incoming, private: bool) -> Event:
         if topic.startswith(OWN_TOPICS):
             message = f"topic {shown(topic)} is the hub's own; it takes topics that do not begin with {OWN_TOPICS!r}"
             raise APIError(403, "forbidden_topic", message)
-    data = _text(new.data)
-    return Event(data, topics, new.type, new.id, new.retry, private if new.private is None else new.private)
+    data = _text(new.data) if not new.removed or memoryview(new.data) else new.key or ""
+    private = private if new.private is None else new.private
+    return Event(data, topics, new.type, new.id, new.retry, private, new.key, new.removed)
 
 
 def _text(raw: msgspec.Raw) -> str:
     """An event's data: a string, or JSON with the bytes that the publisher wrote, for what reads it may count digits
     that a number of ours would lose. Raises `APIError` (400)."""
     encoded = memoryview(raw)
+    if not encoded:
+        raise APIError(400, "invalid_event", "data is missing")
     try:
         if encoded[0] == QUOTE:
             return TEXT_DECODER.decode(raw)
@@ -378,19 +394,23 @@ def _from_form(body: bytes) -> Incoming:
         if name in values and name != "topic":
             raise APIError(400, "invalid_event", f"event.{name} is given more than once")
         values[name] = value
-    if "data" not in values:
+    private, removed = (values.get(name, "").lower() for name in ("private", "removed"))
+    for name, word in (("private", private), ("removed", removed)):
+        if word not in TRUE_WORDS | FALSE_WORDS:
+            raise APIError(400, "invalid_event", f"event.{name} is {shown(values[name])}; it takes true or false")
+    if "data" not in values and removed not in TRUE_WORDS:
         raise APIError(400, "invalid_event", "event.data is missing")
-    private, retry = values.get("private", "").lower(), values.get("retry", "")
-    if private not in TRUE_WORDS | FALSE_WORDS:
-        raise APIError(400, "invalid_event", f"event.private is {shown(values['private'])}; it takes true or false")
+    retry = values.get("retry", "")
     if retry and not (retry.isascii() and retry.isdecimal() and len(retry) <= 18):
         raise APIError(400, "invalid_event", f"event.retry is {shown(retry)}; it takes milliseconds, a whole number")
     return Incoming(
-        data=msgspec.Raw(msgspec.json.encode(values["data"])),
+        data=msgspec.Raw(msgspec.json.encode(values["data"])) if "data" in values else msgspec.Raw(),
         topics=topics or None,
         # A browser sends the empty fields of a form too.
         type=values.get("type") or None,
         id=values.get("id") or None,
         retry=int(retry) if retry else None,
         private=private in TRUE_WORDS if private else None,
+        key=values.get("key") or None,
+        removed=removed in TRUE_WORDS,
     )

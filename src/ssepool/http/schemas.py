@@ -93,9 +93,11 @@ def schemas() -> Schema:
         schema["title"] = name
     # No annotation of a struct can tell which fields exclude each other.
     found["Event"]["oneOf"] = [{"required": ["topic"]}, {"required": ["topics"]}]
+    found["Event"]["anyOf"] = [{"required": ["data"]}, {"required": ["key", "removed"]}]
     # A form has no struct: all its values are texts.
-    form = obj("topic data", topic=array(TOPIC, minItems=1), data=TEXT, type=TEXT, id=TEXT, retry=COUNT, private=TEXT)
-    found["EventForm"] = {**form, "additionalProperties": False}
+    texts = dict.fromkeys(("data", "type", "id", "private", "key", "removed"), TEXT)
+    form = obj("topic", topic=array(TOPIC, minItems=1), retry=COUNT, **texts)
+    found["EventForm"] = {**form, "anyOf": found["Event"]["anyOf"], "additionalProperties": False}
     wish = {"topic": array(TOPIC), "pattern": array(TOPIC), "last_event_id": TEXT, "lastEventId": TEXT, "data": TEXT}
     wish["heartbeat"] = {"enum": ["event"]}
     found["SubscriptionForm"] = {**obj(**wish), "additionalProperties": False}

@@ -263,7 +263,7 @@ class Connections:
 
     def event(self, data: Any, type: str | None, id: str | None, retry: int | None) -> Event:
         """An event for one client. Raises `InvalidEvent`."""
-        fields: EventFields = {}
+        fields: EventFields = {"key": None, "removed": False}  # nothing is kept that it could replace
         if type is not None:
             fields["type"] = type
         if id is not None:

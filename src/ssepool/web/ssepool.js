@@ -87,9 +87,9 @@ export class SSEPool {
     return token === undefined ? {} : { Authorization: `Bearer ${token}` };
   }
 
-  /** Publish one event; resolves to its id. */
-  async publish(topic, data, { type, id } = {}) {
-    return (await this.post("events", { topic, type, id, data })).ids[0];
+  /** Publish one event; resolves to its id. With a key it takes the place of the one before it; removed ends that. */
+  async publish(topic, data, { type, id, key, removed } = {}) {
+    return (await this.post("events", { topic, type, id, data, key, removed })).ids[0];
   }
 
   /** POST JSON to a path below the base; resolves to the JSON that comes back, rejects with HubError. */

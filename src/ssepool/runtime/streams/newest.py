@@ -161,7 +161,7 @@ class Newest:
             left = min(self._each, most)
             while left and looked_at < MAX_LOOKED_AT and (entry := next(entries, None)) is not None:
                 looked_at += 1
-                if matches(entry.topics, entry.private):
+                if not entry.removed and matches(entry.topics, entry.private):
                     found.add(entry.position)
                     left -= 1
                 if looked_at % STEP_ENTRIES == 0 and step.is_over:

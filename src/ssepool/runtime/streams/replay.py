@@ -51,6 +51,7 @@ class Replay:
     __slots__ = (
         "_asking",
         "_begins",
+        "_begun",
         "_epoch",
         "_feeds",
         "_log",
@@ -85,6 +86,8 @@ class Replay:
         self._matches = Matcher.of(subscription).matches if subscription.patterns else subscription.matches
         self._begins = False
         """Whether the client takes what is there, and has had none of it."""
+        self._begun = 0
+        """What is removed up to here this client has never had: it began with what was there then."""
         self._told = 0
         """Of what was dropped up to here the client has been told, or need not be."""
         self.subscription = subscription
@@ -125,6 +128,8 @@ class Replay:
         self.position = found.position
         if self.wanted == EARLIEST or not found.complete:  # what is there is all there is
             self._told, self._begins = self._log.window.cuts.newest, True
+        if self.wanted == EARLIEST:
+            self._begun = self._log.position
         if not found.complete:
             self._tell(link, "broker_lost" if found.is_lost else "unknown_id")
         self._joined(link)
@@ -149,7 +154,7 @@ class Replay:
         if end is not None and self.position <= end:
             return False
         self._page.clear()
-        self.position, self._told = end or 0, window.cuts.newest
+        self.position, self._told, self._begun = end or 0, window.cuts.newest, 0
         self._tell(link, "broker_lost")
         return True
 
@@ -179,6 +184,12 @@ class Replay:
 
     def _following(self, most: int | None = None) -> tuple[Sequence[Kept], int]:
         """Entries that are kept behind the position, all that the client wants among them; and how far that goes."""
+        entries, reached = self._kept(most)
+        if (self.position or 0) < self._begun:
+            entries = [entry for entry in entries if not entry.removed or entry.position > self._begun]
+        return entries, reached
+
+    def _kept(self, most: int | None) -> tuple[Sequence[Kept], int]:
         log, position, topics = self._log, self.position or 0, self.subscription.topics
         if self.subscription.patterns:
             entries = log.window.read(position, max_entries=most or SCAN_ENTRIES)

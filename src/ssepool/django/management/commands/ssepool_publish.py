@@ -21,18 +21,27 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         """Say what the command takes."""
         parser.add_argument("topic", metavar="TOPIC", help="The topic.")
-        parser.add_argument("data", metavar="DATA", help="The event's data.")
+        parser.add_argument(
+            "data", metavar="DATA", nargs="?", help="The event's data; with --remove the key if left out."
+        )
         parser.add_argument("--type", help="The event's type.")
         parser.add_argument("--id", help="The event's id, instead of one that the hub makes.")
         parser.add_argument("--retry", type=int, help="Milliseconds until clients reconnect after a break.")
         parser.add_argument("--private", action="store_true", help="Only for those who may see private events.")
+        parser.add_argument("--key", help="It takes the place of the event with this key in the topic.")
+        parser.add_argument("--remove", action="store_true", help="Nothing is there under the key any more.")
         parser.add_argument("--json", action="store_true", help="The data is JSON: check it and send it as such.")
 
     def handle(self, **options: Any) -> None:
         """Do it. Raises `CommandError`."""
-        fields: EventFields = {name: options[name] for name in ("type", "id", "retry", "private")}  # type: ignore[assignment]
+        names = ("type", "id", "retry", "private", "key")
+        fields: EventFields = {name: options[name] for name in names}  # type: ignore[assignment]
+        fields["removed"] = options["remove"]
+        text = options["data"]
+        if text is None and not options["remove"]:
+            raise CommandError("DATA is missing; only --remove does without")
         try:
-            data = msgspec.json.decode(options["data"]) if options["json"] else options["data"]
+            data = options["key"] or "" if text is None else msgspec.json.decode(text) if options["json"] else text
             self.stdout.write(publish(options["topic"], data, **fields))
         except msgspec.DecodeError as error:
             raise CommandError(f"the data is not JSON: {error}") from None
