@@ -95,6 +95,13 @@ class Client(Paper):
             self.session.newest = self.node.world.newest
 
 
+    def how(self) -> str:
+        """How it does, for a message."""
+        log, replay = self.node.log, self.replay
+        at = None if not isinstance(replay, Replay) else (replay.wanted, replay.position, replay.waiting)
+        return f"{self.session}, {self.state}, {at}, {log.position}, {log.bounds}, {log.window}, {log.failing}"
+
+
 class World:
     """All that was ever published, as nodes saw it, and what was promised to publishers."""
 
@@ -225,13 +232,14 @@ async def subscribe(world: World, number: int) -> None:
     node = rng.choice(world.nodes)
     client = node.come(f"{who} at last", subscription, wanted)
     newest = max(world.newest, *world.stored.values())
-    async with asyncio.timeout(DEADLINE):
-        while client.state is not LinkState.FOLLOWING or client.session.joined < newest:
-            if client.state is LinkState.FOLLOWING:
-                client.session.joined, client.session.newest = node.log.position, world.newest
-            await asyncio.sleep(0.01)
-            if client.stalled:
-                client.make_room()
+    late = asyncio.get_running_loop().time() + DEADLINE
+    while client.state is not LinkState.FOLLOWING or client.session.joined < newest:
+        if client.state is LinkState.FOLLOWING:
+            client.session.joined, client.session.newest = node.log.position, world.newest
+        await asyncio.sleep(0.01)
+        if client.stalled:
+            client.make_room()
+        assert asyncio.get_running_loop().time() < late, f"{newest} did not come: {client.how()}"
     await asyncio.sleep(0.05)
     node.leave(client)
 
