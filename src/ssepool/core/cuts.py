@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 from ssepool.core.cut import Cut
 from ssepool.core.topics import Subscription
@@ -35,7 +36,7 @@ class Cuts:
     topics were.
     """
 
-    __slots__ = ("_cuts", "_most", "_recent", "_unseen", "floor", "newest")
+    __slots__ = ("_cuts", "_most", "_recent", "_unseen", "drops", "floor", "newest")
 
     def __init__(self, most: float = MAX_CUTS) -> None:
         """`most` cuts are remembered."""
@@ -45,6 +46,8 @@ class Cuts:
         self._recent: deque[tuple[int, tuple[str, ...], bool]] = deque()
         self._unseen = 0
         """The position of the newest event that was dropped and is not among the recent ones."""
+        self.drops = 0
+        """Events that have been dropped, and that somebody may have missed."""
         self.floor = 0
         """Up to here events may have been dropped of which nothing is known."""
         self.newest = 0
@@ -75,12 +78,13 @@ class Cuts:
     def drop(self, position: int, topics: tuple[str, ...], private: bool) -> None:
         """An event is dropped. The cuts of its topics are `put` when they have nothing any more; until then `lost` asks
         for them."""
+        self.drops += 1
         if position > self.newest:
             self.newest = position
         recent = self._recent
         if len(topics) > MAX_RECENT_TOPICS:
             self._unseen = max(self._unseen, position)
-            return
+            topics = ()
         recent.append((position, topics, private))
         if len(recent) > MAX_RECENT:
             gone = recent.popleft()[0]
@@ -99,7 +103,7 @@ class Cuts:
         for topic, (cut, at) in self._cuts.items():
             left.put(topic, cut.until(end), at)
         left.raise_floor(min(self.floor, end))
-        left._unseen = left.newest
+        left._unseen, left.drops = left.newest, self.drops
         return left
 
     def forget(self, now: float) -> None:
@@ -134,3 +138,15 @@ class Cuts:
                 if position > after and position > found and matches(topics, is_private):
                     found = position
         return found if found > after else 0
+
+    def dropped(self, since: int, after: int, matches: Callable[[tuple[str, ...], bool], bool]) -> int | None:
+        """The position of the newest event behind `after` that belongs to a subscription and was dropped when `since`
+        others had been, wherever its cuts were by then; 0 if there is none, None if there were too many to tell."""
+        count = self.drops - since
+        if count > len(self._recent) or self._unseen > after:
+            return None
+        found = 0
+        for position, topics, is_private in islice(reversed(self._recent), max(0, count)):
+            if position > after and position > found and matches(topics, is_private):
+                found = position
+        return found

@@ -49,10 +49,16 @@ class Following:
         await self.log.close()
 
     def come_back(
-        self, wanted: str | None = None, *, after: int | None = None, subscription: Subscription = TO_NEWS
+        self,
+        wanted: str | None = None,
+        *,
+        after: int | None = None,
+        subscription: Subscription = TO_NEWS,
+        room: int = 10**9,
     ) -> Paper:
-        """A client that has its slot, and is given what it missed."""
+        """A client that has its slot and room for so many bytes, and is given what it missed."""
         link = Paper(self.streams.links)
+        link.room_left = room
         self.streams.give_slot(link)
         link.replay = replay = Replay(
             self.log, self.streams.feeds, self.tasks, subscription, wanted=wanted, after=after
@@ -213,6 +219,38 @@ async def test_a_client_that_asks_for_the_earliest_is_told_of_no_gap_when_that_h
         link = following.come_back("earliest")
         await asyncio.sleep(AWHILE)
     assert link.events() == numbers(5, 9)
+
+
+@pytest.mark.parametrize("crowd", [0, 2000], ids=["some", "more than are remembered"])
+@in_virtual_time
+async def test_a_client_is_told_of_what_goes_while_it_reads_though_something_newer_went_before(crowd: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replay_module, "PAGE_BYTES", 1)
+        rules = ("price events=1", "noise events=1", "news events=9")
+        async with Following(9, topic_rules=rules, history_events=4000) as following:
+            following.broker.put(2, topic="price")  # of which the first, 10, goes
+            await asyncio.sleep(AWHILE)
+            link = following.come_back("earliest", room=1)  # it takes the first page, and stalls
+            following.broker.put(5)
+            following.broker.put(crowd, topic="noise")
+            await asyncio.sleep(AWHILE)
+            link.make_room()
+            await asyncio.sleep(AWHILE)
+        assert link.events() == ["1", "ssepool.gap", *numbers(6, 9), *numbers(12, 16)]
+
+
+@in_virtual_time
+async def test_a_client_is_told_of_no_gap_where_what_it_gets_was_fetched_before_it_went() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replay_module, "PAGE_BYTES", 1)
+        async with Following(9, topic_rules=("news events=9",), window_bytes=1) as following:
+            link = following.come_back("0000000a-2", room=1)
+            await asyncio.sleep(AWHILE)
+            following.broker.put(4)
+            await asyncio.sleep(AWHILE)
+            link.make_room()
+            await asyncio.sleep(AWHILE)
+        assert link.events() == numbers(3, 13)
 
 
 @in_virtual_time

@@ -52,8 +52,10 @@ class Replay:
         "_asking",
         "_begins",
         "_begun",
+        "_drops",
         "_epoch",
         "_feeds",
+        "_fetched",
         "_log",
         "_matches",
         "_page",
@@ -82,6 +84,8 @@ class Replay:
         self._epoch = log.window.epoch
         self._page: deque[tuple[int, Entry | None]] = deque()
         """What has been fetched and not been looked through; None where the broker has nothing any more."""
+        self._fetched = 0
+        """Up to here the page has all that the client wants, whatever is dropped meanwhile."""
         self._asking = False
         self._matches = Matcher.of(subscription).matches if subscription.patterns else subscription.matches
         self._begins = False
@@ -90,6 +94,8 @@ class Replay:
         """What is removed up to here this client has never had: it began with what was there then."""
         self._told = 0
         """Of what was dropped up to here the client has been told, or need not be."""
+        self._drops = log.window.cuts.drops
+        """Events that had been dropped when it was last looked whether any of the client's were."""
         self.subscription = subscription
         """What the client wants."""
         self.wanted = wanted
@@ -154,15 +160,24 @@ class Replay:
         if end is not None and self.position <= end:
             return False
         self._page.clear()
+        self._fetched = 0
         self.position, self._told, self._begun = end or 0, window.cuts.newest, 0
         self._tell(link, "broker_lost")
         return True
 
     def _has_missed(self, link: Link) -> bool:
         """Whether something that the client would have had has been dropped, and it has been told."""
-        lost = self._log.lost(self.subscription, max(self.position or 0, self._told), self._matches)
+        position = max(self.position or 0, self._fetched)
+        cuts, before = self._log.window.cuts, self._drops
+        self._drops = cuts.drops
+        lost: int | None = self._log.lost(self.subscription, max(position, self._told), self._matches)
+        if not lost and before != cuts.drops and position < self._told and not self._begins:
+            # Of one topic the oldest goes first, but of another one something newer may have gone before.
+            lost = cuts.dropped(before, position, self._matches)
+            if lost is None:
+                lost = self._log.lost(self.subscription, position, self._matches)
         if lost:
-            self._told = lost
+            self._told = max(self._told, lost)
             self._tell(link, "expired")
         return bool(lost)
 
@@ -285,6 +300,8 @@ class Replay:
             return
         found = {entry.position: entry for entry in entries if entry.chunk}
         last = entries[-1].position if entries else positions[-1]
+        if all(position in found for position in positions if position <= last):
+            self._fetched = last
         for position in positions:
             if position <= last and (position in found or log.window.at(position) is not None):
                 self._page.append((position, found.get(position)))
