@@ -25,6 +25,8 @@ class Session:
     """It takes what is there, and has had nothing."""
     came: int
     """The newest position that its node knew of then."""
+    begun: int | None = None
+    """The newest position that any node knew of when it got its first event."""
     joined: int = 0
     """The position up to which it had been given everything when it began to be live; 0 if it did not come so far."""
     newest: int = 0
@@ -45,6 +47,11 @@ class Session:
     def reached(self) -> int:
         """The position up to which it lacks nothing, but what has been dropped."""
         return max([self.joined, self.place, *self.positions])
+
+    def wants(self, entry: Entry) -> bool:
+        """Whether an event is for it: who begins has nothing that could be removed."""
+        is_vain = self.is_earliest and entry.removed and entry.position <= self.came
+        return not is_vain and self.subscription.matches(entry.topics, entry.private)
 
 
 class Gone(NamedTuple):
@@ -88,17 +95,17 @@ class Judge:
 
     def check(self, session: Session) -> None:
         """Raise `AssertionError` with what is wrong with a stay."""
-        heard, wants = session.positions, session.subscription.matches
+        heard, wants = session.positions, session.wants
         assert heard == sorted(set(heard)), f"{session}: not once, or not in order"
         for position in heard:
             entry = self._entries[position]
             assert position > session.place, f"{session}: {position} comes from before its place"
-            assert wants(entry.topics, entry.private), f"{session}: {entry} is none of its own"
+            assert wants(entry), f"{session}: {entry} is none of its own"
         has = set(heard)
         lacks = [
             position
             for position, entry in self._entries.items()
-            if position > session.place and position not in has and wants(entry.topics, entry.private)
+            if position > session.place and position not in has and wants(entry)
         ]
         for position in [one for one in lacks if one <= session.reached]:
             until = session.newest if position <= session.joined else session.ended
@@ -109,7 +116,9 @@ class Judge:
         missed = [one for one in lacks if one in self._gone and self._gone[one].is_missed]
         due = [one for one in missed if self._is_due(one, session)]
         may = [one for one in missed if not session.is_earliest or self._gone_at(one) > session.came]
-        last, told, times = session.place, session.came if session.is_earliest else -1, iter(session.told)
+        last, told, times = session.place, -1, iter(session.told)
+        if session.is_earliest:  # what went before it had anything is none of its business
+            told = session.ended if session.begun is None else session.begun
         for one in [*session.heard, session.reached + 1]:
             if isinstance(one, int):
                 untold = [each for each in due if last < each < one and self._gone_at(each) > told]
@@ -128,6 +137,4 @@ class Judge:
 
     def _is_due(self, position: int, session: Session) -> bool:
         """Whether a gap has to be told for an event that did not come."""
-        if session.is_earliest and position < min(session.positions, default=session.reached + 1):
-            return False
         return self._replaced.get(position, math.inf) > session.ended

@@ -15,6 +15,7 @@ from ssepool.core.event import Entry
 from ssepool.core.timelines import Timeline
 from ssepool.core.topics import Subscription
 from ssepool.errors import BrokerError
+from ssepool.runtime.streams import sweeper as sweeper_module
 
 NEWS = Subscription.of(["news"])
 
@@ -262,6 +263,29 @@ async def test_a_backup_that_is_restored_goes_on_under_another_name(heard: Heard
     assert log.find("0000000b-7", NEWS) == Found(4, False, True)
     assert log.find(f"{third}-6", NEWS) == Found(6, True)
     assert [entry.position for entry in log.window.read(0, max_entries=99)] == [1, 2, 3, 4, 5, 6]
+
+
+async def test_a_new_name_is_seen_though_what_waits_to_be_dropped_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeper_module, "SPARE_SECONDS", 0.0)
+    heard = Heard(topic_rules=("news events=1",))
+    heard.broker.floor = 0
+    first = heard.broker.epoch
+    await heard.log.open()
+    refused: list[str] = []
+
+    async def drop(*_: object) -> None:
+        if heard.log.bounds.epoch != heard.broker.epoch or not refused:
+            refused.append(heard.broker.epoch)
+            heard.broker.timelines, heard.broker.epoch = (Timeline(first, 3),), "0000000b"
+            raise BrokerError("nothing was dropped, for the history has another name by now")
+
+    monkeypatch.setattr(heard.broker, "drop", drop)
+    heard.broker.put(3)
+    await heard.until(lambda: refused)
+    await heard.until(lambda: heard.log.window.epoch == "0000000b")
+    await heard.until(lambda: heard.log.failing is None)
+    assert heard.all == [1, 2, 3]
+    await heard.log.close()
 
 
 async def test_what_was_dropped_before_it_came_is_told_to_those_who_missed_it(heard: Heard) -> None:

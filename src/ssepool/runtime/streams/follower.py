@@ -315,11 +315,11 @@ class Follower:
             await asyncio.sleep(CHECK_SECONDS)
             looks += 1
             try:
+                await self._look()  # first: a history that goes on under another name refuses all the rest until then
                 if looks % TRIM_LOOKS == 0:
                     async with self._in_time():
                         await self.broker.trim()
                 await self.sweeper.sweep()
-                await self._look()
             except Exception as error:  # a defect that one look meets must not end looking
                 self.trouble.meet("look", error)
             else:
