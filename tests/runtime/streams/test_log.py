@@ -15,6 +15,7 @@ from ssepool.brokers.memory import MemoryBroker
 from ssepool.config import HubConfig
 from ssepool.core.beginning import Found
 from ssepool.core.event import Event, memory_of
+from ssepool.core.timelines import Timeline
 from ssepool.core.topics import Subscription
 from ssepool.runtime.streams.log import EventLog
 
@@ -138,3 +139,21 @@ async def test_publishing_at_once_needs_a_broker_in_this_process(heard: Heard) -
     ids = await heard.log.publish([Event("x", ("news",)), Event("y", ("news",))])
     assert ids == ["0000000a-1", "0000000a-2"]
     assert await heard.log.store([Event("z", ("news",))]) == [("0000000a-3", 3)]
+
+
+async def test_a_place_of_an_earlier_name_to_which_the_log_has_not_come_is_waited_for(heard: Heard) -> None:
+    heard.broker.floor, first = 0, heard.broker.epoch
+    heard.broker.put(5)
+    await heard.until(lambda: heard.log.position == 5)
+    heard.broker.asleep = True
+    heard.broker.put(2)
+    heard.broker.timelines, heard.broker.epoch = (Timeline(first, 7),), "0000000b"
+    await heard.until(lambda: heard.log.window.epoch == "0000000b")
+    assert heard.log.position == 5
+    assert heard.log.find(f"{first}-5", NEWS) == Found(5, True)
+    assert heard.log.find(f"{first}-7", NEWS) is None
+    asked = asyncio.create_task(heard.log.ask(f"{first}-7", NEWS))
+    heard.broker.asleep = False
+    heard.broker.ring()
+    assert await asked == Found(7, True)
+    assert heard.log.position == 7

@@ -12,6 +12,7 @@ from ssepool.brokers.record import records
 from ssepool.core.beginning import Found
 from ssepool.core.event import EARLIEST, MADE_ID, Entry, Event
 from ssepool.core.topics import Subscription
+from ssepool.core.window import Window
 from ssepool.runtime.streams.follower import CHECK_SECONDS, Follower, Missed
 
 MAX_FETCHES = 16
@@ -95,7 +96,8 @@ class EventLog(Follower):
     def _found(self, id: str, chosen: int | None, subscription: Subscription) -> Found | None:
         """As `find`, when it is known which event at hand has the id as a chosen one."""
         found = self.window.place(id) if chosen is None else Found(chosen, True)
-        if self._pending and found is not None and found.position > self.position:
+        is_ahead = found is not None and found.position > self.position
+        if is_ahead and (self._pending or not self.complete):
             return None  # who joined the feeds now would get what it has had
         if chosen is not None and not self.complete and not self._is_first(subscription):
             return None
@@ -117,14 +119,19 @@ class EventLog(Follower):
             self.window.epoch
         ):  # a name that began a moment ago, or of nobody
             await self._next_look()
-            return self.window.place(id) or UNKNOWN
+            return await self._come(self.window.place(id) or UNKNOWN, self.window)
         window = self.window
         async with self.fetching, self._in_time():
             position = await self.broker.find(id, subscription.matches)
         found = Found(position, True) if position is not None else await self._place_ahead(id)
         if found is None:
             return UNKNOWN
-        if self.window is window:  # who joined the feeds before they are there would get what it has had
+        return await self._come(found, window)
+
+    async def _come(self, found: Found, window: Window) -> Found:
+        """Wait until the log has come to a place that was found in this window: who joined the feeds before they are
+        there would get what it has had."""
+        if self.window is window:
             async with self._in_time():
                 await self.reached(found.position)
         return found
