@@ -157,3 +157,19 @@ async def test_a_place_of_an_earlier_name_to_which_the_log_has_not_come_is_waite
     heard.broker.ring()
     assert await asked == Found(7, True)
     assert heard.log.position == 7
+
+
+async def test_a_place_of_a_name_that_has_just_begun_is_waited_for(heard: Heard) -> None:
+    heard.broker.floor, first = 0, heard.broker.epoch
+    heard.broker.put(5)
+    await heard.until(lambda: heard.log.position == 5)
+    heard.broker.asleep = True
+    asked = asyncio.create_task(heard.log.ask("0000000b-7", NEWS))
+    heard.broker.timelines, heard.broker.epoch = (Timeline(first, 5),), "0000000b"
+    heard.broker.put(2)
+    await heard.until(lambda: heard.log.window.epoch == "0000000b")
+    await asyncio.sleep(0)
+    assert heard.log.position == 5
+    heard.broker.asleep = False
+    heard.broker.ring()
+    assert await asked == Found(7, True)

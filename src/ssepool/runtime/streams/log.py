@@ -119,7 +119,8 @@ class EventLog(Follower):
             self.window.epoch
         ):  # a name that began a moment ago, or of nobody
             await self._next_look()
-            return await self._come(self.window.place(id) or UNKNOWN, self.window)
+            if not id.startswith(self.window.epoch):
+                return await self._come(self.window.place(id) or UNKNOWN, self.window)
         window = self.window
         async with self.fetching, self._in_time():
             position = await self.broker.find(id, subscription.matches)
