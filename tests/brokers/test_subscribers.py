@@ -1,5 +1,5 @@
-"""Forty subscribers of quiet and noisy topics that drop and come back at random, while the broker's server is killed and
-nodes begin anew: each gets what its topics still had, once and in order, and is told of a gap exactly where a plain
+"""Forty subscribers of quiet and noisy topics that drop and come back at random, while the broker's server is killed
+and nodes begin anew: each gets what its topics still had, once and in order, and is told of a gap exactly where a plain
 model of the rules says so.
 
 `SUBSCRIBERS_SECONDS=60` is for how long, for each kind; `SUBSCRIBERS_SEED` brings the same choices again.
