@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ssepool.core.beginning import Beginning, echoed, newest_of_each
+from ssepool.core.beginning import Beginning, Found, echoed, newest_of_each
 from ssepool.core.event import MADE_ID, Event
 from ssepool.core.window import Window
 from ssepool.errors import InvalidEvent
@@ -15,7 +15,7 @@ def test_a_beginning_is_named_as_brokers_name_the_event_there(position: int) -> 
     id = Beginning("00c0ffee", position).id
     assert id == Event("x").entry("00c0ffee", position).id
     assert MADE_ID.fullmatch(id)
-    assert Window("00c0ffee", after=position, events=1, bytes=1, age=1).made(id) == position
+    assert Window("00c0ffee", after=position, events=1, bytes=1, age=1).place(id) == Found(position, True)
 
 
 @pytest.mark.parametrize(

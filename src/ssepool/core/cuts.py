@@ -143,10 +143,12 @@ class Cuts:
         """The position of the newest event behind `after` that belongs to a subscription and was dropped when `since`
         others had been, wherever its cuts were by then; 0 if there is none, None if there were too many to tell."""
         count = self.drops - since
-        if count > len(self._recent) or self._unseen > after:
+        if count > len(self._recent):
             return None
         found = 0
         for position, topics, is_private in islice(reversed(self._recent), max(0, count)):
+            if position > after and not topics:  # it had too many
+                return None
             if position > after and position > found and matches(topics, is_private):
                 found = position
         return found

@@ -68,8 +68,9 @@ class Window:
         """The position of the newest entry, kept or dropped."""
         self.rules = rules or Rules()
         """How much of each topic is kept."""
-        self.drops: deque[tuple[Kept, bool]] | None = None
-        """What has been dropped since somebody put a list here, and whether anybody can have missed it."""
+        self.drops: deque[tuple[float, Kept, bool]] | None = None
+        """What has been dropped since somebody put a list here, with the time (seconds), and whether anybody can have
+        missed it."""
         self.cuts = Cuts(min(MAX_CUTS, max(MIN_CUTS, bytes / CUTS_SHARE / CUT_BYTES)))
         """How far topics have been dropped that have nothing any more."""
         self._limits = (events, bytes, age)
@@ -122,8 +123,8 @@ class Window:
         if not entries:
             return
         self._lines.now = now
-        for entry in chosen:
-            self._chosen.add(entry)
+        named = iter(chosen)
+        next_named = next(named, None)
         kept, add, most_bytes, most = self._kept, self._order.add, self._limits[1], self._most_events
         is_ruled = self.rules.is_bound or self.rules.ages
         for entry in entries:  # one by one: pages begin elsewhere for others, who are to come to the same
@@ -132,6 +133,9 @@ class Window:
             add(position, now)
             self._size += entry.size
             self._bytes += entry.size
+            if entry is next_named:
+                self._chosen.add(entry)
+                next_named = next(named, None)
             if entry.key is not None:
                 self._replace(entry, now)
             if is_ruled:
@@ -297,7 +301,7 @@ class Window:
     def _left(self, entry: Kept, is_missed: bool) -> None:
         self._chosen.drop(entry)
         if self.drops is not None:
-            self.drops.append((entry, is_missed))
+            self.drops.append((self._lines.now, entry, is_missed))
 
     def _put_away(self) -> None:
         """Keep of the oldest entry at hand only what must be known of it."""

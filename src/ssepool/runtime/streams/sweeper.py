@@ -51,10 +51,9 @@ class Sweeper:
         window = self._window
         if window is None or window.drops is None:
             return
-        now = self._now()
         while window.drops:
-            entry, is_missed = window.drops.popleft()
-            self._waiting.append((now, entry, is_missed))
+            at, entry, is_missed = window.drops.popleft()
+            self._waiting.append((at, entry, is_missed))
             self._size += entry.size
         sweeps = self.sweeps()
         while ripe := self._ripe(SPARE_SECONDS if sweeps else IDLE_SECONDS):
