@@ -42,7 +42,7 @@ def kept(url: str) -> list[str]:
 
     async def read() -> list[str]:
         async with Hub(HubConfig(broker=url)) as hub:
-            entries = await hub.parts.engine.log.fetch(0, max_entries=100)
+            entries = await hub.parts.engine.log.broker.read(0, max_entries=100)
             return [line for entry in entries for line in entry.frame.decode().split("\n") if line.startswith("data:")]
 
     return asyncio.run(read())

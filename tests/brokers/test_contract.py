@@ -480,10 +480,14 @@ async def test_an_event_larger_than_the_history_is_not_kept(make: Open) -> None:
     assert positions(await broker.append(batch("x" * 5000))) == [3]
 
     async def is_trimmed() -> bool:
-        return (await broker.bounds())[1:3] == (0, 3)
+        return (await broker.bounds()).newest == 3
 
     await until(is_trimmed)
-    assert positions(await read_all(broker)) in ([1], [1, 2])  # it has pushed nobody out but what was too much already
+    assert positions(await read_all(broker)) in (
+        [1],
+        [2],
+        [1, 2],
+    )  # it has pushed nobody out but what was too much already
     assert positions(await broker.append(numbered(1))) == [4]
 
 
@@ -520,10 +524,10 @@ async def test_a_history_of_zero_keeps_nothing(make: Open, setting: str) -> None
 
     async def is_trimmed() -> bool:
         await broker.trim()
-        return (await broker.bounds())[1:3] == (0, 3)
+        return (await broker.bounds())[1:3] == (3, 3)
 
     await until(is_trimmed)
-    assert positions(await read_all(broker)) in ([1], [1, 2])  # it has pushed nobody out but what was too much already
+    assert await read_all(broker) == []
     assert positions(await broker.append(numbered(1))) == [4]
 
 

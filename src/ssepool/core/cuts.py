@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from itertools import islice
 
@@ -41,7 +41,7 @@ class Cuts:
     def __init__(self, most: float = MAX_CUTS) -> None:
         """`most` cuts are remembered."""
         self._most = most
-        self._cuts: dict[str, tuple[Cut, float]] = {}
+        self._cuts: OrderedDict[str, tuple[Cut, float]] = OrderedDict()  # of which the first goes at once
         """By topic, with the time when it was put, in the order of these times."""
         self._recent: deque[tuple[int, tuple[str, ...], bool]] = deque()
         self._unseen = 0
@@ -112,7 +112,7 @@ class Cuts:
             self._forget_first()
 
     def _forget_first(self) -> None:
-        cut, _ = self._cuts.pop(next(iter(self._cuts)))
+        cut, _ = self._cuts.popitem(last=False)[1]
         self.raise_floor(cut.newest)
 
     def lost(

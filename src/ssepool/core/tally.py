@@ -14,8 +14,11 @@ MARK_SECONDS = 1.0
 LEAST_SECONDS = 10.0
 """A hub that is younger has lower rates: its first event is no hundred a second."""
 
-MAX_RECENT = 16_384
-"""Events whose topics are remembered: to count them takes 1 to 2 ms."""
+MAX_RECENT = 2048
+"""Events whose topics are remembered."""
+
+MAX_TOPICS = 4
+"""Topics of one event that are remembered: names may be long, and all of them together take 8 MB at the most."""
 
 
 class Tally:

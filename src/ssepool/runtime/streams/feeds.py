@@ -11,7 +11,7 @@ from ssepool.core.chunk import chunk
 from ssepool.core.event import Entry, encode
 from ssepool.core.feed import Feed, Joins
 from ssepool.core.frames import COMMENTS, DIALECT, Dialect
-from ssepool.core.tally import Tally
+from ssepool.core.tally import MAX_TOPICS, Tally
 from ssepool.core.topics import Subscription, TopicIndex, check_topic
 from ssepool.runtime.streams.delivery import Delivery
 from ssepool.runtime.streams.link import Link
@@ -39,7 +39,7 @@ class Feeds:
             self._tally.mark(now, self.dispatched)
         note = self._tally.recent.append
         for entry in entries:
-            note(entry.topics)
+            note(entry.topics[:MAX_TOPICS])
             for feed in match(entry.topics, entry.private):
                 append(feed, entry, now)
         self.dispatched += len(entries)
