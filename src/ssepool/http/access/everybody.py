@@ -38,7 +38,9 @@ class Developer(Everybody):
         client = scope.get("client")
         if client and not _is_loopback(client[0]):
             raise Forbidden(f"a hub that is open for development answers to this machine alone, not to {client[0]}")
-        if any([name in PROXY_FIELDS or name.startswith(b"x-forwarded-") for name in asking.fields]):
+        # In one string, because to look at each name takes a twentieth of the time in which a client is let in. No name
+        # has a line feed in it.
+        if not asking.fields.keys().isdisjoint(PROXY_FIELDS) or b"\nx-forwarded-" in b"\n".join((b"", *asking.fields)):
             raise Forbidden("a hub that is open for development answers to nobody behind a proxy")
         return ANYBODY
 
