@@ -84,6 +84,12 @@ class LiveServer:
         )
         return str(found[1])
 
+    def said(self, text: str) -> str:
+        """The first line of its log with this in it, once it has come: lines are read beside the test."""
+        return str(
+            wait_for(lambda: next((line for line in list(self.log) if text in line), None), what=f"{text!r} said")
+        )
+
     def operate(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> tuple[int, Any]:

@@ -59,7 +59,7 @@ def test_what_is_published_until_the_lifespan_ends_is_kept(
     with serve_app("leaving_app:app", path, broker=url) as server:
         streams = [client(server, "news").opened() for _ in range(3)]
         slow = client(server, path="/slow")
-        wait_for(lambda: any("slow has begun" in line for line in server.log))
+        server.said("slow has begun")
         assert server.stop(number, seconds=SECONDS) in (0, -number)
         assert [reason(stream) for stream in streams] == ["shutdown"] * 3
         assert slow.to_end().status == 200
@@ -87,7 +87,7 @@ def test_a_reloading_server_ends_in_time_with_many_streams(
     url = f"sqlite:///{tmp_path}/events.db"
     with running(command, r"running on (http\S*)", {"SSEPOOL_BROKER": url}) as server:
         server.url = server.url.replace("0.0.0.0", "127.0.0.1")
-        wait_for(lambda: any("startup complete" in line for line in server.log))
+        server.said("startup complete")
         streams = [client(server, "news").opened() for _ in range(MANY)]
         assert server.stop(number, seconds=SECONDS) in (0, -number)
         assert [reason(stream) for stream in streams] == ["shutdown"] * MANY
@@ -132,7 +132,7 @@ def test_several_processes_share_no_secret_and_are_told_that_they_share_no_event
         wait_for(both)
         (node, token), (other_node, other_token) = found.values()
         assert node != other_node and token != other_token
-        wait_for(lambda: any("several processes serve" in line for line in server.log))
+        server.said("several processes serve")
         streams = [client(server, "news").opened() for _ in range(10)]
         server.stop(seconds=SECONDS)
         assert [reason(stream) for stream in streams] == ["shutdown"] * 10

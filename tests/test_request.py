@@ -192,7 +192,7 @@ def test_an_error_behind_the_first_event_ends_the_stream_for_good(server: LiveSe
         assert stream.last_event_id == FAILED_ID
     errors = server.request("GET", "/notes/errors")[1]
     assert errors.count(f"RuntimeError: the generator {case.name} failed") == 1
-    wait_for(lambda: any(f"the generator {case.name} failed" in line for line in server.log))
+    server.said(f"the generator {case.name} failed")
     with case.ask(last_event_id=FAILED_ID) as again:
         assert again.until(lambda s: s.status).status == 204
     assert case.notes.count("begun for ann") == 1
@@ -250,7 +250,7 @@ def test_a_generator_that_was_used_up_is_a_500_that_says_so(server: LiveServer) 
         with Case(server, kind="used up").ask() as stream:
             stream.until(lambda s: s.status)
     assert stream.status == 500
-    wait_for(lambda: any("has been used up" in line for line in server.log))
+    server.said("has been used up")
 
 
 def test_a_generator_that_ignores_cancellation_is_cut_with_its_client(server: LiveServer) -> None:

@@ -84,7 +84,7 @@ def test_a_generator_that_fails_ends_the_stream_with_an_error_and_what_came_befo
         assert stream.of_type("ssepool.close") == ERROR
         assert stream.last_event_id == FAILED_ID
     assert source.refused(last_event_id=FAILED_ID) == 204
-    wait_for(lambda: any(f"the source {source.name} failed" in line for line in server.log))
+    server.said(f"the source {source.name} failed")
     source.wait(begun=1, closed=2)
 
 
@@ -402,7 +402,7 @@ def test_a_hook_that_fails_is_logged_and_disturbs_nobody(server: LiveServer) -> 
     with Stream(server, path="/listen/unlucky?as=unlucky").opened() as stream:
         server.publish("unlucky", "all the same")
         stream.wait_data("all the same")
-    wait_for(lambda: any("this hook fails" in line for line in server.log))
+    server.said("this hook fails")
 
 
 def test_a_handle_tells_of_its_client_and_raises_once_that_has_left(server: LiveServer) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from deciding import Deciding, deciding
-from live import LiveServer, Stream, serve_app, serve_command, wait_for
+from live import LiveServer, Stream, serve_app, serve_command
 
 ANN = {"Cookie": "session=ann"}
 BEN = {"Cookie": "session=ben"}
@@ -140,7 +140,7 @@ def test_an_application_that_gives_no_answer_turns_away_until_it_does(
         assert stream.retry is not None and stream.retry >= 3000
     status, answer = publish(hub, "chat", headers)
     assert (status, answer["error"]["code"]) == (503, "authorize_unavailable")
-    wait_for(lambda: any("authorize_url http://127.0.0.1" in line for line in hub.log))
+    hub.said("authorize_url http://127.0.0.1")
     assert not any("session=" in line for line in hub.log)
     application.behave()
     Stream(hub, "users/ann", headers=headers).opened().close()

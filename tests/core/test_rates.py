@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ssepool.config import HubConfig
@@ -81,6 +81,7 @@ def test_who_was_seen_last_stays() -> None:
     assert list(rate._full_at) == ["a", "c"]
 
 
+@example([(0.0, "a", 3), (1.39453125, "a", 8), (0.1015625, "a", 12)])
 @given(st.lists(st.tuples(st.floats(0, 5), st.sampled_from("abcd"), st.integers(1, 12)), max_size=60))
 def test_no_source_ever_does_more_than_its_burst_and_its_rate(steps: list[tuple[float, str, int]]) -> None:
     rate, now, done = Rate(2, max_sources=2, cells=1), 0.0, [(0.0, "a", 0)]

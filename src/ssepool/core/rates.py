@@ -23,7 +23,7 @@ MAX_SOURCES = 10_000
 CELLS = 16_384
 """Places for the debts of those that have left. Each takes eight bytes."""
 
-SLACK = 0.01
+SLACK = 0.001
 """The part of one thing by which the sum of many may be too large: numbers are rounded."""
 
 

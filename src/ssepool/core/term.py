@@ -54,13 +54,8 @@ def term_of(life: float, max_age: float, *, now: float, look: float, chance: flo
     if life == NEVER:
         return Term(asked_again_at, Reason.LIFETIME)
     expires_at = now + life
-    jitter, warning = MAX_JITTER_SECONDS, WARN_SECONDS
-    if life < MAX_JITTER_SECONDS / JITTER_SHARE:
-        jitter = JITTER_SHARE * max(life, 0.0)
-    ends_at = expires_at - look - jitter * chance
-    if ends_at - now < WARN_SECONDS / WARN_SHARE:
-        warning = WARN_SHARE * max(ends_at - now, 0.0)
-    warns_at = ends_at - warning
+    ends_at = expires_at - look - min(JITTER_SHARE * max(life, 0.0), MAX_JITTER_SECONDS) * chance
+    warns_at = ends_at - min(WARN_SECONDS, WARN_SHARE * max(ends_at - now, 0.0))
     if asked_again_at < ends_at:
         return Term(asked_again_at, Reason.LIFETIME, warns_at, expires_at)
     return Term(ends_at, Reason.TOKEN_EXPIRED, warns_at, expires_at)

@@ -209,9 +209,10 @@ def requested_id(scope: Scope) -> str | None:
     date while the URL stays as it was; without one, or with an empty one, that of the query. None if there is none.
     Names of headers are in lower case."""
     headers: list[tuple[bytes, bytes]] = scope["headers"]
-    for name, value in headers if b"last-event-id" in fields_of(scope) else ():
-        if name == b"last-event-id" and value:
-            return value.decode("utf-8", "replace")[:MAX_LAST_ID_CHARACTERS]
+    if b"last-event-id" in fields_of(scope):
+        for name, value in headers:
+            if name == b"last-event-id" and value:
+                return value.decode("utf-8", "replace")[:MAX_LAST_ID_CHARACTERS]
     return last_id(scope.get("query_string", b""))
 
 

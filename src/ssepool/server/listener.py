@@ -24,7 +24,7 @@ from ssepool.core.fields import FIELDS, only
 from ssepool.core.pool import Pool
 from ssepool.runtime.handover import Handover, Sink
 from ssepool.runtime.head import is_host
-from ssepool.runtime.proxies import TrustedProxies
+from ssepool.runtime.proxies import Peer, TrustedProxies
 from ssepool.runtime.streams.delivery import SLICE_SECONDS
 from ssepool.runtime.streams.socket import BATCH_SOCKETS
 from ssepool.server.balance import Balance
@@ -84,8 +84,8 @@ class Listener:
         self._head_timeout = head_timeout
         self._proxies = proxies
         self._callers = callers
-        self._silent: dict[int, tuple[Any, Place, asyncio.TimerHandle]] = {}
-        """Connections that have sent nothing yet: the address, the place, and the end of our patience with each."""
+        self._silent: dict[int, tuple[Peer | None, Place, asyncio.TimerHandle]] = {}
+        """Connections that have sent nothing yet: the peer, the place, and the end of our patience with each."""
         # One reader for all of them: a crowd speaks all at once, and is read in slices.
         self._epoll = select.epoll()
         self._loop.add_reader(self._epoll.fileno(), self._read_silent)
@@ -124,7 +124,8 @@ class Listener:
                 self._pause(error)
                 return
             os.set_blocking(fd, False)
-            self._read(fd, address)
+            # Of IPv6 it has two values more, and of the peer of a Unix socket it says nothing.
+            self._read(fd, address[:2] if isinstance(address, tuple) else None)
 
     def _leave(self, balance: Balance) -> bool:
         """Whether the next client is another worker's. This one looks away then, and again a little later."""
@@ -150,13 +151,13 @@ class Listener:
         self._loop.remove_reader(self._sock)
         self._resume = self._loop.call_later(PAUSE_SECONDS, self._loop.add_reader, self._sock, self._accept)
 
-    def _read(self, fd: int, address: Any) -> None:
+    def _read(self, fd: int, peer: Peer | None) -> None:
         try:
             data = os.read(fd, FIRST_READ_BYTES)
         except BlockingIOError:
             if fd not in self._silent:
-                place = self._callers.enter(self._proxies.source(_peer(address)), partial(self._give_up, fd))
-                self._silent[fd] = address, place, self._loop.call_later(self._head_timeout, self._give_up, fd)
+                place = self._callers.enter(self._proxies.source(peer), partial(self._give_up, fd))
+                self._silent[fd] = peer, place, self._loop.call_later(self._head_timeout, self._give_up, fd)
                 self._epoll.register(fd, select.EPOLLIN)
             return
         except OSError:
@@ -164,9 +165,9 @@ class Listener:
         self._forget(fd)
         if not data:
             os.close(fd)
-        elif not self._admit(Accepted(fd), address, data):
+        elif not self._admit(Accepted(fd), peer, data):
             # The protocol, which is made in one of the next turns, looks whether it has had to go meanwhile.
-            place = self._callers.enter(self._proxies.source(_peer(address)), _wait_for_protocol)
+            place = self._callers.enter(self._proxies.source(peer), _wait_for_protocol)
             self._hand_on(socket.socket(fileno=fd), data, place)
 
     def _read_silent(self) -> None:
@@ -178,11 +179,11 @@ class Listener:
             if self._now() >= deadline:
                 return
 
-    def _admit(self, accepted: Accepted, address: Any, data: bytes) -> bool:
+    def _admit(self, accepted: Accepted, peer: Peer | None, data: bytes) -> bool:
         if self._take_in is None:
             return False
         try:
-            scope = subscription_scope(data, address)
+            scope = subscription_scope(data, peer)
             if scope is None:
                 return False
             self._proxies.apply(scope)
@@ -207,11 +208,6 @@ class Listener:
 
 def _wait_for_protocol() -> None:
     pass
-
-
-def _peer(address: Any) -> tuple[str, int] | None:
-    """Host and port of an address that `accept` returns; None for the peer of a Unix socket."""
-    return address[:2] if isinstance(address, tuple) else None
 
 
 class Accepted:
@@ -262,7 +258,7 @@ NOT_PLAIN = frozenset({b"content-length", b"transfer-encoding", b"expect", b"upg
 """Headers of requests that are more than a plain GET."""
 
 
-def subscription_scope(data: bytes, address: Any) -> dict[str, Any] | None:
+def subscription_scope(data: bytes, peer: Peer | None) -> dict[str, Any] | None:
     """The ASGI scope of a plain GET that these bytes hold whole and alone, or None."""
     if not data.startswith(b"GET ") or not data.endswith(b"\r\n\r\n"):
         return None
@@ -288,6 +284,6 @@ def subscription_scope(data: bytes, address: Any) -> dict[str, Any] | None:
         "path": url.path.decode("latin-1") if url.path else "",
         "query_string": url.query or b"",
         "headers": head.headers,
-        "client": address[:2] if isinstance(address, tuple) else None,
+        "client": peer,
         FIELDS: fields,
     }

@@ -57,7 +57,7 @@ class SocketLink(Link):
         keeps_request: bool = False,
     ) -> None:
         """`keeps_request` says that the request goes on beside the stream, and is to be told when the client leaves."""
-        Link.__init__(self, context, dialect)  # `super` takes three times as long
+        super().__init__(context, dialect)
         self._keeps_request = keeps_request
         self._owns_body = False
         self.streamer = streamer
