@@ -138,7 +138,16 @@ class Replay:
             self._begun = self._log.position
         if not found.complete:
             self._tell(link, "broker_lost" if found.is_lost else "unknown_id")
-        self._joined(link)
+        if not self._joined(link) and self._epoch == self._log.window.epoch:
+            self._skip(link)
+
+    def _skip(self, link: Link) -> None:
+        """Join at once where nothing is kept of what the client would have: what comes meanwhile is not kept either."""
+        self._has_missed(link)
+        entries, reached = self._following(STEP_ENTRIES)
+        if not any(self._matches(entry.topics, entry.private) for entry in entries):
+            self.position = reached
+            self._joined(link)
 
     def _joined(self, link: Link) -> bool:
         log = self._log
@@ -232,6 +241,8 @@ class Replay:
                 break
         else:
             self.position = reached
+            if not page:
+                self._joined(link)
         return self._given(link, page)
 
     def _turned(self, step: Slice, link: Link) -> bytes:
