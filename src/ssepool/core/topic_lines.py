@@ -89,9 +89,9 @@ class TopicLines:
 
     def _note(self, line: Line) -> None:
         if self.by_events.is_asked and not line.rule.is_promise:
-            self.by_events.note(line, line.events)
+            self.by_events.note(line)
         if self.by_bytes.is_asked:
-            self.by_bytes.note(line, line.bytes)
+            self.by_bytes.note(line)
 
     def release(self, line: Line) -> int | None:
         """Let a topic hold its oldest no longer. Returns the event's position if nobody holds it any more, 0 if another

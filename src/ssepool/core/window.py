@@ -29,7 +29,7 @@ CUTS_SHARE = 16
 MIN_CUTS = 100
 """Cuts that are remembered in any case."""
 
-SHARE = 16
+SHARE = 8
 """The part of a line's events that a large history takes at a time."""
 
 SLACK = 1.01
@@ -211,14 +211,14 @@ class Window:
         line.events -= count
         line.bytes -= size
         self._bytes -= size
-        self._size -= size if self._base < dropped[0].position else self._at_hand_of(dropped)
+        self._size -= sum([entry.size for entry in dropped if entry.position > self._base])
         self._order.forget([entry.position for entry in dropped])
-        for entry in dropped:
-            self.cuts.drop(entry.position, entry.topics, entry.private)
-            self._left(entry, is_missed=True)
-
-    def _at_hand_of(self, entries: Iterable[Kept]) -> int:
-        return sum([entry.size for entry in entries if entry.position > self._base])
+        self.cuts.drop_all(dropped)
+        if self._chosen:
+            for entry in dropped:
+                self._chosen.drop(entry)
+        if self.drops is not None:
+            self.drops.extend([(self._lines.now, entry, True) for entry in dropped])
 
     # Going.
 
