@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -369,17 +370,11 @@ class Window:
         """
         self.index()
         until, kept = min(until, self._indexed), self._kept
-        runs = []
-        for topic in topics:
-            run: list[int] = []
-            for position in self._lines.positions(topic, after=after):
-                if position > until or len(run) == max_entries:
-                    break
-                if position in kept:
-                    run.append(position)
-            runs.append(run)
+        runs = [self._lines.behind(topic, after, max_entries) for topic in topics]
         found = runs[0] if len(runs) == 1 else sorted(set().union(*runs))[:max_entries]
         reached = found[-1] if len(found) == max_entries else until
+        if found and found[-1] > until:
+            del found[bisect_right(found, until) :]
         return [kept[position] for position in found], max(after, min(reached, until))
 
     @property

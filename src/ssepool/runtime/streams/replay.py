@@ -229,13 +229,13 @@ class Replay:
         matches, page, size = self._matches, list[Entry](), 0
         for place, entry in enumerate(entries, 1):
             if matches(entry.topics, entry.private):
-                if isinstance(entry, Absent):
+                if entry.__class__ is Absent:
                     if page:
                         break
                     self._ask(link, self._fetch(link, self._absent(entries[place - 1 :])))
                     return b""
-                page.append(entry)
-                size += len(entry.chunk)
+                page.append(entry)  # type: ignore[arg-type]
+                size += len(entry.chunk)  # type: ignore[union-attr]
             self.position = entry.position
             if size >= PAGE_BYTES or (place % STEP_ENTRIES == 0 and step.is_over):
                 break
