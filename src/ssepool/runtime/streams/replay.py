@@ -82,7 +82,7 @@ class Replay:
         self._feeds = feeds
         self._tasks = tasks
         self._epoch = log.window.epoch
-        self._page: deque[tuple[int, Entry | None]] = deque()
+        self._page: deque[tuple[int, Entry | None]] | None = None  # an empty one takes 760 bytes
         """What has been fetched and not been looked through; None where the broker has nothing any more."""
         self._fetched = 0
         """Up to here the page has all that the client wants, whatever is dropped meanwhile."""
@@ -168,7 +168,7 @@ class Replay:
         self._epoch = window.epoch
         if end is not None and self.position <= end:
             return False
-        self._page.clear()
+        self._page = None
         self._fetched = 0
         self.position, self._told, self._begun = end or 0, window.cuts.newest, 0
         self._tell(link, "broker_lost")
@@ -247,7 +247,7 @@ class Replay:
 
     def _turned(self, step: Slice, link: Link) -> bytes:
         """The next of what has been fetched, as `_written`; or a gap where something has gone meanwhile."""
-        page, size, left = list[Entry](), 0, self._page
+        page, size, left = list[Entry](), 0, self._page or deque()
         while left and left[0][1] is None and not page:
             self.position = left.popleft()[0]
             if not self._begins and (not left or left[0][1] is not None):
@@ -313,6 +313,8 @@ class Replay:
         last = entries[-1].position if entries else positions[-1]
         if all(position in found for position in positions if position <= last):
             self._fetched = last
-        for position in positions:
-            if position <= last and (position in found or log.window.at(position) is not None):
-                self._page.append((position, found.get(position)))
+        self._page = deque(
+            (position, found.get(position))
+            for position in positions
+            if position <= last and (position in found or log.window.at(position) is not None)
+        )
