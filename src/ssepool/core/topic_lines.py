@@ -45,6 +45,11 @@ class TopicLines:
     def __len__(self) -> int:
         return len(self._lines)
 
+    @property
+    def topics(self) -> int:
+        """How many topics there are, without that of events without topics."""
+        return len(self._lines) - (NO_TOPIC[0] in self._lines)
+
     # Coming and going.
 
     def add(self, entry: Kept) -> Sequence[int]:
