@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -29,7 +30,7 @@ CUTS_SHARE = 16
 MIN_CUTS = 100
 """Cuts that are remembered in any case."""
 
-SHARE = 16
+SHARE = 8
 """The part of a line's events that a large history takes at a time."""
 
 SLACK = 1.01
@@ -217,12 +218,14 @@ class Window:
         self.dropped["events"] += count
         line.bytes -= size
         self._bytes -= size
-        at_hand = dropped if self._base < dropped[0].position else [one for one in dropped if one.position > self._base]
-        self._size -= size if at_hand is dropped else sum([entry.size for entry in at_hand])
+        self._size -= sum([entry.size for entry in dropped if entry.position > self._base])
         self._order.forget([entry.position for entry in dropped])
-        for entry in dropped:
-            self.cuts.drop(entry.position, entry.topics, entry.private)
-            self._left(entry, is_missed=True)
+        self.cuts.drop_all(dropped)
+        if self._chosen:
+            for entry in dropped:
+                self._chosen.drop(entry)
+        if self.drops is not None:
+            self.drops.extend([(self._lines.now, entry, True) for entry in dropped])
 
     # Going.
 
@@ -375,17 +378,11 @@ class Window:
         """
         self.index()
         until, kept = min(until, self._indexed), self._kept
-        runs = []
-        for topic in topics:
-            run: list[int] = []
-            for position in self._lines.positions(topic, after=after):
-                if position > until or len(run) == max_entries:
-                    break
-                if position in kept:
-                    run.append(position)
-            runs.append(run)
+        runs = [self._lines.behind(topic, after, max_entries) for topic in topics]
         found = runs[0] if len(runs) == 1 else sorted(set().union(*runs))[:max_entries]
         reached = found[-1] if len(found) == max_entries else until
+        if found and found[-1] > until:
+            del found[bisect_right(found, until) :]
         return [kept[position] for position in found], max(after, min(reached, until))
 
     @property
