@@ -55,7 +55,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "runtime.entrance": ("runtime.files", "runtime.proxies", "core", "config", "urls"),
     "runtime.streams": (
         *("runtime.handover", "runtime.tasks"),
-        *("brokers.base", "brokers.group", "brokers.record", "core", "config", "urls", "errors"),
+        *("brokers.base", "brokers.group", "brokers.record", "core", "clock", "config", "urls", "errors"),
     ),
     "runtime.connections": ("runtime.streams", "runtime.departed", "runtime.hooks", "core", "clock", "errors"),
     "runtime.engine": (
