@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,9 +25,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 def on_each_worker(server: LiveServer, stack: ExitStack, *topics: str, begin: str = "earliest") -> list[Stream]:
     server.wait_pool(open=0)
-    streams = [stack.enter_context(Stream(server, *topics, query={"last_event_id": begin})) for _ in range(WORKERS)]
-    for stream in streams:
-        stream.opened()
+    streams: list[Stream] = []
+    for _ in range(WORKERS):  # one after the other: a worker that is full leaves who comes then to the others
+        streams.append(stack.enter_context(Stream(server, *topics, query={"last_event_id": begin})).opened())
     workers = server.request("GET", "/pool")[1]["workers"]
     assert [worker["pool"]["open"] for worker in workers] == [1] * WORKERS
     return streams
@@ -48,7 +47,11 @@ def row(key: str, data: str | None) -> dict[str, Any]:
 def test_who_begins_on_any_worker_gets_each_key_once_and_then_what_is_live(server: LiveServer) -> None:
     # A request of its own each, so that both workers publish rows of the table.
     rows = [("1", "one"), ("2", "two"), ("3", "three"), ("1", "uno"), ("2", None), ("4", "four"), ("4", "quattro")]
-    ids = [publish(server, row(key, data))[0] for key, data in rows]
+    with ExitStack() as stack:
+        watching = on_each_worker(server, stack, "table")
+        ids = [publish(server, row(key, data))[0] for key, data in rows]
+        for stream in watching:  # until no worker is behind
+            stream.until(lambda s: s.data[-1:] == ["quattro"])
     with ExitStack() as stack:
         streams = on_each_worker(server, stack, "table")
         for stream in streams:
@@ -95,5 +98,5 @@ def test_any_worker_lists_the_topics_of_all(server: LiveServer) -> None:
         on_each_worker(server, stack, "seen/b", "seen/z")
         expected = [("seen/a", 1, 0), ("seen/b", 1, WORKERS), ("seen/c", 1, 0), ("seen/z", 0, WORKERS)]
         for limit in (1, 3, 1, 3, 1000):  # each request goes to a worker of its own, and may be the one or the other's
-            assert pages(limit) == expected
+            wait_for(lambda limit=limit: pages(limit) == expected, what=f"{expected} on any worker")
     wait_for(lambda: [name for name, *_ in pages(1)] == ["seen/a", "seen/b", "seen/c"], what="nobody's topics gone")
