@@ -111,6 +111,8 @@ def _compare(window: Window, model: Model) -> None:
         assert ([one.position for one in found], reached) == (expected, window.newest)
         assert [one.position for one in window.back(topic, until=window.newest)] == expected[::-1]
     assert [one.position for one in window.back(None, until=window.newest)] == list(model.kept)[::-1]
+    assert len(model.kept) + sum(window.dropped.values()) == window.newest
+    assert window.topics == len({topic for held in model.kept.values() for topic in held.entry.topics})
     for subscription in SUBSCRIPTIONS:
         for after in range(window.newest + 1):
             assert window.lost(subscription, after) == model.lost(subscription, after)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ssepool import Hub
+from ssepool import Event, Hub, HubConfig
+from ssepool.core.window import STEP_ENTRIES
 
 Subscribe = Callable[..., Awaitable[Any]]
 
@@ -69,6 +72,46 @@ async def test_saturation_is_one_when_the_pool_is_full_and_goes_on_with_the_queu
         await stream.leave()
     await asyncio.gather(*waiters)
     assert await saturation() == 0.75
+
+
+@pytest.mark.parametrize("broker", ["memory://", "sqlite:///{}/events.db"])
+async def test_the_history_tells_how_many_topics_it_has_and_why_events_left_it(broker: str, tmp_path: Path) -> None:
+    rules = ["one/* events=1", "cursor/* events=0"]
+    config = HubConfig(broker=broker.format(tmp_path), history_events=5, topic_rules=rules)
+    async with (
+        Hub(config) as hub,
+        httpx.AsyncClient(transport=httpx.ASGITransport(hub.dev_app), base_url="http://hub") as http,
+    ):
+        for topic in ("one/a", "one/a", "cursor/a", *["many"] * 7, "few"):
+            await hub.publish(topic, "x")
+        for _ in range(2):
+            await hub.publish("few", "x", key="k")
+        async with asyncio.timeout(5):
+            while hub.stats().events_published < 13:
+                await asyncio.sleep(0.01)
+        found = samples((await http.get("/metrics")).text)
+        reasons = ("age", "events", "bytes", "topic", "replaced", "live_only")
+        dropped = {reason: found[f"ssepool_history_dropped_total{{{reason}}}"] for reason in reasons}
+        assert dropped == {"age": 0, "events": 4, "bytes": 0, "topic": 1, "replaced": 1, "live_only": 1}
+        assert (found["ssepool_topics"], found["ssepool_history_events"]) == (3, 6)
+        history = (await http.get("/pool")).json()["history"]
+        assert (history["topics"], history["dropped"]) == (3, dropped)
+        assert hub.stats().history_dropped == dropped
+
+
+async def test_no_metric_has_a_label_for_a_topic(http: httpx.AsyncClient, hub: Hub) -> None:
+    before = samples((await http.get("/metrics")).text)
+    for number in range(100):
+        await hub.publish(f"t/{number}", "x")
+    found = samples((await http.get("/metrics")).text)
+    assert found.keys() == before.keys()
+    assert found["ssepool_topics"] == 100
+
+
+async def test_a_long_history_is_counted_whole(http: httpx.AsyncClient, hub: Hub) -> None:
+    await hub.publish_many([Event("", [f"t/{number}"]) for number in range(2 * STEP_ENTRIES)])
+    assert not hub._engine.log.window.is_indexed
+    assert samples((await http.get("/metrics")).text)["ssepool_topics"] == 2 * STEP_ENTRIES
 
 
 async def test_a_hub_that_is_not_open_yet_is_not_saturated() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import msgspec
 
@@ -33,6 +33,14 @@ class Absent(msgspec.Struct, frozen=True, gc=False):
 
 Kept: TypeAlias = Entry | Absent
 """An event that is kept."""
+
+DropReason = Literal["age", "events", "bytes", "topic", "replaced", "live_only"]
+"""Why an event is kept no longer: it is too old; all topics together had too many events, or too many bytes; its topics
+had more than they may; another took its place; nothing of its topics is kept."""
+DROP_REASONS: tuple[DropReason, ...] = get_args(DropReason)
+"""All of them."""
+UNMISSED: tuple[DropReason, ...] = ("replaced", "live_only")
+"""Those for which nobody who was away has missed anything."""
 
 
 class Held(NamedTuple):

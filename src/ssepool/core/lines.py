@@ -112,37 +112,29 @@ class Biggest:
     """Finds the line that has most of something, and of several the one with the oldest event: all that see the same
     order find the same. Lines with a single event do not take part."""
 
-    __slots__ = ("_heap", "_lines", "_serial", "_top", "_weight")
+    __slots__ = ("_grown", "_heap", "_lines", "_serial", "_top", "_weight", "is_asked")
 
     def __init__(self, lines: Callable[[], Iterable[Line]], weight: Callable[[Line], Weight]) -> None:
         """`lines` are all that may take part now, and `weight` says what one has, exactly."""
         self._lines = lines
         self._weight = weight
-        self._heap: list[tuple[float, int, int, Line]] | None = None
-        """Lines by a bound of their weight: none has more. None as long as nobody has asked."""
+        self.is_asked = False
+        """Whether anybody has asked, so that it must be told."""
+        self._heap: list[tuple[float, int, int, Line]] = []
+        """Lines by a bound of their weight: none has more, but for those that have grown since."""
+        self._grown: dict[Line, None] = {}
+        """Lines that have grown since somebody asked: each is weighed once, however many of its events have come."""
         self._serial = 0
         self._top: Line | None = None
         """The line that was found last; it is not in the heap."""
 
-    @property
-    def is_asked(self) -> bool:
-        """Whether anybody has asked, so that it must be told."""
-        return self._heap is not None
-
-    def note(self, line: Line, amount: float) -> None:
-        """A line has grown to so much."""
-        if self._heap is None or line is self._top or line.events < 2:
-            return
-        known = line.bounds.get(self)
-        if known is None or amount > known[0]:
-            self._push(line, (1.125 * amount, -line.oldest))  # more than it has, so that it is not for each event
+    def note(self, line: Line) -> None:
+        """A line has grown."""
+        self._grown[line] = None
 
     def find(self) -> Line | None:
         """The line with the most; None if no line has two events."""
-        if self._heap is None:
-            self._heap = []
-            for line in self._lines():
-                self._push(line, self._weight(line))
+        self._weigh()
         heap, top = self._heap, self._top
         if top is not None:
             if not heap and top.events > 1:
@@ -169,14 +161,23 @@ class Biggest:
     def forget(self, line: Line) -> None:
         """A line is no more."""
         line.bounds.pop(self, None)
+        self._grown.pop(line, None)
         if self._top is line:
             self._top = None
+
+    def _weigh(self) -> None:
+        grown: Iterable[Line] = self._grown
+        if not self.is_asked:
+            self.is_asked, grown = True, self._lines()
+        for line in grown:
+            if line is not self._top and line.events > 1:
+                self._push(line, self._weight(line))
+        self._grown.clear()
 
     def _is_most(self, weight: Weight) -> bool:
         return not self._heap or weight >= (-self._heap[0][0], -self._heap[0][1])
 
     def _push(self, line: Line, bound: Weight) -> None:
-        assert self._heap is not None
         line.bounds[self] = bound
         self._serial += 1
         heapq.heappush(self._heap, (-bound[0], -bound[1], self._serial, line))

@@ -9,6 +9,16 @@ SPARE = 1000
 """Positions that are gone and still stand here, at least, until they are taken out."""
 
 
+def behind(positions: Sequence[int], position: int, most: int, kept: Container[int], *, start: int = 0) -> list[int]:
+    """The first of `positions` (in order, from the place `start` on) behind one that are `kept`, so many at most."""
+    place = max(start, bisect_right(positions, position))
+    found: list[int] = []
+    while (left := most - len(found)) > 0 and place < len(positions):
+        found += [one for one in positions[place : place + left] if one in kept]
+        place += left
+    return found
+
+
 class Order:
     """Positions in order. Those that are gone are passed over, and taken out when they are the most."""
 
@@ -73,12 +83,7 @@ class Order:
 
     def behind(self, position: int, most: int) -> list[int]:
         """The first ones behind a position, so many at most."""
-        positions, kept, found = self._positions, self._kept, list[int]()
-        start = max(self._first, bisect_right(positions, position))
-        while start < len(positions) and len(found) < most:
-            found += [one for one in positions[start : start + most - len(found)] if one in kept]
-            start += most
-        return found
+        return behind(self._positions, position, most, self._kept, start=self._first)
 
     def __iter__(self) -> Iterator[int]:
         """All that are there."""

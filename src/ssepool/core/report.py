@@ -46,11 +46,26 @@ class EventCounts(msgspec.Struct, frozen=True):
     skipped: Annotated[Count, Meta(description="Events not given to connections that were too slow.")]
 
 
+class DropCounts(msgspec.Struct, frozen=True):
+    """Events that this process has seen leave the history, by reason."""
+
+    age: Annotated[Count, Meta(description="They were too old: `history_age`, `topic_age` or a rule's `age`.")] = 0
+    events: Annotated[Count, Meta(description="Of all topics there were too many: `history_events`.")] = 0
+    bytes: Annotated[Count, Meta(description="Those of all topics took too much memory: `history_bytes`.")] = 0
+    topic: Annotated[
+        Count, Meta(description="Their topics had more than they may: `topic_events`, `topic_bytes` or a rule.")
+    ] = 0
+    replaced: Annotated[Count, Meta(description="Another event with their key took their place.")] = 0
+    live_only: Annotated[Count, Meta(description="Nothing of their topics is kept: `events=0`.")] = 0
+
+
 class HistorySize(msgspec.Struct, frozen=True):
-    """What is at hand for replay."""
+    """What is at hand for replay, and what has left."""
 
     events: Annotated[Count, Meta(description="Events at hand for replay.")]
     bytes: Annotated[Count, Meta(description="Bytes of memory that they take.")]
+    topics: Annotated[Count, Meta(description="Topics that they are of.")] = 0
+    dropped: Annotated[DropCounts, Meta(description="Events that are kept no longer, by reason.")] = DropCounts()
 
 
 class RateCounts(msgspec.Struct, frozen=True):
@@ -81,15 +96,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     ] = UNSET
 
     @classmethod
-    def of(cls, stats: HubStats, **more: Any) -> Self:
-        """The report of one process; `more` are the fields of a subclass."""
+    def of(cls, stats: HubStats, *, topics: int = 0, **more: Any) -> Self:
+        """The report of one process, whose history has so many topics; `more` are the fields of a subclass."""
         return cls(
             node=stats.node,
             pool=stats.pool,
             events=EventCounts(stats.events_published, stats.events_delivered, stats.events_skipped),
             bytes_sent=stats.bytes_sent,
             feeds=stats.feeds,
-            history=HistorySize(stats.history_events, stats.history_bytes),
+            history=HistorySize(stats.history_events, stats.history_bytes, topics, DropCounts(**stats.history_dropped)),
             uptime=round(stats.uptime, 3),
             rate_refused=RateCounts(**stats.rate_refused),
             **more,

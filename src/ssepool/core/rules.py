@@ -99,6 +99,10 @@ class Rules:
                 )
         return default
 
+    def promise(self, topics: tuple[str, ...]) -> bool:
+        """Whether a rule of one of these topics says how many events are kept."""
+        return any(self.of(topic).is_promise for topic in topics)
+
     def is_live_only(self, topics: tuple[str, ...]) -> bool:
         """Whether an event of these topics is only for who listens now, so that nobody else misses it."""
         return bool(topics) and all(self.of(topic).events < 1 for topic in topics)

@@ -82,3 +82,5 @@ class HubStats:
     """Seconds since the hub was opened."""
     rate_refused: dict[str, int] = field(default_factory=dict)
     """Requests turned away because their address exceeded a rate, by rate: subscribe, publish, message, failure."""
+    history_dropped: dict[str, int] = field(default_factory=dict)
+    """Events that are kept no longer, by reason: age, events, bytes, topic, replaced, live_only."""

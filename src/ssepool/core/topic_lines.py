@@ -9,6 +9,7 @@ from ssepool.core.cut import Cut
 from ssepool.core.cuts import Cuts
 from ssepool.core.kept import Held, Kept
 from ssepool.core.lines import Biggest, Line, Weight
+from ssepool.core.order import behind
 from ssepool.core.rules import Rules
 
 NO_TOPIC = ("",)
@@ -43,6 +44,11 @@ class TopicLines:
 
     def __len__(self) -> int:
         return len(self._lines)
+
+    @property
+    def topics(self) -> int:
+        """How many topics there are, without that of events without topics."""
+        return len(self._lines) - (NO_TOPIC[0] in self._lines)
 
     # Coming and going.
 
@@ -89,9 +95,9 @@ class TopicLines:
 
     def _note(self, line: Line) -> None:
         if self.by_events.is_asked and not line.rule.is_promise:
-            self.by_events.note(line, line.events)
+            self.by_events.note(line)
         if self.by_bytes.is_asked:
-            self.by_bytes.note(line, line.bytes)
+            self.by_bytes.note(line)
 
     def release(self, line: Line) -> int | None:
         """Let a topic hold its oldest no longer. Returns the event's position if nobody holds it any more, 0 if another
@@ -189,15 +195,12 @@ class TopicLines:
             if isinstance(known, Line) and any(known.cut):
                 yield topic, known.cut
 
-    def positions(self, topic: str, *, after: int) -> Iterator[int]:
-        """The positions of a topic's events behind one, in order; some may be gone."""
+    def behind(self, topic: str, position: int, most: int) -> list[int]:
+        """The positions of the first of a topic's events behind one, so many at most."""
         known = self._lines.get(topic)
-        if isinstance(known, int):
-            return iter((known,) if known > after else ())
-        if known is None:
-            return iter(())
-        positions = known.positions
-        return iter(positions[bisect_right(positions, after) :]) if after >= positions[0] else iter(positions)
+        if isinstance(known, Line):
+            return behind(known.positions, position, most, self._kept)
+        return [known] if known is not None and known > position and known in self._kept else []
 
     def before(self, topic: str, until: int) -> int:
         """The position of a topic's newest event up to one, which may be gone; 0 if there is none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -12,7 +13,7 @@ from ssepool.core.chosen import Chosen, is_made
 from ssepool.core.cut import Cut
 from ssepool.core.cuts import CUT_BYTES, MAX_CUTS, Cuts
 from ssepool.core.event import Entry, topic_set
-from ssepool.core.kept import Absent, Held, Kept
+from ssepool.core.kept import DROP_REASONS, UNMISSED, Absent, DropReason, Held, Kept
 from ssepool.core.lines import Line
 from ssepool.core.order import Order
 from ssepool.core.rules import Rules
@@ -29,7 +30,7 @@ CUTS_SHARE = 16
 MIN_CUTS = 100
 """Cuts that are remembered in any case."""
 
-SHARE = 16
+SHARE = 8
 """The part of a line's events that a large history takes at a time."""
 
 SLACK = 1.01
@@ -71,6 +72,8 @@ class Window:
         self.drops: deque[tuple[float, Kept, bool]] | None = None
         """What has been dropped since somebody put a list here, with the time (seconds), and whether anybody can have
         missed it."""
+        self.dropped: dict[str, int] = dict.fromkeys(DROP_REASONS, 0)
+        """How many were dropped, by reason."""
         self.cuts = Cuts(min(MAX_CUTS, max(MIN_CUTS, bytes / CUTS_SHARE / CUT_BYTES)))
         """How far topics have been dropped that have nothing any more."""
         self._limits = (events, bytes, age)
@@ -111,6 +114,11 @@ class Window:
     def kept(self) -> Held:
         """How much is kept now."""
         return Held(len(self._kept), self._bytes)
+
+    @property
+    def topics(self) -> int:
+        """How many topics have events that are kept, of what is indexed."""
+        return self._lines.topics
 
     # Coming.
 
@@ -153,43 +161,41 @@ class Window:
         if entry.removed:
             self._removed.append((now, entry.position))
         if known is not None:
-            self._drop(known, is_missed=False)
+            self._drop(known, "replaced")
 
     def _bound(self) -> None:
-        """Drop what is beyond the bounds of all. Of large histories a hundredth at a time, which costs less than one by
-        one."""
+        """Drop what is beyond the bounds of all. Of large histories a hundredth at a time, which costs less."""
         most_events, most_bytes, _ = self._limits
         lines, kept = self._lines, self._kept
         if len(kept) - self._promised > self._most_events:
             self._index(math.inf)
             while (excess := len(kept) - self._promised - most_events) > 0:
                 if (line := lines.by_events.find()) is None:
-                    self._give_way(None)
+                    self._give_way(None, "events")
                     continue
                 if most_events >= LARGE_EVENTS and line.is_plain and line.events >= SHARE:
                     self._drop_first(line, min(int(excess), line.events // SHARE))
                 else:
-                    self._give_way(line)
+                    self._give_way(line, "events")
         if self._bytes > most_bytes:
             newest = kept.get(self.newest)
             if newest is not None and newest.size > most_bytes:
-                self._drop(newest)
+                self._drop(newest, "bytes")
             self._index(math.inf)
             left = most_bytes / SLACK if most_bytes >= LARGE_BYTES else most_bytes
-            while self._bytes > left and self._give_way(lines.by_bytes.find(), of_all=True):
+            while self._bytes > left and self._give_way(lines.by_bytes.find(), "bytes"):
                 pass
 
-    def _give_way(self, line: Line | None, *, of_all: bool = False) -> bool:
-        """Drop the oldest of a line; if there is none, of those that no rule promises to keep, or `of_all`."""
+    def _give_way(self, line: Line | None, why: DropReason) -> bool:
+        """Drop the oldest of a line; if there is none, of all, or for `events` of those that no rule promises."""
         if line is not None:
-            position = self._lines.release(line)
-            if position:
-                self._drop(self._kept[position])
+            if position := self._lines.release(line):
+                self._drop(self._kept[position], why)
             return position is not None
         for position in self._order:
             entry = self._kept[position]
-            if of_all or not (self._promised and self._is_promised(entry)):
-                self._drop(entry)
+            if why == "bytes" or not (self._promised and self.rules.promise(entry.topics)):
+                self._drop(entry, why)
                 return True
         return False
 
@@ -209,16 +215,17 @@ class Window:
         size = sum([entry.size for entry in dropped])
         line.released = place
         line.events -= count
+        self.dropped["events"] += count
         line.bytes -= size
         self._bytes -= size
-        self._size -= size if self._base < dropped[0].position else self._at_hand_of(dropped)
+        self._size -= sum([entry.size for entry in dropped if entry.position > self._base])
         self._order.forget([entry.position for entry in dropped])
-        for entry in dropped:
-            self.cuts.drop(entry.position, entry.topics, entry.private)
-            self._left(entry, is_missed=True)
-
-    def _at_hand_of(self, entries: Iterable[Kept]) -> int:
-        return sum([entry.size for entry in entries if entry.position > self._base])
+        self.cuts.drop_all(dropped)
+        if self._chosen:
+            for entry in dropped:
+                self._chosen.drop(entry)
+        if self.drops is not None:
+            self.drops.extend([(self._lines.now, entry, True) for entry in dropped])
 
     # Going.
 
@@ -228,18 +235,18 @@ class Window:
         while self._removed and self._removed[0][0] <= now - REMOVED_SECONDS:
             entry = self._kept.get(self._removed.popleft()[1])
             if entry is not None:
-                self._drop(entry)
+                self._drop(entry, "age")
         if self.rules.ages:
             self._expire_topics(now)
         else:
             for position in self._order.until(now - self._limits[2]):
-                self._drop(self._kept[position])
+                self._drop(self._kept[position], "age")
         self.cuts.forget(now)
 
     def clear(self) -> None:
         """Drop everything, as if all of it were too old."""
         for entry in list(self._kept.values()):
-            self._drop(entry)
+            self._drop(entry, "age")
 
     def branched(self, timelines: Timelines, end: int) -> Window:
         """What is left where the history goes on under another name and all behind `end` is lost."""
@@ -278,16 +285,18 @@ class Window:
             while waiting and waiting[0][0] <= now - age:
                 _, position, topic = waiting.popleft()
                 if self._lines.release_until(topic, position) and (entry := self._kept.get(position)) is not None:
-                    self._drop(entry)
+                    self._drop(entry, "age")
 
-    def _drop(self, entry: Kept, *, is_missed: bool = True) -> None:
+    def _drop(self, entry: Kept, why: DropReason) -> None:
+        is_missed = why not in UNMISSED
+        self.dropped[why] += 1
         del self._kept[entry.position]
         self._order.forget((entry.position,))
         self._bytes -= entry.size
         if entry.position > self._base:
             self._size -= entry.size
         is_held = entry.position <= self._indexed
-        if self._promised and is_held and self._is_promised(entry):
+        if self._promised and is_held and self.rules.promise(entry.topics):
             self._promised -= 1
         self._lines.remove(entry, is_held=is_held, is_missed=is_missed)
         if is_missed:
@@ -369,17 +378,11 @@ class Window:
         """
         self.index()
         until, kept = min(until, self._indexed), self._kept
-        runs = []
-        for topic in topics:
-            run: list[int] = []
-            for position in self._lines.positions(topic, after=after):
-                if position > until or len(run) == max_entries:
-                    break
-                if position in kept:
-                    run.append(position)
-            runs.append(run)
+        runs = [self._lines.behind(topic, after, max_entries) for topic in topics]
         found = runs[0] if len(runs) == 1 else sorted(set().union(*runs))[:max_entries]
         reached = found[-1] if len(found) == max_entries else until
+        if found and found[-1] > until:
+            del found[bisect_right(found, until) :]
         return [kept[position] for position in found], max(after, min(reached, until))
 
     @property
@@ -401,10 +404,10 @@ class Window:
                 if entry is None:  # another of these has been more than its topic may hold
                     continue
                 if self.rules.is_bound:
-                    self._promised += self._is_promised(entry)
+                    self._promised += self.rules.promise(entry.topics)
                 for gone in lines.add(entry):
                     is_live_only = gone == position and self.rules.is_live_only(entry.topics)
-                    self._drop(kept[gone], is_missed=not is_live_only)
+                    self._drop(kept[gone], "live_only" if is_live_only else "topic")
                 if self.rules.ages:
                     self._age(entry)
             most -= len(positions)
@@ -439,9 +442,6 @@ class Window:
     def cut(self, topic: str) -> Cut:
         """How far a topic has been dropped."""
         return self._lines.cut(topic)
-
-    def _is_promised(self, entry: Kept) -> bool:
-        return any(self.rules.of(topic).is_promise for topic in entry.topics)
 
     def __repr__(self) -> str:
         return f"<Window {self.epoch} {self.oldest + 1} to {self.newest}, {len(self._kept)} entries>"

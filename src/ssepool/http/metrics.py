@@ -56,6 +56,7 @@ GAUGES: Metrics = (
     ("feeds", "Subscriptions that differ: each has one feed.", lambda r: r.feeds),
     ("history_events", "Events at hand for replay.", lambda r: r.history.events),
     ("history_bytes", "Bytes of memory that the events at hand for replay take.", lambda r: r.history.bytes),
+    ("topics", "Topics that the history has events of.", lambda r: r.history.topics),
     ("broker_up", "1 while the broker can be reached.", lambda r: float(r.broker.failing is None)),
     ("broker_behind", "Events that the broker has and this process has not.", lambda r: r.broker.behind),
     ("uptime_seconds", "Seconds since the hub was opened.", lambda r: r.uptime),
@@ -100,6 +101,9 @@ class ReportCollector:
         refused = CounterMetricFamily(
             "ssepool_rate_refused", "Requests beyond a rate of their address, by rate.", labels=[*self._labels, "rate"]
         )
+        dropped = CounterMetricFamily(
+            "ssepool_history_dropped", "Events that left the history, by reason.", labels=[*self._labels, "reason"]
+        )
         for labels, report in self._of:
             pool = report.pool
             for slot_state in SlotState:
@@ -110,7 +114,9 @@ class ReportCollector:
                 released.add_metric([*labels, reason], count)
             for rate in report.rate_refused.__struct_fields__:
                 refused.add_metric([*labels, rate], getattr(report.rate_refused, rate))
-        yield from (slots, states, released, refused)
+            for reason in report.history.dropped.__struct_fields__:
+                dropped.add_metric([*labels, reason], getattr(report.history.dropped, reason))
+        yield from (slots, states, released, refused, dropped)
         for make, metrics in ((GaugeMetricFamily, GAUGES), (CounterMetricFamily, COUNTERS)):
             for name, help, value in metrics:
                 family = make(f"ssepool_{name}", help, labels=self._labels)

@@ -330,4 +330,5 @@ class Engine:
             history_bytes=history.bytes,
             uptime=self.now() - self._opened_at if self._opened_at is not None else 0.0,
             rate_refused=dict(self.rates.refused),
+            history_dropped=dict(self.log.window.dropped),
         )

@@ -191,6 +191,19 @@ async def test_a_client_is_told_of_a_gap_where_what_it_missed_is_kept_no_longer(
 
 
 @in_virtual_time
+@pytest.mark.parametrize("wanted", ["0000000a-3", "0000000a-5"])
+async def test_a_client_joins_at_once_where_nothing_is_kept_for_it(wanted: str) -> None:
+    async with Following(5, history_events=0) as following:
+        client = following.come_back(wanted, room=0)  # nothing has been written to it yet
+        assert client.feed is not None
+        following.broker.put(1)
+        await asyncio.sleep(AWHILE)
+        client.make_room()
+        assert Decoder().feed(client.written)[-1].data == "6"
+        assert len(gaps(client)) == (wanted != "0000000a-5")
+
+
+@in_virtual_time
 async def test_a_gap_names_no_event_of_another_topic() -> None:
     async with Following(5) as following:
         following.broker.put(3, topic="secret")

@@ -193,7 +193,8 @@ class Nodes:
     async def here(self) -> PoolReport:
         """The numbers of this node: of its one process, or the sums of its workers and then each of them."""
         if not self.are_workers:
-            return PoolReport.of(self._engine.stats(), workers=[], missing=[])
+            window = await self._engine.log.indexed()
+            return PoolReport.of(self._engine.stats(), topics=window.topics, workers=[], missing=[])
         workers, missing = await self.reports(group=True)
         sums = msgspec.structs.asdict(merged(workers))
         return PoolReport(**sums, workers=workers, missing=missing)
@@ -312,6 +313,7 @@ class Nodes:
 
     async def _report_here(self, question: AskReport) -> NodeReport:
         engine, log, me = self._engine, self._engine.log, self._cluster.me
+        topics = (await log.indexed()).topics
         broker = BrokerReport(
             url=log.broker.url,
             position=log.position,
@@ -320,7 +322,9 @@ class Nodes:
             messages_dropped=self._cluster.dropped,
         )
         cells = engine.pool.cells() if question.cells else msgspec.UNSET
-        return NodeReport.of(engine.stats(), host=me.host, pid=me.pid, worker=me.worker, broker=broker, cells=cells)
+        return NodeReport.of(
+            engine.stats(), topics=topics, host=me.host, pid=me.pid, worker=me.worker, broker=broker, cells=cells
+        )
 
     async def _audit_here(self, question: AskAudit) -> list[Entry]:
         found: list[Entry] = []

@@ -146,12 +146,8 @@ class Topics:
         published = list(self._engine.feeds.rates())
         for start in range(0, len(published), STEP_TOPICS):
             yield published[start : start + STEP_TOPICS]
-        log = self._engine.log
-        while not log.window.is_indexed:
-            log.window.index()
-            if step.is_over:
-                await step.pause()
-        window, position = log.window, log.window.oldest
+        window = await self._engine.log.indexed()
+        position = window.oldest
         until = window.newest  # or it would never end, where events come as fast as it goes
         while position < until:
             found, reached = window.names(position)

@@ -14,6 +14,7 @@ from itertools import groupby
 
 from ssepool.brokers.base import Bounds, Broker, InstantBroker
 from ssepool.core.event import Entry
+from ssepool.core.kept import DROP_REASONS
 from ssepool.core.rules import Rules
 from ssepool.core.timelines import Timelines
 from ssepool.core.topics import Subscription
@@ -94,6 +95,7 @@ class Follower:
         """What is kept of the order, and the newest of it."""
         self.position: int
         """The position of the newest entry that was given to `deliver`."""
+        self._dropped: dict[str, int] = dict.fromkeys(DROP_REASONS, 0)
         self._begin(self.bounds, 0)
 
     # Opening and closing.
@@ -168,6 +170,7 @@ class Follower:
 
     def _go_on_with(self, window: Window) -> None:
         self.window = window
+        window.dropped = self._dropped  # counts on, whatever becomes of the history
         self.position = after = window.newest
         if self.bounds.drops:
             self.sweeper.follow(window)

@@ -14,6 +14,7 @@ from ssepool.core.event import EARLIEST, MADE_ID, Entry, Event
 from ssepool.core.topics import Subscription
 from ssepool.core.window import Window
 from ssepool.runtime.streams.follower import CHECK_SECONDS, Follower, Missed
+from ssepool.runtime.streams.slices import Slice
 
 MAX_FETCHES = 16
 """Pages of the history that are fetched from the broker at a time."""
@@ -168,6 +169,15 @@ class EventLog(Follower):
         """The first of the entries at these positions, from the broker, as far as it has them. Raises `BrokerError`."""
         async with self._in_time():
             return await self.broker.fetch(positions)
+
+    async def indexed(self) -> Window:
+        """The window, when it has looked at the topics of all that it keeps: in slices."""
+        step = Slice(self._now)
+        while not self.window.is_indexed:
+            self.window.index()
+            if step.is_over:
+                await step.pause()
+        return self.window
 
     def lost(self, subscription: Subscription, after: int, matches: Matches | None = None) -> int:
         """As `Window.lost`."""

@@ -62,7 +62,7 @@ class Newest:
         self._beginning = Beginning(log.window.epoch, log.position)
         self._left: list[int] = []
         """The positions that are still to be sent, the first one last."""
-        self._page: deque[Entry] = deque()
+        self._page: deque[Entry] | None = None
         """What has been fetched and is to be sent before these."""
         self.waiting = True
         """Whether they are still looked for, or fetched; the link is flushed when they are there."""
@@ -133,7 +133,7 @@ class Newest:
             last, end = entries[-1].position if entries else positions[-1], self._end()
             while left and left[-1] <= last:
                 left.pop()
-            self._page.extend(entry for entry in entries if entry.chunk and entry.position <= end)
+            self._page = deque(entry for entry in entries if entry.chunk and entry.position <= end)
         self.waiting = False
         link.flush()
 

@@ -82,7 +82,7 @@ class Replay:
         self._feeds = feeds
         self._tasks = tasks
         self._epoch = log.window.epoch
-        self._page: deque[tuple[int, Entry | None]] = deque()
+        self._page: deque[tuple[int, Entry | None]] | None = None  # an empty one takes 760 bytes
         """What has been fetched and not been looked through; None where the broker has nothing any more."""
         self._fetched = 0
         """Up to here the page has all that the client wants, whatever is dropped meanwhile."""
@@ -138,7 +138,16 @@ class Replay:
             self._begun = self._log.position
         if not found.complete:
             self._tell(link, "broker_lost" if found.is_lost else "unknown_id")
-        self._joined(link)
+        if not self._joined(link) and self._epoch == self._log.window.epoch:
+            self._skip(link)
+
+    def _skip(self, link: Link) -> None:
+        """Join at once where nothing is kept of what the client would have: what comes meanwhile is not kept either."""
+        self._has_missed(link)
+        entries, reached = self._following(STEP_ENTRIES)
+        if not any(self._matches(entry.topics, entry.private) for entry in entries):
+            self.position = reached
+            self._joined(link)
 
     def _joined(self, link: Link) -> bool:
         log = self._log
@@ -159,7 +168,7 @@ class Replay:
         self._epoch = window.epoch
         if end is not None and self.position <= end:
             return False
-        self._page.clear()
+        self._page = None
         self._fetched = 0
         self.position, self._told, self._begun = end or 0, window.cuts.newest, 0
         self._tell(link, "broker_lost")
@@ -220,23 +229,25 @@ class Replay:
         matches, page, size = self._matches, list[Entry](), 0
         for place, entry in enumerate(entries, 1):
             if matches(entry.topics, entry.private):
-                if isinstance(entry, Absent):
+                if entry.__class__ is Absent:
                     if page:
                         break
                     self._ask(link, self._fetch(link, self._absent(entries[place - 1 :])))
                     return b""
-                page.append(entry)
-                size += len(entry.chunk)
+                page.append(entry)  # type: ignore[arg-type]
+                size += len(entry.chunk)  # type: ignore[union-attr]
             self.position = entry.position
             if size >= PAGE_BYTES or (place % STEP_ENTRIES == 0 and step.is_over):
                 break
         else:
             self.position = reached
+            if not page:
+                self._joined(link)
         return self._given(link, page)
 
     def _turned(self, step: Slice, link: Link) -> bytes:
         """The next of what has been fetched, as `_written`; or a gap where something has gone meanwhile."""
-        page, size, left = list[Entry](), 0, self._page
+        page, size, left = list[Entry](), 0, self._page or deque()
         while left and left[0][1] is None and not page:
             self.position = left.popleft()[0]
             if not self._begins and (not left or left[0][1] is not None):
@@ -302,6 +313,8 @@ class Replay:
         last = entries[-1].position if entries else positions[-1]
         if all(position in found for position in positions if position <= last):
             self._fetched = last
-        for position in positions:
-            if position <= last and (position in found or log.window.at(position) is not None):
-                self._page.append((position, found.get(position)))
+        self._page = deque(
+            (position, found.get(position))
+            for position in positions
+            if position <= last and (position in found or log.window.at(position) is not None)
+        )
