@@ -165,7 +165,9 @@ async def test_a_page_out_of_the_back_forward_cache_has_missed_nothing(server: L
 BEHAVIOUR = (TESTS.parent / "docs" / "behaviour.md").read_text("utf-8")
 [PYTHON] = blocks(BEHAVIOUR, "State topics", "python")
 [PAGE] = blocks(BEHAVIOUR, "State topics", "js")
-DRAW = "globalThis.draw = (rows) => { globalThis.shown = [...rows.values()].map(JSON.stringify).join(); };"
+DRAW = (
+    "globalThis.shown = null; globalThis.draw = (rows) => { shown = [...rows.values()].map(JSON.stringify).join(); };"
+)
 
 
 async def published_as_written(hub: AsyncClient) -> None:
