@@ -48,7 +48,8 @@ def build(hub: Hub) -> Starlette:
 
     async def mine(request: Request) -> Response:
         user = request.path_params["user"]
-        return hub.response(request, topics=[f"of/{user}"], user=user, data={"page": 3})
+        begin = request.query_params.get("begin")
+        return hub.response(request, topics=[f"of/{user}"], user=user, data={"page": 3}, last_event_id=begin)
 
     async def counts(request: Request) -> Response:
         return JSONResponse({"connects": connects, "disconnects": disconnects})

@@ -22,7 +22,7 @@ from ssepool.cli import app, drain, publish
 from ssepool.config import HubConfig, ServerConfig, Setting, settings
 from ssepool.server import server as server_module
 
-COMMANDS = ("serve", "publish", "subscribe", "stats", "drain", "kick")
+COMMANDS = ("serve", "publish", "subscribe", "stats", "topics", "drain", "kick")
 SETTINGS = tuple(item for item in settings() if not item.secret)
 TOGETHER = ("token_keys", "token_issuers", "token_audience")
 """Settings of which each takes the others."""
@@ -300,6 +300,7 @@ def test_a_port_in_use_is_one_line_and_the_code_2() -> None:
         (("subscribe", "t", "--last", "0"), "--last"),
         (("subscribe", "t", "--last", "2", "--last-event-id", "x"), "--last"),
         (("stats", "--watch", "0"), "--watch"),
+        (("topics", "--limit", "0"), "--limit"),
         (("drain", "--seconds", "-1"), "--seconds"),
         (("drain", "--seconds", "3601"), "--seconds"),
         (("kick", "x", "--seconds", "3601"), "--seconds"),
@@ -318,7 +319,16 @@ def test_a_bad_command_line_names_what_is_bad(args: tuple[str, ...], name: str) 
 
 
 @pytest.mark.parametrize(
-    "args", [("publish", "t", "x"), ("subscribe", "t"), ("stats",), ("stats", "--json"), ("drain",), ("kick", "x")]
+    "args",
+    [
+        ("publish", "t", "x"),
+        ("subscribe", "t"),
+        ("stats",),
+        ("stats", "--json"),
+        ("topics",),
+        ("drain",),
+        ("kick", "x"),
+    ],
 )
 def test_nobody_there_is_one_line_with_the_url_and_how_to_start_a_hub(args: tuple[str, ...]) -> None:
     line = error_of(run(*args, "--url", NOBODY), 1)
@@ -336,7 +346,7 @@ def test_the_url_may_come_from_the_environment(scripted: ScriptedServer) -> None
     assert run("publish", "t", "x", env={"SSEPOOL_URL": scripted.url}).stdout == "a-1\n"
 
 
-@pytest.mark.parametrize("command", [("stats",), ("drain",), ("kick", "x")])
+@pytest.mark.parametrize("command", [("stats",), ("topics",), ("drain",), ("kick", "x")])
 def test_a_socket_that_is_not_there_is_one_line_with_where_it_was_looked_for(
     command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

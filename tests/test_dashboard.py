@@ -102,6 +102,61 @@ async def test_what_others_gave_of_themselves_is_text_and_never_markup(server: L
 
 
 @browser_test
+async def test_the_biggest_topics_are_shown_by_what_the_operator_asks_for(server: LiveServer, windows: Windows) -> None:
+    nasty = "<img src=x onerror='document.title = 1'>"
+    long = "tenants/" + "long-name-" * 20
+    for place in range(12):
+        server.publish(f"small/{place}", "x")
+    server.publish(long, "x" * 5000)
+    for _ in range(3):
+        server.publish(nasty, "x")
+    with Stream(server, "small/3").opened():
+        page = await windows.open(server.url, "dashboard")
+        rows = page.locator("#biggest-rows tr")
+        await expect(rows).to_have_count(8)
+        await expect(page.locator("#topic-count")).to_have_text("14 with events")
+        await rows.nth(0).locator("summary").click()
+        await expect(rows.nth(0).locator("pre")).to_have_text(long)
+        await expect(rows.nth(1).locator(".name")).to_have_text(nasty)
+        for order, first, column, value in (
+            ("events", nasty, "events", "3"),
+            ("subscribers", "small/3", "subscribers", "1"),
+            ("rate", nasty, "rate", "0.3/s"),
+        ):
+            await page.select_option("#biggest-by", order)
+            await expect(rows.nth(0).locator(".name")).to_have_text(first)
+            await expect(rows.nth(0).locator(f".{column}")).to_have_text(value)
+        assert await page.locator("#biggest img").count() == 0
+        assert await page.title() == "ssepool dashboard"
+
+
+@browser_test
+async def test_topics_are_asked_for_calmly_and_only_while_the_page_is_seen(
+    server: LiveServer, windows: Windows
+) -> None:
+    page = await windows.context.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: "/topics?" in request.url and asked.append(request.url))
+    await page.add_init_script("Object.defineProperty(document, 'hidden', { get: () => window.away === true });")
+    await page.clock.install()
+    await page.goto(f"{server.url}/dashboard")
+    await number(page, "open", 1)
+    await expect(page.locator("#biggest-none")).to_be_visible()
+    before = len(asked)
+    await page.clock.fast_forward(9_000)
+    assert len(asked) == before
+    async with page.expect_request("**/topics?*"):
+        await page.clock.fast_forward(2_000)
+    await page.evaluate("window.away = true")
+    before = len(asked)
+    for _ in range(3):
+        await page.clock.fast_forward(30_000)
+    assert len(asked) == before
+    async with page.expect_request("**/topics?*"):
+        await page.evaluate("window.away = false; document.dispatchEvent(new Event('visibilitychange'));")
+
+
+@browser_test
 async def test_connections_are_filtered_and_told_apart_from_this_page(server: LiveServer, windows: Windows) -> None:
     with Stream(server, "a").opened() as one, Stream(server, "b").opened() as two:
         page = await windows.open(server.url, "dashboard")
@@ -252,11 +307,12 @@ async def test_the_dashboard_works_under_a_prefix(windows: Windows) -> None:
 @browser_test
 @pytest.mark.parametrize("width", [320, 390, 768, 1440, 2560])
 async def test_the_page_fits_its_window(server: LiveServer, windows: Windows, width: int) -> None:
+    server.publish("w" * 400, "x")
     with Stream(server, "x" * 500, "y" * 300, data={"key": "z" * 900}).opened() as stream:
         page = await windows.open(server.url, "dashboard")
         await shows(page, stream.connection).to_have_count(1)
         await page.set_viewport_size({"width": width, "height": 844})
-        for summary in await page.locator("#connections summary").all():
+        for summary in await page.locator(".rows summary").all():
             await summary.click()
         assert await page.evaluate("document.documentElement.scrollWidth") <= width
 
@@ -307,6 +363,7 @@ async def test_a_page_that_is_not_allowed_says_so(windows: Windows) -> None:
         await page.goto(f"{server.url}/dashboard")
         await expect(page.locator("#notice-text")).to_contain_text("You are not allowed to see this: this takes")
         await expect(page.locator("#connections-error")).to_contain_text("this takes credentials")
+        await expect(page.locator("#biggest")).to_be_hidden()
 
 
 NO_RIGHTS = """

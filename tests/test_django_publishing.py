@@ -34,6 +34,9 @@ def test_a_command_and_a_job_of_another_process_publish_over_the_broker(
         for flags in (("1", "--key", "7"), ("--key", "7", "--remove", "--type", "note")):
             assert not run("manage", "ssepool_publish", "sync", *flags, env=env).stderr
         stream.wait_data('{"a":1}', "1", "7")
+        for flags, said in ((("--remove",), "needs a key"), (("1", "--key", ""), "key")):
+            refused = run("manage", "ssepool_publish", "sync", *flags, env=env)
+            assert refused.returncode and said in refused.stderr and "Traceback" not in refused.stderr
         done = run("job", env=env)
         assert done.returncode == 0, done.stderr
         expected = ["at once", "outer 1", "outer 2", "signal", *(f"many {number}" for number in range(20)), "end"]

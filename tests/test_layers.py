@@ -57,7 +57,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "runtime.streams": (
         *("runtime.handover", "runtime.tasks"),
         *("brokers.backstop", "brokers.base", "brokers.group", "brokers.record"),
-        *("core", "config", "urls", "errors"),
+        *("core", "clock", "config", "urls", "errors"),
     ),
     "runtime.connections": ("runtime.streams", "runtime.departed", "runtime.hooks", "core", "clock", "errors"),
     "runtime.engine": (

@@ -59,6 +59,26 @@ def test_an_event_replaces_and_removes(url: str, publisher: Publisher) -> None:
         stream.wait_data("2")
 
 
+async def test_an_event_replaces_and_removes_from_tasks_too(url: str) -> None:
+    async with AsyncPublisher(url) as publisher:
+        await publisher.publish("t", 1, key="7")
+        await publisher.publish(["t", "u"], 2, key="7")  # of other topics, so another row
+        await publisher.publish("t", 3, key="7")
+        await publisher.remove(["u", "t"], "7")  # whose topics are the same in whatever order
+        await publisher.remove("t", "8", {"id": 8}, type="gone")
+        for removed in (publisher.remove("t", ""), publisher.remove([], "7"), publisher.remove("t", 7)):  # type: ignore[arg-type]
+            with pytest.raises((InvalidEvent, InvalidTopic)):
+                await removed
+        stored = [frame for frame in await kept(url) if frame.startswith(b"event")]
+    assert stored == [b"event: removed\ndata: 7\n\n", b'event: gone\ndata: {"id":8}\n\n']
+    with serve_command("--broker", url) as server, Stream(server, "t", "u", last_event_id="earliest") as stream:
+        stream.wait_data("3")
+        async with AsyncPublisher(url) as publisher:
+            await publisher.publish("u", 4, key="7")
+            await publisher.remove("t", "7")
+        stream.wait_data("3", "4", "7")
+
+
 def test_a_hub_gets_what_a_program_without_one_publishes(url: str, publisher: Publisher) -> None:
     first = publisher.publish("news", "before the hub")  # the broker keeps it
     with serve_command("--broker", url) as server, Stream(server, "news", last_event_id="earliest") as stream:

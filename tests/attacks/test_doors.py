@@ -126,6 +126,7 @@ EXPECTED: dict[str, dict[tuple[str, str], list[Try]]] = {
                 "/dashboard/dashboard.js",
                 "/dashboard/connections.js",
                 "/dashboard/series.js",
+                "/dashboard/topics.js",
                 "/metrics",
                 "/pool",
                 "/cluster",

@@ -6,8 +6,9 @@ import json
 from collections.abc import Callable
 
 import pytest
+from rich.console import Console
 
-from ssepool.cli import notes, publish, stats, subscribe
+from ssepool.cli import notes, publish, stats, subscribe, topics
 from ssepool.client import Message
 
 NASTY = "\x1b[2J\x1b]0;owned\x07\x9b31m\x08\x7f\u202eabc\u2066\ufeff\u200b\x00 [bold]b[/bold] [link=http://a]c[/link]"
@@ -19,6 +20,8 @@ def harmless(text: str) -> None:
         assert char.isprintable() or char == "\n", repr(text)
 
 
+PAGE = topics._Page([topics._Row(NASTY + LINES, 1, 2, 3, 4, 0.5)], None, [])
+
 SHOWN: dict[str, Callable[[], object]] = {
     "an event": lambda: subscribe._show_in_colour()(Message(NASTY, NASTY + LINES, NASTY)),
     "an event as JSON": lambda: subscribe._show_json(Message(NASTY, NASTY + LINES, NASTY)),
@@ -27,6 +30,8 @@ SHOWN: dict[str, Callable[[], object]] = {
     "a place in the queue": lambda: subscribe._explain(Message("ssepool.queued", json.dumps({"position": NASTY}), "")),
     "a refusal": lambda: notes.note(f"the hub says {NASTY}{LINES}"),
     "ids of a strange hub": lambda: publish._print_ids([NASTY, LINES], False),
+    "topics of a strange hub": lambda: print("\n".join(topics._plain(PAGE))),
+    "topics in a table": lambda: Console(width=300).print(topics._table(PAGE)),
     "numbers of a strange hub": lambda: print(stats._plain({"node": NASTY, "pool": {NASTY: LINES}})),
 }
 
@@ -46,8 +51,6 @@ def test_a_note_is_one_line(text: str, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_numbers_in_a_table_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
-    from rich.console import Console
-
     Console(width=300).print(stats._tables({"node": NASTY, NASTY: {"a": 1}}))
     shown = capsys.readouterr().out
     harmless(shown)

@@ -101,6 +101,13 @@ def test_statistics_are_what_the_hub_says(server: ScriptedServer, ask: Callable[
     assert server.requests[0].target == b"/pool"
 
 
+def test_topics_are_asked_for_page_by_page(server: ScriptedServer, ask: Callable[[str, Call], Any]) -> None:
+    page = {"topics": [{"topic": "a"}], "next": "a", "missing": []}
+    server.play(answer("200 OK", json.dumps(page).encode()))
+    assert ask(server.url, lambda client: client.topics(limit=1, after="0&1")) == page
+    assert server.requests[0].target == b"/topics?limit=1&after=0%261"
+
+
 def test_a_drain_is_ordered(server: ScriptedServer, ask: Callable[[str, Call], Any]) -> None:
     server.play(answer("202 Accepted", b'{"draining": true, "seconds": 2.5}'))
     assert ask(server.url, lambda client: client.drain(2.5)) is None

@@ -434,6 +434,29 @@ def test_statistics_are_a_table_on_a_terminal(url: str) -> None:
     assert "kicked" not in shown
 
 
+# Topics
+
+
+def test_topics_are_lines_json_or_a_table(url: str, topic: str) -> None:
+    long = f"{topic}/{'long' * 40}"
+    with Client(url) as client:
+        for name in (long, f"{topic}/b", f"{topic}/b"):
+            client.publish(name, "x")
+    asked = ("topics", "--prefix", f"{topic}/", "--sort", "events")
+    lines = run(*asked, url=url).stdout.splitlines()
+    assert lines[0].split() == ["events", "bytes", "subscribers", "by_pattern", "rate", "topic"]
+    assert [(line.split()[0], line.split()[-1]) for line in lines[1:]] == [("2", f"{topic}/b"), ("1", long)]
+    first = run("topics", "--prefix", f"{topic}/", "--sort", "name", "--limit", "1", url=url)
+    assert f"there are more: --after '{topic}/b'" in first.stderr
+    rest = run("topics", "--prefix", f"{topic}/", "--sort", "name", "--after", f"{topic}/b", "--json", url=url)
+    assert [row["topic"] for row in json.loads(rest.stdout)["topics"]] == [long]
+    shown = run_on_a_terminal(*asked, url=url)
+    assert re.search(r"/b .* 2 ", shown)
+    refused = run("topics", "--sort", "size", url=url)
+    assert refused.returncode == 1
+    assert "sort='size' is not allowed" in refused.stderr
+
+
 # Terminals
 
 

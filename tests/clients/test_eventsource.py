@@ -189,9 +189,10 @@ def test_it_begins_with_the_newest_and_comes_back_behind_what_it_had(
     assert source.of_type("ssepool.gap") == []
 
 
-def test_where_the_newest_are_none_it_comes_back_to_the_place(server: LiveServer, listen: Listen) -> None:
-    source = listen(server, "/events?topic=quiet&last_event_id=latest")
-    source.wait(lambda s: s.of_type("ssepool.empty"))
+@pytest.mark.parametrize(("begin", "told"), [("", "ssepool.open"), ("&last_event_id=latest", "ssepool.empty")])
+def test_who_has_had_nothing_comes_back_to_the_place(server: LiveServer, listen: Listen, begin: str, told: str) -> None:
+    source = listen(server, f"/events?topic=quiet{begin}")
+    source.wait(lambda s: s.of_type(told))
     assert server.request("DELETE", f"/connections/{source.opened()}?seconds=0")[0] == 204
     for number in (1, 2, 3):
         server.publish("quiet", str(number))

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -221,6 +222,44 @@ def test_the_newest_of_each_topic_come_first_on_any_node(nodes: list[LiveServer]
         everything.wait_data("0", "1", "2", "3", "4")
         stream = connect(node, f"{topic}/0", f"{topic}/1", last_event_id="latest").wait_data("3", "4")
         assert not stream.of_type("ssepool.gap")
+
+
+def test_a_row_is_one_on_all_nodes(nodes: list[LiveServer], connect: Connect, topic: str) -> None:
+    watching = [connect(node, topic).opened() for node in nodes]
+    ids = [nodes[number % 3].publish(topic, number, key=str(number % 2)) for number in range(6)]
+    nodes[2].publish(topic, "gone", key="2")
+    nodes[0].publish(topic, "2", key="2", removed=True)
+    for stream in watching:  # until no node is behind
+        stream.wait_data(*"012345", "gone", "2")
+    streams = [connect(node, topic, last_event_id="earliest").wait_data("4", "5") for node in nodes]
+    nodes[1].publish(topic, "6", key="0")
+    for stream in streams:
+        stream.wait_data("4", "5", "6")
+    for node in nodes:  # who comes back may show what has been removed
+        stream = connect(node, topic, last_event_id=ids[0], query={"last_event_id": "earliest"})
+        stream.wait_data("5", "2", "6")
+        assert not stream.of_type("ssepool.gap")
+
+
+def test_every_node_lists_the_topics_of_all(nodes: list[LiveServer], connect: Connect, topic: str) -> None:
+    for number, node in enumerate(nodes):
+        node.publish(f"{topic}/{number}", number)
+        connect(node, f"{topic}/{number}", f"{topic}/own {number}").opened()
+    rows = sorted((f"{topic}/{name}", count) for n in range(3) for name, count in ((str(n), 1), (f"own {n}", 0)))
+
+    def listed(node: LiveServer, limit: int) -> list[tuple[str, int]]:
+        found: list[tuple[str, int]] = []
+        after = ""
+        while after is not None:
+            page = ask(node, f"/topics?{urlencode({'prefix': topic + '/', 'limit': limit, 'after': after})}")
+            assert all(row["subscribers"] == 1 for row in page["topics"])
+            found += [(row["topic"], row["events"]) for row in page["topics"]]
+            after = page["next"]
+        return found
+
+    for node in nodes:
+        wait_for(lambda node=node: listed(node, 2) == rows, what="what the others have published")
+        assert listed(node, 100) == rows
 
 
 def test_an_id_that_nobody_knows_is_told_as_a_gap_on_any_node(

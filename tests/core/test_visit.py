@@ -54,6 +54,11 @@ def test_the_id_that_a_request_resumes_from(
     assert requested_id(scope_of(headers, query)) == expected
 
 
+def test_an_empty_id_of_the_application_is_none() -> None:
+    # request.query_params.get("last_event_id", "") of a page that has had nothing
+    assert Visit.of(scope_of([]), None, STRANGER, last_event_id="").last_event_id is None
+
+
 def test_a_scope_needs_no_query() -> None:
     assert requested_id({"headers": []}) is None
 

@@ -39,6 +39,26 @@ async def test_a_page_at_a_time(http: httpx.AsyncClient, hub: Hub) -> None:
     assert seen == ["t/a", "t/b", "t/c"]
 
 
+async def test_pages_end_while_topics_come_and_go(http: httpx.AsyncClient, hub: Hub, subscribe: Subscribe) -> None:
+    staying = [f"t/{number:02}" for number in range(20)]
+    for name in staying:
+        await hub.publish(name, "")
+    going = [await subscribe(f"topic=t/{number:02}!") for number in range(0, 20, 5)]
+    seen: list[str] = []
+    after = ""
+    while after is not None:
+        page = (await http.get("/topics", params={"limit": 3, "after": after})).json()
+        seen += [topic["topic"] for topic in page["topics"]]
+        after = page["next"]
+        await hub.publish("s", "before all others")
+        await hub.publish(f"{seen[-1]}-", "the next of all")
+        if going:
+            await going.pop().leave()  # the last of the names first
+        assert len(seen) < 100
+    assert seen == sorted(set(seen))  # none twice
+    assert set(staying) <= set(seen)
+
+
 @pytest.mark.parametrize(
     ("query", "names"),
     [

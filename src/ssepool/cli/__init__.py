@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ssepool.cli import bench, check, drain, kick, publish, serve, stats, subscribe, token
+from ssepool.cli import bench, check, drain, kick, publish, serve, stats, subscribe, token, topics
 from ssepool.cli.notes import errors_told
 
 
@@ -41,6 +41,7 @@ app.command("serve", epilog=serve.EXAMPLES)(serve.command)
 app.command("publish", epilog=publish.EXAMPLES)(publish.command)
 app.command("subscribe", epilog=subscribe.EXAMPLES)(subscribe.command)
 app.command("stats", epilog=stats.EXAMPLES)(stats.command)
+app.command("topics", epilog=topics.EXAMPLES)(topics.command)
 app.command("drain", epilog=drain.EXAMPLES)(drain.command)
 app.command("kick", epilog=kick.EXAMPLES)(kick.command)
 app.command("check", epilog=check.EXAMPLES)(check.command)

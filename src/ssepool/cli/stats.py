@@ -108,12 +108,12 @@ def _tables(numbers: dict[str, Any]) -> Columns:
             tables[group].add_column(justify="right")
         if group != "released" or value:
             tables[group].add_row(
-                *(Text(printable(text, "")) for text in (name.replace("_", " "), _readable(name, value)))
+                *(Text(printable(text, "")) for text in (name.replace("_", " "), readable(name, value)))
             )
     return Columns(tables.values(), padding=(1, 4))
 
 
-def _readable(name: str, value: Any) -> str:
+def readable(name: str, value: Any) -> str:
     """A number for people: bytes with a unit, times in seconds, and separators between thousands."""
     if "bytes" in name:
         unit = min(3, max(0, int(value).bit_length() - 1) // 10)

@@ -76,6 +76,11 @@ def stats(status: int, answer: bytes, url: str) -> dict[str, Any]:
     return _read(status, 200, answer, url, dict[str, Any])
 
 
+def topics(status: int, answer: bytes, url: str) -> dict[str, Any]:
+    """A page of topics, from the answer of GET /topics. Raises `ClientError`."""
+    return _read(status, 200, answer, url, dict[str, Any])
+
+
 def draining(status: int, answer: bytes, url: str) -> None:
     """Read the answer of POST /pool/drain. Raises `ClientError`."""
     _read(status, 202, answer, url, dict[str, Any])

@@ -173,6 +173,12 @@ class Client(_Base):
             response = self._http.get("/pool", follow_redirects=True)
         return calls.stats(response.status_code, response.content, str(response.url))
 
+    def topics(self, **query: str | int) -> dict[str, Any]:
+        """A page of topics, as GET /topics has it; `query` are its parameters. Raises `ClientError`."""
+        with self._reaching():
+            response = self._http.get("/topics", params=query, follow_redirects=True)
+        return calls.topics(response.status_code, response.content, str(response.url))
+
     def drain(self, seconds: float = DRAIN_SECONDS) -> None:
         """Have the hub admit no more clients, and close the streams of its clients evenly over `seconds`, 0 to 3600.
 
@@ -338,6 +344,12 @@ class AsyncClient(_Base):
         with self._reaching():
             response = await self._http.get("/pool", follow_redirects=True)
         return calls.stats(response.status_code, response.content, str(response.url))
+
+    async def topics(self, **query: str | int) -> dict[str, Any]:
+        """As `Client.topics`."""
+        with self._reaching():
+            response = await self._http.get("/topics", params=query, follow_redirects=True)
+        return calls.topics(response.status_code, response.content, str(response.url))
 
     async def drain(self, seconds: float = DRAIN_SECONDS) -> None:
         """As `Client.drain`."""

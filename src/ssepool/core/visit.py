@@ -133,14 +133,15 @@ class Visit(msgspec.Struct, kw_only=True):
         dialect: Dialect = DIALECT,
     ) -> Self:
         """The visit of a request, from its ASGI scope. The data of the grant wins over `data`. `last_event_id` is for a
-        client that names none: the one that a client names is newer, as it comes with each reconnection."""
+        client that names none: the one that a client names is newer, as it comes with each reconnection. An empty one
+        is none."""
         client = scope.get("client")
         return cls(
             grant=grant,
             subscription=subscription,
             ip=client[0] if client else None,
             data=data if grant.data is None else grant.data,
-            last_event_id=requested_id(scope) or last_event_id,
+            last_event_id=requested_id(scope) or last_event_id or None,
             term=term,
             dialect=dialect,
         )

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ssepool.config import MiB
+from ssepool.core.aging import Aging
 from ssepool.core.beginning import Found
 from ssepool.core.chosen import Chosen, is_made
 from ssepool.core.cut import Cut
@@ -18,7 +19,7 @@ from ssepool.core.lines import Line
 from ssepool.core.order import Order
 from ssepool.core.rules import Rules
 from ssepool.core.timelines import Timelines
-from ssepool.core.topic_lines import NO_TOPIC, TopicLines
+from ssepool.core.topic_lines import TopicLines
 from ssepool.core.topics import Subscription
 
 STEP_ENTRIES = 2000
@@ -87,8 +88,7 @@ class Window:
         self._keys: dict[tuple[tuple[str, ...], str], int] = {}
         self._lines = TopicLines(self.rules, self.cuts, self._kept)
         self._indexed = after
-        self._aging: dict[float, deque[tuple[float, int, str]]] = {}
-        """If topics have ages of their own: when what came, by age."""
+        self._aging = Aging(self.rules, age, self._lines)
         self._removed: deque[tuple[float, int]] = deque()
         """When the events came that say that nothing is there any more."""
         self._promised = 0
@@ -122,11 +122,18 @@ class Window:
 
     # Coming.
 
-    def append(self, entries: Sequence[Entry], now: float) -> None:
-        """Take the next entries in, in their order; positions behind `newest` that are left out were dropped."""
-        self.keep(entries, [entry for entry in entries if not is_made(entry)], now)
+    def append(self, entries: Sequence[Entry], now: float, came: Callable[[Entry], float] | None = None) -> None:
+        """Take the next entries in, in their order; positions behind `newest` that are left out were dropped. `came`
+        says when one came (seconds), if that is not now."""
+        self.keep(entries, [entry for entry in entries if not is_made(entry)], now, came)
 
-    def keep(self, entries: Sequence[Entry], chosen: Iterable[Entry], now: float) -> None:
+    def keep(
+        self,
+        entries: Sequence[Entry],
+        chosen: Iterable[Entry],
+        now: float,
+        came: Callable[[Entry], float] | None = None,
+    ) -> None:
         """As `append`, when it is known which of the entries have ids that a publisher chose."""
         if not entries:
             return
@@ -138,14 +145,15 @@ class Window:
         for entry in entries:  # one by one: pages begin elsewhere for others, who are to come to the same
             position = self.newest = entry.position
             kept[position] = entry
-            add(position, now)
+            at = now if came is None else came(entry)
+            add(position, at)
             self._size += entry.size
             self._bytes += entry.size
             if entry is next_named:
                 self._chosen.add(entry)
                 next_named = next(named, None)
             if entry.key is not None:
-                self._replace(entry, now)
+                self._replace(entry, at)
             if is_ruled:
                 self._index(math.inf)
             if self._bytes > most_bytes or len(kept) - self._promised > most:
@@ -153,13 +161,13 @@ class Window:
         while self._size > self._at_hand:
             self._put_away()
 
-    def _replace(self, entry: Entry, now: float) -> None:
+    def _replace(self, entry: Entry, at: float) -> None:
         """An entry takes the place of the one before it with its key and topics."""
         key = topic_set(entry.topics), entry.key or ""
         known = self._kept.get(self._keys.get(key, 0))
         self._keys[key] = entry.position
         if entry.removed:
-            self._removed.append((now, entry.position))
+            self._removed.append((at, entry.position))
         if known is not None:
             self._drop(known, "replaced")
 
@@ -236,11 +244,10 @@ class Window:
             entry = self._kept.get(self._removed.popleft()[1])
             if entry is not None:
                 self._drop(entry, "age")
-        if self.rules.ages:
-            self._expire_topics(now)
-        else:
-            for position in self._order.until(now - self._limits[2]):
-                self._drop(self._kept[position], "age")
+        aged = self._aging.expire(now) if self.rules.ages else self._order.until(now - self._limits[2])
+        for position in aged:
+            if (old := self._kept.get(position)) is not None:
+                self._drop(old, "age")
         self.cuts.forget(now)
 
     def clear(self) -> None:
@@ -263,6 +270,7 @@ class Window:
         for topic, cut in self._lines.cuts():
             left.cuts.put(topic, cut.until(end), self._lines.now)
         left._lines = TopicLines(left.rules, left.cuts, left._kept)
+        left._aging = Aging(left.rules, age, left._lines)
         left.drops = None if self.drops is None else deque()
         left._index(math.inf)
         return left
@@ -279,13 +287,6 @@ class Window:
                 self._removed.append((at, entry.position))
         if isinstance(entry, Entry) and not is_made(entry):
             self._chosen.add(entry)
-
-    def _expire_topics(self, now: float) -> None:
-        for age, waiting in self._aging.items():
-            while waiting and waiting[0][0] <= now - age:
-                _, position, topic = waiting.popleft()
-                if self._lines.release_until(topic, position) and (entry := self._kept.get(position)) is not None:
-                    self._drop(entry, "age")
 
     def _drop(self, entry: Kept, why: DropReason) -> None:
         is_missed = why not in UNMISSED
@@ -409,17 +410,10 @@ class Window:
                     is_live_only = gone == position and self.rules.is_live_only(entry.topics)
                     self._drop(kept[gone], "live_only" if is_live_only else "topic")
                 if self.rules.ages:
-                    self._age(entry)
+                    self._aging.add(entry, self._order.time(position))
             most -= len(positions)
             if len(positions) < STEP_ENTRIES and most > 0:
                 self._indexed = self.newest
-
-    def _age(self, entry: Kept) -> None:
-        at = self._order.time(entry.position)
-        for topic in dict.fromkeys(entry.topics or NO_TOPIC):
-            age = self.rules.of(topic).age
-            age = self._limits[2] if age is None else age
-            self._aging.setdefault(age, deque()).append((at, entry.position, topic))
 
     # What is known of each.
 

@@ -6,7 +6,7 @@ from starlette.routing import BaseRoute
 
 from ssepool.http.pages import file_route
 
-DASHBOARD_FILES = ("dashboard.css", "dashboard.js", "connections.js", "series.js")
+DASHBOARD_FILES = ("dashboard.css", "dashboard.js", "connections.js", "series.js", "topics.js")
 """Files that the page loads, beside those of all pages."""
 
 

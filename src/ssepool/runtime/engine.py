@@ -114,7 +114,9 @@ class Engine:
         """Brings every connection up to the head of its feed."""
         self.feeds = Feeds(self.delivery, now)
         """The feeds of all subscriptions."""
-        self.log = EventLog(broker, self.feeds.dispatch, self.feeds.announce_loss, self.delivery.room, now)
+        self.log = EventLog(
+            broker, self.feeds.dispatch, self.feeds.announce_loss, self.delivery.room, now, self.wall_clock
+        )
         """What is at hand of the broker's order."""
         shared = token_key(config)
         self.connections = Connections(

@@ -193,15 +193,20 @@ class Row {
     this.#cells[name].textContent = text;
   }
 
-  /** What may be long: its beginning, which opens to the whole of it. `count` says how many things it lists. */
+  /** What may be long; `count` says how many things it lists. */
   #long(name, text, most, whole = text, count = 1) {
     if (this.#text[name] === whole) return;
     this.#text[name] = whole;
-    if (text.length <= most) return this.#cells[name].replaceChildren(text);
-    const summary = element("summary", {}, element("span", {}, clip(text, 200)));
-    if (count > 1) summary.append(element("b", {}, number.format(count)));
-    this.#cells[name].replaceChildren(element("details", {}, summary, element("pre", { tabindex: "0" }, whole)));
+    this.#cells[name].replaceChildren(long(text, most, whole, count));
   }
+}
+
+/** What may be long: text up to `most` characters, else its beginning, which opens to the whole of it. */
+export function long(text, most, whole = text, count = 1) {
+  if (text.length <= most) return text;
+  const summary = element("summary", {}, element("span", {}, clip(text, 200)));
+  if (count > 1) summary.append(element("b", {}, number.format(count)));
+  return element("details", {}, summary, element("pre", { tabindex: "0" }, whole));
 }
 
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];

@@ -5,6 +5,7 @@ import { $, attempt, clip, clock, element, number, say } from "../web/page.js";
 import { PoolView } from "../web/pool.js";
 import { Connections, bytes, duration } from "./connections.js";
 import { History, Sparkline } from "./series.js";
+import { Topics } from "./topics.js";
 
 const LENGTH = 301; // seconds that are drawn, with the one that goes on
 const QUIET = 2_000; // milliseconds without news after which the page asks
@@ -116,6 +117,7 @@ function showState() {
   if (feed.state === "open") {
     troubledSince = null;
     connections.refresh();
+    topics.refresh();
   } else {
     troubledSince ??= performance.now();
   }
@@ -239,6 +241,7 @@ function showNumbers() {
     "bytes kept": bytes(kept.bytes),
     "queue takes": number.format(pool.max_waiting),
   });
+  say($("topic-count"), `${number.format(kept.topics)} with events`);
   say($("node"), clip(latest.node, 32));
 }
 
@@ -399,6 +402,7 @@ const askKick = question($("kick"), async (away) => {
   }
   connections.refresh();
 });
+const topics = new Topics({ call });
 const connections = new Connections({
   call,
   own: () => feed.connectionId,

@@ -13,9 +13,12 @@
  *       ticket: () => ({ Authorization: "Bearer ..." }), // on another site: header fields to get a ticket with
  *     });
  *     const off = feed.on("update", (data, event) => {}) // data: parsed if it is JSON, else text; event.data: the text
+ *     feed.on("removed", (key) => {});                   // of a state topic: nothing is there under this key (a text) any more
  *     feed.on("ssepool.state", (state) => {});           // whenever feed.state changes, or what belongs to it
  *     await feed.send({ typing: true });                 // to the server, over POST, while the state is "open"
  *     await pool.publish("orders/42", { paid: true }, { type: "update", id: "41-7" });
+ *     await pool.publish("orders", { id: 7 }, { key: "7" }); // in the place of the one before it; undefined and
+ *                                                        // { key: "7", removed: true }: nothing is there any more
  *     feed.close();                                      // for good; feed.reconnect() undoes it
  *
  * With a token that is not in a cookie: new SSEPool("/sse/", { token: () => currentToken() }), a text or a function, asked
@@ -34,7 +37,9 @@
  * nothing. A ticket counts once: the EventSource that comes back by itself is turned away with it, and this client then
  * makes a new one with a new ticket.
  *
- * feed.lastEventId is the id up to which events have been handed out. Keep it to go on after a reload.
+ * feed.lastEventId is the id up to which events have been handed out. Keep it to go on after a reload. Who begins with
+ * "latest" or "last=20" listens to the types that come: an EventSource keeps the ids of others to itself, and one that gave
+ * up before anything was handed out begins with the newest again.
  *
  * A browser's EventSource comes back by itself after a lost connection, but gives up for good at any answer other
  * than 200, and does not tell which it was. This client then makes a new one, after a pause that doubles up to 30 s
@@ -93,13 +98,12 @@ export class SSEPool {
   }
 
   /** POST JSON to a path below the base; resolves to the JSON that comes back, rejects with HubError. */
-  async post(path, body, headers = {}, credentials = "same-origin") {
+  async post(path, body, headers = {}, credentials = this.withCredentials ? "include" : "same-origin") {
     let response;
     try {
       response = await fetch(new URL(path, this.base), {
         method: "POST",
         headers: { "Content-Type": "application/json", ...(await this.authorization()), ...headers },
-        credentials: this.withCredentials ? "include" : "same-origin",
         body: JSON.stringify(body),
         credentials,
         signal: AbortSignal.timeout(POST_TIMEOUT),
@@ -206,6 +210,7 @@ class Subscription {
     clearTimeout(this.#timer);
     this.#timer = null;
     removeEventListener("online", this.#comeBack);
+    if (this.#source?.lastEventId) this.lastEventId = this.#source.lastEventId;
     this.#source?.close();
     this.#source = null;
     this.#listening.clear();
@@ -219,7 +224,7 @@ class Subscription {
       // An event of type "open" or "error" must not be taken for EventSource's own, nor the other way round.
       if (source !== this.#source || !(event instanceof MessageEvent)) return;
       if (event.lastEventId) this.lastEventId = event.lastEventId;
-      const data = parse(event.data);
+      const data = type === "removed" ? removed(event.data) : parse(event.data);
       this.#own(type, data);
       this.#hand(type, data, event);
     });
@@ -277,6 +282,7 @@ class Subscription {
 class TokenSource extends EventTarget {
   readyState = EventSource.CONNECTING;
   retry = null;
+  lastEventId = ""; // of events that nobody listens to as well, as a browser's EventSource keeps it to itself
   onerror = null;
   #leave = new AbortController();
 
@@ -323,6 +329,7 @@ class TokenSource extends EventTarget {
   #take(line, event) {
     if (line === "") {
       const { type, data, id } = event;
+      this.lastEventId = id;
       if (data.length) this.dispatchEvent(new MessageEvent(type || "message", { data: data.join("\n"), lastEventId: id }));
       Object.assign(event, { type: "", data: [] });
       return;
@@ -333,6 +340,12 @@ class TokenSource extends EventTarget {
     else if (name === "id" && !value.includes("\0")) event.id = value;
     else if (name === "retry" && /^[0-9]+$/.test(value)) this.retry = Number(value);
   }
+}
+
+/** What a tombstone carries is its row's key, a text as it was published ("7", not 7), unless its publisher gave it an object. */
+function removed(text) {
+  const data = parse(text);
+  return typeof data === "object" && data !== null ? data : text;
 }
 
 function parse(text) {

@@ -86,6 +86,17 @@ async def test_a_broker_that_forgot_everything_is_told_and_followed_anew(heard: 
     assert heard.log.find("0000000b-2", NEWS) == Found(2, True)
 
 
+async def test_what_left_the_history_is_counted_on_when_another_begins(heard: Heard) -> None:
+    heard.broker.put(5)
+    await heard.until(lambda: heard.log.position == 5)
+    heard.log.window.clear()
+    heard.broker.forget("0000000b")
+    heard.broker.put(3)
+    await heard.until(lambda: heard.log.window.epoch == "0000000b" and heard.log.position == 3)
+    heard.log.window.clear()
+    assert heard.log.window.dropped["age"] == 8
+
+
 async def test_a_broker_that_forgot_the_newest_is_told_and_nothing_comes_twice(heard: Heard) -> None:
     heard.broker.put(5)
     await heard.until(lambda: heard.log.position == 5)

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from itertools import groupby
 
+from ssepool import clock
 from ssepool.brokers.base import Bounds, Broker, InstantBroker
 from ssepool.core.event import Entry
 from ssepool.core.kept import DROP_REASONS
@@ -60,10 +61,11 @@ class Follower:
         lost: Callable[[Missed], None],
         room: Callable[[], Awaitable[None]],
         now: Callable[[], float],
+        wall_clock: Callable[[], float] = clock.wall_clock,
     ) -> None:
         """`deliver` gets the entries, and `lost` is called where entries are gone that should have come, with a
         question that says who missed any of them. `room` is awaited before each page that the broker has for us, so
-        that delivery is not swamped. `now` is the hub's clock, in seconds."""
+        that delivery is not swamped. `now` is the hub's clock and `wall_clock` the time since the epoch, in seconds."""
         self.broker = broker
         """Where events are kept."""
         self.config = broker.config
@@ -81,6 +83,7 @@ class Follower:
         self._lost = lost
         self._room = room
         self._now = now
+        self._wall_clock = wall_clock
         self._arrived = asyncio.Event()
         self._looks = 0
         self._looking = asyncio.Lock()
@@ -92,6 +95,8 @@ class Follower:
         """The tail waits for delivery, not for the broker."""
         self._pending: deque[Entry] = deque()
         """What the memory broker has, and `deliver` gets in slices."""
+        self._there = 0
+        """Up to here the broker had entries when we began to follow it."""
         self.window: Window
         """What is kept of the order, and the newest of it."""
         self.position: int
@@ -177,6 +182,7 @@ class Follower:
         self.position = after = window.newest
         if self.bounds.drops:
             self.sweeper.follow(window)
+        self._there = self.bounds.newest
         self._progress.begin(after, self._now())
         self._arrived.set()
 
@@ -191,6 +197,12 @@ class Follower:
             self._accept(page)
             await asyncio.sleep(0)
         self._come_to(newest)  # what was published last may be kept no longer
+
+    def _came(self, entry: Entry) -> float:
+        """When an entry came, of those that the broker had already: an hour is over an hour after it was published,
+        however often hubs begin anew. What is published now counts from now, whatever the clocks of others say."""
+        now = self._now()
+        return now - max(0.0, self._wall_clock() - entry.at) if entry.at and entry.position <= self._there else now
 
     def _come_to(self, position: int) -> None:
         if position > self.position:
@@ -300,7 +312,7 @@ class Follower:
                 continue
             if some[0].position > self.position + 1:
                 self._skip(some[0].position - 1, is_told=self.bounds.drops)
-            self.window.append(some, self._now())
+            self.window.append(some, self._now(), self._came if some[0].position <= self._there else None)
             self._deliver(some)
             self.position = some[-1].position
             self._arrived.set()
@@ -377,6 +389,8 @@ class Follower:
         async with self._in_time():
             if await self.broker.read(position, max_entries=1):
                 return False
+        if not await self._see():
+            return True
         await self._load_cuts()
         if self.position == position:
             self._skip(newest, is_told=self.bounds.drops)

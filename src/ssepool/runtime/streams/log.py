@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
+from ssepool import clock
 from ssepool.brokers.base import PAGE_PLACES, Broker, Stored
 from ssepool.brokers.group import GroupCommit
 from ssepool.brokers.record import records
@@ -36,9 +37,10 @@ class EventLog(Follower):
         lost: Callable[[Missed], None],
         room: Callable[[], Awaitable[None]],
         now: Callable[[], float],
+        wall_clock: Callable[[], float] = clock.wall_clock,
     ) -> None:
         """As `Follower`."""
-        super().__init__(broker, deliver, lost, room, now)
+        super().__init__(broker, deliver, lost, room, now, wall_clock)
         self.fetching = asyncio.Semaphore(MAX_FETCHES)
         """Bounds the pages that are fetched at a time."""
         self._group = GroupCommit(broker)
