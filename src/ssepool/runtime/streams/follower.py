@@ -85,8 +85,7 @@ class Follower:
         self._now = now
         self._wall_clock = wall_clock
         self._arrived = asyncio.Event()
-        self._looks = 0
-        self._looking = asyncio.Lock()
+        self._looks, self._looking = 0, asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self._tail: asyncio.Task[None] | None = None
         self._follows = False
