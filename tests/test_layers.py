@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "core": ("config", "topic_rules", "urls", "errors"),
     "brokers.base": ("brokers.record", "core", "config", "urls", "errors"),
     "brokers.record": ("core", "config", "urls", "errors"),  # an event as brokers store it
+    "brokers.backstop": ("brokers.base", "config"),  # of publishers, and what hubs tell them
     "brokers.group": ("brokers.base", "brokers.record", "core", "config", "urls", "errors"),
     "brokers": ("brokers.base", "config", "urls", "errors"),  # finds the one that a URL names
     # Nobody imports these by name, and none another one.
@@ -55,7 +56,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "runtime.entrance": ("runtime.files", "runtime.proxies", "core", "config", "urls"),
     "runtime.streams": (
         *("runtime.handover", "runtime.tasks"),
-        *("brokers.base", "brokers.group", "brokers.record", "core", "clock", "config", "urls", "errors"),
+        *("brokers.backstop", "brokers.base", "brokers.group", "brokers.record"),
+        *("core", "clock", "config", "urls", "errors"),
     ),
     "runtime.connections": ("runtime.streams", "runtime.departed", "runtime.hooks", "core", "clock", "errors"),
     "runtime.engine": (
@@ -100,7 +102,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("runtime.handover", "runtime.head", "runtime.proxies", "runtime.streams", "runtime.tasks", "runtime.wire"),
         *("core", "clock", "config", "urls", "errors"),
     ),
-    "publisher": ("brokers", "brokers.base", "brokers.group", "core", "config", "urls", "errors"),
+    "publisher": ("brokers", "brokers.backstop", "brokers.base", "brokers.group", "core", "config", "urls", "errors"),
     "django": ("hub", "publisher", "runtime.admission", "core", "config", "errors"),
     "client": ("core", "config", "urls", "errors"),
     "bench": ("core", "config", "urls", "errors"),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Coroutine, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 from ssepool.brokers import connect
+from ssepool.brokers.backstop import Backstop
 from ssepool.brokers.base import InstantBroker
 from ssepool.brokers.group import GroupCommit
 from ssepool.config import HubConfig, MiB, OnDuplicate
@@ -20,7 +22,8 @@ from ssepool.errors import BrokerError, ConfigError, InvalidTopic
 T = TypeVar("T")
 
 UNBOUNDED = 10**12
-"""Events, bytes and seconds of history: a publisher never trims it, because only the hubs know their settings."""
+"""Events, bytes and seconds of history: only the hubs know their settings. What a publisher does where there is no hub,
+`Backstop` says."""
 
 FIRST_PUBLISH_TIMEOUTS = 2
 """How many times `broker_timeout` a first publish takes at most: it connects before it publishes."""
@@ -64,6 +67,7 @@ class AsyncPublisher:
             )
         self._broker.follows = False
         self._group = GroupCommit(self._broker)
+        self._backstop = Backstop(self._broker, time.monotonic)
         self._opening: asyncio.Task[None] | None = None
         self._is_open = False
 
@@ -92,7 +96,9 @@ class AsyncPublisher:
                 raise InvalidTopic("an event needs at least one topic to be published to")
         if not self._is_open:
             await self._open()
-        return [stored.id for stored in await self._group.append(batch)]
+        ids = [stored.id for stored in await self._group.append(batch)]
+        await self._backstop.published(len(ids))
+        return ids
 
     async def close(self) -> None:
         """Close the connection. A publish that is still on its way to the broker fails."""

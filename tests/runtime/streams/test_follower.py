@@ -15,6 +15,7 @@ from ssepool.core.event import Entry
 from ssepool.core.timelines import Timeline
 from ssepool.core.topics import Subscription
 from ssepool.errors import BrokerError
+from ssepool.runtime.streams import follower as follower_module
 from ssepool.runtime.streams import sweeper as sweeper_module
 
 NEWS = Subscription.of(["news"])
@@ -313,3 +314,41 @@ async def test_what_was_dropped_before_it_came_is_told_to_those_who_missed_it(he
         heard.broker.ring()
         await heard.until(lambda gone=gone: heard.log.position == gone + 1)  # type: ignore[misc]
         assert heard.all == [*told, gone + 1]
+
+
+async def test_who_comes_to_a_hole_without_cuts_sees_the_floor_first(
+    heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard.broker.floor = 0
+    heard.broker.put(3)
+    await heard.until(lambda: heard.log.bounds.drops and heard.log.position == 3)
+    # A publisher drops what came while this hub was cut off; no look comes before the tail is there again.
+    monkeypatch.setattr(follower_module, "CHECK_SECONDS", 1000.0)
+    looks = heard.broker.looks
+    await heard.until(lambda: heard.broker.looks > looks)
+    heard.broker.put(3)
+    heard.broker.lose(5)
+    heard.broker.floor = 5
+    await heard.until(lambda: heard.log.position == 6)
+    assert heard.all == [1, 2, 3, "lost", 6]
+    assert heard.log.window.cuts.floor == 5
+
+
+async def test_what_is_dropped_while_a_hub_opens_is_known_when_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = Heard()
+    late.broker.floor = 0
+    late.broker.put(9)
+    monkeypatch.setattr(follower_module, "CHECK_SECONDS", 1000.0)
+    read = late.broker.read
+
+    async def losing(after: int, *, max_entries: int) -> Sequence[Entry]:
+        if late.broker.floor == 0:
+            late.broker.lose(4)
+            late.broker.floor = 4
+        return await read(after, max_entries=max_entries)
+
+    monkeypatch.setattr(late.broker, "read", losing)
+    await late.log.open()
+    assert late.log.window.cuts.floor == 4
+    assert [bool(late.log.lost(NEWS, place)) for place in (3, 4)] == [True, False]
+    await late.log.close()

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from ssepool.brokers.backstop import TELL_SECONDS
 from ssepool.brokers.base import DROP_ENTRIES
+from ssepool.config import HubConfig
 from ssepool.core.cut import Cut
 from ssepool.core.event import Entry
 from ssepool.core.window import Window
@@ -22,6 +24,8 @@ class Dropping:
     def __init__(self) -> None:
         self.calls: list[tuple[list[int], dict[str, Cut], int]] = []
         self.broken = False
+        self.config = HubConfig(history_bytes=1234)
+        self.facts: list[str] = []
 
     async def drop(self, positions: Sequence[int], cuts: Mapping[str, Cut], floor: int) -> None:
         assert len(positions) <= DROP_ENTRIES
@@ -29,6 +33,11 @@ class Dropping:
         if self.broken:
             raise BrokerError("away")
         self.calls.append((list(positions), dict(cuts), floor))
+
+    async def keep(self, name: str, data: bytes, seconds: float) -> None:
+        if self.broken:
+            raise BrokerError("away")
+        self.facts.append(name)
 
     @property
     def dropped(self) -> list[int]:
@@ -128,3 +137,37 @@ async def test_what_the_broker_did_not_drop_is_dropped_the_next_time() -> None:
     setup.broker.broken = False
     await setup.sweeper.sweep()
     assert setup.broker.dropped == [1, 2, 3]
+
+
+async def test_the_hub_that_drops_says_so_now_and_then() -> None:
+    setup = Setup()
+    for seconds, told in ((0.0, 1), (TELL_SECONDS - 1, 1), (1.0, 2)):
+        setup.time += seconds
+        await setup.sweeper.sweep()
+        assert setup.broker.facts == ["history-bytes-1234", "history-hub"] * told
+    setup.time += TELL_SECONDS
+    setup.sweeper.sweeps = lambda: False
+    await setup.sweeper.sweep()
+    assert len(setup.broker.facts) == 4
+    setup.sweeper.sweeps = lambda: True  # the other one is gone
+    await setup.sweeper.sweep()
+    assert len(setup.broker.facts) == 6
+
+
+async def test_what_is_dropped_does_not_wait_for_a_word_that_cannot_be_kept(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    setup = Setup()
+
+    async def keep(*_: object) -> None:
+        raise BrokerError("it is full")
+
+    monkeypatch.setattr(setup.broker, "keep", keep)
+    setup.put("a", "a", "a")
+    await setup.sweeper.sweep()
+    setup.time += SPARE_SECONDS
+    await setup.sweeper.sweep()
+    assert setup.broker.dropped == [1]
+    assert [record.message for record in caplog.records] == [
+        "publishers could not be told that a hub bounds the history: it is full"
+    ]

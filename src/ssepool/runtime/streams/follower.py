@@ -85,7 +85,7 @@ class Follower:
         self._now = now
         self._wall_clock = wall_clock
         self._arrived = asyncio.Event()
-        self._looks = 0
+        self._looks, self._looking = 0, asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self._tail: asyncio.Task[None] | None = None
         self._follows = False
@@ -120,6 +120,8 @@ class Follower:
             await self._load()
         self._tail = asyncio.create_task(self._follow())
         self._tasks = [self._tail, asyncio.create_task(self._watch())]
+        with contextlib.suppress(BrokerError):  # something may have been dropped while the history was read
+            await self._see()
 
     async def _unfollow(self) -> None:
         for task in self._tasks:
@@ -281,7 +283,9 @@ class Follower:
         start, step, began = 0, 1, self._now()
         deadline = began + SLICE_SECONDS
         if page and page[-1].position - self.position > len(page) - _known(page, self.position):
-            await self._load_cuts()  # something was dropped before it came here
+            if not await self._see():  # something was dropped before it came here
+                await asyncio.sleep(0)  # here this task ends: the tail begins anew
+            await self._load_cuts()
         while start < len(page):
             end = start + step
             while end < len(page) and not (_is_readable(page[end - 1]) or _is_readable(page[end])):
@@ -341,26 +345,39 @@ class Follower:
                 self.trouble.end("look")
 
     async def _look(self) -> None:
-        before = self.position  # seen first: the broker may have more by the time it answers, but never less
-        # Nothing may come between an epoch that is new and what is done about it: brokers take a tail that begins now
-        # for one of the history that they have just named.
-        async with self._in_time():
-            bounds = await self.broker.bounds()
-            known = self.window.timelines
-            is_less = bounds.epoch == known.epoch and bounds.newest < before
-            if bounds.drops and (is_less or known.end_of(bounds.epoch) is not None):  # an earlier state of it is back
-                bounds = await self.broker.renew(bounds.epoch)
-            self.bounds = bounds
-        nothing_comes = self._progress.look(self.position, bounds.newest, self._now(), is_crowded=self._crowded)
-        self._looks += 1
-        self._arrived.set()
-        if bounds.epoch != self.window.epoch:
-            self._turn(bounds)
-        elif bounds.newest < before:
-            self._start_over(bounds, Timelines(bounds.epoch), bounds.newest)
-        elif nothing_comes and not await self._passed(bounds.newest):
+        if not await self._see():
+            return
+        newest = self.bounds.newest
+        nothing_comes = self._progress.look(self.position, newest, self._now(), is_crowded=self._crowded)
+        if nothing_comes and not await self._passed(newest):
             logger.warning("%s has had news for %g s that did not come; asking again", self.broker.url, CHECK_SECONDS)
             self._restart_tail()
+
+    async def _see(self) -> bool:
+        """See what the broker has now. False if that is another history than the one that is followed, or less of it:
+        then the tail is begun anew."""
+        async with self._looking:
+            before = self.position  # seen first: the broker may have more by the time it answers, but never less
+            # Nothing may come between an epoch that is new and what is done about it: brokers take a tail that begins
+            # now for one of the history that they have just named.
+            async with self._in_time():
+                bounds = await self.broker.bounds()
+                known = self.window.timelines
+                is_less = bounds.epoch == known.epoch and bounds.newest < before
+                if bounds.drops and (is_less or known.end_of(bounds.epoch) is not None):  # an earlier state is back
+                    bounds = await self.broker.renew(bounds.epoch)
+                self.bounds = bounds
+            self._looks += 1
+            self._arrived.set()
+            if bounds.epoch != self.window.epoch:
+                self._turn(bounds)
+            elif bounds.newest < before:
+                self._start_over(bounds, Timelines(bounds.epoch), bounds.newest)
+            else:
+                if bounds.drops:
+                    self.window.cuts.raise_floor(bounds.untold)
+                return True
+            return False
 
     async def _passed(self, newest: int) -> bool:
         """Go on behind entries up to `newest` that are gone: a tail that has begun anew does not give them, and nor is
@@ -371,6 +388,8 @@ class Follower:
         async with self._in_time():
             if await self.broker.read(position, max_entries=1):
                 return False
+        if not await self._see():
+            return True
         await self._load_cuts()
         if self.position == position:
             self._skip(newest, is_told=self.bounds.drops)

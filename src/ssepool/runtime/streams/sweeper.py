@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from ssepool.brokers.backstop import SPARE_BYTES, TELL_SECONDS, tell
 from ssepool.brokers.base import DROP_ENTRIES, Broker
-from ssepool.config import MiB
 from ssepool.core.cut import Cut
 from ssepool.core.kept import Kept
 from ssepool.core.window import Window
+from ssepool.errors import BrokerError
+
+logger = logging.getLogger("ssepool")
 
 SPARE_SECONDS = 10.0
 """Seconds for which the broker keeps what the history does not: for hubs that were frozen, and publishers that try
@@ -17,9 +21,6 @@ again."""
 
 SPARE_EVENTS = 20_000
 """Events that wait to be dropped at most."""
-
-SPARE_BYTES = 32 * MiB
-"""Bytes of memory of these events at most."""
 
 IDLE_SECONDS = 60.0
 """Seconds for which a hub that leaves dropping to another one keeps in mind what is to be dropped."""
@@ -36,6 +37,7 @@ class Sweeper:
         self._waiting: deque[tuple[float, Kept, bool]] = deque()
         self._size = 0
         self._window: Window | None = None
+        self._told = float("-inf")
         self.sweeps: Callable[[], bool] = lambda: True
         """Whether it is this hub that drops."""
 
@@ -56,14 +58,27 @@ class Sweeper:
             self._waiting.append((at, entry, is_missed))
             self._size += entry.size
         sweeps = self.sweeps()
+        if sweeps:
+            await self._tell()
         while ripe := self._ripe(SPARE_SECONDS if sweeps else IDLE_SECONDS):
             if sweeps:
                 await self._drop(ripe, window.cuts.floor)
+                await self._tell()
                 if window is not self._window:
                     return
             for entry, _ in ripe:
                 self._waiting.popleft()
                 self._size -= entry.size
+
+    async def _tell(self) -> None:
+        """Say now and then that a hub drops, so that publishers do not."""
+        if self._now() - self._told < TELL_SECONDS:
+            return
+        self._told = self._now()
+        try:
+            await tell(self._broker)
+        except BrokerError as error:  # what is dropped matters more; and a broker that is away is noticed by all else
+            logger.warning("publishers could not be told that a hub bounds the history: %s", error)
 
     async def _drop(self, ripe: Sequence[tuple[Kept, bool]], floor: int) -> None:
         cuts: dict[str, Cut] = {}
