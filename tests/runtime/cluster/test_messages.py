@@ -17,7 +17,7 @@ from ssepool.core.revocations import Revocation
 from ssepool.core.rights import Right
 from ssepool.core.tickets import Ticket
 from ssepool.runtime.cluster import messages
-from ssepool.runtime.cluster.messages import ConnectionInfo, Message, Page, Question
+from ssepool.runtime.cluster.messages import ConnectionInfo, Message, Page, Question, TopicNames
 
 KINDS: list[type[Question[Any]]] = Question.__subclasses__()
 
@@ -38,6 +38,8 @@ QUESTIONS: dict[str, list[Question[Any]]] = {
         messages.FindConnections(10),
         messages.FindConnections(1, "a", "ann", "::1", "open", ("abc", 7)),
     ],
+    "topics": [messages.FindTopics(10), messages.FindTopics(1, "subscribers", "a/", "a/b")],
+    "subscribers": [messages.CountSubscribers([]), messages.CountSubscribers(["a", "b"])],
     "connection": [messages.DescribeConnection("abc-0-1")],
     "kick": [messages.Kick("abc-0-1", 30.0)],
     "kick_all": [messages.KickAll(0.0, "a"), messages.KickAll(30.0, "a", "ann", "::1")],
@@ -55,6 +57,8 @@ QUESTIONS: dict[str, list[Question[Any]]] = {
 
 ANSWERS: dict[str, list[Any]] = {
     "connections": [Page([]), Page([INFO, INFO], True)],
+    "topics": [TopicNames([]), TopicNames(["a", "b"], True)],
+    "subscribers": [[], [(3, 0), (0, 2)]],
     "connection": [INFO, None],
     "kick": [True, False],
     "kick_all": [0, 10**6],
