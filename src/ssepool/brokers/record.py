@@ -24,6 +24,14 @@ AROUND_ID_BYTES = len("id: \n")
 """What the line `id:` adds to a frame beside the id itself."""
 
 
+VERSION = 1
+"""The version of records. One that those who know only earlier versions may read keeps it, with fields at the end that
+they pass over; any other raises it."""
+
+NEWER = "ssepool.newer"
+"""The topic of what stands in a page for a record of a newer version."""
+
+
 class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """All of an event except its position. Its frame has no `id:` line, because the id may not be known yet."""
 
@@ -39,6 +47,8 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What the event replaces in its topics; None for one that is added."""
     removed: bool = False
     """Whether it says that nothing is there under its key any more."""
+    version: int = VERSION
+    """The version in which it was written; those of before had none, and the same fields."""
 
     @property
     def claim(self) -> str | None:
@@ -84,13 +94,40 @@ def _digest(data: bytes) -> str:
 pack = msgspec.msgpack.Encoder().encode
 """A record, or a list of them, as MessagePack."""
 
-unpack = msgspec.msgpack.Decoder(Record).decode
-"""The record that `pack` made these bytes of. Raises one of `UNREADABLE_ERRORS` for other bytes."""
+_unpack = msgspec.msgpack.Decoder(Record).decode
+_unpack_fields = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
+_unpack_number = msgspec.msgpack.Decoder(int).decode
+
+
+def unpack(data: bytes) -> Record:
+    """The record that `pack` made these bytes of. Raises one of `UNREADABLE_ERRORS` for other bytes, and for a record
+    of a newer version."""
+    record = _unpack(data)
+    if record.version > VERSION:
+        raise ValueError(f"a record of the version {record.version}; this one knows {VERSION}")
+    return record
+
+
+def entry_of(data: bytes, epoch: str, position: int, at: float) -> Entry:
+    """The entry of these bytes, as `Record.entry`, or what stands in its place."""
+    try:
+        return unpack(data).entry(epoch, position, at)
+    except UNREADABLE_ERRORS:
+        return unreadable(position, is_newer=_is_newer(data))
+
+
+def _is_newer(data: bytes) -> bool:
+    try:
+        return _unpack_number(_unpack_fields(data)[len(Record.__struct_fields__) - 1]) > VERSION
+    except (*UNREADABLE_ERRORS, IndexError):
+        return False
+
 
 UNREADABLE_ERRORS = (msgspec.MsgspecError, AttributeError, TypeError, ValueError)
 """What reading a record raises that somebody else has written, or a version with another layout."""
 
 
-def unreadable(position: int) -> Entry:
-    """What stands in a page for a record that cannot be read: an entry without id, topics and bytes."""
-    return Entry(position, None, (), b"")
+def unreadable(position: int, *, is_newer: bool = False) -> Entry:
+    """What stands in a page for a record that cannot be read, perhaps because it `is_newer`: an entry without id and
+    bytes."""
+    return Entry(position, None, (NEWER,) if is_newer else (), b"")

@@ -121,6 +121,9 @@ class BrokerReport(msgspec.Struct, frozen=True):
     messages_dropped: Annotated[
         Count, Meta(description="Messages between nodes that this process did not believe.")
     ] = 0
+    records_unread: Annotated[
+        Count, Meta(description="Records of the history that this process could not read: of a newer version, say.")
+    ] = 0
 
 
 class NodeReport(Report, frozen=True, kw_only=True):

@@ -77,6 +77,7 @@ COUNTERS: Metrics = (
     ("events_skipped", "Events that lagging connections did not get.", lambda r: r.events.skipped),
     ("bytes_sent", "Bytes written to connections.", lambda r: r.bytes_sent),
     ("messages_dropped", "Messages between nodes that were not believed.", lambda r: r.broker.messages_dropped),
+    ("records_unread", "Records of the history that could not be read.", lambda r: r.broker.records_unread),
 )
 """Metrics that only rise while the process lives; Prometheus appends `_total` to their names."""
 

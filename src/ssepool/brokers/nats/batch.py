@@ -8,7 +8,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from ssepool.brokers.record import STORED_BYTES, UNREADABLE_ERRORS, Record, pack, topics_digest, unpack, unreadable
+from ssepool.brokers.record import STORED_BYTES, UNREADABLE_ERRORS, Record, entry_of, pack, topics_digest
+from ssepool.brokers.record import VERSION as RECORD_VERSION
 from ssepool.config import KiB
 from ssepool.core.event import Entry
 from ssepool.core.timelines import Timeline, Timelines
@@ -18,6 +19,9 @@ LOG_SUBJECT = "log"
 
 EPOCH_SUBJECT = "epoch"
 """The subject, behind the stream's, of messages that name the history."""
+
+STREAM_VERSION = 1
+"""The version of what is in the stream; the one before had none, and did not name the history."""
 
 MAX_TOPICS_BYTES = 64 * KiB
 """Bytes of topics that a message repeats beside its data; if there are more, they are in the event alone."""
@@ -97,6 +101,8 @@ class Part(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The topics of that event; None if they are too large, and in messages of earlier versions."""
     private: bool = False
     """Whether that event is private."""
+    version: int = 0
+    """Where the history is named: the version of the stream, which only those write to who know it."""
 
     @property
     def is_last(self) -> bool:
@@ -198,7 +204,7 @@ def batch(state: State, records: Sequence[Record], max_bytes: int) -> tuple[list
 def naming(state: State, timelines: Timelines, root: str) -> tuple[str, bytes]:
     """The message that names the history from the end of the stream on; `root` is what its cuts are known by."""
     head = (timelines.epoch, state.newest, state.total, 0, 0, 0, 1, 0)
-    return EPOCH_SUBJECT, pack(Part(*head, pack(timelines.before), root))
+    return EPOCH_SUBJECT, pack(Part(*head, pack(timelines.before), root, version=STREAM_VERSION))
 
 
 class Joiner:
@@ -228,9 +234,12 @@ class Joiner:
             return batch, []
         whole, first = b"".join([part.data for part in parts]), part.after + 1
         try:
-            entries = [one.entry(part.epoch, place, time) for place, one in enumerate(_unpack(whole), first)]
+            found = _unpack(whole)
         except UNREADABLE_ERRORS:
-            entries = _one_by_one(whole, part, time)
+            found = []
+        if not found or max([one.version for one in found]) > RECORD_VERSION:
+            return batch, _one_by_one(whole, part, time)
+        entries = [one.entry(part.epoch, place, time) for place, one in enumerate(found, first)]
         return batch, entries if len(entries) == part.events else _one_by_one(whole, part, time)
 
 
@@ -243,10 +252,7 @@ def _one_by_one(data: bytes, part: Part, time: float) -> list[Entry]:
     pieces = (pieces + [msgspec.Raw()] * part.events)[: part.events]
     entries = []
     for place, piece in enumerate(pieces, part.after + 1):
-        try:
-            entries.append(unpack(piece).entry(part.epoch, place, time))
-        except UNREADABLE_ERRORS:
-            entries.append(unreadable(place))
+        entries.append(entry_of(piece, part.epoch, place, time))
     return entries
 
 

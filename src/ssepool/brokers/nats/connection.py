@@ -103,15 +103,15 @@ class Connection:
     def _user(self) -> str | None:
         """The user's name or token. The library asks for it just before it sends the password."""
         if self._address.is_tls and not self._client._server_info.get("tls_required"):
-            raise self._refused("the server does not speak TLS; no password was sent")
+            raise self.refused("the server does not speak TLS; no password was sent")
         return self._address.user
 
     def _check_server(self) -> None:
         version = self._client.connected_server_version
         if (version.major, version.minor) < MIN_SERVER_VERSION:
-            raise self._refused(f"this is NATS {version.major}.{version.minor}; ssepool needs 2.9 or newer")
+            raise self.refused(f"this is NATS {version.major}.{version.minor}; ssepool needs 2.9 or newer")
         if self._client.max_payload < MAX_MESSAGE_BYTES + HEADER_BYTES:
-            raise self._refused(
+            raise self.refused(
                 f"the server's max_payload is {self._client.max_payload} bytes; set it to {MiB} (1 MiB) or more"
             )
         self._user()
@@ -144,7 +144,7 @@ class Connection:
             return
         logger.warning("%s: %s", self._address.shown, error)
         if "permissions violation" in str(error).lower():
-            self._lose(self._refused(str(error).removeprefix("nats: ")))
+            self._lose(self.refused(str(error).removeprefix("nats: ")))
             await self._client.close()
 
     async def _closed(self) -> None:
@@ -157,7 +157,8 @@ class Connection:
             for scope in self._scopes:
                 scope.reschedule(now)
 
-    def _refused(self, why: str) -> Refused:
+    def refused(self, why: str) -> Refused:
+        """The error that says why the server, or what is there, will not do."""
         return Refused(f"{self._address.shown}: {why}")
 
     def _translated(self, error: Exception) -> BrokerError:
@@ -171,9 +172,9 @@ class Connection:
         elif isinstance(error, TimeoutError):
             text = f"no answer in {self._timeout:g} s"
         if "authorization violation" in text.lower() or "authentication" in text.lower():
-            return self._refused("the server does not accept this user and password, or token")
+            return self.refused("the server does not accept this user and password, or token")
         if isinstance(error, ssl.SSLError):
-            return self._refused(f"TLS: {text}")
+            return self.refused(f"TLS: {text}")
         return BrokerError(f"{shown}: {text}")
 
     # Messages outside the stream, which nobody keeps.

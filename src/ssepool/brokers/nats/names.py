@@ -11,7 +11,7 @@ stays while the others change.
 from __future__ import annotations
 
 from ssepool.brokers.base import new_epoch
-from ssepool.brokers.nats.batch import EPOCH_SUBJECT, Part, State, decode, naming
+from ssepool.brokers.nats.batch import EPOCH_SUBJECT, STREAM_VERSION, Part, State, decode, naming
 from ssepool.brokers.nats.cuts import Cuts
 from ssepool.brokers.nats.marks import Marks, View
 from ssepool.brokers.nats.stream import JetStream, Message, NoStream, Overtaken
@@ -51,6 +51,11 @@ class Names:
             await self._take_over(js, view)
         else:
             self.place, part = named
+            if part.version > STREAM_VERSION:
+                raise js.refused(
+                    f"the history has the version {part.version} of a newer ssepool, and this one knows "
+                    f"{STREAM_VERSION}: update it, or choose another ?name="
+                )
             self.timelines, self.root = part.timelines, part.content
             if self.timelines.epoch != view.state.epoch:  # a message from before a loss has got behind it
                 await self.renew(js, view)
@@ -112,6 +117,7 @@ class Names:
 def _part(message: Message) -> Part | None:
     try:
         part = decode(message.data)
-        return part if not part.events and part.timelines else None
+        is_newer = part.version > STREAM_VERSION  # what else it says may be said in another way
+        return part if not part.events and (is_newer or part.timelines) else None
     except UNREADABLE_ERRORS:
         return None

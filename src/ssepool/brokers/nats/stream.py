@@ -126,7 +126,7 @@ class JetStream(Connection):
             case [[first, token, ">"]] if first == name:
                 state = info.state
                 return Info(token, state.messages, state.first_seq, state.last_seq, state.bytes)
-        raise self._refused(f"there is a stream {name!r} already that is not ssepool's; choose another ?name=")
+        raise self.refused(f"there is a stream {name!r} already that is not ssepool's; choose another ?name=")
 
     async def create(self, subjects: str) -> None:
         """Create the stream, unless another hub has done so. Raises `Refused` if the server does not allow it."""
@@ -145,12 +145,12 @@ class JetStream(Connection):
             raise self._unavailable(error) from None
         except nats.js.errors.APIError as error:
             if error.err_code != NAME_IN_USE_CODE:
-                raise self._refused(f"the stream {name!r} cannot be made: {error.description}") from None
+                raise self.refused(f"the stream {name!r} cannot be made: {error.description}") from None
 
     def _unavailable(self, error: nats.js.errors.APIError) -> BrokerError:
         if error.err_code not in NO_JETSTREAM_CODES:
             return self._translated(error)
-        return self._refused(
+        return self.refused(
             "JetStream is not enabled, for this account at least; start nats-server with -js, or set jetstream in its "
             "configuration"
         )
@@ -183,7 +183,7 @@ class JetStream(Connection):
             )
         except nats.js.errors.APIError as error:
             if error.err_code != NAME_IN_USE_CODE:
-                raise self._refused(f"the stream {name!r} cannot be made: {error.description}") from None
+                raise self.refused(f"the stream {name!r} cannot be made: {error.description}") from None
 
     async def put(self, subject: str, data: bytes, last: int | None = None) -> int:
         """Store a message in the stream that has this subject, and return its place. `last` is the place of the newest

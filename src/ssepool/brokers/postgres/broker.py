@@ -291,16 +291,21 @@ class PostgresBroker(Broker):
             raise ConfigError(f"{self.url}: the database has the encoding {encoding}; it takes UTF8")
         ((made,),) = await self._rows(self._asking, self._tables.probe)
         if made > TABLES_VERSION:
-            raise ConfigError(
-                f"{self.url}: the tables of {self._tables.name!r} are of version {made}, made by a newer ssepool; "
-                f"this one knows {TABLES_VERSION}: update it, or choose another name"
-            )
+            raise ConfigError(self._newer(made))
         if made < TABLES_VERSION:
             await self._asking.ask(self._tables.make(new_epoch()))
 
+    def _newer(self, made: int) -> str:
+        return (
+            f"{self.url}: the tables of {self._tables.name!r} are of version {made}, made by a newer ssepool; "
+            f"this one knows {TABLES_VERSION}: update it, or choose another name"
+        )
+
     async def _look(self) -> Bounds:
         with self._told():
-            ((epoch, oldest, newest, size, floor, *before),) = await self._rows(self._asking, self._tables.bounds)
+            ((epoch, oldest, newest, size, floor, *before, made),) = await self._rows(self._asking, self._tables.bounds)
+        if made > TABLES_VERSION:
+            raise BrokerError(self._newer(made))
         self._see(epoch, newest)
         return Bounds(epoch, oldest, newest, size, tuple(map(Timeline, *before)), floor)
 

@@ -46,7 +46,7 @@ _BOUNDS = """
 SELECT epoch, coalesce((
     SELECT min(position) - 1 FROM {events} WHERE position > log.oldest AND position <= log.newest
 ), newest), newest, bytes, floor,
-    ARRAY(SELECT epoch FROM {timelines} ORDER BY number), ARRAY(SELECT ended FROM {timelines} ORDER BY number)
+    ARRAY(SELECT epoch FROM {timelines} ORDER BY number), ARRAY(SELECT ended FROM {timelines} ORDER BY number), version
 FROM {log} AS log
 """
 

@@ -29,7 +29,16 @@ from ssepool.brokers.base import (
     first_wanted,
     new_epoch,
 )
-from ssepool.brokers.record import STORED_BYTES, UNREADABLE_ERRORS, Record, pack, topics_digest, unpack, unreadable
+from ssepool.brokers.record import (
+    STORED_BYTES,
+    UNREADABLE_ERRORS,
+    Record,
+    entry_of,
+    pack,
+    topics_digest,
+    unpack,
+    unreadable,
+)
 from ssepool.brokers.redis import scripts
 from ssepool.brokers.redis.address import address
 from ssepool.brokers.redis.openers import Openers
@@ -392,9 +401,10 @@ def _entry(id: bytes, data: bytes, at: bytes) -> Entry:
     """The entry of the stream with this id, which has the epoch of its time; `at` is in milliseconds since 1970."""
     position, _, number = id.partition(b"-")
     try:
-        return unpack(data).entry(f"{int(number):08x}", int(position), int(at or 0) / 1000)
-    except UNREADABLE_ERRORS:
+        epoch, when = f"{int(number):08x}", int(at or 0) / 1000
+    except ValueError:
         return unreadable(int(position))
+    return entry_of(data, epoch, int(position), when)
 
 
 def _ranges(positions: Sequence[int]) -> list[int]:

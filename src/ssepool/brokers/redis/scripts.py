@@ -13,7 +13,12 @@ VERSION = 2
 BEGIN = """
 local state_key, log, claims, places, cuts, cut_names, cut_order = unpack(KEYS)
 local new_epoch, overhead, most_timelines = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local state = redis.call('HMGET', state_key, 'epoch', 'newest', 'oldest', 'events', 'bytes', 'floor', 'timelines')
+local state = redis.call('HMGET', state_key, 'epoch', 'newest', 'oldest', 'events', 'bytes', 'floor', 'timelines',
+    'version')
+if (tonumber(state[8]) or 0) > VERSION then
+    return redis.error_reply('the history has the layout ' .. state[8] .. ' of a newer ssepool, and this one knows '
+        .. 'VERSION: update it, or choose another ?name=')
+end
 local epoch, newest, oldest, events, bytes, floor, timelines = state[1], tonumber(state[2]), tonumber(state[3]),
     tonumber(state[4]), tonumber(state[5]), tonumber(state[6]), state[7] or ''
 local changed = false

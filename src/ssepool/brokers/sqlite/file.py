@@ -138,14 +138,20 @@ def _is_new(connection: sqlite3.Connection, path: Path) -> bool:
     ((application,),) = connection.execute("PRAGMA application_id")
     ((version,),) = connection.execute("PRAGMA user_version")
     ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_schema")
-    if application == APPLICATION_ID and version > TABLES_VERSION:
+    if application == APPLICATION_ID:
+        check_version(connection, path)
+    if application != APPLICATION_ID and (application or version or tables):
+        raise ConfigError(f"the SQLite database {path} belongs to another program; name another file")
+    return not tables
+
+
+def check_version(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise `ConfigError` if the tables are of a version that we do not know."""
+    if (version := _version(connection)) > TABLES_VERSION:
         raise ConfigError(
             f"the SQLite database {path} was made by a newer ssepool (its tables have version {version}, ours "
             f"{TABLES_VERSION}); upgrade ssepool or name another file"
         )
-    if application != APPLICATION_ID and (application or version or tables):
-        raise ConfigError(f"the SQLite database {path} belongs to another program; name another file")
-    return not tables
 
 
 def _version(connection: sqlite3.Connection) -> int:

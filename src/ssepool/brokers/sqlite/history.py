@@ -27,7 +27,7 @@ from ssepool.brokers.base import (
     new_epoch,
 )
 from ssepool.brokers.record import AROUND_ID_BYTES, STORED_BYTES, UNREADABLE_ERRORS, Record, unreadable
-from ssepool.brokers.sqlite.file import connect, read_topics, transaction
+from ssepool.brokers.sqlite.file import check_version, connect, read_topics, transaction
 from ssepool.brokers.sqlite.files import Files, Identity, identity
 from ssepool.brokers.sqlite.seen import Seen
 from ssepool.clock import wall_clock
@@ -217,6 +217,7 @@ class History:
 
     def _state(self) -> tuple[int, int, int]:
         """The newest position, the bytes of what is there, and the floor of the cuts, with the names of the history."""
+        check_version(self._connection, self._path)
         ((epoch, newest, size, floor, timelines),) = self._connection.execute(
             "SELECT epoch, newest, bytes, floor, timelines FROM history"
         )

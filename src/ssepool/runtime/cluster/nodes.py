@@ -320,6 +320,7 @@ class Nodes:
             behind=max(0, log.bounds.newest - log.position),
             failing=None if log.failing is None else str(log.failing),
             messages_dropped=self._cluster.dropped,
+            records_unread=log.unread.records,
         )
         cells = engine.pool.cells() if question.cells else msgspec.UNSET
         return NodeReport.of(

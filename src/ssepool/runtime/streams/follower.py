@@ -26,6 +26,7 @@ from ssepool.runtime.streams.progress import Progress
 from ssepool.runtime.streams.slices import next_step
 from ssepool.runtime.streams.sweeper import Sweeper
 from ssepool.runtime.streams.trouble import Trouble
+from ssepool.runtime.streams.unread import Unread
 
 logger = logging.getLogger("ssepool")
 
@@ -70,8 +71,8 @@ class Follower:
         """Where events are kept."""
         self.config = broker.config
         """The settings."""
-        self.trouble = Trouble(broker.url)
-        """What keeps this hub from following the broker."""
+        self.trouble, self.unread = Trouble(broker.url), Unread(broker.url)
+        """What keeps this hub from following the broker, and what it has that cannot be read here."""
         self.bounds = Bounds("", 0, 0, 0)
         """What the broker had when we last looked."""
         self.sweeper = Sweeper(broker, now)
@@ -306,8 +307,8 @@ class Follower:
         for readable, group in groupby(entries, _is_readable):
             some = list(group)
             if not readable:
-                said = "has records that cannot be read, and are skipped, at the positions"
-                self._skip(some[-1].position, said, is_told=False)
+                self.unread.pass_over(some, self._now())
+                self._skip(some[-1].position, is_told=False, is_said=True)
                 continue
             if some[0].position > self.position + 1:
                 self._skip(some[0].position - 1, is_told=self.bounds.drops)
@@ -316,14 +317,15 @@ class Follower:
             self.position = some[-1].position
             self._arrived.set()
 
-    def _skip(
-        self, position: int, why: str = "does not have any more the events at the positions", *, is_told: bool
-    ) -> None:
-        """Go on behind a position up to which nothing comes; `is_told` if the cuts say what has been dropped there."""
+    def _skip(self, position: int, *, is_told: bool, is_said: bool = False) -> None:
+        """Go on behind a position up to which nothing comes; `is_told` if the cuts say what has been dropped there, and
+        `is_said` if the log does."""
         before = self.position
         if not is_told:
             self.window.cuts.raise_floor(position)
-            logger.error("%s %s %d to %d", self.broker.url, why, before + 1, position)
+        if not (is_told or is_said):
+            said = "does not have any more the events at the positions"
+            logger.error("%s %s %d to %d", self.broker.url, said, before + 1, position)
         self._come_to(position)
         self._lost(lambda subscription: self.window.lost(subscription, before))
 
