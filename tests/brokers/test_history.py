@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -139,6 +140,26 @@ async def test_a_node_that_opens_decides_again_what_nobody_has_dropped(
         assert not missed(later, 72, "noise")
         assert not missed(later, 0, "quiet")
         await swept(later)
+
+
+async def test_who_comes_from_before_a_tombstone_that_has_gone_is_told(url: str) -> None:
+    row, forever = {"key": "row"}, {"history_age": 10.0**9}
+    async with node(url, **forever) as log:
+        await log.store([Event("1", ("rows",), **row), Event("2", ("rows",), **row)])
+        await log.store([Event("row", ("rows",), removed=True, **row), Event("x", ("other",))])
+        await log.reached(4)
+        assert kept(log, "rows") == [3]
+        assert not missed(log, 0, "rows")
+        log.window.expire(asyncio.get_running_loop().time() + 86_401)
+        assert (kept(log, "rows"), missed(log, 2, "rows"), missed(log, 3, "rows")) == ([], True, False)
+        assert not missed(log, 0, "other")
+        if isinstance(log.broker, InstantBroker):
+            return
+        log.window.drops = deque((0.0, entry, is_missed) for _, entry, is_missed in log.window.drops or ())
+        await swept(log)
+    async with node(url, **forever) as later:
+        assert (kept(later, "rows"), missed(later, 2, "rows"), missed(later, 3, "rows")) == ([], True, False)
+        assert not missed(later, 0, "other")
 
 
 async def test_what_was_published_last_may_be_kept_no_longer(url: str) -> None:

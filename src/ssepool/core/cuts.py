@@ -63,7 +63,8 @@ class Cuts:
         return NO_CUT if known is None else known[0]
 
     def load(self, cuts: Iterable[tuple[str, Cut]], now: float) -> None:
-        """Take over what was known before; it counts as put now (seconds)."""
+        """Take over what was known before; it counts as put now (seconds). What has gone up to there is not among the
+        recent ones."""
         for topic, cut in cuts:
             self.put(topic, cut, now)
             self._unseen = max(self._unseen, cut.newest)

@@ -267,8 +267,7 @@ class Window:
             if position <= end:
                 left._take_over(self._kept[position], self._order.time(position))
         left.cuts = self.cuts.until(end)
-        for topic, cut in self._lines.cuts():
-            left.cuts.put(topic, cut.until(end), self._lines.now)
+        left.cuts.load(((topic, cut.until(end)) for topic, cut in self._lines.cuts()), self._lines.now)
         left._lines = TopicLines(left.rules, left.cuts, left._kept)
         left._aging = Aging(left.rules, age, left._lines)
         left.drops = None if self.drops is None else deque()
