@@ -195,6 +195,7 @@ class Follower:
             if not page:
                 break
             self._accept(page)
+            self.expire()  # else it would take the place of what is not too old, and clients would get it
             await asyncio.sleep(0)
         self._come_to(newest)  # what was published last may be kept no longer
 
@@ -318,14 +319,13 @@ class Follower:
             self._arrived.set()
 
     def _skip(self, position: int, *, is_told: bool, is_said: bool = False) -> None:
-        """Go on behind a position up to which nothing comes; `is_told` if the cuts say what has been dropped there, and
-        `is_said` if the log does."""
+        """Go on behind a position up to which nothing comes: `is_told` by the cuts, or `is_said` by the log already."""
         before = self.position
         if not is_told:
             self.window.cuts.raise_floor(position)
         if not (is_told or is_said):
-            said = "does not have any more the events at the positions"
-            logger.error("%s %s %d to %d", self.broker.url, said, before + 1, position)
+            said = "%s does not have any more the events at the positions %d to %d"
+            logger.error(said, self.broker.url, before + 1, position)
         self._come_to(position)
         self._lost(lambda subscription: self.window.lost(subscription, before))
 
