@@ -70,7 +70,7 @@ async def test_who_reads_what_is_public_is_let_in_with_few_calls() -> None:
     hub = Hub(HubConfig(access=AccessConfig(public_topics=("room",))))
     _, *found = await calls_to_let_in(hub, [head()] * 5 + [head(*PAGE)] * 4)
     plain, of_a_page = min(found[:4]), min(found[4:])
-    assert plain <= 100
+    assert plain <= 103  # two of them give `ssepool.open` the id of the place at which the stream begins
     assert of_a_page - plain <= len(PAGE) + 2  # each field is read, and not gone through again by all who look for one
 
 
@@ -83,4 +83,4 @@ async def test_a_token_adds_few_calls_and_fewer_once_it_is_known(tmp_path: Path)
     found = await calls_to_let_in(hub, [*heads, *heads])
     # The first makes what is remembered of all; what else the process tidies up meanwhile is not theirs.
     at_first, again = min(found[1:5]), min(found[5:])
-    assert (at_first <= 134, again <= 118) == (True, True), (at_first, again)
+    assert (at_first <= 136, again <= 120) == (True, True), (at_first, again)

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from histories import DEADLINE, DROPPING, TRIMMING, Open, batch, data, page_of, positions, read_all, take, until
 from services.kinds import SERVICES
 from ssepool.brokers import connect
-from ssepool.brokers.base import MAX_FACT_BYTES, MAX_MESSAGE_BYTES, PAGE_FACTS, Bounds, Broker
+from ssepool.brokers.base import MAX_FACT_BYTES, MAX_MESSAGE_BYTES, PAGE_FACTS, Broker
 from ssepool.brokers.record import Record, records
 from ssepool.config import HubConfig, KiB, MiB
 from ssepool.core.chunk import chunk
@@ -599,23 +599,6 @@ async def test_a_history_stays_when_its_brokers_close(kind: str, make: Open) -> 
     assert data(await read_all(later)) == ["a", "b", "c"]
     assert [await later.find(one.id) for one in stored] == [1, 2, 3]
     assert await later.append(batch("b", "d", ids=["mine"])) == [("mine", 2), (f"{after.epoch}-4", 4)]
-
-
-@pytest.mark.parametrize("kind", [kind for kind in TRIMMING if kind != "memory"])
-async def test_positions_go_on_when_all_is_gone(make: Open) -> None:
-    broker = await make(history_age=0.3)
-    await broker.append(numbered(3))
-    before = await broker.bounds()
-
-    async def is_empty() -> bool:
-        await broker.trim()
-        return not await broker.read(0, max_entries=1)
-
-    await until(is_empty)
-    await broker.close()
-    later = await make(history_age=0.3)
-    assert await later.bounds() == Bounds(before.epoch, 3, 3, 0)
-    assert await later.append(batch("d")) == [(f"{before.epoch}-4", 4)]
 
 
 # The side channel.
