@@ -18,7 +18,7 @@ from ssepool.core.decoder import Decoder
 from ssepool.core.event import Entry, Event
 from ssepool.core.topics import Subscription
 from ssepool.core.window import Held
-from ssepool.errors import ConfigError, DuplicateEvent, EventTooLarge
+from ssepool.errors import ConfigError, DuplicateEvent, EventTooLarge, IdConflict
 from ssepool.runtime.streams.log import EventLog
 
 
@@ -54,12 +54,22 @@ def positions(entries: Sequence[Entry]) -> list[int]:
     return [entry.position for entry in entries]
 
 
+def hear(broker: MemoryBroker, heard: list[Entry]) -> None:
+    """As a hub listens."""
+
+    def listener(entries: Sequence[Entry]) -> None:
+        broker.enter(entries)
+        heard.extend(entries)
+
+    broker.listener = listener
+
+
 # Order and ids.
 
 
 async def test_the_listener_gets_all_entries_in_order_and_each_once() -> None:
     broker, heard = broker_of(), list[Entry]()
-    broker.listener = heard.extend
+    hear(broker, heard)
     ids = [stored.id for stored in await broker.append(records(events(3), 1000))]
     ids += broker.append_nowait(events(2, first=4))
     assert positions(heard) == [1, 2, 3, 4, 5]
@@ -69,7 +79,7 @@ async def test_the_listener_gets_all_entries_in_order_and_each_once() -> None:
 
 async def test_after_close_nobody_listens() -> None:
     broker, heard = broker_of(), list[Entry]()
-    broker.listener = heard.extend
+    hear(broker, heard)
     await broker.close()
     broker.append_nowait(events(1))
     assert heard == []
@@ -120,7 +130,7 @@ def test_nothing_at_all_can_be_appended() -> None:
 
 def test_an_event_that_is_too_large_leaves_nothing_appended() -> None:
     broker, heard = broker_of(max_event_size=128), list[Entry]()
-    broker.listener = heard.extend
+    hear(broker, heard)
     broker.append_nowait(events(1))
     before = (broker.window.newest, broker.window.oldest, broker.window.kept, list(heard), found(broker, "a"))
     with pytest.raises(EventTooLarge, match=r"^an event of \d{3} bytes on the wire exceeds max_event_size=128$"):
@@ -205,7 +215,7 @@ def test_a_client_that_has_everything_lacks_nothing_when_all_has_expired() -> No
 
 def test_an_id_that_is_kept_already_is_ignored() -> None:
     broker, heard = broker_of(history_events=3), list[Entry]()
-    broker.listener = heard.extend
+    hear(broker, heard)
     first = [Event("x", ("news",), id="twice"), *events(1), Event("x", ("news",), id="twice")]
     assert broker.append_nowait(first) == ["twice", f"{broker.window.epoch}-2", "twice"]
     assert broker.append_nowait(first[:1]) == ["twice"]
@@ -303,9 +313,22 @@ def test_history_is_bounded_by_bytes() -> None:
     assert broker.window.newest == 5
 
 
+def test_an_id_is_known_before_its_event_has_entered_the_window() -> None:
+    broker, waiting = broker_of(), list[Entry]()
+    broker.listener = waiting.extend
+    assert broker.append_nowait([Event("x", ("news",), id="mine"), *events(1)])[0] == "mine"
+    assert broker.append_nowait([Event("x", ("news",), id="mine")]) == ["mine"]
+    with pytest.raises(IdConflict):
+        broker.append_nowait([Event("y", ("news",), id="mine")])
+    assert (broker.append_nowait(events(1)), broker.window.newest) == ([f"{broker.window.epoch}-3"], 0)
+    broker.enter(waiting)
+    assert (broker.window.newest, broker.window.kept.events) == (3, 3)
+    assert broker.append_nowait([Event("x", ("news",), id="mine")]) == ["mine"]
+
+
 def test_an_event_above_all_of_history_is_delivered_and_not_kept() -> None:
     broker, heard = broker_of(history_bytes=600), list[Entry]()
-    broker.listener = heard.extend
+    hear(broker, heard)
     broker.append_nowait(events(1))
     broker.append_nowait([Event("x" * 100, ("news",))])
     assert positions(heard) == [1, 2]

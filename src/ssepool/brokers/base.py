@@ -290,7 +290,8 @@ class InstantBroker(Broker):
     window: Window
     """The entries that are kept."""
     listener: Callable[[Sequence[Entry]], None] | None = None
-    """Called with the new entries of each `append`, in order and each once, before `append` returns."""
+    """Called with the new entries of each `append`, in order and each once, before `append` returns. It has to `enter`
+    them, in this order, then or soon."""
 
     @abstractmethod
     def append_nowait(self, events: Sequence[Event]) -> list[str]:
@@ -298,6 +299,10 @@ class InstantBroker(Broker):
 
         Raises `EventTooLarge` and `DuplicateEvent`; then nothing was stored.
         """
+
+    @abstractmethod
+    def enter(self, entries: Sequence[Entry]) -> None:
+        """Put the next entries that were stored into the window: for ten thousand that takes too long for one step."""
 
 
 def new_epoch() -> str:

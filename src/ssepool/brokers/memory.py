@@ -42,6 +42,9 @@ class MemoryBroker(InstantBroker):
             rules=Rules.from_config(config),
         )
         self._clock = clock
+        self._newest = self.window.newest
+        self._coming: dict[tuple[str, tuple[str, ...]], Entry] = {}
+        """By chosen id and topics, what is stored and not in the window yet."""
         self._news = asyncio.Event()
         self._mailboxes: set[asyncio.Queue[bytes]] = set()
         self._facts: dict[str, tuple[Fact, float]] = {}
@@ -61,14 +64,15 @@ class MemoryBroker(InstantBroker):
     def append_nowait(self, events: Sequence[Event] | Sequence[Record], places: list[int] | None = None) -> list[str]:
         """As the contract says; `places`, if given, gets the position of each event."""
         window = self.window
-        position, epoch, limit = window.newest, window.epoch, self.config.max_event_size
+        position, epoch, limit = self._newest, window.epoch, self.config.max_event_size
         entries: list[Entry] = []
         ids: list[str] = []
         chosen: dict[tuple[str, tuple[str, ...]], Entry] = {}
         for event in events:
             id = event.id
             if id is not None:
-                known = window.chosen(id, event.topics) or chosen.get((id, topic_set(event.topics)))
+                key = id, topic_set(event.topics)
+                known = window.chosen(id, event.topics) or chosen.get(key) or self._coming.get(key)
                 if known is not None:
                     self._check_repeated(event, known)
                     ids.append(id)
@@ -85,11 +89,20 @@ class MemoryBroker(InstantBroker):
                 places.append(position)
             if id is not None:
                 chosen[id, topic_set(event.topics)] = entry
-        window.keep(entries, chosen.values(), self._clock())
-        if self.listener is not None:
+        self._newest = position
+        if chosen:
+            self._coming |= chosen
+        if self.listener is None:
+            self.enter(entries)
+        else:
             self.listener(entries)
-        self._news.set()
         return ids
+
+    def enter(self, entries: Sequence[Entry]) -> None:
+        coming = self._coming
+        chosen = [one for one in entries if coming.pop((one.id or "", topic_set(one.topics)), None)] if coming else ()
+        self.window.keep(entries, chosen, self._clock())
+        self._news.set()
 
     def _check_repeated(self, event: Event | Record, known: Entry) -> None:
         """Raise `DuplicateEvent` unless an event may be left out for one that has its id and topics."""

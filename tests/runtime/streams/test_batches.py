@@ -14,6 +14,7 @@ from ssepool.brokers.memory import MemoryBroker
 from ssepool.config import HubConfig
 from ssepool.core.event import EARLIEST, Entry, Event
 from ssepool.runtime.streams import follower as follower_module
+from ssepool.runtime.streams import intake as intake_module
 from ssepool.runtime.streams.log import EventLog
 from ssepool.runtime.streams.replay import Replay
 from ssepool.runtime.streams.slices import STEP_ENTRIES
@@ -25,7 +26,8 @@ COUNT = 10 * STEP_ENTRIES + 3
 @pytest.fixture(autouse=True)
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first step takes as long as a slice may: an entry is a slice."""
-    monkeypatch.setattr(follower_module, "SLICE_SECONDS", -1.0)
+    for module in (intake_module, follower_module):
+        monkeypatch.setattr(module, "SLICE_SECONDS", -1.0)
 
 
 def events(count: int, first: int = 0) -> list[Event]:
@@ -97,7 +99,7 @@ async def test_who_stores_a_batch_waits_for_it_too(following: Following) -> None
 
 
 async def test_a_small_batch_goes_out_at_once(following: Following, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follower_module, "SLICE_SECONDS", 10.0)
+    monkeypatch.setattr(intake_module, "SLICE_SECONDS", 10.0)
     following.log.publish_nowait(events(STEP_ENTRIES))
     assert (following.log.position, following.log.settled) == (STEP_ENTRIES, True)
 
@@ -118,15 +120,15 @@ async def test_what_is_published_meanwhile_comes_behind(following: Following) ->
 async def test_who_comes_between_two_slices_misses_nothing_and_gets_nothing_twice(following: Following) -> None:
     ids = following.log.publish_nowait(events(COUNT))
     clients: list[tuple[int, bool, Paper]] = []
-    oldest = following.log.window.oldest
+    last_is_kept = following.log.config.history_events > 0
     while not following.log.settled:
-        place = following.log.position
+        place, oldest = following.log.position, following.log.window.oldest
         if place % STEP_ENTRIES == 0:
             clients += [
                 (place, True, following.come()),
                 (0, oldest == 0, following.come(EARLIEST)),
                 (place - 3, oldest <= place - 3, following.come(ids[place - 4])),
-                (COUNT - 1, oldest < COUNT, following.come(ids[-2])),
+                (COUNT - 1, last_is_kept, following.come(ids[-2])),
             ]
         await asyncio.sleep(0)
     assert len(clients) == 4 * (COUNT // STEP_ENTRIES)

@@ -22,6 +22,7 @@ from ssepool.core.topics import Subscription
 from ssepool.core.window import Window
 from ssepool.errors import BrokerError
 from ssepool.runtime.streams.delivery import SLICE_SECONDS
+from ssepool.runtime.streams.intake import Intake
 from ssepool.runtime.streams.progress import Progress
 from ssepool.runtime.streams.slices import next_step
 from ssepool.runtime.streams.sweeper import Sweeper
@@ -225,36 +226,12 @@ class Follower:
     def _take_over(self, memory: InstantBroker) -> None:
         self.window = memory.window
         self.position = memory.window.newest
-        memory.listener = self._take
+        self._pending = Intake(memory, self._took, self._now).pending
 
-    def _take(self, entries: Sequence[Entry]) -> None:
-        """The memory broker has new entries, in its window already."""
-        if self._pending or len(entries) > 1:
-            scheduled = bool(self._pending)
-            self._pending.extend(entries)
-            if not scheduled:
-                self._give()
-        elif entries:
-            self._deliver(entries)
-            self.position = entries[-1].position
-
-    def _give(self) -> None:
-        """Deliver what is pending, and go on in the loop's next turn if it is too much for one."""
-        pending, began, step = self._pending, self._now(), 1
-        deadline = began + SLICE_SECONDS
-        try:
-            while pending:
-                entries = [pending.popleft() for _ in range(min(step, len(pending)))]
-                self._deliver(entries)
-                self.position = entries[-1].position
-                now = self._now()
-                if now >= deadline:
-                    break
-                step, began = next_step(step, now - began), now
-        finally:
-            if pending:
-                asyncio.get_running_loop().call_soon(self._give)
-            self._arrived.set()
+    def _took(self, entries: Sequence[Entry]) -> None:
+        self._deliver(entries)
+        self.position = entries[-1].position
+        self._arrived.set()
 
     async def _settled(self) -> None:
         while self._pending:

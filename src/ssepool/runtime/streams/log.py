@@ -99,6 +99,8 @@ class EventLog(Follower):
     def _found(self, id: str, chosen: int | None, subscription: Subscription) -> Found | None:
         """As `find`, when it is known which event at hand has the id as a chosen one."""
         found = self.window.place(id) if chosen is None else Found(chosen, True)
+        if found is None and self._pending:
+            return None  # it may be one of these
         is_ahead = found is not None and found.position > self.position
         if is_ahead and (self._pending or not self.complete):
             return None  # who joined the feeds now would get what it has had
@@ -114,6 +116,7 @@ class EventLog(Follower):
     async def ask(self, id: str, subscription: Subscription) -> Found:
         """As `find`, by asking the broker; the log has come to that place then. Raises `BrokerError`."""
         if self._instant is not None:
+            await self._settled()
             chosen = await self._first(self._named(id, subscription), subscription)
             while (found := self._found(id, chosen, subscription)) is None:
                 await self._settled()
