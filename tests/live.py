@@ -84,11 +84,11 @@ class LiveServer:
         )
         return str(found[1])
 
-    def said(self, text: str) -> str:
-        """The first line of its log with this in it, once it has come: lines are read beside the test."""
-        return str(
-            wait_for(lambda: next((line for line in list(self.log) if text in line), None), what=f"{text!r} said")
-        )
+    def said(self, text: str, *, since: int = 0) -> str:
+        """The first line of its log with this in it, of those behind the first `since`, once it has come: lines are
+        read beside the test."""
+        found = wait_for(lambda: next((line for line in self.log[since:] if text in line), None), what=f"{text!r} said")
+        return str(found)
 
     def operate(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None

@@ -118,7 +118,7 @@ def test_a_background_task_that_fails_is_logged_and_frees_everything(server: Liv
         with case.ask(path).opened():
             pass
         wait_for(lambda case=case: "fails for ann" in case.notes)  # type: ignore[misc]
-        wait_for(lambda n=before: any("a background task of a stream failed" in line for line in server.log[n:]))  # type: ignore[misc]
+        server.said("a background task of a stream failed", since=before)
         wait_for(lambda case=case: "session closed" in case.notes)  # type: ignore[misc]
 
 
@@ -176,7 +176,7 @@ def test_any_other_error_before_the_first_event_is_a_500(server: LiveServer, top
     with case.ask() as stream:
         assert stream.until(lambda s: s.status).status == 500
     said = f"the generator {case.name} failed" if step == "fail" else "a generator given to Hub.stream yielded <object"
-    wait_for(lambda: any(said in line for line in server.log[before:]))
+    server.said(said, since=before)
     wait_for(lambda: "session closed" in case.notes)
 
 
@@ -233,7 +233,8 @@ def test_a_generator_that_misbehaves_at_its_end_leaves_nothing(server: LiveServe
     with case.ask().opened():
         pass
     wait_for(lambda: "session closed" in case.notes)
-    wait_for(lambda: not said or any(said in line for line in server.log[before:]), what=said)
+    if said:
+        server.said(said, since=before)
     at_rest(server)
 
 
