@@ -11,6 +11,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, closing
@@ -21,7 +22,7 @@ import pytest
 
 from histories import DEADLINE, Open, batch, data, page_of, read_all, until
 from ssepool.brokers import connect
-from ssepool.brokers.base import Broker
+from ssepool.brokers.base import Bounds, Broker
 from ssepool.brokers.sqlite import broker as module
 from ssepool.brokers.sqlite import files, history
 from ssepool.brokers.sqlite.broker import SqliteBroker, path_of
@@ -423,6 +424,30 @@ async def test_no_id_names_two_events_when_an_older_state_takes_the_place_of_the
         await broker.bounds()
         assert data(await read_all(broker)) == ["a", "b", "x", "y", "y"]
     assert sum("older state" in line for line in caplog.messages) == 1
+
+
+async def test_events_that_are_stored_while_somebody_looks_are_no_older_state(
+    make: Open, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = await make()
+    await broker.append(batch("a"))
+    epoch = (await broker.bounds()).epoch
+    look, has_looked, may_go_on = history.History._bounds, threading.Event(), threading.Event()
+
+    def slowly(self: history.History) -> Bounds:
+        found = look(self)
+        has_looked.set()
+        assert may_go_on.wait(DEADLINE)
+        return found
+
+    monkeypatch.setattr(history.History, "_bounds", slowly)
+    looking = asyncio.create_task(broker.bounds())
+    assert await asyncio.to_thread(has_looked.wait, DEADLINE)
+    await broker.append(batch("b"))  # the other thread of this broker, which has seen more now
+    may_go_on.set()
+    bounds = await looking
+    assert (bounds.epoch, bounds.newest) == (epoch, 2)
+    assert caplog.messages == []
 
 
 async def test_what_is_moved_away_is_whole_and_nothing_of_it_gets_into_the_next(path: Path, make: Open) -> None:

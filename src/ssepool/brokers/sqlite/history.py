@@ -298,7 +298,9 @@ class History:
         bounds = self._bounds()
         if self._seen.is_behind(bounds.epoch, bounds.newest):
             with transaction(self._connection):
-                if self._seen.is_behind(self._bounds().epoch, bounds.newest):  # else another process has been quicker
+                # Else another process has been quicker, or our own writer has stored events since we looked.
+                newest, _ = self._ends()
+                if self._seen.is_behind(self.epoch, newest):
                     self._begin_anew()
             bounds = self._bounds()
         self.epoch = bounds.epoch
