@@ -26,8 +26,8 @@ class Kind(NamedTuple):
     command: str
     announces: str
     workers: int = 1
-    says_goodbye: bool | None = True
-    """Whether its streams are told that it ends; None where it may end before the hub has."""
+    says_goodbye: bool = True
+    """Whether its streams are told that it ends."""
 
 
 UVICORN, GUNICORN = r"running on (http\S*)", r"Listening at: (http\S*)"
@@ -48,7 +48,7 @@ KINDS = {
     "hypercorn with workers": Kind(
         "hypercorn -b 127.0.0.1:{port} -w 2 --graceful-timeout 1 served_app:app", r"Running on (http\S*)", 2, False
     ),
-    "daphne": Kind("daphne -p {port} served_app:without_lifespan", DAPHNE, says_goodbye=None),
+    "daphne": Kind("daphne -p {port} served_app:without_lifespan", DAPHNE),
 }
 
 
@@ -121,8 +121,7 @@ def test_who_comes_back_gets_what_was_missed_slots_are_freed_and_it_ends_with_st
         wait_for(lambda: sum(open_streams(server).values()) == STREAMS - 10, what="slots freed")
         assert stop(server) in (0, -signal.SIGTERM)
         for stream in streams[10:]:
-            told = reasons(stream)
-            assert told == (["shutdown"] if kind.says_goodbye else []) or (kind.says_goodbye is None and not told[1:])
+            assert reasons(stream) == (["shutdown"] if kind.says_goodbye else [])
 
 
 RELOADS = {

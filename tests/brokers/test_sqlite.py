@@ -13,6 +13,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, closing
@@ -23,7 +24,7 @@ import pytest
 from histories import DEADLINE, Open, batch, data, page_of, positions, read_all, until
 from ssepool import AsyncPublisher
 from ssepool.brokers import connect
-from ssepool.brokers.base import Broker
+from ssepool.brokers.base import Bounds, Broker
 from ssepool.brokers.record import topics_digest
 from ssepool.brokers.sqlite import broker as module
 from ssepool.brokers.sqlite import files, history
@@ -37,6 +38,8 @@ from ssepool.core.timelines import Timeline, Timelines
 from ssepool.errors import BrokerError, ConfigError, IdConflict
 
 APPENDING = Path(__file__).with_name("appending.py")
+WITH_TESTS = {**os.environ, "PYTHONPATH": str(APPENDING.parent.parent)}
+"""The environment of processes that use modules of the tests."""
 
 
 @pytest.fixture
@@ -574,7 +577,9 @@ asyncio.run(main(*sys.argv[1:]))
 async def test_a_backup_is_not_spoilt_by_the_log_of_the_file_in_whose_place_it_is_put(
     path: Path, url: str, make: Open, up: bool
 ) -> None:
-    with subprocess.Popen([sys.executable, "-c", KILLED, url, str(path)], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, url, str(path)], stdout=subprocess.PIPE, text=True, env=WITH_TESTS
+    ) as process:
         assert process.stdout is not None
         try:
             epoch = (await asyncio.to_thread(process.stdout.readline)).strip()
@@ -665,7 +670,9 @@ asyncio.run(main(sys.argv[1]))
 
 
 async def test_a_child_that_was_forked_does_not_have_it_open(url: str, make: Open) -> None:
-    with subprocess.Popen([sys.executable, "-c", FORKING, url], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKING, url], stdout=subprocess.PIPE, text=True, env=WITH_TESTS
+    ) as process:
         assert process.stdout is not None
         epoch, child = (await asyncio.to_thread(process.stdout.readline)).split()
         try:
@@ -766,6 +773,30 @@ def test_openers_of_another_name_of_the_file_are_the_same(path: Path) -> None:
     one.leave()
     other.leave()
     assert one.marked() is None
+
+
+async def test_events_that_are_stored_while_somebody_looks_are_no_older_state(
+    make: Open, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = await make()
+    await broker.append(batch("a"))
+    epoch = (await broker.bounds()).epoch
+    look, has_looked, may_go_on = history.History._bounds, threading.Event(), threading.Event()
+
+    def slowly(self: history.History) -> Bounds:
+        found = look(self)
+        has_looked.set()
+        assert may_go_on.wait(DEADLINE)
+        return found
+
+    monkeypatch.setattr(history.History, "_bounds", slowly)
+    looking = asyncio.create_task(broker.bounds())
+    assert await asyncio.to_thread(has_looked.wait, DEADLINE)
+    await broker.append(batch("b"))  # the other thread of this broker, which has seen more now
+    may_go_on.set()
+    bounds = await looking
+    assert (bounds.epoch, bounds.newest) == (epoch, 2)
+    assert caplog.messages == []
 
 
 async def test_what_is_moved_away_is_whole_and_nothing_of_it_gets_into_the_next(path: Path, make: Open) -> None:

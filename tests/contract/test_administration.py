@@ -44,6 +44,7 @@ def runtime_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of this user alone; that of pytest has too long a name for a Unix socket."""
     folder = Path(tempfile.mkdtemp(prefix="ssepool-"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    monkeypatch.setenv("TMPDIR", str(folder))  # where a socket of that port may be left of somebody who was killed
     yield folder
     shutil.rmtree(folder)
 

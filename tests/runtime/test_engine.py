@@ -342,8 +342,9 @@ async def test_publishers_wait_while_delivery_is_far_behind(publish: Callable[..
         assert len(link.events()) == 1 + 34
 
 
+@in_virtual_time
 async def test_nothing_is_published_at_once_while_delivery_is_far_behind_unless_it_has_to_be() -> None:
-    async with running() as engine:
+    async with running(HubConfig(pool=QUIET, detach=False), now=now()) as engine:
         link, _ = await opened(engine)
         engine.publish_nowait([BIG] * 33)
         assert not engine.delivery.has_room

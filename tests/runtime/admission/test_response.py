@@ -21,7 +21,7 @@ from ssepool.core.states import Reason, SlotState
 from ssepool.core.visit import Visit
 from ssepool.errors import PoolClosed
 from ssepool.runtime.admission.response import EventStream
-from ssepool.runtime.engine import Engine
+from ssepool.runtime.engine import GOODBYE_SECONDS, Engine
 from ssepool.runtime.handover import ABORT, ALONE, DETACH
 from virtual import in_virtual_time, now
 
@@ -583,6 +583,58 @@ async def test_a_plain_request_that_is_cancelled_while_it_streams_frees_its_slot
         assert isinstance(await exchange.done(), asyncio.CancelledError)
         assert engine.pool.stats().released["error"] == engine.pool.count(SlotState.FREE) == 1
         assert (exchange.source.viewers, exchange.source.spares) == ([], ["its own"])
+
+
+# A server that ends, and says so to its requests while the hub says goodbye: to a hundred in turns.
+
+
+@pytest.mark.parametrize("ending", ["disconnect", "cancel"])
+@in_virtual_time
+async def test_whoever_is_open_at_the_end_is_told_so_whatever_the_server_does_to_its_request(ending: str) -> None:
+    async with pool_of(100) as engine:
+        exchanges = [Exchange(engine) for _ in range(100)]
+        for exchange in exchanges:
+            await exchange.told(b"ssepool.open")
+        engine.shutdown()
+        for exchange in exchanges:
+            if ending == "cancel":
+                exchange.task.cancel()
+            else:
+                exchange.departure.set_result({"type": "http.disconnect"})
+        for exchange in exchanges:
+            assert isinstance(await exchange.done(), asyncio.CancelledError if ending == "cancel" else type(None))
+            assert exchange.body.count(b'{"reason":"shutdown"}') == 1
+        assert engine.pool.stats().released["shutdown"] == engine.pool.count(SlotState.FREE) == 100
+
+
+@pytest.mark.parametrize("ending", ["disconnect", "cancel"])
+@in_virtual_time
+async def test_a_client_that_takes_nothing_does_not_hold_up_the_end(ending: str) -> None:
+    async with pool_of() as engine:
+        exchange = Exchange(engine)
+        await exchange.told(b"ssepool.open")
+        exchange.takes.clear()
+        began = engine.now()
+        engine.shutdown()
+        if ending == "cancel":
+            exchange.task.cancel()
+        else:
+            exchange.departure.set_result({"type": "http.disconnect"})
+        await exchange.done()
+        assert engine.now() - began == pytest.approx(GOODBYE_SECONDS)
+        assert engine.pool.count(SlotState.FREE) == 1
+
+
+@in_virtual_time
+async def test_who_has_left_by_itself_when_the_hub_ends_is_not_written_to() -> None:
+    async with pool_of() as engine:
+        exchange = Exchange(engine)
+        await exchange.told(b"ssepool.open")
+        exchange.takes.clear()
+        engine.shutdown()
+        exchange.leave(errno.ECONNRESET)
+        assert await exchange.done() is None
+        assert b"shutdown" not in exchange.body
 
 
 # A server whose `send` fails.

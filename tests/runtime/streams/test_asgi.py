@@ -175,6 +175,34 @@ async def test_a_stream_that_is_over_completes_the_response(server: Server) -> N
     assert (server.reasons, server.aborts) == ([Reason.COMPLETED], 0)
 
 
+async def test_a_stream_that_is_cut_has_been_written_where_a_server_keeps_some_messages_and_then_drops_them(
+    server: Server,
+) -> None:
+    kept: asyncio.Queue[bytes] = asyncio.Queue(4)
+    written: list[bytes] = []
+
+    async def keep(message: Any) -> None:
+        await kept.put(message["body"])
+
+    async def write() -> None:
+        while True:
+            written.append(await kept.get())
+
+    server.link._send = keep
+    await server.begin()
+    for number in range(3):
+        server.streams.publish(str(number))
+        await until(lambda number=number: kept.qsize() == number + 1)  # type: ignore[misc]
+    server.link.close(Reason.SHUTDOWN)
+    await until(lambda: kept.full())
+    writing = asyncio.create_task(write())
+    assert server.writer is not None
+    await server.writer
+    writing.cancel()
+    assert b"ssepool.close" in b"".join(written)
+    assert server.link.is_partial
+
+
 @pytest.mark.parametrize(("abortable", "aborts"), [(True, 1), (False, 0)])
 async def test_a_client_is_cut_off_in_the_middle_of_a_send(abortable: bool, aborts: int) -> None:
     server = Server(Streams(), abortable=abortable)

@@ -7,6 +7,7 @@ elsewhere a task for each connection writes through plain `send`. Both are links
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
@@ -32,7 +33,7 @@ from ssepool.runtime.admission.admission import (
 from ssepool.runtime.admission.fields import fields_of, head_of
 from ssepool.runtime.background import Background
 from ssepool.runtime.connections import Connection
-from ssepool.runtime.engine import Engine
+from ssepool.runtime.engine import GOODBYE_SECONDS, Engine
 from ssepool.runtime.handover import ABORT, ALONE, CUT, DETACH, Handover, Reply
 from ssepool.runtime.streams.asgi import AsgiLink, pause
 from ssepool.runtime.streams.link import Link
@@ -42,6 +43,9 @@ FIRST_EVENT_SECONDS = 0.5
 """How long a generator's first event holds the response's head back. An error that comes before that has a status of
 its own; what takes longer, a model's first word above all, is not to keep an `EventSource` from opening."""
 
+FLUSH_TURNS = 2
+"""Turns of the event loop in which it writes what the server has kept: one that ends may cut all connections as soon as
+the first of the requests that it has cancelled is done (daphne 4)."""
 
 UNFINISHED = {"type": "http.response.pathsend", "path": ""}
 """A message that middleware passes on as the last one, and which no server takes in the middle of a body: that has the
@@ -244,6 +248,8 @@ class _Writing:
         has_left = isinstance(error, (ClientGone, OSError))
         if isinstance(error, (Refused, Replaced)) and isinstance(self.link, SocketLink):
             return isinstance(error, Replaced)  # the application answers through it
+        if isinstance(error, asyncio.CancelledError) and isinstance(self.link, AsgiLink) and self.link.is_last:
+            await self._last_turns(self.link)
         if error is not None:
             self.link.end(Reason.CLIENT_CLOSED if has_left else Reason.ERROR)
         if self._writer is not None and not self._writer.done():
@@ -251,6 +257,16 @@ class _Writing:
         if isinstance(self.link, AsgiLink):
             self.link.end(Reason.CLIENT_CLOSED)
         return has_left
+
+    async def _last_turns(self, link: AsgiLink) -> None:
+        """The server has cancelled the request. If it is about to end, so that the hub is, say goodbye first."""
+        if link.is_told_of_the_end:
+            link.close(Reason.SHUTDOWN)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_SECONDS):
+                await (link.run() if self._writer is None or self._writer.done() else self._writer)
+        for _ in range(FLUSH_TURNS):
+            await asyncio.sleep(0)
 
 
 def _is_in_middleware_that_completes() -> bool:

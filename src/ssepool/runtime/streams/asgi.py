@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from ssepool.core.frames import DIALECT, Dialect
-from ssepool.core.states import LinkState, Reason
+from ssepool.core.states import LinkState, PoolState, Reason
 from ssepool.runtime.streams.link import ENDED, ENDING, NEW, Link, LinkContext, reason_of
 
 Message = MutableMapping[str, Any]
@@ -16,6 +16,9 @@ Receive = Callable[[], Awaitable[Message]]
 """ASGI's `receive`."""
 Send = Callable[[Message], Awaitable[None]]
 """ASGI's `send`."""
+
+HELD_MESSAGES = 4
+"""Messages that a server takes before it writes the first of them (granian 2: its `send` waits for room then)."""
 
 
 class AsgiLink(Link):
@@ -64,6 +67,18 @@ class AsgiLink(Link):
             self._abort()
         self.flush()
 
+    @property
+    def is_last(self) -> bool:
+        """Whether the hub is closing."""
+        return self.context.pool.state is PoolState.CLOSED
+
+    @property
+    def is_told_of_the_end(self) -> bool:
+        """Whether what the server says of a client that has left, or does to its request, may mean its own end: the
+        client is still there then, and servers take what is sent to it. Some say it as soon as the signal has come,
+        before the hub has said goodbye to everybody."""
+        return self.is_last and self.slot is not None and self.started
+
     async def run(self) -> None:
         """Write until the stream ends. The response has been started."""
         while self.state is not ENDED:
@@ -84,7 +99,9 @@ class AsgiLink(Link):
                     self._cut()
                 else:
                     # Where the server offers no other way, a response that is not complete says the same: most servers
-                    # close the connection, without the end of the body.
+                    # close the connection, without the end of the body. Some drop what they have not written by then.
+                    for _ in range(HELD_MESSAGES + 1):
+                        await self._write(pause())
                     self.is_partial = True
                 self._complete = True
                 self.end(Reason.COMPLETED)
@@ -115,7 +132,10 @@ class AsgiLink(Link):
     async def _watch(self, receive: Receive) -> None:
         while (message := await receive())["type"] != "http.disconnect":
             pass
-        self.end(reason_of(message.get("ssepool.errno", 0)))
+        if self.is_told_of_the_end and "ssepool.errno" not in message:
+            self.close(Reason.SHUTDOWN)
+        else:
+            self.end(reason_of(message.get("ssepool.errno", 0)))
 
 
 def pause() -> Message:
