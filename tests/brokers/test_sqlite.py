@@ -38,7 +38,10 @@ from ssepool.core.timelines import Timeline, Timelines
 from ssepool.errors import BrokerError, ConfigError, IdConflict
 
 APPENDING = Path(__file__).with_name("appending.py")
-WITH_TESTS = {**os.environ, "PYTHONPATH": str(APPENDING.parent.parent)}
+WITH_TESTS = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join(filter(None, [str(APPENDING.parent.parent), os.environ.get("PYTHONPATH")])),
+}
 """The environment of processes that use modules of the tests."""
 
 
