@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import resource
+import signal
 import socket
 import threading
 import time
@@ -154,4 +155,22 @@ def test_slow_clients_keep_nobody_out_of_an_empty_pool(path: str, kind: str, sou
         crowd.close()
         # Nothing is left of the crowd: what each has taken was given back.
         wait_for(lambda: server.descriptors() < FILES - SLOTS)
+        assert [line for line in server.log if "Traceback" in line or "cannot accept" in line] == []
+
+
+@pytest.mark.parametrize("kind", ["slow heads", "slow bodies"])
+@pytest.mark.parametrize("path", ["detached", "plain", "uvicorn"])
+def test_a_crowd_that_comes_while_the_hub_is_busy_costs_no_descriptor_of_a_stream(path: str, kind: str) -> None:
+    with (
+        serve(path, limit_files=FILES, size=SLOTS, max_waiting=WAITING) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        for number in range(SLOTS - 1):
+            stack.enter_context(Stream(server, "a", data=number)).opened()
+        server.process.send_signal(signal.SIGSTOP)
+        for _ in range(SLOW):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), source_address=(*ONE, 0)))
+            client.sendall(BEGINNINGS[kind])
+        server.process.send_signal(signal.SIGCONT)
+        stack.enter_context(Stream(server, "a")).opened()
         assert [line for line in server.log if "Traceback" in line or "cannot accept" in line] == []

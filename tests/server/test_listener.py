@@ -28,6 +28,7 @@ from ssepool.runtime.streams.delivery import SLICE_SECONDS
 from ssepool.server.balance import ROW_FIELDS, STALE_SECONDS, Balance
 from ssepool.server.listener import (
     FIRST_READ_BYTES,
+    HAND_ON_BATCH,
     LEAVE_SECONDS,
     PAUSE_SECONDS,
     TELL_SECONDS,
@@ -508,6 +509,16 @@ async def test_accepting_leaves_turns_to_others() -> None:
         assert len(subject.scopes) == 2
         await turns()
         assert len(subject.scopes) == 20
+
+
+@in_virtual_time
+async def test_only_some_are_handed_on_in_a_turn_for_each_has_a_descriptor_until_its_protocol_is_made() -> None:
+    with listening() as subject, contextlib.ExitStack() as clients:
+        for _ in range(3 * HAND_ON_BATCH):
+            clients.enter_context(subject.door.knock(b"POST /events HTTP/1.1\r\n"))
+        for number in (1, 2, 3):
+            subject.listener._accept()
+            assert len(subject.handed_on) == number * HAND_ON_BATCH
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])

@@ -37,6 +37,11 @@ FIRST_READ_BYTES = 16 * 1024
 PAUSE_SECONDS = 1.0
 """Seconds without accepting after the system refused another descriptor."""
 
+HAND_ON_BATCH = 8
+"""Connections that are handed on in one turn of the event loop at most. It takes some turns until their protocols are
+made, and those that have to go then are closed: of a crowd that comes all at once, only so many hold a descriptor that
+is none of a caller's."""
+
 LEAVE_SECONDS = 0.005
 """Seconds for which a worker leaves new connections to the others."""
 
@@ -109,8 +114,8 @@ class Listener:
         self._epoll.close()
 
     def _accept(self) -> None:
-        deadline = self._now() + SLICE_SECONDS
-        while self._now() < deadline:
+        deadline, handed_on = self._now() + SLICE_SECONDS, 0
+        while self._now() < deadline and handed_on < HAND_ON_BATCH:
             if self._balance is not None and self._leave(self._balance):
                 return
             try:
@@ -125,7 +130,7 @@ class Listener:
                 return
             os.set_blocking(fd, False)
             # Of IPv6 it has two values more, and of the peer of a Unix socket it says nothing.
-            self._read(fd, address[:2] if isinstance(address, tuple) else None)
+            handed_on += self._read(fd, address[:2] if isinstance(address, tuple) else None)
 
     def _leave(self, balance: Balance) -> bool:
         """Whether the next client is another worker's. This one looks away then, and again a little later."""
@@ -151,7 +156,8 @@ class Listener:
         self._loop.remove_reader(self._sock)
         self._resume = self._loop.call_later(PAUSE_SECONDS, self._loop.add_reader, self._sock, self._accept)
 
-    def _read(self, fd: int, peer: Peer | None) -> None:
+    def _read(self, fd: int, peer: Peer | None) -> bool:
+        """Do what is to be done with a connection at its first packet. Whether it has been handed on."""
         try:
             data = os.read(fd, FIRST_READ_BYTES)
         except BlockingIOError:
@@ -159,7 +165,7 @@ class Listener:
                 place = self._callers.enter(self._proxies.source(peer), partial(self._give_up, fd))
                 self._silent[fd] = peer, place, self._loop.call_later(self._head_timeout, self._give_up, fd)
                 self._epoll.register(fd, select.EPOLLIN)
-            return
+            return False
         except OSError:
             data = b""
         self._forget(fd)
@@ -169,6 +175,8 @@ class Listener:
             # The protocol, which is made in one of the next turns, looks whether it has had to go meanwhile.
             place = self._callers.enter(self._proxies.source(peer), _wait_for_protocol)
             self._hand_on(socket.socket(fileno=fd), data, place)
+            return True
+        return False
 
     def _read_silent(self) -> None:
         # Level-triggered: what does not fit into this batch or slice is reported again in the loop's next turn.
