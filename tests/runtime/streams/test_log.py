@@ -17,6 +17,7 @@ from ssepool.core.beginning import Found
 from ssepool.core.event import Event, memory_of
 from ssepool.core.timelines import Timeline
 from ssepool.core.topics import Subscription
+from ssepool.runtime.streams import log as module
 from ssepool.runtime.streams.log import EventLog
 
 NEWS = Subscription.of(["news"])
@@ -112,12 +113,22 @@ async def test_a_client_that_is_ahead_of_us_is_taken_in_when_we_have_caught_up(
     assert heard.log.position >= 4
 
 
-async def test_a_place_that_is_ahead_of_us_is_waited_for_though_its_event_is_not_kept(heard: Heard) -> None:
+@pytest.mark.parametrize("is_long", [False, True])
+async def test_a_place_that_is_ahead_of_us_is_waited_for_though_its_event_is_not_kept(
+    heard: Heard, is_long: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     heard.broker.asleep = True
     heard.broker.put(3)
     heard.broker.find = nothing  # type: ignore[method-assign]
+    if is_long:  # the broker was away, say, and others follow it again before us
+        monkeypatch.setattr(module, "CHECK_SECONDS", 0.0)
     asking = asyncio.create_task(heard.log.ask("0000000a-3", NEWS))
-    await asyncio.sleep(0)
+    if is_long:
+        before = heard.broker.tails
+        await heard.until(lambda: heard.broker.tails > before)
+    else:
+        await asyncio.sleep(0)
+    assert not asking.done()
     heard.broker.asleep = False
     heard.broker.ring()
     assert await asyncio.wait_for(asking, DEADLINE) == Found(3, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from ssepool.core.window import Window
 from ssepool.errors import BrokerError
 from ssepool.runtime.streams import sweeper as sweeper_module
 from ssepool.runtime.streams.sweeper import IDLE_SECONDS, SPARE_SECONDS, Sweeper
+from virtual import in_virtual_time
 
 
 class Dropping:
@@ -154,13 +156,17 @@ async def test_the_hub_that_drops_says_so_now_and_then() -> None:
     assert len(setup.broker.facts) == 6
 
 
+@pytest.mark.parametrize("why", ["it is full", "no answer in 1 s"])
+@in_virtual_time
 async def test_what_is_dropped_does_not_wait_for_a_word_that_cannot_be_kept(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    why: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     setup = Setup()
 
     async def keep(*_: object) -> None:
-        raise BrokerError("it is full")
+        if why == "it is full":
+            raise BrokerError(why)
+        await asyncio.Event().wait()
 
     monkeypatch.setattr(setup.broker, "keep", keep)
     setup.put("a", "a", "a")
@@ -169,5 +175,5 @@ async def test_what_is_dropped_does_not_wait_for_a_word_that_cannot_be_kept(
     await setup.sweeper.sweep()
     assert setup.broker.dropped == [1]
     assert [record.message for record in caplog.records] == [
-        "publishers could not be told that a hub bounds the history: it is full"
+        f"publishers could not be told that a hub bounds the history: {why}"
     ]

@@ -12,6 +12,7 @@ from ssepool.brokers.group import GroupCommit
 from ssepool.brokers.record import records
 from ssepool.core.beginning import Found
 from ssepool.core.event import EARLIEST, MADE_ID, Entry, Event
+from ssepool.core.timelines import Timelines
 from ssepool.core.topics import Subscription
 from ssepool.core.window import Window
 from ssepool.runtime.streams.follower import CHECK_SECONDS, Follower, Missed
@@ -121,10 +122,8 @@ class EventLog(Follower):
             while (found := self._found(id, chosen, subscription)) is None:
                 await self._settled()
             return found
-        if MADE_ID.fullmatch(id) and not id.startswith(
-            self.window.epoch
-        ):  # a name that began a moment ago, or of nobody
-            await self._next_look()
+        if MADE_ID.fullmatch(id) and not id.startswith(self.window.epoch):
+            await self._next_look()  # a name that began a moment ago, or of nobody
             if not id.startswith(self.window.epoch):
                 return await self._come(self.window.place(id) or UNKNOWN, self.window)
         window = self.window
@@ -153,13 +152,20 @@ class EventLog(Follower):
                     await self._arrived.wait()
 
     async def _place_ahead(self, id: str) -> Found | None:
-        """The place of an id of the hub's making to which another node came before us, if we soon come there."""
+        """The place of an id of the hub's making to which another node came before us; None if even the broker has not
+        come there. What is kept of it does not matter: the event may have been dropped since."""
+        if not MADE_ID.fullmatch(id):
+            return None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CHECK_SECONDS):
-                while MADE_ID.fullmatch(id) and self.window.place(id) is None:
+                while self.window.place(id) is None:
                     self._arrived.clear()
                     await self._arrived.wait()
-        return self.window.place(id)
+        if (found := self.window.place(id)) is not None:
+            return found
+        await self._see()
+        bounds = self.bounds
+        return Timelines(bounds.epoch, bounds.timelines).place(id, bounds.newest)
 
     async def _first(self, places: Sequence[int], subscription: Subscription) -> int | None:
         """The first of many places that the client wants; other tasks get their turn meanwhile."""

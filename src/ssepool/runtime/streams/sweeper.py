@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,6 +25,9 @@ SPARE_EVENTS = 20_000
 
 IDLE_SECONDS = 60.0
 """Seconds for which a hub that leaves dropping to another one keeps in mind what is to be dropped."""
+
+PATIENCE_SECONDS = 1.0
+"""Seconds that the broker has to keep the word that a hub drops."""
 
 
 class Sweeper:
@@ -75,10 +79,16 @@ class Sweeper:
         if self._now() - self._told < TELL_SECONDS:
             return
         self._told = self._now()
+        why: object = f"no answer in {PATIENCE_SECONDS:g} s"
         try:
-            await tell(self._broker)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await tell(self._broker)
+                return
         except BrokerError as error:  # what is dropped matters more; and a broker that is away is noticed by all else
-            logger.warning("publishers could not be told that a hub bounds the history: %s", error)
+            why = error
+        except TimeoutError:  # or else it is noticed late: who sweeps looks at the broker between two sweeps
+            pass
+        logger.warning("publishers could not be told that a hub bounds the history: %s", why)
 
     async def _drop(self, ripe: Sequence[tuple[Kept, bool]], floor: int) -> None:
         cuts: dict[str, Cut] = {}
@@ -87,9 +97,8 @@ class Sweeper:
                 cut = Cut(0, entry.position) if entry.private else Cut(entry.position)
                 cuts[topic] = cut.joined(cuts.get(topic, cut))
         names = list(cuts)
-        for start in range(
-            DROP_ENTRIES, len(names), DROP_ENTRIES
-        ):  # these first: who finds an entry gone finds its cut
+        # These first: who finds an entry gone finds its cut.
+        for start in range(DROP_ENTRIES, len(names), DROP_ENTRIES):
             await self._broker.drop((), {topic: cuts[topic] for topic in names[start : start + DROP_ENTRIES]}, floor)
         positions = sorted([entry.position for entry, _ in ripe])
         await self._broker.drop(positions, {topic: cuts[topic] for topic in names[:DROP_ENTRIES]}, floor)
