@@ -322,3 +322,25 @@ async def test_a_hub_dies_between_the_steps_of_a_drop(
         if not has_died():
             return
     raise AssertionError("it never came to its end")
+
+
+async def test_bounds_that_are_asked_for_while_a_publisher_gives_a_name_are_all_under_one_name(
+    make: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = await make()
+    await append(broker, "a")
+    first = (await broker.bounds()).epoch
+    history = broker._history  # type: ignore[attr-defined]
+    oldest = history.drops.oldest
+
+    async def slowly(js: JetStream, view: Any) -> Any:
+        monkeypatch.undo()
+        await history.renew(js, first)
+        await append(broker, "b")
+        return await oldest(js, view)
+
+    monkeypatch.setattr(history.drops, "oldest", slowly)
+    bounds = await broker.bounds()
+    assert (bounds.newest, bounds.timelines) == (2, ((first, 1),))
+    assert bounds.epoch != first
+    assert data(await take(broker, 0, 2)) == ["a", "b"]

@@ -16,6 +16,7 @@ from ssepool.config import HubConfig
 from ssepool.core.decoder import Decoder
 from ssepool.core.frames import DIALECT
 from ssepool.core.states import LinkState, Reason
+from ssepool.core.timelines import Timeline
 from ssepool.core.topics import Subscription
 from ssepool.runtime.streams import replay as replay_module
 from ssepool.runtime.streams.follower import CHECK_SECONDS
@@ -108,6 +109,28 @@ async def test_a_client_is_given_all_behind_the_id_that_it_names(wanted: str, ex
     for gap in gaps(link):
         assert gap.startswith(f'{{"requested":"{wanted}","resumed":')
         assert gap.endswith('"reason":"unknown_id"}')
+
+
+@pytest.mark.parametrize(("wanted", "expected"), [("00000b0b-7", ["8"]), ("0000000a-5", ["6", "7", "8"])])
+@in_virtual_time
+async def test_a_place_that_is_looked_for_while_the_history_gets_another_name_is_one_under_the_new_name(
+    wanted: str, expected: list[str]
+) -> None:
+    """Another node has had what comes behind the new name already, and the client comes from there."""
+    following = Following(5)
+    broker = following.broker
+    broker.floor = 0
+    async with following:
+        broker.asleep = True
+        broker.timelines, broker.epoch = (Timeline("0000000a", 5),), "00000b0b"
+        broker.put(3)
+        link = following.come_back(wanted)
+        await asyncio.sleep(2 * CHECK_SECONDS)
+        broker.asleep = False
+        broker.ring()
+        await asyncio.sleep(AWHILE)
+        assert (gaps(link), link.events()) == ([], expected)
+        assert link.state is LinkState.FOLLOWING
 
 
 @pytest.mark.parametrize(("after", "expected"), [(9, []), (7, ["8", "9"])])

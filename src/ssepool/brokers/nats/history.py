@@ -65,11 +65,14 @@ class History:
 
     async def bounds(self, js: JetStream) -> Bounds:
         """What the server has now."""
-        seen = self.seen.now()
-        view = await self.look(js)
-        async with js.asking():
-            oldest, _ = await self.drops.oldest(js, view)
-        state, timelines = view.state, self.names.timelines
+        while True:
+            seen = self.seen.now()
+            view = await self.look(js)
+            async with js.asking():
+                oldest, _ = await self.drops.oldest(js, view)
+            state, timelines = view.state, self.names.timelines
+            if timelines.epoch == state.epoch:  # else somebody who appends here has given it another name meanwhile
+                break
         self.epoch, self.named = state.epoch, self.names.place
         self.has_lost = seen.has_lost(state.epoch, state.newest)
         self.seen.note(state.epoch, state.newest)

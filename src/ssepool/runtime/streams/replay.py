@@ -131,14 +131,14 @@ class Replay:
             self._ask(link, self._find(link))
 
     def _go_to(self, link: Link, found: Found) -> None:
-        self.position = found.position
+        self.position, self._epoch = found.position, self._log.window.epoch
         if self.wanted == EARLIEST or not found.complete:  # what is there is all there is
             self._told, self._begins = self._log.window.cuts.newest, True
         if self.wanted == EARLIEST:
             self._begun = self._log.position
         if not found.complete:
             self._tell(link, "broker_lost" if found.is_lost else "unknown_id")
-        if not self._joined(link) and self._epoch == self._log.window.epoch:
+        if not self._joined(link):
             self._skip(link)
 
     def _skip(self, link: Link) -> None:
@@ -297,7 +297,13 @@ class Replay:
         link.flush()
 
     async def _find(self, link: Link) -> None:
-        found = await self._log.ask(self.wanted or EARLIEST, self.subscription)
+        log, epoch, was_there = self._log, "", False
+        while epoch != log.window.epoch:  # what was found under one name is no place under another
+            epoch = log.window.epoch
+            found = await log.ask(self.wanted or EARLIEST, self.subscription)
+            if was_there and not found.complete:
+                found = found._replace(is_lost=True)
+            was_there = found.complete
         if link.replay is self:
             self._go_to(link, found)
 
