@@ -58,7 +58,7 @@ def wait_for(condition: Callable[[], T], *, seconds: float = DEADLINE, what: str
 class LiveServer:
     """A hub in a process of its own."""
 
-    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+    def __init__(self, process: subprocess.Popen[str], url: str, at_first: list[str]) -> None:
         self.process = process
         self.url = url
         self.port = urlsplit(url).port or 0
@@ -66,7 +66,10 @@ class LiveServer:
         """Whether administration is on a socket of its own alone."""
         self.descriptors_at_rest = 0
         """How many it had open before its first client came, for tests that note it."""
+        self.at_first = at_first
+        """What it said before it was ready, and that it is."""
         self.log: list[str] = []
+        """What it has said since."""
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
 
@@ -84,11 +87,15 @@ class LiveServer:
         )
         return str(found[1])
 
-    def said(self, text: str, *, since: int = 0) -> str:
-        """The first line of its log with this in it, of those behind the first `since`, once it has come: lines are
-        read beside the test."""
-        found = wait_for(lambda: next((line for line in self.log[since:] if text in line), None), what=f"{text!r} said")
-        return str(found)
+    def said(self, text: str, *, since: int | None = None) -> str:
+        """The first line with this in it, once it has come: lines are read beside the test. Of all that it ever said,
+        or of its log behind the first `since` lines."""
+
+        def found() -> str | None:
+            lines = [*self.at_first, *self.log] if since is None else self.log[since:]
+            return next((line for line in lines if text in line), None)
+
+        return str(wait_for(found, what=f"{text!r} said"))
 
     def operate(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
@@ -243,7 +250,7 @@ def running(command: list[str], announces: str, env: dict[str, str] | None = Non
         else:
             process.stdout.close()
             raise AssertionError("the server did not start:\n" + "".join(seen))
-        server = LiveServer(process, found[1])
+        server = LiveServer(process, found[1], seen)
         try:
             yield server
         except BaseException:
