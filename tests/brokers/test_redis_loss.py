@@ -245,7 +245,7 @@ async def test_what_is_acknowledged_has_come_to_the_replica(server: Redis, repli
 
 async def test_what_has_not_come_to_the_replica_is_not_acknowledged(server: Redis, replica: Redis) -> None:
     async with opening(f"{server.url('test')}&wait=1") as opened:
-        broker = await opened(broker_timeout=1.0)
+        broker = await opened(broker_timeout=3.0)
         await broker.append(batch("a", ids=("one",)))
         replica.suspend()
         said = r": 0 of 1 replicas have what was written; the events may be published or not$"

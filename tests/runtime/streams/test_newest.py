@@ -30,7 +30,8 @@ async def engine() -> AsyncIterator[Engine]:
 
 def publish(engine: Engine, *words: str, **fields: Any) -> None:
     """Publish events whose data are their topics and a number: `a+b7` is one of the topics a and b."""
-    engine.publish_nowait([Event(word, tuple(word.rstrip("0123456789").split("+")), **fields) for word in words])
+    for word in words:  # each by itself: a batch may take several turns to be delivered
+        engine.publish_nowait([Event(word, tuple(word.rstrip("0123456789").split("+")), **fields)])
 
 
 async def followed(link: Paper) -> list[str]:
