@@ -44,18 +44,6 @@ class Session:
         return [one for one in self.heard if isinstance(one, int)]
 
     @property
-    def runs(self) -> list[list[int]]:
-        """Of the events, anew behind each loss that was told: a server that is killed may lose what nobody was promised
-        and some have heard. What is stored then takes its place, or is the same, tried again under its own id."""
-        runs: list[list[int]] = [[]]
-        for one in self.heard:
-            if isinstance(one, int):
-                runs[-1].append(one)
-            elif one == "broker_lost":
-                runs.append([])
-        return runs
-
-    @property
     def reached(self) -> int:
         """The position up to which it lacks nothing, but what has been dropped."""
         return max([self.joined, self.place, *self.positions])
@@ -108,7 +96,7 @@ class Judge:
     def check(self, session: Session) -> None:
         """Raise `AssertionError` with what is wrong with a stay."""
         heard, wants = session.positions, session.wants
-        assert all(run == sorted(set(run)) for run in session.runs), f"{session}: not once, or not in order"
+        assert heard == sorted(set(heard)), f"{session}: not once, or not in order"
         for position in heard:
             entry = self._entries[position]
             assert position > session.place, f"{session}: {position} comes from before its place"

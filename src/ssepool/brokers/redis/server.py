@@ -88,7 +88,7 @@ class Server:
             await connection.on_connect()
             await connection.send_command(*self._greeting())
             await connection.read_response()
-        except BaseException:
+        except BaseException:  # whatever it is, cancellation above all: nobody else knows of this connection
             await connection.disconnect(nowait=True)
             raise
 
