@@ -79,16 +79,13 @@ class Sweeper:
         if self._now() - self._told < TELL_SECONDS:
             return
         self._told = self._now()
-        why: object = f"no answer in {PATIENCE_SECONDS:g} s"
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await tell(self._broker)
-                return
-        except BrokerError as error:  # what is dropped matters more; and a broker that is away is noticed by all else
-            why = error
-        except TimeoutError:  # or else it is noticed late: who sweeps looks at the broker between two sweeps
-            pass
-        logger.warning("publishers could not be told that a hub bounds the history: %s", why)
+        # What is dropped matters more. All else notices a broker that is away, but not while this waits for it.
+        except (BrokerError, TimeoutError) as error:
+            why = str(error) or f"no answer in {PATIENCE_SECONDS:g} s"
+            logger.warning("publishers could not be told that a hub bounds the history: %s", why)
 
     async def _drop(self, ripe: Sequence[tuple[Kept, bool]], floor: int) -> None:
         cuts: dict[str, Cut] = {}
